@@ -1,0 +1,13 @@
+"""Everything a small data set allows: k-NN and linear probe, beside raw pixels and the untrained network.
+
+Command:   ssl-jax evaluate --config=configs/transfer/small.py --workdir=runs/sample
+"""
+
+from ssl_jax.config import EvaluateConfig, recipe
+
+
+def get_config():
+  return recipe(EvaluateConfig, tasks=dict(
+      knn=dict(k=20, temperature=0.07),
+      linear_probe=dict(preset="moco", learning_rates=(0.3, 1.0, 3.0, 10.0, 30.0))),
+                data=dict(cache=True), baselines=("pixels", "untrained"))

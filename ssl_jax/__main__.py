@@ -1,0 +1,161 @@
+"""The command line: `ssl-jax COMMAND --flags`, also `python -m ssl_jax`."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import sys
+import types
+from typing import NamedTuple
+
+from absl import flags
+from ml_collections import config_flags
+
+from ssl_jax.config import nearest
+
+
+class Flag(NamedTuple):
+  """One flag of a command; "config" is an ml_collections config file whose fields can be overridden."""
+
+  name: str
+  default: object
+  help: str
+
+
+CONFIG = Flag("config", None, "a recipe, FILE.py or FILE.py:VARIANT; --config.section.option=value changes an option")
+WORKDIR = Flag("workdir", None, "the folder of the run: checkpoints, metrics, evaluations")
+
+
+def train(values) -> None:
+  """Learn a representation: ssl-jax train --config=configs/pretrain/moco.py:cpu --workdir=runs/moco
+
+  The same command again goes on where the run stopped. Ctrl-C saves first; a second Ctrl-C does not.
+  """
+  from ssl_jax import config, parallel
+  from ssl_jax.train import train as run
+
+  parallel.start()
+  run(config.check(config.TrainConfig, values.config), values.workdir, force=values.force)
+
+
+def evaluate(values) -> None:
+  """Measure a representation: ssl-jax evaluate --config=configs/transfer/knn.py --workdir=runs/moco
+
+  Restores the network of a run and prints and saves the figures, with their protocol, under WORKDIR/evaluations.
+  """
+  from ssl_jax import config, parallel
+  from ssl_jax.evaluate import evaluate as run
+
+  parallel.start()
+  run(config.check(config.EvaluateConfig, values.config), values.workdir, step=values.step)
+
+
+def show(values) -> None:
+  """Draw what the network sees: ssl-jax show augmentations --config=configs/pretrain/moco.py:v2 --output=views.png
+
+  Pictures: augmentations (one image under each operation of SimCLR's figure 4, and the recipe's own views).
+  """
+  from ssl_jax import config
+  from ssl_jax.show import show as run
+
+  run(values.rest, config.check(config.TrainConfig, values.config), pathlib.Path(values.output), index=values.index,
+      seed=values.seed)
+
+
+COMMANDS = {
+    "train": (train, (CONFIG, WORKDIR, Flag("force", False, "resume although the config differs from the run's"))),
+    "evaluate": (evaluate, (CONFIG, WORKDIR, Flag("step", 0, "the checkpoint to measure; 0: the last"))),
+    "show": (show, (CONFIG, Flag("output", None, "the picture to write, a .png"),
+                    Flag("index", 0, "which image of the data set"), Flag("seed", 0, "of the random draws"))),
+}
+
+
+def main() -> None:
+  """Runs the command named first; the rest are its flags. Exit status: 0 done, 1 failed, 2 misused."""
+  words = sys.argv[1:]
+  if not words or words[0] in ("-h", "--help", "help"):
+    print(_overview())
+    sys.exit(0 if words else 2)
+  if words[0] not in COMMANDS:
+    _stop(f"no command is called {words[0]!r}{nearest(words[0], COMMANDS)}", 2)
+  function, specs = COMMANDS[words[0]]
+  if {"-h", "--help"} & set(words[1:]):
+    print(_help(words[0]))
+    return
+  values = _parse(words[0], specs, words[1:])
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+  flags.FLAGS(["ssl-jax"])  # libraries look into the global flags
+  try:
+    function(values)
+  except (ValueError, OSError, RuntimeError) as error:
+    if os.environ.get("SSL_JAX_TRACEBACK"):
+      raise
+    _stop(f"{error}\n(SSL_JAX_TRACEBACK=1 shows where this was raised)", 1)
+  except KeyboardInterrupt:
+    _stop("interrupted", 130)
+
+
+def _parse(command: str, specs: tuple[Flag, ...], words: list[str]):
+  """The command's flag values; `rest` holds the words that are no flags. Exits 2 if they make no sense."""
+  values = flags.FlagValues()
+  for spec in specs:
+    if spec.name == "config":
+      config_flags.DEFINE_config_file("config", spec.default, spec.help, flag_values=values)
+    else:
+      define = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer}.get(type(spec.default), flags.DEFINE_string)
+      define(spec.name, spec.default, spec.help, flag_values=values)
+  try:
+    _check_overrides(words)
+    rest = values([f"ssl-jax {command}", *words])[1:]
+    missing = [spec.name for spec in specs if spec.default is None and not values[spec.name].value]
+    if missing:
+      raise ValueError(f"--{missing[0]} is missing: {next(s.help for s in specs if s.name == missing[0])}")
+    if rest and command != "show":
+      raise ValueError(f"{rest[0]!r} is not a flag; flags start with --")
+  except (flags.Error, ValueError, OSError) as error:
+    _stop(f"{error}\n`ssl-jax {command} --help` says what it takes.", 2)
+  return types.SimpleNamespace(rest=rest, **{spec.name: values[spec.name].value for spec in specs})
+
+
+def _check_overrides(words: list[str]) -> None:
+  """Refuses `--config.x` that the config lacks, naming the nearest fields, before absl sees it."""
+  file = next((w.split("=", 1)[1] for w in words if w.startswith(("--config=", "-config="))), None)
+  if file is None:
+    return
+  if not pathlib.Path(file.split(":")[0]).is_file():
+    raise ValueError(f"--config={file}: there is no file {file.split(':')[0]}")
+  loader = flags.FlagValues()
+  config_flags.DEFINE_config_file("config", flag_values=loader)
+  loader(["ssl-jax", f"--config={file}"])
+  fields = _fields(loader.config.to_dict())
+  for word in words:
+    name = word.lstrip("-").split("=")[0]
+    if name.startswith("config.") and name not in fields:
+      raise ValueError(f"--{name} is unknown{nearest(name, fields)}")
+
+
+def _fields(config: dict, where: str = "config") -> list[str]:
+  inner = [_fields(v, f"{where}.{k}") if isinstance(v, dict) else [f"{where}.{k}"] for k, v in config.items()]
+  return [name for names in inner for name in names]
+
+
+def _overview() -> str:
+  lines = [f"  {name:10} {function.__doc__.splitlines()[0]}" for name, (function, _) in COMMANDS.items()]
+  return ("ssl-jax: self-supervised visual representation learning.\n\n" + "\n".join(lines)
+          + "\n\n`ssl-jax COMMAND --help` tells more.")
+
+
+def _help(command: str) -> str:
+  function, specs = COMMANDS[command]
+  lines = [f"  --{s.name:10} {s.help}" + (f" (default {s.default})" if s.default not in (None, "") else "")
+           for s in specs]
+  return "\n".join(line.removeprefix("  ") for line in function.__doc__.splitlines()) + "\n" + "\n".join(lines)
+
+
+def _stop(message: str, status: int) -> None:
+  print(f"ssl-jax: {message}", file=sys.stderr)
+  sys.exit(status)
+
+
+if __name__ == "__main__":
+  main()

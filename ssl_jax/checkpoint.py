@@ -1,0 +1,125 @@
+"""Saving and restoring runs. The only file that imports Orbax.
+
+A checkpoint has three items: `model` (parameters, model state, EMA copy: all that evaluation needs), `train`
+(optimiser, the rest of `extra`, key, step) and `config` (JSON). A save is written beside and renamed when complete,
+so a killed process never leaves a half checkpoint that a restore would pick.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from ssl_jax.core import PyTree, TrainState, Weights
+
+
+class Checkpoints:
+  """The checkpoints of one run, in `workdir/checkpoints`."""
+
+  def __init__(self, workdir: str | pathlib.Path, *, keep: int | None = None, keep_every: int = 0):
+    """Opens or creates the folder; `keep` the latest ones, plus each that is a multiple of `keep_every` steps."""
+    self.folder = pathlib.Path(workdir).resolve() / "checkpoints"
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, keep_period=keep_every or None, create=keep is not None,
+                                           read_only=keep is None, step_prefix="step")
+    self._manager = ocp.CheckpointManager(self.folder, options=options, item_names=("model", "train", "config"))
+
+  def steps(self) -> list[int]:
+    """Steps of all complete checkpoints, ascending."""
+    return sorted(self._manager.all_steps())
+
+  def save(self, state: TrainState, config: dict, *, step: int) -> None:
+    """Starts to write `state`; returns when it is safe to overwrite the state's buffers."""
+    model, train = _split(state)
+    self._manager.save(step, args=ocp.args.Composite(
+        model=ocp.args.StandardSave(model), train=ocp.args.StandardSave(train), config=ocp.args.JsonSave(config)))
+
+  def config(self, step: int) -> dict:
+    """The run's config as JSON."""
+    return self._manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))["config"]
+
+  def restore(self, step: int, like: TrainState) -> TrainState:
+    """The whole state, placed as `like` (abstract, with shardings) says.
+
+    Raises: ValueError listing the leaves that are missing, extra or of another shape.
+    """
+    model, train = _split(like)
+    self._fits(step, "model", model)
+    self._fits(step, "train", train)
+    restored = self._manager.restore(step, args=ocp.args.Composite(
+        model=ocp.args.StandardRestore(model), train=ocp.args.StandardRestore(train)))
+    return _join(restored["model"], restored["train"])
+
+  def restore_weights(self, step: int, like: Weights, *, which: str = "params") -> Weights:
+    """Only the network: the trained one ("params") or its moving average ("ema").
+
+    Args:
+      like: abstract weights of the method's network, with shardings; any number of devices.
+    Raises: ValueError listing leaves that do not fit, or if the run keeps no moving average.
+    """
+    stored = self._stored(step, "model")
+    target = {"params": like.params, "model_state": like.model_state}
+    if which == "ema" and not stored.get("ema"):
+      raise ValueError(f"the checkpoint at step {step} of {self.folder.parent} holds no moving average; "
+                       "use config.weights='params'")
+    target = {"ema": target} if which == "ema" else target
+    # Parts that are not wanted are left on disk.
+    rest = {name: jax.tree.map(lambda _: ocp.PLACEHOLDER, part) for name, part in stored.items() if name not in target}
+    self._fits(step, "model", target, partial=True)
+    restored = self._manager.restore(step, args=ocp.args.Composite(
+        model=ocp.args.StandardRestore({**target, **rest})))["model"]
+    found = restored["ema"] if which == "ema" else restored
+    return Weights(found["params"], found["model_state"])
+
+  def wait(self) -> None:
+    """Returns when the last save is on disk; raises what went wrong with it."""
+    self._manager.wait_until_finished()
+
+  def __enter__(self) -> Checkpoints:
+    return self
+
+  def __exit__(self, *_) -> None:
+    self._manager.close()
+
+  def _stored(self, step: int, item: str) -> PyTree:
+    return self._manager.item_metadata(step)[item].tree
+
+  def _fits(self, step: int, item: str, wanted: PyTree, partial: bool = False) -> None:
+    have, want = _shapes(self._stored(step, item)), _shapes(wanted)
+    extra = [] if partial else sorted(have.keys() - want.keys())
+    problems = ([f"missing {n} {want[n]}" for n in sorted(want.keys() - have.keys())]
+                + [f"extra {n} {have[n]}" for n in extra]
+                + [f"{n} is {have[n]}, wanted {want[n]}" for n in sorted(have.keys() & want.keys())
+                   if have[n] != want[n]])
+    if problems:
+      raise ValueError(f"the checkpoint at step {step} of {self.folder.parent} does not fit ({item}): "
+                       + "; ".join(problems[:20]) + (f"; and {len(problems) - 20} more" if len(problems) > 20 else ""))
+
+
+def _shapes(tree: PyTree) -> dict[str, Any]:
+  """{"params/encoder/...": shape} with one spelling for dicts, NamedTuples and what Orbax makes of them."""
+  paths = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))[0]
+  return {"/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path): tuple(leaf.shape)
+          for path, leaf in paths if leaf is not None}
+
+
+def _split(state: TrainState) -> tuple[dict, dict]:
+  ema = getattr(state.extra, "ema", None)
+  extra = state.extra if ema is None else state.extra._replace(ema=())
+  model = {"params": state.params, "model_state": state.model_state,
+           "ema": {} if ema is None else {"params": ema.params, "model_state": ema.model_state}}
+  key = state.key
+  raw = jax.ShapeDtypeStruct((2,), np.uint32, sharding=key.sharding) if isinstance(
+      key, jax.ShapeDtypeStruct) else jax.random.key_data(key)
+  return model, {"extra": extra, "opt_state": state.opt_state, "key": raw, "step": state.step}
+
+
+def _join(model: dict, train: dict) -> TrainState:
+  extra = train["extra"]
+  if model["ema"]:
+    extra = extra._replace(ema=Weights(**model["ema"]))
+  return TrainState(step=train["step"], params=model["params"], model_state=model["model_state"], extra=extra,
+                    opt_state=train["opt_state"], key=jax.random.wrap_key_data(train["key"]))

@@ -1,0 +1,108 @@
+"""The whole abstraction: a method is four pure functions, a run is one pytree, a step joins them.
+
+Read top to bottom. Nothing here knows a method, a network or a device by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from ssl_jax.metrics import Mean
+
+PyTree = Any
+Key = jax.Array
+Batch = dict[str, jax.Array]  # "image": uint8[B, H, W, 3], "label": i32[B]; the batch axis leads in every leaf
+Metrics = dict[str, Mean]
+Augment = Callable[[Key, Batch], Batch]  # on device: uint8 in, f32 in [0, 1] out ("image", or "views" [B, V, H, W, 3])
+
+
+class Weights(NamedTuple):
+  """What a network needs to run: parameters and the state that no gradient moves (BatchNorm statistics)."""
+
+  params: PyTree
+  model_state: PyTree
+
+
+class Init(NamedTuple):
+  """What a method starts from."""
+
+  params: PyTree
+  model_state: PyTree
+  extra: PyTree = ()  # the method's own state: a typed NamedTuple, or (). A field `ema: Weights` can be evaluated.
+
+
+class Aux(NamedTuple):
+  """What a loss hands on beside its value."""
+
+  model_state: PyTree
+  carry: PyTree = ()  # what after_update needs; MoCo: this step's keys
+  metrics: Metrics = {}
+
+
+class Method(NamedTuple):
+  """A way to learn. Each function is pure, sees the global batch and names no device axis."""
+
+  init: Callable[[Key, Batch], Init]  # batch: augmented, any values; only shapes matter
+  loss: Callable[[PyTree, PyTree, PyTree, Batch, Key], tuple[jax.Array, Aux]]  # (params, model_state, extra, batch, key)
+  after_update: Callable[[PyTree, PyTree, PyTree], PyTree]  # (extra, updated params, carry) -> extra
+  encode: Callable[[PyTree, PyTree, jax.Array], jax.Array]  # f32[B, H, W, 3] in [0, 1] -> f32[B, D]; deterministic
+  pyramid: Callable[[PyTree, PyTree, jax.Array], dict[str, jax.Array]] | None = None  # feature maps by layer name
+
+
+def keep_extra(extra: PyTree, params: PyTree, carry: PyTree) -> PyTree:
+  """The `after_update` of a method without state of its own."""
+  return extra
+
+
+@flax.struct.dataclass
+class TrainState:
+  """All that changes during a run. Save it and the run is saved."""
+
+  step: jax.Array  # i32[]: steps done
+  params: PyTree
+  model_state: PyTree
+  extra: PyTree
+  opt_state: PyTree
+  key: Key  # constant; the randomness of a step is fold_in(key, step)
+
+
+Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+def make_init(method: Method, augment: Augment, optimizer: optax.GradientTransformation):
+  """Returns pure `init(key, batch) -> TrainState`; of `batch` only shapes and dtypes matter."""
+
+  def init(key: Key, batch: Batch) -> TrainState:
+    init_key, run_key = jax.random.split(key)
+    params, model_state, extra = method.init(init_key, augment(init_key, batch))
+    return TrainState(step=jnp.zeros((), jnp.int32), params=params, model_state=model_state, extra=extra,
+                      opt_state=optimizer.init(params), key=run_key)
+
+  return init
+
+
+def make_train_step(method: Method, augment: Augment, optimizer: optax.GradientTransformation) -> Step:
+  """Returns the pure `step(state, batch) -> (state, metrics)`; `parallel.compile_step` adds jit and shardings.
+
+  Metrics always hold `loss` and `gradient_norm` (global L2 norm): if both are finite, so are the new parameters.
+  """
+
+  def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    augment_key, loss_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+    views = augment(augment_key, batch)
+    (loss, aux), gradients = jax.value_and_grad(method.loss, has_aux=True)(
+        state.params, state.model_state, state.extra, views, loss_key)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    extra = method.after_update(state.extra, params, aux.carry)
+    metrics = {"loss": Mean.of(loss), "gradient_norm": Mean.of(optax.global_norm(gradients)), **aux.metrics}
+    return state.replace(step=state.step + 1, params=params, model_state=aux.model_state, extra=extra,
+                         opt_state=opt_state), metrics
+
+  return step

@@ -1,0 +1,151 @@
+"""How good is the representation: restore a backbone, run tasks, write table, JSON and pictures."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import rich.console
+import rich.table
+
+from ssl_jax import augment, parallel, tasks
+from ssl_jax.checkpoint import Checkpoints
+from ssl_jax.config import DataSpec, EvaluateConfig, TrainConfig, check, options_of
+from ssl_jax.core import Weights
+from ssl_jax.data import pipeline, sources, transforms
+from ssl_jax.tasks import features, pictures
+from ssl_jax.tasks.backbone import Backbone, mean_image, pixels
+from ssl_jax.tasks.task import TaskData
+from ssl_jax.assembly import abstract_state, assemble
+
+VERSIONS = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+class Restored(NamedTuple):
+  """The network of a run, and the same one before it learned anything."""
+
+  backbone: Backbone
+  untrained: Backbone
+  config: TrainConfig
+  step: int
+
+
+def restore(workdir: str | pathlib.Path, mesh, *, step: int = 0, weights: str = "params") -> Restored:
+  """Restores the `model` item of a run's checkpoint, on any number of devices.
+
+  Args:
+    step: which checkpoint; 0 is the last. weights: "params" or "ema".
+  Raises: ValueError if there is no such checkpoint, naming those there are, or if it does not fit.
+  """
+  with Checkpoints(workdir) as checkpoints:
+    return _restore(checkpoints, workdir, mesh, step, weights)
+
+
+def _restore(checkpoints: Checkpoints, workdir, mesh, step: int, weights: str) -> Restored:
+  steps = checkpoints.steps()
+  if not steps or (step and step not in steps):
+    raise ValueError(f"{workdir} holds no checkpoint" + (f" of step {step}; it has {steps}" if steps else
+                     "; train one first: ssl-jax train --config=... --workdir=" + str(workdir)))
+  step = step or steps[-1]
+  stored = checkpoints.config(step)
+  config = check(TrainConfig, stored["config"])
+  parts = assemble(config, DataSpec(batch_size=config.batch_size, **stored["data"]))
+  abstract, init = abstract_state(parts, config, mesh)
+  found = checkpoints.restore_weights(step, Weights(abstract.params, abstract.model_state), which=weights)
+  names = {"method": config.method["name"], "encoder": dict(config.encoder), "weights": weights}
+  make = functools.partial(Backbone, encode=parts.method.encode, pyramid=parts.method.pyramid)
+  fresh = init()
+  return Restored(make(*found, protocol={**names, "backbone": config.method["name"], "step": step}),
+                  make(fresh.params, fresh.model_state, protocol={**names, "backbone": "untrained", "step": 0}),
+                  config, step)
+
+
+def evaluate(config: EvaluateConfig, workdir: str | pathlib.Path, *, step: int = 0) -> dict:
+  """Runs every task of `config` on the run's backbone and the baselines asked for.
+
+  Writes `workdir/evaluations/step<N>/<task>-<backbone>.json` and pictures; prints a table.
+  Returns: {backbone: {task: scalars}}.
+  Raises: ValueError for bad configs, data or checkpoints, before anything is encoded.
+  """
+  jobs = {name: tasks.make(name, **options) for name, options in config.tasks.items()}
+  mesh = parallel.make_mesh()
+  parallel.check_batch(config.batch_size, mesh)
+  run = restore(workdir, mesh, step=step, weights=config.weights)
+  data = task_data(config, run.config)
+  folder = pathlib.Path(workdir) / "evaluations" / f"step{run.step}"
+  folder.mkdir(parents=True, exist_ok=True)
+  table = {}
+  for backbone in _backbones(config, run, data):
+    label = backbone.protocol["backbone"]
+    extract = features.remembered()
+    for name, task in jobs.items():
+      result = task.run(backbone, data, mesh, jax.random.key(config.seed), extract=extract)
+      table.setdefault(label, {})[name] = dict(result.scalars)
+      if jax.process_index() == 0:
+        _write(folder, f"{name}-{label.replace(' ', '_')}", result, data, config, mesh)
+  if jax.process_index() == 0:
+    _print(table, folder)
+  return table
+
+
+def task_data(config: EvaluateConfig, trained: TrainConfig) -> TaskData:
+  """The splits that `config` names, as evaluation sees them: resized, centre-cropped, not augmented."""
+  data = config.data
+  name = data.name or trained.data.name
+  data_dir = data.data_dir or (trained.data.data_dir if name == trained.data.name else "")
+  size = data.size or trained.augment["size"]
+  resize = round(size / data.crop_ratio)
+  splits = {"train": data.train_split or trained.data.split, "test": data.test_split}
+  train, test = (_open(name, split, data_dir, resize, data.cache) for split in splits.values())
+  shared = dict(workers=data.workers, process_index=jax.process_index(), process_count=jax.process_count())
+  read = functools.partial(pipeline.eval_batches, batch_size=config.batch_size,
+                           transform=transforms.resize_center_crop(size, resize), **shared)
+
+  def train_steps(batch_size: int, start: int, stop: int, seed: int) -> Iterator:
+    return pipeline.train_batches(train, batch_size=batch_size, seed=seed, start=start, stop=stop,
+                                  transform=transforms.resize_center_crop(resize, resize), **shared)
+
+  live = {**options_of(config.augment), "size": size, "views": 1}
+  return TaskData(
+      train=functools.partial(read, train), test=functools.partial(read, test), num_classes=train.num_classes,
+      class_names=tuple(train.class_names), train_steps=train_steps, train_size=len(train),
+      augment=augment.make(config.augment["name"], **live),
+      protocol={"data": name, "train_split": splits["train"], "test_split": splits["test"], "resize": resize,
+                "crop": size})
+
+
+def _open(name: str, split: str, data_dir: str, size: int, cache: bool):
+  source = sources.make(name, split=split, data_dir=data_dir, image_size=size)
+  return sources.cached(source) if cache else source
+
+
+def _backbones(config: EvaluateConfig, run: Restored, data: TaskData) -> list[Backbone]:
+  made = {"pixels": lambda: pixels(mean_image(data.train)), "untrained": lambda: run.untrained}
+  return [made[name]() for name in config.baselines] + [run.backbone]
+
+
+def _write(folder: pathlib.Path, name: str, result, data: TaskData, config: EvaluateConfig, mesh) -> None:
+  """One JSON with the whole protocol, and a confusion picture where there are few enough classes to read one."""
+  protocol = {**result.protocol, "batch_size": config.batch_size, "seed": config.seed,
+              "device": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
+              "versions": {package: importlib.metadata.version(package) for package in VERSIONS}}
+  (folder / f"{name}.json").write_text(json.dumps({"scalars": result.scalars, "protocol": protocol}, indent=1))
+  if "prediction" in result.predictions and data.num_classes <= 50:
+    matrix = pictures.confusion_matrix(result.predictions["label"], result.predictions["prediction"],
+                                       data.num_classes)
+    pictures.draw_confusion(folder / f"{name}.png", matrix, class_names=data.class_names)
+
+
+def _print(table: dict, folder: pathlib.Path) -> None:
+  names = list(next(iter(table.values())))
+  drawn = rich.table.Table("representation", *(f"{name} top-1 %" for name in names))
+  for label, row in table.items():
+    drawn.add_row(label, *(f"{100 * row[name]['top1']:.1f}" for name in names))
+  console = rich.console.Console(soft_wrap=True)
+  console.print(drawn)
+  console.print(f"figures with their protocol and pictures: {folder}", markup=False)

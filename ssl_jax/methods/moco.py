@@ -1,0 +1,99 @@
+"""MoCo v1 and v2: a query finds its key among a queue of keys from a slowly moving copy of the network."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ssl_jax import losses
+from ssl_jax.config import DataSpec
+from ssl_jax.core import Aux, Init, Method, Weights
+from ssl_jax.metrics import Mean
+from ssl_jax.models import Network, heads, network, readers, stack
+
+
+class MocoState(NamedTuple):
+  """What MoCo carries from step to step beside the query network."""
+
+  ema: Weights  # the key encoder: moving average of the query's parameters, BatchNorm statistics of its own
+  queue: jax.Array  # f32[K, dim], unit rows
+  cursor: jax.Array  # i32[]: the row where the next batch of keys is written
+
+
+class Keys(NamedTuple):
+  """One step's keys on their way from the loss to the queue."""
+
+  keys: jax.Array  # f32[B, dim]
+  model_state: dict
+
+
+def make(encoder: Network, data: DataSpec, *, dim: int = 128, mlp: bool = False, queue_size: int = 65536,
+         momentum: float = 0.999, temperature: float = 0.07, shuffle: bool = True) -> Method:
+  """InfoNCE against one positive key and `queue_size` queued ones.
+
+  The moving average runs after the optimiser, where the published code runs it before the next forward pass: the key
+  encoder of every forward pass is the same.
+
+  Args:
+    encoder: the image network; publishes its BatchNorm over groups of 32 images (batch_groups = batch / 32).
+    data: `batch_size` must divide the queue; a queue longer than `num_examples` holds an image's own older keys.
+    dim: width of a key. mlp: MoCo v2's two-layer head instead of a linear one.
+    queue_size: K. momentum: m of the moving average, in [0, 1].
+    temperature: positive; 0.07 in v1, 0.2 in v2.
+    shuffle: permute the key images over the BatchNorm groups, so that a key's statistics do not give it away;
+      needed unless BatchNorm is global or absent.
+  Raises: ValueError if an option is out of range or the batch does not divide the queue, naming sizes that work.
+  Source: He et al. 2020, algorithm 1; Chen et al. 2020 (v2).
+  """
+  _check(data, queue_size, momentum, temperature)
+  net = stack(encoder, network(heads.MLP(dim) if mlp else heads.Linear(dim)))
+
+  def init(key, batch):
+    net_key, queue_key = jax.random.split(key)
+    query = net.init(net_key, batch["views"][:, 0])
+    queue = losses.unit(jax.random.normal(queue_key, (queue_size, dim)))
+    ema = jax.tree.map(jnp.copy, query)  # a copy: donated buffers may not be shared
+    return Init(*query, MocoState(ema, queue, jnp.zeros((), jnp.int32)))
+
+  def keys_of(ema: Weights, images, key):
+    if not shuffle:
+      keys, model_state = net.apply(ema, images, train=True)
+      return Keys(losses.unit(keys), model_state)
+    order = jax.random.permutation(key, images.shape[0])
+    keys, model_state = net.apply(ema, images[order], train=True)
+    return Keys(losses.unit(keys)[jnp.argsort(order)], model_state)
+
+  def loss(params, model_state, extra, batch, key):
+    queries, model_state = net.apply(Weights(params, model_state), batch["views"][:, 0], train=True)
+    carry = jax.lax.stop_gradient(keys_of(extra.ema, batch["views"][:, 1], key))
+    values, hits = losses.info_nce(losses.unit(queries), carry.keys, extra.queue, temperature=temperature)
+    return values.mean(), Aux(model_state, carry, {"contrast_accuracy": Mean.of(hits)})
+
+  def after_update(extra, params, carry):
+    ema = jax.tree.map(lambda k, q: momentum * k + (1 - momentum) * q, extra.ema.params, params)
+    queue = jax.lax.dynamic_update_slice(extra.queue, carry.keys, (extra.cursor, jnp.zeros((), jnp.int32)))
+    cursor = (extra.cursor + carry.keys.shape[0]) % queue_size
+    return MocoState(Weights(ema, carry.model_state), queue, cursor)
+
+  return Method(init, loss, after_update, *readers(encoder))
+
+
+def _check(data: DataSpec, queue_size: int, momentum: float, temperature: float) -> None:
+  batch = data.batch_size
+  if queue_size < 1 or queue_size % batch:
+    below = max(queue_size // batch, 1) * batch
+    raise ValueError(f"config.method.queue_size {queue_size} is not a multiple of config.batch_size {batch}; "
+                     f"the nearest queue sizes are {below} and {max(math.ceil(queue_size / batch), 2) * batch}")
+  if not 0 <= momentum <= 1:
+    raise ValueError(f"config.method.momentum is {momentum}; use a value in [0, 1], such as 0.999")
+  if temperature <= 0:
+    raise ValueError(f"config.method.temperature is {temperature}; use a positive one: 0.07 (v1), 0.2 (v2)")
+  if queue_size > data.num_examples:
+    logging.getLogger(__name__).warning(
+        "The queue of %d keys is longer than the data set of %d images: %.1f older keys of each image are among its "
+        "own negatives. Use config.method.queue_size <= %d unless that is intended.", queue_size, data.num_examples,
+        queue_size / data.num_examples, data.num_examples // batch * batch)

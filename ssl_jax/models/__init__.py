@@ -1,0 +1,91 @@
+"""Networks as pure functions. This folder is the only one that imports flax.linen."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+
+from ssl_jax.config import call_checked, nearest
+from ssl_jax.core import Weights
+from ssl_jax.models import heads, resnet
+
+ENCODERS = {**resnet.ENCODERS}
+
+
+class Network(NamedTuple):
+  """A linen module as two pure functions."""
+
+  init: Callable[..., Weights]  # (key, inputs) -> Weights
+  apply: Callable[..., tuple[Any, Any]]  # (weights, inputs, *, train=False, **call) -> (output, model_state)
+
+
+def network(module: nn.Module) -> Network:
+  """Wraps a module whose `__call__` takes `(inputs, *, train)`; in evaluation the returned state is the given one."""
+
+  def init(key: jax.Array, inputs: jax.Array) -> Weights:
+    variables = dict(module.init(key, inputs, train=False))
+    params = variables.pop("params")
+    return Weights(params, variables)
+
+  def apply(weights: Weights, inputs: jax.Array, *, train: bool = False, **call):
+    variables = {"params": weights.params, **weights.model_state}
+    if not train:
+      return module.apply(variables, inputs, train=False, **call), weights.model_state
+    return module.apply(variables, inputs, train=True, mutable=list(weights.model_state), **call)
+
+  return Network(init, apply)
+
+
+def stack(encoder: Network, head: Network) -> Network:
+  """head(encoder(images)); parameters and state are dicts with the keys "encoder" and "head"."""
+
+  def part(weights: Weights, name: str) -> Weights:
+    return Weights(weights.params[name], weights.model_state[name])
+
+  def init(key: jax.Array, images: jax.Array) -> Weights:
+    encoder_key, head_key = jax.random.split(key)
+    trunk = encoder.init(encoder_key, images)
+    features, _ = encoder.apply(trunk, images)
+    top = head.init(head_key, features)
+    return Weights({"encoder": trunk.params, "head": top.params},
+                   {"encoder": trunk.model_state, "head": top.model_state})
+
+  def apply(weights: Weights, images: jax.Array, *, train: bool = False):
+    features, trunk = encoder.apply(part(weights, "encoder"), images, train=train)
+    output, top = head.apply(part(weights, "head"), features, train=train)
+    return output, {"encoder": trunk, "head": top}
+
+  return Network(init, apply)
+
+
+def readers(encoder: Network) -> tuple[Callable, Callable]:
+  """`encode` and `pyramid` of a method whose network is `stack(encoder, head)`: the head is left out."""
+
+  def encode(params, model_state, images, **call):
+    return encoder.apply(Weights(params["encoder"], model_state["encoder"]), images, **call)[0]
+
+  return encode, functools.partial(encode, pyramid=True)
+
+
+def factory(name: str) -> Callable[..., nn.Module]:
+  """The encoder called `name`; raises ValueError with the nearest known names."""
+  if name not in ENCODERS:
+    raise ValueError(f"config.encoder.name: no encoder is called {name!r}{nearest(name, ENCODERS)}")
+  return ENCODERS[name]
+
+
+def make(name: str, **options) -> Network:
+  """An image encoder: f32[B, H, W, 3] in [0, 1] -> f32[B, D]; with `pyramid=True` a dict of f32 maps by layer.
+
+  Args:
+    name: one of ENCODERS; options: its keyword arguments, see e.g. `resnet.ResNet`.
+  Raises: ValueError for an unknown name or option, naming the nearest known ones.
+  """
+  return network(call_checked(factory(name), options, "config.encoder"))
+
+
+__all__ = ["ENCODERS", "Network", "factory", "heads", "make", "network", "readers", "stack"]

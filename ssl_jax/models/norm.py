@@ -1,0 +1,60 @@
+"""Normalisation layers whose meaning does not depend on the number of devices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class BatchNorm(nn.Module):
+  """BatchNorm over all but the last axis, over the whole batch or over `groups` equal contiguous parts of it.
+
+  groups=1 is synchronised BatchNorm. groups=8 reproduces eight GPUs that each normalise with their own eighth of
+  the batch (MoCo), on any number of devices. Statistics are float32; the running ones are the mean over groups,
+  biased, as flax and TensorFlow keep them (PyTorch's running variance is n/(n-1) larger).
+  Source: Ioffe & Szegedy 2015; epsilon and momentum as in PyTorch and SimCLR (PyTorch's momentum 0.1 is 0.9 here).
+  """
+
+  train: bool
+  groups: int = 1
+  momentum: float = 0.9
+  epsilon: float = 1e-5
+  use_scale: bool = True
+  use_bias: bool = True
+  scale_init: Any = nn.initializers.ones
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    width = x.shape[-1]
+    running_mean = self.variable("batch_stats", "mean", jnp.zeros, (width,), jnp.float32)
+    running_var = self.variable("batch_stats", "var", jnp.ones, (width,), jnp.float32)
+    shape = x.shape
+    if self.train:
+      x = x.reshape(self._groups(shape[0]), -1, width)
+      wide = x.astype(jnp.float32)
+      mean = wide.mean(1)
+      var = jnp.maximum((wide * wide).mean(1) - mean * mean, 0)
+      if not self.is_initializing():
+        running_mean.value = self.momentum * running_mean.value + (1 - self.momentum) * mean.mean(0)
+        running_var.value = self.momentum * running_var.value + (1 - self.momentum) * var.mean(0)
+    else:
+      x = x.reshape(1, -1, width)
+      mean, var = running_mean.value[None], running_var.value[None]
+    factor = jax.lax.rsqrt(var + self.epsilon)
+    if self.use_scale:
+      factor *= self.param("scale", self.scale_init, (width,), jnp.float32)[None]
+    shift = -mean * factor
+    if self.use_bias:
+      shift += self.param("bias", nn.initializers.zeros, (width,), jnp.float32)[None]
+    y = x.astype(jnp.float32) * factor[:, None] + shift[:, None]
+    return y.astype(self.dtype).reshape(shape)
+
+  def _groups(self, batch: int) -> int:
+    if batch % self.groups:
+      raise ValueError(f"batch of {batch} images does not divide into {self.groups} BatchNorm groups; "
+                       f"use a batch that is a multiple of {self.groups}, or change config.encoder.batch_groups")
+    return self.groups

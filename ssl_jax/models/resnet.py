@@ -1,0 +1,125 @@
+"""ResNet v1.5 for photographs and for small images.
+
+Source: He et al. 2016; v1.5 moves the bottleneck's stride into its 3x3 convolution. Padding is symmetric as in
+PyTorch, so that published weights fit.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ssl_jax.models.norm import BatchNorm
+
+NORMALIZE = {  # mean, standard deviation of pixels in [0, 1]
+    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "centred": ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
+}
+INITS = {
+    "fan_out": nn.initializers.variance_scaling(2.0, "fan_out", "normal"),  # torchvision, MoCo
+    "fan_in": nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal"),  # SimCLR
+}
+
+
+def normalize(images: jax.Array, kind: str) -> jax.Array:
+  """(images - mean) / std; images f32[..., 3] in [0, 1], kind one of NORMALIZE."""
+  mean, std = (jnp.asarray(v, jnp.float32).reshape((1,) * (images.ndim - 1) + (3,)) for v in NORMALIZE[kind])
+  return (images - mean) / std
+
+
+class Block(nn.Module):
+  """Two 3x3 convolutions (basic) or 1x1, 3x3, 1x1 with four times the channels (bottleneck), plus the shortcut."""
+
+  channels: int
+  stride: int
+  bottleneck: bool
+  conv: Any
+  norm: Any
+  zero_init: bool
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    last = self.norm(scale_init=nn.initializers.zeros if self.zero_init else nn.initializers.ones, name="norm_last")
+    if self.bottleneck:
+      y = nn.relu(self.norm()(self.conv(self.channels, 1)(x)))
+      y = nn.relu(self.norm()(self.conv(self.channels, 3, self.stride)(y)))
+      y = last(self.conv(4 * self.channels, 1)(y))
+    else:
+      y = nn.relu(self.norm()(self.conv(self.channels, 3, self.stride)(x)))
+      y = last(self.conv(self.channels, 3)(y))
+    if x.shape != y.shape:
+      x = self.norm(name="norm_shortcut")(self.conv(y.shape[-1], 1, self.stride, name="conv_shortcut")(x))
+    return nn.relu(x + y)
+
+
+class ResNet(nn.Module):
+  """f32[B, H, W, 3] in [0, 1] -> f32[B, D], the average-pooled last map; `pyramid=True`: the maps by name.
+
+  Args:
+    depths: blocks in each stage.
+    bottleneck: 1-3-1 blocks (D = 32 width) instead of 3-3 (D = 8 width).
+    width: channels of the first stage: 64 as published, 128 and 256 are SimCLR's 2x and 4x.
+    stem: "imagenet" 7x7 stride 2 and max-pool; "cifar" 3x3 stride 1; "small" 3x3 stride 2.
+    norm: "batch" or "group". batch_groups: see BatchNorm. channel_groups: groups of channels of GroupNorm.
+    zero_init: start the last scale of each block at zero (SimCLR; MoCo and torchvision do not).
+    kernel_init: "fan_out" (torchvision, MoCo) or "fan_in" (SimCLR).
+    normalize: how pixels are centred and scaled first: a key of NORMALIZE.
+    dtype: of activations; parameters, statistics and the pooled output are float32.
+  """
+
+  depths: tuple[int, ...]
+  bottleneck: bool
+  width: int = 64
+  stem: Literal["imagenet", "cifar", "small"] = "imagenet"
+  norm: Literal["batch", "group"] = "batch"
+  batch_groups: int = 1
+  channel_groups: int = 8
+  zero_init: bool = False
+  kernel_init: Literal["fan_out", "fan_in"] = "fan_out"
+  normalize: Literal["none", "imagenet", "cifar10", "centred"] = "imagenet"
+  dtype: Literal["float32", "bfloat16"] = "float32"
+
+  @nn.compact
+  def __call__(self, images: jax.Array, *, train: bool, pyramid: bool = False):
+    dtype = jnp.dtype(self.dtype)
+    conv = functools.partial(_conv, kernel_init=INITS[self.kernel_init], dtype=dtype)
+    norm = self._norm(train, dtype)
+    x = normalize(images, self.normalize).astype(dtype)
+    x = conv(self.width, 7 if self.stem == "imagenet" else 3, 1 if self.stem == "cifar" else 2, name="conv_stem")(x)
+    x = nn.relu(norm(name="norm_stem")(x))
+    maps = {"stem": x}
+    if self.stem == "imagenet":
+      x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+    for stage, depth in enumerate(self.depths):
+      for block in range(depth):
+        x = Block(self.width * 2**stage, 2 if stage and not block else 1, self.bottleneck, conv, norm,
+                  self.zero_init, name=f"stage{stage + 1}_block{block + 1}")(x)
+      maps[f"stage{stage + 1}"] = x
+    return {k: v.astype(jnp.float32) for k, v in maps.items()} if pyramid else x.astype(jnp.float32).mean((1, 2))
+
+  def _norm(self, train: bool, dtype):
+    if self.norm == "group":
+      return functools.partial(nn.GroupNorm, self.channel_groups, epsilon=1e-5, dtype=dtype)
+    return functools.partial(BatchNorm, train, groups=self.batch_groups, dtype=dtype)
+
+
+def _conv(channels: int, kernel: int, stride: int = 1, **options) -> nn.Conv:
+  """Bias-free convolution with PyTorch's symmetric padding."""
+  pad = kernel // 2
+  return nn.Conv(channels, (kernel,) * 2, (stride,) * 2, ((pad, pad),) * 2, use_bias=False, **options)
+
+
+ENCODERS = {
+    "resnet10": functools.partial(ResNet, depths=(1, 1, 1, 1), bottleneck=False),
+    "resnet18": functools.partial(ResNet, depths=(2, 2, 2, 2), bottleneck=False),
+    "resnet34": functools.partial(ResNet, depths=(3, 4, 6, 3), bottleneck=False),
+    "resnet50": functools.partial(ResNet, depths=(3, 4, 6, 3), bottleneck=True),
+    "resnet101": functools.partial(ResNet, depths=(3, 4, 23, 3), bottleneck=True),
+    "resnet152": functools.partial(ResNet, depths=(3, 8, 36, 3), bottleneck=True),
+}

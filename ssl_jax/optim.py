@@ -1,0 +1,82 @@
+"""Optimisers and schedules as published, out of optax parts."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+class Optimizer(NamedTuple):
+  """What a run needs to know of its optimiser."""
+
+  transform: optax.GradientTransformation
+  schedule: optax.Schedule  # step -> learning rate, for the log
+
+
+def make(*, total_steps: int, steps_per_epoch: int, batch_size: int,
+         name: Literal["sgd", "nesterov", "lars", "adamw"] = "sgd",
+         learning_rate: float, scaling: Literal["none", "linear", "sqrt"] = "none",
+         schedule: Literal["constant", "cosine", "cosine_by_epoch", "step"] = "cosine",
+         warmup_epochs: float = 0.0, milestones: tuple[float, ...] = (), decay: float = 0.1,
+         momentum: float = 0.9, beta2: float = 0.999, weight_decay: float = 0.0,
+         weight_decay_on: Literal["all", "matrices"] = "all", clip_norm: float = 0.0) -> Optimizer:
+  """Builds the optimiser of a run.
+
+  Args:
+    total_steps, steps_per_epoch, batch_size: of the run.
+    name: "sgd" and "nesterov" as PyTorch's; "lars" as SimCLR's (learning rate inside the momentum, trust ratio 0.001,
+      neither trust ratio nor decay on vectors); "adamw" with decoupled decay and `momentum` as beta1.
+    learning_rate: multiplied by batch_size / 256 ("linear") or sqrt(batch_size) ("sqrt") under `scaling`.
+    schedule: "cosine" to zero by step; "cosine_by_epoch" constant within an epoch (MoCo v2); "step" multiplies by
+      `decay` at each epoch of `milestones`; all after `warmup_epochs` of linear growth from zero.
+    weight_decay: on `weight_decay_on`: every leaf, or those with two axes and more (not biases and norms).
+    clip_norm: largest global gradient norm; 0 does not clip.
+  Raises: ValueError for a value out of range.
+  Source: spec values of Goyal et al. 2017, You et al. 2017 (LARS), Chen et al. 2020 (both scaling rules).
+  """
+  if learning_rate <= 0:
+    raise ValueError(f"config.optimizer.learning_rate is {learning_rate}; use a positive one")
+  if list(milestones) != sorted(set(milestones)):
+    raise ValueError(f"config.optimizer.milestones {milestones} do not increase; list epochs in order")
+  warmup_steps = round(warmup_epochs * steps_per_epoch)
+  if warmup_steps and warmup_steps >= total_steps:
+    raise ValueError(f"config.optimizer.warmup_epochs {warmup_epochs} are {warmup_steps} steps, but the run has only "
+                     f"{total_steps}; warm up for less than {total_steps / steps_per_epoch:g} epochs")
+  peak = learning_rate * {"none": 1.0, "linear": batch_size / 256, "sqrt": math.sqrt(batch_size)}[scaling]
+  rate = _schedule(schedule, peak, total_steps, steps_per_epoch, warmup_steps, milestones, decay)
+  mask = _matrices if weight_decay_on == "matrices" else None
+  decayed = optax.add_decayed_weights(weight_decay, mask) if weight_decay else optax.identity()
+  if name == "lars":
+    rule = optax.lars(rate, weight_decay, weight_decay_mask=_matrices, trust_coefficient=0.001,
+                      trust_ratio_mask=_matrices, momentum=momentum)
+  elif name == "adamw":
+    rule = optax.adamw(rate, b1=momentum, b2=beta2, weight_decay=weight_decay, mask=mask)
+  else:
+    rule = optax.chain(decayed, optax.sgd(rate, momentum, nesterov=name == "nesterov"))
+  clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
+  return Optimizer(optax.chain(clip, rule), rate)
+
+
+def _matrices(params):
+  """True for leaves with two axes and more: weights, not biases and scales."""
+  return jax.tree.map(lambda p: p.ndim > 1, params)
+
+
+def _schedule(kind, peak, total_steps, steps_per_epoch, warmup_steps, milestones, decay) -> optax.Schedule:
+  after = max(total_steps - warmup_steps, 1)
+
+  def main(step):  # steps since the end of warm-up
+    if kind == "cosine_by_epoch":
+      step = step // steps_per_epoch * steps_per_epoch
+    if kind in ("cosine", "cosine_by_epoch"):
+      return peak * 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(step / after, 1.0)))
+    passed = sum((step + warmup_steps >= round(m * steps_per_epoch)) * 1.0 for m in milestones)
+    return peak * jnp.power(decay, passed) if milestones and kind == "step" else jnp.full((), peak)
+
+  if not warmup_steps:
+    return main
+  return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup_steps), main], [warmup_steps])

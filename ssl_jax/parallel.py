@@ -1,0 +1,85 @@
+"""Devices: the mesh, who holds what, and a step compiled for it. Nothing else names a device or an axis."""
+
+from __future__ import annotations
+
+import collections
+import os
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from ssl_jax.core import PyTree, Step
+
+BATCH = PartitionSpec("data")
+
+
+def start() -> None:
+  """Joins the other processes of the job, where the environment says that there are any.
+
+  On a Cloud TPU pod or under Slurm jax finds them itself when SSL_JAX_DISTRIBUTED=1; elsewhere set
+  JAX_COORDINATOR_ADDRESS=host:port, JAX_NUM_PROCESSES and JAX_PROCESS_ID as well.
+  """
+  if os.environ.get("SSL_JAX_DISTRIBUTED") != "1":
+    return
+  if os.environ.get("JAX_PLATFORMS") == "cpu":
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+  address = os.environ.get("JAX_COORDINATOR_ADDRESS")
+  jax.distributed.initialize(**({} if address is None else dict(
+      coordinator_address=address, num_processes=int(os.environ["JAX_NUM_PROCESSES"]),
+      process_id=int(os.environ["JAX_PROCESS_ID"]))))
+
+
+def make_mesh(devices=None) -> Mesh:
+  """A mesh with the one axis "data" over all devices of all processes, or the given ones."""
+  devices = jax.devices() if devices is None else devices
+  return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def check_batch(batch_size: int, mesh: Mesh) -> None:
+  """Raises ValueError unless the global batch divides over the devices."""
+  if batch_size % mesh.size:
+    below = batch_size // mesh.size * mesh.size or mesh.size
+    raise ValueError(f"config.batch_size {batch_size} is not divisible by {mesh.size} devices; use a multiple of "
+                     f"{mesh.size}, such as {below}")
+
+
+def state_sharding(state: PyTree, mesh: Mesh, kind: str = "replicate") -> PyTree:
+  """NamedShardings for a (possibly abstract) state.
+
+  Args:
+    kind: "replicate": every device holds everything. "fsdp": each large leaf is cut along its longest axis that
+      divides by the number of devices; XLA gathers it where it is used.
+  """
+
+  def shard(leaf):
+    axes = [a for a, n in enumerate(leaf.shape) if n % mesh.size == 0]
+    if kind == "replicate" or leaf.size < 2**16 or not axes:
+      return NamedSharding(mesh, PartitionSpec())
+    longest = max(axes, key=lambda a: leaf.shape[a])
+    return NamedSharding(mesh, PartitionSpec(*[None] * longest, "data"))
+
+  return jax.tree.map(shard, state)
+
+
+def compile_step(step: Step, mesh: Mesh, shardings: PyTree) -> Callable:
+  """jit of a train step: state sharded as given and donated, batch cut along its first axis, metrics replicated."""
+  batch, whole = NamedSharding(mesh, BATCH), NamedSharding(mesh, PartitionSpec())
+  return jax.jit(step, in_shardings=(shardings, batch), out_shardings=(shardings, whole), donate_argnums=0)
+
+
+def to_devices(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+  """This process's rows of a global batch, as arrays cut over the mesh. Does not wait for the copy."""
+  sharding = NamedSharding(mesh, BATCH)
+  return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
+
+
+def prefetch(batches: Iterator[dict[str, np.ndarray]], mesh: Mesh, ahead: int = 2) -> Iterator[dict]:
+  """Keeps `ahead` batches on their way to the devices, so that a step never waits for a copy."""
+  waiting = collections.deque()
+  for batch in batches:
+    waiting.append(to_devices(batch, mesh))
+    if len(waiting) > ahead:
+      yield waiting.popleft()
+  yield from waiting

@@ -1,0 +1,75 @@
+"""What is measured: a frozen network, or raw pixels as the baseline every network has to beat."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+
+from ssl_jax.core import PyTree
+from ssl_jax.tasks.task import Batches
+
+
+class Backbone(NamedTuple):
+  """A trained network in evaluation mode. Two of the same architecture should share `encode`: it compiles once."""
+
+  params: PyTree
+  model_state: PyTree
+  encode: Callable[[PyTree, PyTree, jax.Array], jax.Array]  # f32[B, H, W, 3] in [0, 1] -> f32[B, D]
+  pyramid: Callable[[PyTree, PyTree, jax.Array], dict[str, jax.Array]] | None = None  # -> f32[B, h, w, c] by name
+  protocol: dict[str, Any] = {}  # method, checkpoint, step: repeated in every result's protocol
+
+
+def pixels(mean: np.ndarray | None = None) -> Backbone:
+  """Raw pixels, flattened: the baseline.
+
+  From every image is taken first `mean` (if given), then the mean of what is left of that image. Both make cosine
+  k-NN stronger, and a baseline should be as strong as it can be: 8,000 + 2,000 images, k=20, top-1 as they are / with
+  both: CIFAR-10 30.4 / 41.5, Fashion-MNIST 80.0 / 83.4.
+
+  Args:
+    mean: f32[H, W, 3] in [0, 1], of the training images: `mean_image(data.train)`.
+  """
+  protocol = {"backbone": "raw pixels", "centred": "each image's own mean" if mean is None else
+              "mean image of the training set, then each image's own mean"}
+  model_state = {} if mean is None else {"mean": np.asarray(mean, np.float32)}
+  return Backbone({}, model_state, _centred_pixels, protocol=protocol)
+
+
+def _centred_pixels(params: PyTree, model_state: PyTree, images: jax.Array) -> jax.Array:
+  if "mean" in model_state:
+    images = images - model_state["mean"][None]
+  flat = images.reshape(len(images), -1)
+  return flat - flat.mean(axis=1, keepdims=True)
+
+
+def mean_image(batches: Batches) -> np.ndarray:
+  """f32[H, W, 3] in [0, 1]: the mean over the images that count, of all processes."""
+  total, count = 0.0, 0
+  for batch in batches():
+    images = batch["image"][batch["mask"]] if "mask" in batch else batch["image"]
+    total, count = total + images.sum(axis=0, dtype=np.int64), count + len(images)
+  if jax.process_count() > 1:
+    shares, counts = multihost_utils.process_allgather((np.asarray(total, np.float32) / 255, np.asarray(count)))
+    return shares.sum(axis=0) / counts.sum()
+  if not count:
+    raise ValueError("the mean image of no images: the split is empty")
+  return (total / (255 * count)).astype(np.float32)
+
+
+def digest(backbone: Backbone) -> str:
+  """SHA-256 over names, shapes, dtypes and bytes of parameters and model state: equal only if bit-identical."""
+  found = hashlib.sha256()
+  leaves, _ = jax.tree_util.tree_flatten_with_path((backbone.params, backbone.model_state))
+  for path, leaf in leaves:
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+      leaf = jax.random.key_data(leaf)
+    array = np.asarray(leaf)
+    found.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
+    found.update(np.ascontiguousarray(array).tobytes())
+  return found.hexdigest()

@@ -1,0 +1,170 @@
+"""Frozen features of a set of images: encoded on all devices, kept on the host."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from ssl_jax.core import PyTree
+from ssl_jax.tasks import placement
+from ssl_jax.tasks.backbone import Backbone
+from ssl_jax.tasks.task import Batches
+
+
+class Features(NamedTuple):
+  """One row an image, in the order of `index`; the same on every process."""
+
+  x: np.ndarray  # f32[N, D]
+  y: np.ndarray  # i32[N]
+  index: np.ndarray  # i32[N]: place in the split
+
+
+Extract = Callable[..., Features]  # (backbone, batches, mesh, *, layer, grid)
+
+
+def extract(backbone: Backbone, batches: Batches, mesh: Mesh, *, layer: str = "", grid: int = 1) -> Features:
+  """Encodes every image that counts.
+
+  One compile for all batches; while the devices encode a batch, the host reads the next and fetches the one before.
+
+  Args:
+    batches: as in TaskData; rows whose mask is False are dropped, a short batch is padded to the first one's size.
+    layer: a map of `backbone.pyramid`, averaged over `grid` x `grid` cells; "": the output of `backbone.encode`.
+  Raises: ValueError for an unknown layer, an empty split, rows read twice, features that are not finite.
+  """
+  function = feature_function(backbone, layer=layer, grid=grid)
+  weights = placement.replicate((backbone.params, backbone.model_state), mesh)
+  kept, pending, size, read = [], None, 0, 0
+  for batch in batches():
+    size = size or _round_up(len(batch["image"]), len(mesh.local_devices))
+    rows = _complete(batch, size, read)
+    read += len(batch["image"])
+    ahead = _encode(*weights, placement.join(rows, mesh), function=function, mesh=mesh)
+    if pending is not None:
+      kept.append(_fetch(pending))
+    pending = ahead
+  if pending is None:
+    raise ValueError("no images to extract features from: the split is empty")
+  kept.append(_fetch(pending))
+  return _in_order(*(np.concatenate(parts) for parts in zip(*kept, strict=True)))
+
+
+def remembered() -> Extract:
+  """An `extract` that remembers what it found, for several tasks on the same backbone and data.
+
+  What it remembers lives as long as the function returned: N * D * 4 bytes a split. Make one for each backbone.
+  """
+  found = {}
+
+  def extract_once(backbone, batches, mesh, *, layer="", grid=1):
+    name = (id(backbone), batches, mesh, layer, grid)
+    if name not in found:
+      found[name] = backbone, extract(backbone, batches, mesh, layer=layer, grid=grid)  # backbone: keeps the id taken
+    return found[name][1]
+
+  return extract_once
+
+
+def feature_function(backbone: Backbone, *, layer: str = "", grid: int = 1) -> Callable[..., jax.Array]:
+  """The pure (params, model_state, images f32[B, H, W, 3]) -> f32[B, D]; the same object for the same arguments."""
+  if grid < 1:
+    raise ValueError(f"grid={grid} cells a side; use 1 (the mean over the map) or more")
+  if not layer:
+    return backbone.encode
+  if backbone.pyramid is None:
+    raise ValueError(f"layer={layer!r} is asked for, but this backbone has no feature maps; use layer=''")
+  return _pooled_layer(backbone.pyramid, layer, grid)
+
+
+@functools.lru_cache(maxsize=None)
+def _pooled_layer(pyramid, layer: str, grid: int):
+  def features(params: PyTree, model_state: PyTree, images: jax.Array) -> jax.Array:
+    maps = pyramid(params, model_state, images)
+    if layer not in maps:
+      raise ValueError(f"unknown layer {layer!r}; this backbone has {', '.join(map(repr, maps))}")
+    return pool(maps[layer].astype(jnp.float32), grid).reshape(len(images), -1)
+
+  return features
+
+
+def pool(maps: jax.Array, grid: int) -> jax.Array:
+  """Mean over `grid` x `grid` cells; a cell spans floor(i h / g) to ceil((i + 1) h / g), as PyTorch's adaptive pool.
+
+  Args:
+    maps: f32[B, h, w, c].
+  Returns: f32[B, grid, grid, c].
+  """
+  down, across = (_cells(side, grid) for side in maps.shape[1:3])
+  return jnp.einsum("bhwc,ih,jw->bijc", maps, down, across, precision=jax.lax.Precision.HIGHEST)
+
+
+def _cells(side: int, grid: int) -> np.ndarray:
+  cells = np.zeros((grid, side), np.float32)
+  for i in range(grid):
+    inside = slice(i * side // grid, -(-(i + 1) * side // grid))
+    cells[i, inside] = 1 / (inside.stop - inside.start)
+  return cells
+
+
+def to_float(images: jax.Array) -> jax.Array:
+  """uint8 [0, 255] to f32 [0, 1]."""
+  return images.astype(jnp.float32) / 255
+
+
+@functools.partial(jax.jit, static_argnames=("function", "mesh"))
+def _encode(params, model_state, rows, *, function, mesh):
+  """Rows split over the devices in, the whole batch on every device out: each process can then read all of it."""
+  x = function(params, model_state, to_float(rows["image"]))
+  if x.ndim != 2:
+    raise ValueError(f"features must be [B, D], these are {x.shape}")
+  out = (x.astype(jnp.float32), rows["label"], rows["index"], rows["mask"])
+  return jax.lax.with_sharding_constraint(out, placement.replicated(mesh))
+
+
+def _complete(batch: dict[str, np.ndarray], size: int, read: int) -> dict[str, np.ndarray]:
+  """The four leaves that `_encode` takes, with `size` rows, those added masked out."""
+  images = np.asarray(batch["image"])
+  if images.dtype != np.uint8 or images.ndim != 4:
+    raise ValueError(f"evaluation images must be uint8[B, H, W, 3], these are {images.dtype}{list(images.shape)}")
+  if len(images) > size:
+    raise ValueError(f"an evaluation batch of {len(images)} after one of {size}; use one size for all batches")
+  first = read + jax.process_index() * (2**31 // jax.process_count())  # without "index": distinct, and no more
+  rows = {
+      "image": images,
+      "label": np.asarray(batch["label"], np.int32),
+      "index": np.asarray(batch.get("index", np.arange(first, first + len(images))), np.int32),
+      "mask": np.asarray(batch.get("mask", np.ones(len(images), bool)), bool),
+  }
+  short = size - len(images)
+  return {name: np.pad(leaf, [(0, short)] + [(0, 0)] * (leaf.ndim - 1)) for name, leaf in rows.items()}
+
+
+def _fetch(encoded) -> tuple[np.ndarray, ...]:
+  x, y, index, mask = (np.asarray(leaf) for leaf in encoded)
+  return x[mask], y[mask], index[mask]
+
+
+def _in_order(x: np.ndarray, y: np.ndarray, index: np.ndarray) -> Features:
+  if not len(x):
+    raise ValueError("no images to extract features from: the mask leaves none")
+  bad = len(x) - np.isfinite(x).all(axis=1).sum()
+  if bad:
+    raise ValueError(f"features of {bad} of {len(x)} images are not finite; the checkpoint may have diverged")
+  order = np.argsort(index, kind="stable")
+  twice = len(x) - len(np.unique(index))
+  if twice:
+    raise ValueError(f"{twice} of {len(x)} evaluation rows were read twice; each process must read its own share, and "
+                     "padding must be masked")
+  if (order != np.arange(len(order))).any():
+    x, y, index = x[order], y[order], index[order]
+  return Features(x, y, index)
+
+
+def _round_up(count: int, multiple: int) -> int:
+  return -(-count // multiple) * multiple

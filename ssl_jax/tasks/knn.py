@@ -1,0 +1,175 @@
+"""Weighted k-nearest-neighbour classification of frozen features: no training, nothing to tune.
+
+Source: Wu et al. 2018 (Instance Discrimination), section 3.4; k and temperature as there and in DINO.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from ssl_jax.tasks import placement
+from ssl_jax.tasks.backbone import Backbone
+from ssl_jax.tasks.features import Features, extract as extract_features
+from ssl_jax.tasks.task import Result, Task, TaskData, check_labels, rank_of_label, silent
+
+CHUNK_BYTES = 256 << 20  # a device's share of similarities, and a chunk of the bank, stay below this
+VOTE_ROWS = 4096  # queries that vote at once on the host
+
+
+class Neighbours(NamedTuple):
+  """For each query its most similar bank rows, best first; of equally similar ones the earlier row."""
+
+  similarity: np.ndarray  # f32[Q, K], cosine
+  index: np.ndarray  # i32[Q, K], rows of the bank
+
+
+def make(*, k: int = 20, also: tuple[int, ...] = (10, 100, 200), temperature: float = 0.07, layer: str = "",
+         grid: int = 1, leave_one_out: bool = False) -> Task:
+  """k-NN of the test images among the training images, one view each, in evaluation mode.
+
+  Args:
+    k: neighbours of the headline `top1` and `top5` (DINO 20, InstDisc 200). Fixed beforehand: no best-of is reported.
+    also: further k, reported beside it as `top1_k10`, ... from the same search.
+    temperature: a neighbour of similarity s votes exp(s / temperature); inf: every neighbour counts the same.
+    layer, grid: as in `features.extract`.
+    leave_one_out: for a set without labelled test images: every training image among all others.
+  Raises: ValueError for k < 1, temperature <= 0; in `run`: more neighbours than the bank holds.
+  """
+  ks = (k, *(other for other in also if other != k))
+  if min(ks) < 1:
+    raise ValueError(f"k={min(ks)} neighbours; use 1 or more")
+  if not temperature > 0:
+    raise ValueError(f"temperature={temperature} must be above 0 (0.07 in the papers)")
+
+  def run(backbone: Backbone, data: TaskData, mesh: Mesh, key: jax.Array, *, extract=extract_features,
+          progress=silent) -> Result:
+    del key, progress  # deterministic and short
+    bank = extract(backbone, data.train, mesh, layer=layer, grid=grid)
+    queries = bank if leave_one_out else extract(backbone, data.test, mesh, layer=layer, grid=grid)
+    check_labels(bank.y, data.num_classes, "training")
+    check_labels(queries.y, data.num_classes, "test")
+    found = nearest(queries.x, bank.x, k=max(ks), mesh=mesh, exclude_self=leave_one_out)
+    scalars, predictions = _scores(found, queries, bank, ks, temperature, data.num_classes)
+    protocol = {
+        **data.protocol, **backbone.protocol, "task": "knn", "k": k, "also": list(also),
+        "temperature": float(temperature), "vote": "exp(similarity / temperature)",
+        "similarity": "cosine of l2-normalised features", "backbone_mode": "evaluation", "layer": layer or "encode",
+        "grid": grid, "bank_rows": len(bank.x), "query_rows": len(queries.x), "dimensions": bank.x.shape[1],
+        "leave_one_out": leave_one_out,
+    }
+    return Result(scalars, protocol, predictions)
+
+  return Task("knn", run)
+
+
+def nearest(queries: np.ndarray, bank: np.ndarray, *, k: int, mesh: Mesh, exclude_self: bool = False,
+            chunk_rows: int = 0) -> Neighbours:
+  """The k bank rows of highest cosine for every query, exactly.
+
+  Queries stay on the devices, split over them; the bank passes by once, in chunks that every device compares with its
+  own queries while the next chunk is on its way. Device memory does not depend on the size of the bank.
+
+  Args:
+    queries: f32[Q, D]; bank: f32[N, D]: full host copies, finite, of any norm (a zero vector is similar to none).
+    exclude_self: query i is bank row i, and not its own neighbour.
+    chunk_rows: bank rows at a time; 0: as many as CHUNK_BYTES allow.
+  Raises: ValueError where widths differ or the bank holds fewer than k (other) rows.
+  """
+  if queries.shape[1] != bank.shape[1]:
+    raise ValueError(f"queries have {queries.shape[1]} dimensions, the bank has {bank.shape[1]}")
+  most = len(bank) - exclude_self
+  if k > most:
+    raise ValueError(f"k={k} neighbours are more than the bank's {most} {'other ' * exclude_self}rows; use k<={most}")
+  count, devices = len(queries), mesh.size
+  padded = np.pad(queries, [(0, -count % devices), (0, 0)]) if count % devices else queries
+  chunk_rows = min(len(bank), chunk_rows or _chunk_rows(len(padded) // devices, bank.shape[1]))
+  rows = placement.spread(np.arange(len(padded), dtype=np.int32), mesh)
+  unit, best = _start(placement.spread(padded, mesh), k=k)
+  for start in range(0, len(bank), chunk_rows):
+    chunk = bank[start:start + chunk_rows]
+    valid = len(chunk)
+    if valid < chunk_rows:
+      chunk = np.pad(chunk, [(0, chunk_rows - valid), (0, 0)])
+    before, best = best, _merge(best, unit, rows, placement.replicate(chunk, mesh), np.int32(start), np.int32(valid),
+                                exclude_self=exclude_self)
+    before[0].block_until_ready()  # at most one chunk waits on the devices
+  return Neighbours(*(placement.fetch(part)[:count] for part in best))
+
+
+def vote(neighbours: Neighbours, labels: np.ndarray, *, k: int, temperature: float, num_classes: int) -> np.ndarray:
+  """Sum of exp(similarity / temperature) over a query's k nearest rows of each class.
+
+  Computed as exp((s - s_max) / temperature), so that a small temperature does not overflow.
+
+  Args:
+    labels: i32[N], of the bank.
+  Returns: f64[Q, num_classes], scaled so that the nearest neighbour weighs 1; -inf for a class without a neighbour,
+    which therefore is never among the top five.
+  """
+  similarity, index = neighbours.similarity[:, :k].astype(np.float64), neighbours.index[:, :k]
+  weights = np.exp((similarity - similarity[:, :1]) / temperature)
+  cells = (np.arange(len(index))[:, None] * num_classes + labels[index]).ravel()
+  size = len(index) * num_classes
+  votes = np.bincount(cells, weights.ravel(), minlength=size)
+  seen = np.bincount(cells, minlength=size) > 0
+  return np.where(seen, votes, -np.inf).reshape(len(index), num_classes)
+
+
+def _scores(found: Neighbours, queries: Features, bank: Features, ks, temperature: float, num_classes: int):
+  scalars, headline = {}, None
+  for k in ks:
+    ranks, choices = [], []
+    for start in range(0, len(queries.x), VOTE_ROWS):
+      block = slice(start, start + VOTE_ROWS)
+      votes = vote(Neighbours(found.similarity[block], found.index[block]), bank.y, k=k, temperature=temperature,
+                   num_classes=num_classes)
+      ranks.append(rank_of_label(votes, queries.y[block]))
+      choices.append(votes.argmax(axis=1))
+    ranks, headline = np.concatenate(ranks), np.concatenate(choices) if headline is None else headline
+    suffix = "" if k == ks[0] else f"_k{k}"
+    scalars |= {f"top1{suffix}": float((ranks < 1).mean()), f"top5{suffix}": float((ranks < 5).mean())}
+  predictions = {"label": queries.y, "prediction": headline.astype(np.int32), "index": queries.index,
+                 "neighbours": bank.index[found.index], "neighbour_labels": bank.y[found.index],
+                 "similarity": found.similarity}
+  return scalars, predictions
+
+
+def _chunk_rows(queries: int, width: int) -> int:
+  """Rows that keep f32[queries, rows] and f32[rows, width] below CHUNK_BYTES; 256 at least."""
+  return max(256, CHUNK_BYTES // (4 * max(queries, width, 1)))
+
+
+def _unit(x: jax.Array) -> jax.Array:
+  return x / jnp.maximum(jnp.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+
+
+@functools.partial(jax.jit, static_argnames="k")
+def _start(queries: jax.Array, *, k: int):
+  """Unit queries, and the running best before anything was seen: ([Q, k] similarity, [Q, k] row)."""
+  # Built from the queries so that it is split over the devices as they are.
+  nothing = jnp.broadcast_to(queries[:, :1] * 0, (len(queries), k))
+  return _unit(queries), (nothing - jnp.inf, nothing.astype(jnp.int32))
+
+
+@functools.partial(jax.jit, static_argnames="exclude_self")
+def _merge(best, unit, rows, chunk, start, valid, *, exclude_self: bool):
+  """The running best after `valid` more rows of the bank, of which the first is number `start`."""
+  # Full precision: a TPU or GPU would otherwise round to 8 or 10 bits and swap neighbours.
+  similarity = jnp.einsum("qd,nd->qn", unit, _unit(chunk), precision=jax.lax.Precision.HIGHEST)
+  column = jnp.arange(len(chunk), dtype=jnp.int32)[None, :]
+  allowed = column < valid
+  if exclude_self:
+    allowed = allowed & (column + start != rows[:, None])
+  similarity = jnp.where(allowed, similarity, -jnp.inf)
+  k = best[0].shape[1]
+  values, columns = jax.lax.top_k(similarity, min(k, len(chunk)))
+  values = jnp.concatenate([best[0], values], axis=1)  # earlier rows first: they win ties, as in one dense search
+  indices = jnp.concatenate([best[1], columns + start], axis=1)
+  values, places = jax.lax.top_k(values, k)
+  return values, jnp.take_along_axis(indices, places, axis=1)

@@ -1,0 +1,173 @@
+"""Pictures of what a task found: where classes are confused, and what the representation holds to be alike."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+
+from ssl_jax.tasks.task import Batches
+
+RIGHT, WRONG, QUERY = "#2a9d4e", "#d1382f", "#333333"
+WRITTEN_CLASSES = 25  # up to so many classes every cell of the confusion matrix is written out
+
+
+def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
+  """i64[C, C]: entry (i, j) counts the images of class i that were taken for class j."""
+  cells = labels.astype(np.int64) * num_classes + predictions
+  return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def draw_confusion(path: str | pathlib.Path, matrix: np.ndarray, *, class_names: Sequence[str] = (),
+                   title: str = "") -> None:
+  """Writes a PNG: rows are true classes; the diagonal is blue, confusions are orange, darker is a larger share.
+
+  Args:
+    matrix: i64[C, C] of `confusion_matrix`. Up to 25 classes every cell holds its percent of the row and its count;
+      above that the largest confusions are listed beside the matrix.
+  """
+  count, written = len(matrix), len(matrix) <= WRITTEN_CLASSES
+  names = _names(class_names, count)
+  shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+  side = 2.4 + (0.66 * count if written else 7.5)
+  figure = Figure(figsize=(max(side, 4.5) + (0 if written else 3.2), side), layout="constrained")
+  axes = figure.subplots()
+  axes.imshow(_colours(shares), interpolation="nearest")
+  if written:
+    _write_cells(axes, matrix, shares)
+    _write_names(axes, matrix, names)
+  else:
+    step = -(-count // 40)
+    axes.set_xticks(range(0, count, step), names[::step], rotation=90, fontsize=6)
+    axes.set_yticks(range(0, count, step), names[::step], fontsize=6)
+    axes.set(xlabel="predicted class", ylabel="true class")
+    axes.text(1.03, 1, _largest_confusions(matrix, shares, names), transform=axes.transAxes, va="top", fontsize=9,
+              linespacing=1.7)
+  axes.spines[:].set_visible(False)
+  axes.tick_params(length=0)
+  total = matrix.sum()
+  summary = f"{np.trace(matrix) / max(total, 1):.1%} of {total:,} images right"
+  axes.set_title(f"{title}\n{summary}" if title else summary, fontsize=12, loc="left")
+  figure.savefig(path, dpi=110, bbox_inches="tight", pad_inches=0.12)
+
+
+def draw_neighbours(path: str | pathlib.Path, queries: np.ndarray, query_labels: np.ndarray, neighbours: np.ndarray,
+                    neighbour_labels: np.ndarray, *, similarity: np.ndarray | None = None,
+                    class_names: Sequence[str] = (), title: str = "") -> None:
+  """Writes a PNG: each row a test image and its nearest training images; green frame: same class, red: another.
+
+  Args:
+    queries: uint8[Q, H, W, 3]; neighbours: uint8[Q, K, H, W, 3], nearest first.
+    query_labels: i32[Q]; neighbour_labels: i32[Q, K]; similarity: f32[Q, K], written below each if given.
+  """
+  rows, columns = neighbours.shape[:2]
+  names = _names(class_names, 1 + max(int(query_labels.max()), int(neighbour_labels.max())))
+  figure = Figure(figsize=(0.5 + 1.25 * (columns + 1), 0.75 + 1.5 * rows), layout="constrained")
+  grid = figure.subplots(rows, columns + 2, squeeze=False, width_ratios=[1, 0.12, *[1] * columns])
+  for row in range(rows):
+    label = query_labels[row]
+    _tile(grid[row, 0], queries[row], names[label], QUERY)
+    grid[row, 1].axis("off")
+    for column in range(columns):
+      other = neighbour_labels[row, column]
+      note = f"  {similarity[row, column]:.2f}" if similarity is not None else ""
+      _tile(grid[row, column + 2], neighbours[row, column], names[other] + note, RIGHT if other == label else WRONG)
+  grid[0, 0].set_title("test image", fontsize=9, loc="left")
+  grid[0, 2].set_title("nearest training images" + (", cosine" if similarity is not None else ""), fontsize=9,
+                       loc="left")
+  same = (neighbour_labels == query_labels[:, None]).mean()
+  summary = f"{same:.0%} of these neighbours share the class"
+  figure.suptitle(f"{title}\n{summary}" if title else summary, fontsize=11, x=0.01, ha="left")
+  figure.savefig(path, dpi=110, bbox_inches="tight", pad_inches=0.12)
+
+
+def first_of_each_class(labels: np.ndarray, count: int) -> np.ndarray:
+  """i64[<= count]: the first row of each class, then the second of each, ...: a fair choice of what to show."""
+  order = np.argsort(labels, kind="stable")
+  sorted_labels = labels[order]
+  turn = np.arange(len(order)) - np.searchsorted(sorted_labels, sorted_labels)
+  return order[np.lexsort((sorted_labels, turn))][:count]
+
+
+def images_at(batches: Batches, indices: np.ndarray) -> np.ndarray:
+  """uint8[*indices.shape, H, W, 3]: the images of the given places in a split, in one pass; the same on all processes.
+
+  Args:
+    indices: i32[...], as in `Features.index`.
+  Raises: ValueError if an index does not occur.
+  """
+  wanted, where = np.unique(indices, return_inverse=True)
+  found, images, read = np.zeros(len(wanted), bool), None, 0
+  for batch in batches():
+    index = np.asarray(batch.get("index", np.arange(read, read + len(batch["image"]))))
+    read += len(index)
+    take = np.isin(index, wanted) & np.asarray(batch.get("mask", np.ones(len(index), bool)))
+    images = np.zeros((len(wanted), *batch["image"].shape[1:]), np.uint8) if images is None else images
+    places = np.searchsorted(wanted, index[take])
+    images[places], found[places] = batch["image"][take], True
+    if found.all() and jax.process_count() == 1:
+      break
+  if jax.process_count() > 1:  # each process found its share; the others' rows are zero
+    images, found = (leaf.max(axis=0) for leaf in multihost_utils.process_allgather((images, found)))
+  if not found.all():
+    raise ValueError(f"{(~found).sum()} of {len(wanted)} image numbers are not in the split, the first is "
+                     f"{wanted[~found][0]}; with several processes batches need an \"index\"")
+  return images[where.reshape(indices.shape)]
+
+
+def _names(class_names: Sequence[str], count: int, length: int = 20) -> list[str]:
+  """Names cut to `length` letters; a class without a name is called by its number."""
+  names = [str(class_names[i]) if i < len(class_names) else str(i) for i in range(count)]
+  return [name if len(name) <= length else name[:length - 1] + "…" for name in names]
+
+
+def _colours(shares: np.ndarray) -> np.ndarray:
+  """f64[C, C, 4]: RGBA. The root makes a confusion of a few percent visible."""
+  right = np.eye(len(shares), dtype=bool)[:, :, None]
+  coloured = np.where(right, *(colormaps[name](0.05 + 0.85 * np.sqrt(shares)) for name in ("Blues", "Oranges")))
+  return np.where(shares[:, :, None] > 0, coloured, [0.97, 0.97, 0.97, 1.0])
+
+
+def _write_cells(axes, matrix: np.ndarray, shares: np.ndarray) -> None:
+  for (row, column), images in np.ndenumerate(matrix):
+    if images:
+      share = shares[row, column]
+      percent = "<1%" if f"{share:.0%}" == "0%" else f"{share:.0%}"
+      color = "white" if share > 0.4 else "#1c2733"
+      axes.text(column, row - 0.12, percent, ha="center", va="center", fontsize=11 if row == column else 9.5,
+                color=color, weight="bold" if row == column else "normal")
+      axes.text(column, row + 0.27, f"{images:,}", ha="center", va="center", fontsize=7.5, color=color)
+
+
+def _write_names(axes, matrix: np.ndarray, names: list[str]) -> None:
+  """Beside each true class its number of images, below each predicted one the share of predictions that is right."""
+  count = len(matrix)
+  right = [f"{hit / taken:.0%} right" if taken else "never"
+           for hit, taken in zip(np.diag(matrix), matrix.sum(axis=0), strict=True)]
+  axes.set_xticks(range(count), [f"{name}\n{share}" for name, share in zip(names, right, strict=True)], rotation=50,
+                  ha="right", rotation_mode="anchor", fontsize=9)
+  axes.set_yticks(range(count), [f"{name}\n{images:,} images" for name, images in
+                                 zip(names, matrix.sum(axis=1), strict=True)], fontsize=9)
+  axes.set(xlabel="predicted class", ylabel="true class")
+
+
+def _largest_confusions(matrix: np.ndarray, shares: np.ndarray, names: list[str], count: int = 20) -> str:
+  wrong = np.where(np.eye(len(matrix), dtype=bool), 0, shares)
+  rows, columns = np.unravel_index(np.argsort(-wrong, axis=None, kind="stable")[:count], wrong.shape)
+  lines = [f"{shares[row, column]:4.0%}  {names[row]} → {names[column]}" for row, column in
+           zip(rows, columns, strict=True) if matrix[row, column]]
+  return "\n".join(["largest confusions: true → predicted", *lines])
+
+
+def _tile(axes, image: np.ndarray, text: str, color: str) -> None:
+  axes.imshow(image, interpolation="nearest")
+  axes.set_xticks([])
+  axes.set_yticks([])
+  axes.set_xlabel(text, fontsize=8, color=color, labelpad=2)
+  for spine in axes.spines.values():
+    spine.set(color=color, linewidth=3)

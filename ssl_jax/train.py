@@ -1,0 +1,137 @@
+"""The only training loop. It knows no method by name."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import time
+
+import jax
+
+from ssl_jax import parallel
+from ssl_jax.assembly import Assembly, abstract_state, assemble, compile_train_step, open_source
+from ssl_jax.checkpoint import Checkpoints
+from ssl_jax.config import DataSpec, TrainConfig, differences, to_json
+from ssl_jax.console import Console
+from ssl_jax.core import TrainState
+from ssl_jax.data import pipeline, transforms
+from ssl_jax.meter import Meter
+
+# Fields that may change between a run and its resumption: they do not touch what is computed.
+HARMLESS = ("config.checkpoint.", "config.log_every", "config.tensorboard", "config.sharding", "config.data.workers",
+            "config.data.cache", "config.data.data_dir", "config.data.max_bad_fraction")
+
+
+def train(config: TrainConfig, workdir: str | pathlib.Path, *, force: bool = False) -> TrainState:
+  """Runs or resumes `config` in `workdir` until its last step, SIGTERM or Ctrl-C; returns the last state.
+
+  Args:
+    workdir: holds `checkpoints/` and `metrics.jsonl`. Calling again goes on from the last checkpoint, bit for bit.
+    force: resume even though the config differs from the checkpoint's.
+  Raises: ValueError for bad configs or data, before anything compiles; NonFiniteLoss, with nothing bad saved.
+  """
+  workdir = pathlib.Path(workdir)
+  mesh = parallel.make_mesh()
+  parallel.check_batch(config.batch_size, mesh)
+  source = open_source(config.data)
+  parts = assemble(config, DataSpec(len(source), source.num_classes, config.batch_size))
+  abstract, init = abstract_state(parts, config, mesh)
+  identity = {"config": to_json(config), "data": {"num_examples": len(source), "num_classes": source.num_classes}}
+  workdir.mkdir(parents=True, exist_ok=True)
+  with Checkpoints(workdir, keep=config.checkpoint.keep, keep_every=config.checkpoint.keep_every) as checkpoints:
+    start = _resume_from(checkpoints, identity, workdir, force)
+    state = checkpoints.restore(start, abstract) if start else init()
+    began = time.monotonic()
+    step = compile_train_step(parts, abstract, mesh)
+    with Console(workdir, start=start, total=parts.total_steps, tensorboard=config.tensorboard) as console:
+      console.note(_headline(config, parts, source, mesh, start, time.monotonic() - began, state))
+      state, stopped = _loop(config, parts, source, mesh, console, step, state, start,
+                             save=lambda state, step: checkpoints.save(state, identity, step=step))
+      checkpoints.wait()
+      console.note(f"saved step {int(state.step)} in {workdir}"
+                   + (f"; stopped by {stopped}, the same command goes on" if stopped else ""))
+  return state
+
+
+def _loop(config: TrainConfig, parts: Assembly, source, mesh, console: Console, step, state: TrainState, start: int, *,
+          save) -> tuple[TrainState, str]:
+  """Steps `start` to the last; metrics of one step are read while the next runs. (state, signal that stopped it)."""
+  batches = pipeline.train_batches(
+      source, batch_size=config.batch_size, seed=config.seed, start=start, stop=parts.total_steps,
+      transform=_host_transform(config), workers=config.data.workers, process_index=jax.process_index(),
+      process_count=jax.process_count(), max_bad_fraction=config.data.max_bad_fraction)
+  meter = Meter(step=start, batch_size=config.batch_size, steps_per_epoch=parts.steps_per_epoch,
+                schedule=parts.optimizer.schedule)
+  unread = None
+  with batches, Stop() as stop, jax.transfer_guard("disallow"):
+    ahead = parallel.prefetch(batches, mesh)
+    for done in range(start + 1, parts.total_steps + 1):
+      with meter.waiting():
+        batch = next(ahead)
+      state, metrics = step(state, batch)
+      if unread is not None:
+        meter.add(done - 1, unread)
+      unread = metrics
+      last = done == parts.total_steps or bool(stop.requested)
+      log = last or done % config.log_every == 0
+      due = last or done % config.checkpoint.every_steps == 0
+      if log or due:  # nothing is saved before its loss is known to be finite
+        meter.add(done, unread)
+        unread = None
+      if log:
+        console.row(meter.row(done, batches.input_rate()))
+      if due:
+        save(state, done)
+      console.step(done)
+      if last:
+        break
+  return state, stop.requested
+
+
+def _host_transform(config: TrainConfig):
+  """What the host does to a decoded image: views, or one square that the device cuts views from."""
+  size = config.data.size
+  if config.data.crop == "device":
+    return transforms.resize_center_crop(size, size)
+  return transforms.random_resized_crop(size, scale=config.augment["scale"], views=config.augment["views"])
+
+
+def _resume_from(checkpoints: Checkpoints, identity: dict, workdir: pathlib.Path, force: bool) -> int:
+  """The step to go on from: 0, or that of the last checkpoint, whose config and data must be these."""
+  steps = checkpoints.steps()
+  if not steps:
+    return 0
+  stored = checkpoints.config(steps[-1])
+  changed = [line for part in ("config", "data") for line in differences(stored[part], identity[part], part)
+             if not line.startswith(HARMLESS)]
+  if changed and not force:
+    raise ValueError(f"{workdir} holds a run with another config:\n  " + "\n  ".join(changed)
+                     + "\nUse the old values, another --workdir, or --force to go on with the new ones.")
+  return steps[-1]
+
+
+def _headline(config, parts, source, mesh, start, compile_seconds, state) -> str:
+  parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+  return (f"{config.method['name']}, {config.encoder['name']} ({parameters / 1e6:.2f}M parameters), {len(source)} "
+          f"images of {config.data.name}, batch {config.batch_size}, {mesh.size} x "
+          f"{mesh.devices.flat[0].device_kind}; compiled in {compile_seconds:.1f} s\n"
+          + (f"going on at step {start} of {parts.total_steps}" if start else f"{parts.total_steps} steps"))
+
+
+class Stop:
+  """Turns the first SIGTERM or SIGINT into `requested`; the second ends the process at once."""
+
+  def __enter__(self):
+    self.requested = ""
+    self._old = {number: signal.signal(number, self._on) for number in (signal.SIGTERM, signal.SIGINT)}
+    return self
+
+  def _on(self, number, frame):
+    if self.requested:
+      os._exit(128 + number)
+    self.requested = signal.Signals(number).name
+
+  def __exit__(self, *_):
+    for number, handler in self._old.items():
+      signal.signal(number, handler)

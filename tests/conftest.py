@@ -1,0 +1,25 @@
+"""Eight simulated devices, strict promotion, warnings as errors: what the whole suite runs under."""
+
+import os
+import pathlib
+
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("TFDS_DISABLE_PROGRESS", "1")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
+SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> pathlib.Path:
+  """The folder of real images beside the checkout; a test that needs it is skipped where it is absent."""
+  if not SHARED_DATA.is_dir():
+    pytest.skip(f"no folder of real images at {SHARED_DATA.relative_to(REPOSITORY.parent)} beside the checkout")
+  return SHARED_DATA

@@ -1,0 +1,43 @@
+"""Finds every recipe in configs/ and makes small ones of them."""
+
+import dataclasses
+import functools
+import pathlib
+import runpy
+
+from ssl_jax.config import EvaluateConfig, TrainConfig, check, to_json
+
+CONFIGS = pathlib.Path(__file__).resolve().parent.parent / "configs"
+
+
+@functools.cache
+def recipes(folder: str, kind: type) -> dict:
+  """{"file.py:variant": checked config} of all files in configs/<folder>."""
+  found = {}
+  for path in sorted((CONFIGS / folder).glob("*.py")):
+    module = runpy.run_path(str(path))
+    for variant in module.get("VARIANTS", ("",)):
+      config = module["get_config"](variant) if variant else module["get_config"]()
+      found[f"{path.name}:{variant}".rstrip(":")] = check(kind, config)
+  return found
+
+
+def pretrain_recipes() -> dict[str, TrainConfig]:
+  return recipes("pretrain", TrainConfig)
+
+
+def transfer_recipes() -> dict[str, EvaluateConfig]:
+  return recipes("transfer", EvaluateConfig)
+
+
+def shrunk(config: TrainConfig, *, batch: int, size: int) -> dict:
+  """The recipe with a tiny encoder of the same family, float32, small images and batches; the method is untouched."""
+  small = to_json(config)
+  small["encoder"] |= {"name": "resnet10", "width": 8, "stem": "small", "dtype": "float32"}
+  if small["encoder"].get("batch_groups", 1) > 1:
+    small["encoder"]["batch_groups"] = 2
+  small["data"] |= dataclasses.asdict(config.data) | {"name": "synthetic", "data_dir": "", "size": size,
+                                                      "crop": "device", "cache": False, "workers": 0}
+  small["augment"] |= {"size": size}
+  small["batch_size"] = batch
+  return small

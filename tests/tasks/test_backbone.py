@@ -1,0 +1,41 @@
+import jax
+import numpy as np
+import pytest
+
+from ssl_jax.tasks.backbone import digest, mean_image, pixels
+
+
+def test_pixels_are_centred_twice(blobs):
+  images = blobs(20, 0)[0].astype(np.float32) / 255
+  mean = images.mean(0)
+  backbone = pixels(mean)
+  expected = (images - mean).reshape(20, -1)
+  expected -= expected.mean(1, keepdims=True)
+  found = jax.jit(backbone.encode)(backbone.params, backbone.model_state, images)
+  np.testing.assert_allclose(found, expected, atol=1e-6)
+  plain = pixels()
+  found = plain.encode(plain.params, plain.model_state, images)
+  np.testing.assert_allclose(found, images.reshape(20, -1) - images.reshape(20, -1).mean(1, keepdims=True), atol=1e-6)
+  assert backbone.encode is plain.encode and "mean image" in backbone.protocol["centred"]
+
+
+def test_mean_image_leaves_out_masked_rows(blobs, batches_of):
+  images, labels = blobs(70, 0)
+  np.testing.assert_allclose(mean_image(batches_of(images, labels, 64)), images.mean(0) / 255, atol=1e-6)
+  with pytest.raises(ValueError, match="mean image of no images"):
+    mean_image(lambda: iter(()))
+
+
+def test_digest_sees_one_bit_and_one_name(dense):
+  def changed(**weights):
+    return digest(dense._replace(params={**dense.params, **weights}))
+
+  weight = dense.params["weight"]
+  other = weight.copy()
+  other[3, 4] = np.nextafter(other[3, 4], np.float32(9))
+  assert digest(dense) == changed(weight=jax.numpy.asarray(weight))
+  assert digest(dense) != changed(weight=other)
+  assert digest(dense) != changed(weight=weight.reshape(16, 48))
+  assert digest(dense) != digest(dense._replace(params={"other": weight}))
+  assert digest(dense) != digest(dense._replace(model_state={"mean": np.zeros(48, np.float32)}))
+  assert changed(key=jax.random.key(0)) != changed(key=jax.random.key(1))

@@ -1,0 +1,152 @@
+"""Conformance: what every method must do. Methods are found by themselves; each is tried with a recipe that uses it."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ssl_jax import methods, parallel
+from ssl_jax.assembly import abstract_state, assemble, compile_train_step
+from ssl_jax.checkpoint import Checkpoints
+from ssl_jax.config import DataSpec, TrainConfig, check
+from ssl_jax.core import TrainState, Weights
+from tests.recipes import pretrain_recipes, shrunk
+
+BATCH, SIZE, STEPS = 16, 16, 3
+
+
+@functools.cache
+def config_of(name: str) -> TrainConfig:
+  """The smallest form of a recipe that uses the method, CPU recipes first."""
+  found = [config for config in pretrain_recipes().values() if config.method["name"] == name]
+  assert found, f"no file in configs/pretrain uses the method {name!r}; add one"
+  return check(TrainConfig, shrunk(min(found, key=lambda c: c.data.name != "sample"), batch=BATCH, size=SIZE))
+
+
+@functools.cache
+def parts_of(name: str):
+  return assemble(config_of(name), DataSpec(num_examples=100_000, num_classes=10, batch_size=BATCH))
+
+
+@functools.cache
+def compiled(name: str, devices: int):
+  mesh = parallel.make_mesh(jax.devices()[:devices])
+  abstract, init = abstract_state(parts_of(name), config_of(name), mesh)
+  return compile_train_step(parts_of(name), abstract, mesh), abstract, init, mesh
+
+
+def raw_batch(step: int = 0) -> dict[str, np.ndarray]:
+  rng = np.random.default_rng(step)
+  shapes = parts_for_shapes()
+  return {"image": rng.integers(0, 256, shapes, np.uint8), "label": rng.integers(0, 10, BATCH).astype(np.int32)}
+
+
+def parts_for_shapes():
+  return (BATCH, SIZE, SIZE, 3)
+
+
+@functools.cache
+def trained(name: str, devices: int) -> tuple[TrainState, tuple[float, ...]]:
+  step, _, init, mesh = compiled(name, devices)
+  state, found = init(), []
+  for i in range(STEPS):
+    state, metrics = step(state, parallel.to_devices(raw_batch(i), mesh))
+    found.append(float(metrics["loss"].value()))
+  return jax.device_get(state.replace(key=jax.random.key_data(state.key))), tuple(found)
+
+
+@functools.cache
+def fitted(name: str):
+  """(losses, first state, parameters) of Adam on one augmented batch, everything but the parameters held fixed."""
+  method, augment = parts_of(name).method, parts_of(name).augment
+  state = compiled(name, 1)[2]()
+  batch = jax.jit(augment)(jax.random.key(1), raw_batch())
+  adam = optax.adam(3e-3)
+
+  @jax.jit
+  def step(params, opt_state):
+    (loss, _), gradient = jax.value_and_grad(method.loss, has_aux=True)(
+        params, state.model_state, state.extra, batch, jax.random.key(2))
+    updates, opt_state = adam.update(gradient, opt_state)
+    return optax.apply_updates(params, updates), opt_state, loss, gradient
+
+  params, opt_state, found = state.params, adam.init(state.params), []
+  for _ in range(20):
+    params, opt_state, loss, gradient = step(params, opt_state)
+    found.append(float(loss))
+  return found, gradient, step._cache_size(), (method, state, batch, params)
+
+
+@pytest.mark.parametrize("name", methods.known())
+def test_loss_falls_on_one_batch_with_one_trace(name):
+  found, _, traces, _ = fitted(name)
+  assert np.isfinite(found).all()
+  assert found[-1] < 0.9 * found[0], found
+  assert traces == 1
+
+
+@pytest.mark.parametrize("name", methods.known())
+def test_gradient_reaches_every_trained_leaf(name):
+  _, gradient, _, _ = fitted(name)
+  dead = [jax.tree_util.keystr(path) for path, leaf in jax.tree_util.tree_leaves_with_path(gradient)
+          if not np.any(np.asarray(leaf))]
+  assert not dead
+
+
+@pytest.mark.parametrize("name", methods.known())
+def test_no_gradient_reaches_the_methods_own_state(name):
+  method, state, batch, params = fitted(name)[3]
+  moving = jax.tree.map(lambda leaf: leaf if jnp.issubdtype(leaf.dtype, jnp.floating) else None, state.extra)
+  if not jax.tree.leaves(moving):
+    return
+
+  def loss(floats):
+    extra = jax.tree.map(lambda f, leaf: leaf if f is None else f, floats, state.extra, is_leaf=lambda x: x is None)
+    return method.loss(params, state.model_state, extra, batch, jax.random.key(2))[0]
+
+  for path, leaf in jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(loss))(moving)):
+    assert not np.any(np.asarray(leaf)), jax.tree_util.keystr(path)
+
+
+@pytest.mark.parametrize("name", methods.known())
+def test_encode_and_pyramid_are_deterministic_and_leave_the_state_alone(name):
+  method, state, _, _ = fitted(name)[3]
+  images = jnp.asarray(raw_batch()["image"], jnp.float32) / 255
+  first, again = (method.encode(state.params, state.model_state, images) for _ in range(2))
+  assert first.shape[0] == BATCH and first.ndim == 2 and first.dtype == jnp.float32
+  np.testing.assert_array_equal(first, again)
+  part = method.encode(state.params, state.model_state, images[:3])
+  np.testing.assert_allclose(first[:3], part, rtol=1e-4, atol=1e-5)  # one image does not see the others
+  for name, maps in method.pyramid(state.params, state.model_state, images).items():
+    assert maps.ndim == 4 and maps.shape[0] == BATCH, name
+
+
+@pytest.mark.parametrize("name", methods.known())
+def test_eight_devices_equal_one(name):
+  (one, losses_one), (eight, losses_eight) = trained(name, 1), trained(name, 8)
+  np.testing.assert_allclose(losses_one, losses_eight, rtol=2e-4)
+  for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(eight), strict=True):
+    np.testing.assert_allclose(a, b, rtol=2e-2, atol=2e-3, err_msg=jax.tree_util.keystr(path))
+
+
+@pytest.mark.parametrize("name", methods.known())
+def test_saved_restored_and_continued_is_bit_equal(name, tmp_path):
+  step, abstract, init, mesh = compiled(name, 1)
+  with Checkpoints(tmp_path, keep=2) as checkpoints:
+    state, _ = step(init(), parallel.to_devices(raw_batch(0), mesh))
+    checkpoints.save(state, {"config": {}}, step=1)
+    for i in range(1, STEPS):  # donated while the save is still being written
+      state, _ = step(state, parallel.to_devices(raw_batch(i), mesh))
+    checkpoints.wait()
+    again = checkpoints.restore(1, abstract)
+    weights = checkpoints.restore_weights(1, Weights(abstract.params, abstract.model_state))
+  assert int(again.step) == 1
+  jax.tree.map(np.testing.assert_array_equal, weights, Weights(again.params, again.model_state))
+  for i in range(1, STEPS):
+    again, _ = step(again, parallel.to_devices(raw_batch(i), mesh))
+  assert jax.tree.structure(again) == jax.tree.structure(state)
+  plain = lambda s: jax.device_get(s.replace(key=jax.random.key_data(s.key)))
+  jax.tree.map(np.testing.assert_array_equal, plain(again), plain(state))
