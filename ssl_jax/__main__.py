@@ -8,6 +8,7 @@ import sys
 import types
 from typing import NamedTuple
 
+import absl.logging
 from absl import flags
 from ml_collections import config_flags
 
@@ -85,6 +86,7 @@ def main() -> None:
   values = _parse(words[0], specs, words[1:])
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   flags.FLAGS(["ssl-jax"])  # libraries look into the global flags
+  absl.logging.set_verbosity(absl.logging.ERROR)  # what Orbax says of every folder it opens
   try:
     function(values)
   except (ValueError, OSError, RuntimeError) as error:

@@ -45,8 +45,8 @@ def assemble(config: TrainConfig, data: DataSpec) -> Assembly:
   total_steps = max(round(config.epochs * steps_per_epoch), 1)
   method = methods.make(config.method["name"], models.make(config.encoder["name"], **options_of(config.encoder)),
                         data, **options_of(config.method))
-  crop = config.data.crop == "device"
-  augmentation = augment.make(config.augment["name"], **{**options_of(config.augment), "crop": crop})
+  cut = {"crop": False} if config.data.crop == "host" else {}
+  augmentation = augment.make(config.augment["name"], **{**options_of(config.augment), **cut})
   optimizer = call_checked(functools.partial(optim.make, total_steps=total_steps, steps_per_epoch=steps_per_epoch,
                                              batch_size=config.batch_size), config.optimizer, "config.optimizer")
   return Assembly(method, augmentation, optimizer, _batch(config), steps_per_epoch, total_steps)

@@ -25,7 +25,9 @@ class Checkpoints:
     self.folder = pathlib.Path(workdir).resolve() / "checkpoints"
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, keep_period=keep_every or None, create=keep is not None,
                                            read_only=keep is None, step_prefix="step")
-    self._manager = ocp.CheckpointManager(self.folder, options=options, item_names=("model", "train", "config"))
+    handlers = {"model": ocp.PyTreeCheckpointHandler(), "train": ocp.PyTreeCheckpointHandler(),
+                "config": ocp.JsonCheckpointHandler()}
+    self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
 
   def steps(self) -> list[int]:
     """Steps of all complete checkpoints, ascending."""
@@ -35,7 +37,7 @@ class Checkpoints:
     """Starts to write `state`; returns when it is safe to overwrite the state's buffers."""
     model, train = _split(state)
     self._manager.save(step, args=ocp.args.Composite(
-        model=ocp.args.StandardSave(model), train=ocp.args.StandardSave(train), config=ocp.args.JsonSave(config)))
+        model=ocp.args.PyTreeSave(model), train=ocp.args.PyTreeSave(train), config=ocp.args.JsonSave(config)))
 
   def config(self, step: int) -> dict:
     """The run's config as JSON."""
@@ -49,8 +51,7 @@ class Checkpoints:
     model, train = _split(like)
     self._fits(step, "model", model)
     self._fits(step, "train", train)
-    restored = self._manager.restore(step, args=ocp.args.Composite(
-        model=ocp.args.StandardRestore(model), train=ocp.args.StandardRestore(train)))
+    restored = self._manager.restore(step, args=ocp.args.Composite(model=_as(model), train=_as(train)))
     return _join(restored["model"], restored["train"])
 
   def restore_weights(self, step: int, like: Weights, *, which: str = "params") -> Weights:
@@ -66,11 +67,8 @@ class Checkpoints:
       raise ValueError(f"the checkpoint at step {step} of {self.folder.parent} holds no moving average; "
                        "use config.weights='params'")
     target = {"ema": target} if which == "ema" else target
-    # Parts that are not wanted are left on disk.
-    rest = {name: jax.tree.map(lambda _: ocp.PLACEHOLDER, part) for name, part in stored.items() if name not in target}
     self._fits(step, "model", target, partial=True)
-    restored = self._manager.restore(step, args=ocp.args.Composite(
-        model=ocp.args.StandardRestore({**target, **rest})))["model"]
+    restored = self._manager.restore(step, args=ocp.args.Composite(model=_as(target, partial=True)))["model"]
     found = restored["ema"] if which == "ema" else restored
     return Weights(found["params"], found["model_state"])
 
@@ -97,6 +95,12 @@ class Checkpoints:
     if problems:
       raise ValueError(f"the checkpoint at step {step} of {self.folder.parent} does not fit ({item}): "
                        + "; ".join(problems[:20]) + (f"; and {len(problems) - 20} more" if len(problems) > 20 else ""))
+
+
+def _as(like: PyTree, partial: bool = False) -> ocp.args.PyTreeRestore:
+  """Restores leaves placed and typed as `like` says; `partial` leaves on disk what `like` lacks."""
+  return ocp.args.PyTreeRestore(like, restore_args=ocp.checkpoint_utils.construct_restore_args(like),
+                                partial_restore=partial)
 
 
 def _shapes(tree: PyTree) -> dict[str, Any]:

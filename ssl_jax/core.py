@@ -101,7 +101,7 @@ def make_train_step(method: Method, augment: Augment, optimizer: optax.GradientT
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     extra = method.after_update(state.extra, params, aux.carry)
-    metrics = {"loss": Mean.of(loss), "gradient_norm": Mean.of(optax.global_norm(gradients)), **aux.metrics}
+    metrics = {"loss": Mean.of(loss), "gradient_norm": Mean.of(optax.tree.norm(gradients)), **aux.metrics}
     return state.replace(step=state.step + 1, params=params, model_state=aux.model_state, extra=extra,
                          opt_state=opt_state), metrics
 

@@ -116,7 +116,7 @@ def task_data(config: EvaluateConfig, trained: TrainConfig) -> TaskData:
       class_names=tuple(train.class_names), train_steps=train_steps, train_size=len(train),
       augment=augment.make(config.augment["name"], **live),
       protocol={"data": name, "train_split": splits["train"], "test_split": splits["test"], "resize": resize,
-                "crop": size})
+                "crop": size, "live_augment": {**dict(config.augment), **live}})
 
 
 def _open(name: str, split: str, data_dir: str, size: int, cache: bool):
@@ -130,15 +130,22 @@ def _backbones(config: EvaluateConfig, run: Restored, data: TaskData) -> list[Ba
 
 
 def _write(folder: pathlib.Path, name: str, result, data: TaskData, config: EvaluateConfig, mesh) -> None:
-  """One JSON with the whole protocol, and a confusion picture where there are few enough classes to read one."""
-  protocol = {**result.protocol, "batch_size": config.batch_size, "seed": config.seed,
+  """One JSON with the whole protocol, and pictures: the confusion matrix, and neighbours where there are any."""
+  protocol = {**result.protocol, "evaluation_batch_size": config.batch_size, "seed": config.seed,
               "device": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
               "versions": {package: importlib.metadata.version(package) for package in VERSIONS}}
   (folder / f"{name}.json").write_text(json.dumps({"scalars": result.scalars, "protocol": protocol}, indent=1))
-  if "prediction" in result.predictions and data.num_classes <= 50:
-    matrix = pictures.confusion_matrix(result.predictions["label"], result.predictions["prediction"],
-                                       data.num_classes)
-    pictures.draw_confusion(folder / f"{name}.png", matrix, class_names=data.class_names)
+  found = result.predictions
+  title = f"{name}: {result.scalars['top1']:.1%} right"
+  matrix = pictures.confusion_matrix(found["label"], found["prediction"], data.num_classes)
+  pictures.draw_confusion(folder / f"{name}.png", matrix, class_names=data.class_names, title=title)
+  if "neighbours" in found:
+    rows = pictures.first_of_each_class(found["label"], 8)
+    near = found["neighbours"][rows, :5]
+    pictures.draw_neighbours(
+        folder / f"{name}-neighbours.png", pictures.images_at(data.test, found["index"][rows]), found["label"][rows],
+        pictures.images_at(data.train, near), found["neighbour_labels"][rows, :5],
+        similarity=found["similarity"][rows, :5], class_names=data.class_names, title=title)
 
 
 def _print(table: dict, folder: pathlib.Path) -> None:

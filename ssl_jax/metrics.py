@@ -31,10 +31,13 @@ class Mean(NamedTuple):
 
 
 def accuracy(logits: jax.Array, labels: jax.Array, mask: jax.Array | None = None, *, k: int = 1) -> Mean:
-  """Share of examples whose label is among the k largest logits (ties count for the label).
+  """Share of examples whose label is among the k largest logits.
+
+  Of equal logits the lower class comes first, as in argmax: constant logits are right for one class only.
 
   Args:
-    logits: [..., C]; labels: i32[...]; mask: bool[...], examples that count.
+    logits: f32[B, C]; labels: i32[B]; mask: bool[B], examples that count.
   """
-  own = jnp.take_along_axis(logits, labels[..., None], axis=-1)
-  return Mean.of((logits > own).sum(-1) < k, mask)
+  own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
+  lower = jnp.arange(logits.shape[-1])[None] < labels[:, None]
+  return Mean.of(((logits > own) | ((logits == own) & lower)).sum(-1) < k, mask)

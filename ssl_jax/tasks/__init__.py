@@ -9,22 +9,31 @@ from __future__ import annotations
 import importlib
 import pathlib
 import re
+from collections.abc import Callable
 
-from ssl_jax.tasks.task import Task, check_choice
+from ssl_jax.config import call_checked, nearest
+from ssl_jax.tasks.task import Task
 
 
 def known() -> tuple[str, ...]:
-  """Names of the tasks in this folder, sorted. Nothing is imported, so a missing extra breaks its own task only."""
-  sources = {path.stem: path for path in pathlib.Path(__file__).parent.glob("*.py") if path.stem != "__init__"}
-  sources |= {path.parent.name: path for path in pathlib.Path(__file__).parent.glob("*/__init__.py")}
-  return tuple(sorted(name for name, path in sources.items()
-                      if re.search(r"^def make\(", path.read_text(encoding="utf-8"), re.MULTILINE)))
+  """Names of the tasks in this folder, sorted. Imports none: a missing extra breaks its own task only."""
+  folder = pathlib.Path(__file__).parent
+  sources = {path.stem: path for path in folder.glob("*.py")}
+  sources |= {path.parent.name: path for path in folder.glob("*/__init__.py")}
+  return tuple(sorted(name for name, path in sources.items() if name != "__init__"
+                      and re.search(r"^def make\(", path.read_text(encoding="utf-8"), re.MULTILINE)))
+
+
+def factory(name: str) -> Callable[..., Task]:
+  """`make` of the file called `name`; raises ValueError with the nearest known names."""
+  if name not in known():
+    raise ValueError(f"config.tasks: no task is called {name!r}{nearest(name, known())}")
+  return importlib.import_module(f"{__name__}.{name}").make
 
 
 def make(name: str, **options) -> Task:
   """Makes the task `name` with that task's own options.
 
-  Raises: ValueError for an unknown name, with the known and the nearest ones, or for an option's value.
+  Raises: ValueError for an unknown name or option, with the known and the nearest ones, or for an option's value.
   """
-  check_choice("task", name, known())
-  return importlib.import_module(f"{__name__}.{name}").make(**options)
+  return call_checked(factory(name), options, f"config.tasks.{name}")

@@ -31,11 +31,11 @@ Extract = Callable[..., Features]  # (backbone, batches, mesh, *, layer, grid)
 def extract(backbone: Backbone, batches: Batches, mesh: Mesh, *, layer: str = "", grid: int = 1) -> Features:
   """Encodes every image that counts.
 
-  One compile for all batches; while the devices encode a batch, the host reads the next and fetches the one before.
+  One compile for all batches; while the devices encode one, the host reads the next and fetches the last.
 
   Args:
-    batches: as in TaskData; rows whose mask is False are dropped, a short batch is padded to the first one's size.
-    layer: a map of `backbone.pyramid`, averaged over `grid` x `grid` cells; "": the output of `backbone.encode`.
+    batches: as in TaskData; rows whose mask is False are dropped, a short batch is padded to the first's.
+    layer: a map of `backbone.pyramid`, averaged over `grid` x `grid` cells; "": what `encode` gives.
   Raises: ValueError for an unknown layer, an empty split, rows read twice, features that are not finite.
   """
   function = feature_function(backbone, layer=layer, grid=grid)
@@ -58,21 +58,23 @@ def extract(backbone: Backbone, batches: Batches, mesh: Mesh, *, layer: str = ""
 def remembered() -> Extract:
   """An `extract` that remembers what it found, for several tasks on the same backbone and data.
 
-  What it remembers lives as long as the function returned: N * D * 4 bytes a split. Make one for each backbone.
+  It knows a backbone again by identity, so hand over the same object. What it remembers lives as long as the
+  function returned, N * D * 4 bytes a split: make one for each backbone.
   """
   found = {}
 
   def extract_once(backbone, batches, mesh, *, layer="", grid=1):
     name = (id(backbone), batches, mesh, layer, grid)
     if name not in found:
-      found[name] = backbone, extract(backbone, batches, mesh, layer=layer, grid=grid)  # backbone: keeps the id taken
+      # The backbone is kept too: its id must not be given to another.
+      found[name] = backbone, extract(backbone, batches, mesh, layer=layer, grid=grid)
     return found[name][1]
 
   return extract_once
 
 
 def feature_function(backbone: Backbone, *, layer: str = "", grid: int = 1) -> Callable[..., jax.Array]:
-  """The pure (params, model_state, images f32[B, H, W, 3]) -> f32[B, D]; the same object for the same arguments."""
+  """Pure (params, model_state, images f32[B, H, W, 3]) -> f32[B, D]; one object for equal arguments."""
   if grid < 1:
     raise ValueError(f"grid={grid} cells a side; use 1 (the mean over the map) or more")
   if not layer:
@@ -94,7 +96,7 @@ def _pooled_layer(pyramid, layer: str, grid: int):
 
 
 def pool(maps: jax.Array, grid: int) -> jax.Array:
-  """Mean over `grid` x `grid` cells; a cell spans floor(i h / g) to ceil((i + 1) h / g), as PyTorch's adaptive pool.
+  """Mean over `grid` x `grid` cells; a cell spans floor(i h / g) to ceil((i + 1) h / g), as in PyTorch.
 
   Args:
     maps: f32[B, h, w, c].
@@ -119,7 +121,7 @@ def to_float(images: jax.Array) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames=("function", "mesh"))
 def _encode(params, model_state, rows, *, function, mesh):
-  """Rows split over the devices in, the whole batch on every device out: each process can then read all of it."""
+  """Rows split over the devices in, the whole batch on each out: every process can then read it."""
   x = function(params, model_state, to_float(rows["image"]))
   if x.ndim != 2:
     raise ValueError(f"features must be [B, D], these are {x.shape}")
@@ -131,10 +133,12 @@ def _complete(batch: dict[str, np.ndarray], size: int, read: int) -> dict[str, n
   """The four leaves that `_encode` takes, with `size` rows, those added masked out."""
   images = np.asarray(batch["image"])
   if images.dtype != np.uint8 or images.ndim != 4:
-    raise ValueError(f"evaluation images must be uint8[B, H, W, 3], these are {images.dtype}{list(images.shape)}")
+    raise ValueError("evaluation images must be uint8[B, H, W, 3], these are "
+                     f"{images.dtype}{list(images.shape)}")
   if len(images) > size:
-    raise ValueError(f"an evaluation batch of {len(images)} after one of {size}; use one size for all batches")
-  first = read + jax.process_index() * (2**31 // jax.process_count())  # without "index": distinct, and no more
+    raise ValueError(f"an evaluation batch of {len(images)} after one of {size}; use one size for all")
+  # Without "index" the numbers are distinct, and no more.
+  first = read + jax.process_index() * (2**31 // jax.process_count())
   rows = {
       "image": images,
       "label": np.asarray(batch["label"], np.int32),
@@ -159,8 +163,8 @@ def _in_order(x: np.ndarray, y: np.ndarray, index: np.ndarray) -> Features:
   order = np.argsort(index, kind="stable")
   twice = len(x) - len(np.unique(index))
   if twice:
-    raise ValueError(f"{twice} of {len(x)} evaluation rows were read twice; each process must read its own share, and "
-                     "padding must be masked")
+    raise ValueError(f"{twice} of {len(x)} evaluation rows were read twice; each process must read its own "
+                     "share, and padding must be masked")
   if (order != np.arange(len(order))).any():
     x, y, index = x[order], y[order], index[order]
   return Features(x, y, index)

@@ -1,7 +1,7 @@
 """Linear classifiers on frozen features: several learning rates trained side by side, each as if alone.
 
-The heads are one stack, kernel f32[L, D, C]. They start from the same weights and see the same batches; a batch of
-features is read once and multiplied with the whole stack.
+The heads are one stack, kernel f32[L, D, C]. They start from the same weights and see the same batches; a
+batch of features is read once and multiplied with the whole stack.
 """
 
 from __future__ import annotations
@@ -64,10 +64,13 @@ def init_heads(key: jax.Array, recipe: Recipe, *, width: int, num_classes: int) 
   kernel = 0.01 * jax.random.normal(key, (1, width, num_classes), jnp.float32)
   params = {"kernel": jnp.tile(kernel, (count, 1, 1)), "bias": jnp.zeros((count, num_classes), jnp.float32)}
   opt_state = jax.vmap(_make_optimizer(recipe).init)(params)
-  moments = Moments(jnp.zeros(width, jnp.float32), jnp.ones(width, jnp.float32))
-  return Heads(jnp.zeros((), jnp.int32), params, opt_state, moments if recipe.normalize == "batchnorm" else None)
+  moments = None
+  if recipe.normalize == "batchnorm":
+    moments = Moments(jnp.zeros(width, jnp.float32), jnp.ones(width, jnp.float32))
+  return Heads(jnp.zeros((), jnp.int32), params, opt_state, moments)
 
 
+@functools.lru_cache(maxsize=None)  # one function for one recipe: two backbones share a compile
 def make_update(recipe: Recipe, *, steps_per_epoch: int) -> Callable[..., tuple[Heads, jax.Array]]:
   """Returns pure `update(heads, x f32[B, D], y i32[B]) -> (heads, cross-entropy f32[L])`."""
   optimizer, schedule = _make_optimizer(recipe), make_schedule(recipe, steps_per_epoch=steps_per_epoch)
@@ -102,7 +105,7 @@ def cross_entropy(params: PyTree, x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def make_schedule(recipe: Recipe, *, steps_per_epoch: int) -> Callable[[jax.Array], jax.Array]:
-  """Share of the learning rate at a step. Drops fall on epochs (MoCo), cosine and warm-up move with every step."""
+  """Share of the learning rate at a step. Drops fall on epochs (MoCo), cosine and warm-up on steps."""
   total, warmup = recipe.epochs * steps_per_epoch, recipe.warmup_epochs * steps_per_epoch
   drops = [round(share * recipe.epochs) * steps_per_epoch for share in (0.6, 0.8)]
 
@@ -119,13 +122,13 @@ def make_schedule(recipe: Recipe, *, steps_per_epoch: int) -> Callable[[jax.Arra
   return schedule
 
 
-def train_on_features(x: np.ndarray, y: np.ndarray, *, num_classes: int, recipe: Recipe, mesh: Mesh, key: jax.Array,
-                      device_bytes: int, progress) -> tuple[Heads, np.ndarray]:
+def train_on_features(x: np.ndarray, y: np.ndarray, *, num_classes: int, recipe: Recipe, mesh: Mesh,
+                      key: jax.Array, device_bytes: int, progress) -> tuple[Heads, np.ndarray]:
   """Trains heads on features read once.
 
-  The order of epoch e is a permutation drawn from (key, e); the remainder of an epoch is dropped. Features of at most
-  `device_bytes` lie whole on every device, larger ones stay on the host and pass by in shuffled chunks; both give
-  the same heads.
+  The order of epoch e is a permutation drawn from (key, e); the remainder of an epoch is dropped. Features of
+  at most `device_bytes` lie whole on every device, larger ones stay on the host and pass by in shuffled
+  chunks; both give the same heads.
 
   Args:
     x: f32[N, D]; y: i32[N]: full host copies.
@@ -147,7 +150,8 @@ def train_on_features(x: np.ndarray, y: np.ndarray, *, num_classes: int, recipe:
     order = np.random.default_rng((_seed(order_key), epoch)).permutation(len(x))[:steps * size]
     for rows in np.split(order.reshape(steps, size).astype(np.int32), range(chunk, steps, chunk)):
       if whole:
-        heads, losses = _scan_rows(heads, source, placement.spread(rows, mesh, axis=1), update=update, mesh=mesh)
+        rows_on_mesh = placement.spread(rows, mesh, axis=1)
+        heads, losses = _scan_rows(heads, source, rows_on_mesh, update=update, mesh=mesh)
       else:
         batches = placement.spread(x[rows], mesh, axis=1), placement.spread(y[rows], mesh, axis=1)
         heads, losses = _scan_batches(heads, batches, update=update, mesh=mesh)
@@ -162,15 +166,16 @@ def train_on_features(x: np.ndarray, y: np.ndarray, *, num_classes: int, recipe:
 
 def train_live(backbone: Backbone, data: TaskData, *, recipe: Recipe, mesh: Mesh, key: jax.Array, layer: str,
                grid: int, progress) -> tuple[Heads, np.ndarray]:
-  """Trains heads on augmented images, encoded in the same compiled step by the frozen backbone in evaluation mode.
+  """Trains heads on augmented images, encoded in the same compiled step by the frozen backbone.
 
   Returns and raises as `train_on_features`.
   """
   size, steps = recipe.batch_size, data.train_size // recipe.batch_size
   if not steps:
-    raise ValueError(f"batch_size={size} is more than the {data.train_size} training images; use a smaller one")
+    raise ValueError(f"batch_size={size} is more than the {data.train_size} training images")
   if size % mesh.size:
-    raise ValueError(f"batch_size={size} is not divisible by {mesh.size} devices; use a multiple of {mesh.size}")
+    raise ValueError(f"batch_size={size} is not divisible by {mesh.size} devices; "
+                     f"use a multiple of {mesh.size}")
   init_key, order_key, augment_key = jax.random.split(key, 3)
   weights = placement.replicate((backbone.params, backbone.model_state), mesh)
   function, total = feature_function(backbone, layer=layer, grid=grid), recipe.epochs * steps
@@ -187,10 +192,11 @@ def train_live(backbone: Backbone, data: TaskData, *, recipe: Recipe, mesh: Mesh
 
   heads, before, recent = None, None, []
   for done, batch in enumerate(data.train_steps(size, 0, total, _seed(order_key))):
-    batch = placement.join({"image": np.asarray(batch["image"]), "label": np.asarray(batch["label"], np.int32)}, mesh)
+    batch = {"image": np.asarray(batch["image"]), "label": np.asarray(batch["label"], np.int32)}
+    batch = placement.join(batch, mesh)
     if heads is None:
-      width = jax.eval_shape(lambda w, b: function(*w, augment(augment_key, b)["image"]), weights, batch).shape[1]
-      heads = _init_on(mesh, init_key, recipe, width=width, num_classes=data.num_classes)
+      x = jax.eval_shape(lambda w, b: function(*w, augment(augment_key, b)["image"]), weights, batch)
+      heads = _init_on(mesh, init_key, recipe, width=x.shape[1], num_classes=data.num_classes)
     heads, losses = step(heads, weights, batch)
     recent = [*recent[1 - steps:], losses] if steps > 1 else [losses]
     if before is not None:
@@ -209,7 +215,8 @@ def score(heads: Heads, x: np.ndarray, mesh: Mesh):
   """Yields the logits f32[L, b, C] of successive rows of x, f32[N, D], as (slice, array)."""
   for start in range(0, len(x), SCORE_ROWS):
     block = slice(start, min(start + SCORE_ROWS, len(x)))
-    rows = x[block] if len(x) <= SCORE_ROWS else np.pad(x[block], [(0, start + SCORE_ROWS - block.stop), (0, 0)])
+    short = 0 if len(x) <= SCORE_ROWS else start + SCORE_ROWS - block.stop  # one size, one compile
+    rows = np.pad(x[block], [(0, short), (0, 0)])
     yield block, np.asarray(_evaluate(heads, placement.spread(rows, mesh), mesh=mesh))[:, :block.stop - start]
 
 
@@ -217,7 +224,8 @@ def _make_optimizer(recipe: Recipe) -> optax.GradientTransformation:
   """Updates of one head before the learning rate, which multiplies the momentum as in PyTorch."""
   parts = [optax.add_decayed_weights(recipe.weight_decay)] if recipe.weight_decay else []
   if recipe.optimizer == "lars":  # MoCo v3 and MAE: the trust ratio is for the kernel only
-    parts.append(optax.masked(optax.scale_by_trust_ratio(trust_coefficient=0.001), {"kernel": True, "bias": False}))
+    trust = optax.scale_by_trust_ratio(trust_coefficient=0.001)
+    parts.append(optax.masked(trust, {"kernel": True, "bias": False}))
   return optax.chain(*parts, optax.trace(recipe.momentum, nesterov=recipe.optimizer == "nesterov"))
 
 

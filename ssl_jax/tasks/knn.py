@@ -34,7 +34,7 @@ def make(*, k: int = 20, also: tuple[int, ...] = (10, 100, 200), temperature: fl
   """k-NN of the test images among the training images, one view each, in evaluation mode.
 
   Args:
-    k: neighbours of the headline `top1` and `top5` (DINO 20, InstDisc 200). Fixed beforehand: no best-of is reported.
+    k: neighbours of the headline `top1` and `top5` (DINO 20, InstDisc 200). Fixed beforehand, never the best.
     also: further k, reported beside it as `top1_k10`, ... from the same search.
     temperature: a neighbour of similarity s votes exp(s / temperature); inf: every neighbour counts the same.
     layer, grid: as in `features.extract`.
@@ -59,9 +59,9 @@ def make(*, k: int = 20, also: tuple[int, ...] = (10, 100, 200), temperature: fl
     protocol = {
         **data.protocol, **backbone.protocol, "task": "knn", "k": k, "also": list(also),
         "temperature": float(temperature), "vote": "exp(similarity / temperature)",
-        "similarity": "cosine of l2-normalised features", "backbone_mode": "evaluation", "layer": layer or "encode",
-        "grid": grid, "bank_rows": len(bank.x), "query_rows": len(queries.x), "dimensions": bank.x.shape[1],
-        "leave_one_out": leave_one_out,
+        "similarity": "cosine of l2-normalised features", "backbone_mode": "evaluation",
+        "layer": layer or "encode", "grid": grid, "bank_rows": len(bank.x), "query_rows": len(queries.x),
+        "dimensions": bank.x.shape[1], "leave_one_out": leave_one_out,
     }
     return Result(scalars, protocol, predictions)
 
@@ -72,11 +72,11 @@ def nearest(queries: np.ndarray, bank: np.ndarray, *, k: int, mesh: Mesh, exclud
             chunk_rows: int = 0) -> Neighbours:
   """The k bank rows of highest cosine for every query, exactly.
 
-  Queries stay on the devices, split over them; the bank passes by once, in chunks that every device compares with its
-  own queries while the next chunk is on its way. Device memory does not depend on the size of the bank.
+  Queries stay on the devices, split over them; the bank passes by once, in chunks that every device compares
+  with its own queries while the next is on its way. Device memory does not depend on the bank's size.
 
   Args:
-    queries: f32[Q, D]; bank: f32[N, D]: full host copies, finite, of any norm (a zero vector is similar to none).
+    queries: f32[Q, D]; bank: f32[N, D]: full host copies, finite, of any norm (zero is similar to none).
     exclude_self: query i is bank row i, and not its own neighbour.
     chunk_rows: bank rows at a time; 0: as many as CHUNK_BYTES allow.
   Raises: ValueError where widths differ or the bank holds fewer than k (other) rows.
@@ -85,7 +85,8 @@ def nearest(queries: np.ndarray, bank: np.ndarray, *, k: int, mesh: Mesh, exclud
     raise ValueError(f"queries have {queries.shape[1]} dimensions, the bank has {bank.shape[1]}")
   most = len(bank) - exclude_self
   if k > most:
-    raise ValueError(f"k={k} neighbours are more than the bank's {most} {'other ' * exclude_self}rows; use k<={most}")
+    others = "other rows" if exclude_self else "rows"
+    raise ValueError(f"k={k} neighbours are more than the bank's {most} {others}; use k<={most}")
   count, devices = len(queries), mesh.size
   padded = np.pad(queries, [(0, -count % devices), (0, 0)]) if count % devices else queries
   chunk_rows = min(len(bank), chunk_rows or _chunk_rows(len(padded) // devices, bank.shape[1]))
@@ -96,21 +97,23 @@ def nearest(queries: np.ndarray, bank: np.ndarray, *, k: int, mesh: Mesh, exclud
     valid = len(chunk)
     if valid < chunk_rows:
       chunk = np.pad(chunk, [(0, chunk_rows - valid), (0, 0)])
-    before, best = best, _merge(best, unit, rows, placement.replicate(chunk, mesh), np.int32(start), np.int32(valid),
-                                exclude_self=exclude_self)
+    before = best
+    best = _merge(best, unit, rows, placement.replicate(chunk, mesh), np.int32(start), np.int32(valid),
+                  exclude_self=exclude_self)
     before[0].block_until_ready()  # at most one chunk waits on the devices
   return Neighbours(*(placement.fetch(part)[:count] for part in best))
 
 
-def vote(neighbours: Neighbours, labels: np.ndarray, *, k: int, temperature: float, num_classes: int) -> np.ndarray:
+def vote(neighbours: Neighbours, labels: np.ndarray, *, k: int, temperature: float,
+         num_classes: int) -> np.ndarray:
   """Sum of exp(similarity / temperature) over a query's k nearest rows of each class.
 
   Computed as exp((s - s_max) / temperature), so that a small temperature does not overflow.
 
   Args:
     labels: i32[N], of the bank.
-  Returns: f64[Q, num_classes], scaled so that the nearest neighbour weighs 1; -inf for a class without a neighbour,
-    which therefore is never among the top five.
+  Returns: f64[Q, num_classes], scaled so that the nearest neighbour weighs 1; -inf for a class without a
+    neighbour, which therefore is never among the top five.
   """
   similarity, index = neighbours.similarity[:, :k].astype(np.float64), neighbours.index[:, :k]
   weights = np.exp((similarity - similarity[:, :1]) / temperature)
@@ -127,8 +130,8 @@ def _scores(found: Neighbours, queries: Features, bank: Features, ks, temperatur
     ranks, choices = [], []
     for start in range(0, len(queries.x), VOTE_ROWS):
       block = slice(start, start + VOTE_ROWS)
-      votes = vote(Neighbours(found.similarity[block], found.index[block]), bank.y, k=k, temperature=temperature,
-                   num_classes=num_classes)
+      some = Neighbours(found.similarity[block], found.index[block])
+      votes = vote(some, bank.y, k=k, temperature=temperature, num_classes=num_classes)
       ranks.append(rank_of_label(votes, queries.y[block]))
       choices.append(votes.argmax(axis=1))
     ranks, headline = np.concatenate(ranks), np.concatenate(choices) if headline is None else headline
@@ -169,7 +172,7 @@ def _merge(best, unit, rows, chunk, start, valid, *, exclude_self: bool):
   similarity = jnp.where(allowed, similarity, -jnp.inf)
   k = best[0].shape[1]
   values, columns = jax.lax.top_k(similarity, min(k, len(chunk)))
-  values = jnp.concatenate([best[0], values], axis=1)  # earlier rows first: they win ties, as in one dense search
+  values = jnp.concatenate([best[0], values], axis=1)  # earlier rows win ties, as in one search
   indices = jnp.concatenate([best[1], columns + start], axis=1)
   values, places = jax.lax.top_k(values, k)
   return values, jnp.take_along_axis(indices, places, axis=1)

@@ -1,8 +1,9 @@
 """How well a linear classifier reads the classes from frozen features.
 
-Protocols: MoCo's lincls (He et al. 2020), SimCLR's linear evaluation (Chen et al. 2020, section 2.3 and appendix
-B.6), MAE's linear probe (He et al. 2022, appendix A.1). Where we differ: the published protocols train on augmented
-images (`live=True` does); on features read once (the default, hundreds of times faster) every image has one view.
+Protocols: MoCo's lincls (He et al. 2020), SimCLR's linear evaluation (Chen et al. 2020, section 2.3 and
+appendix B.6), MAE's linear probe (He et al. 2022, appendix A.1). Where we differ: the published protocols
+train on augmented images (`live=True` does); on features read once (the default, hundreds of times faster)
+every image has one view.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from ssl_jax.tasks.task import Result, Task, TaskData, check_choice, check_label
 # Learning rates are per 256 images: the optimiser gets rate * batch_size / 256.
 PRESETS = {
     "moco": Recipe(learning_rates=(30.0,), optimizer="sgd", schedule="steps", epochs=100, batch_size=256),
-    "simclr": Recipe(learning_rates=(0.1,), optimizer="nesterov", schedule="cosine", epochs=90, batch_size=4096),
+    "simclr": Recipe(learning_rates=(0.1,), optimizer="nesterov", schedule="cosine", epochs=90,
+                     batch_size=4096),
     "mae": Recipe(learning_rates=(0.1,), optimizer="lars", schedule="cosine", warmup_epochs=10, epochs=90,
                   batch_size=16384, normalize="batchnorm"),
 }
@@ -39,79 +41,84 @@ class Scores(NamedTuple):
   choices: np.ndarray  # i32[L, N]: predicted classes
 
 
-def make(*, preset: str = "moco", learning_rates: tuple[float, ...] = (), batch_size: int = 0, epochs: int = 0,
-         optimizer: str = "", schedule: str = "", warmup_epochs: int = -1, normalize: str = "", momentum: float = 0.9,
-         weight_decay: float = 0.0, live: bool = False, held_out: float = 0.1, layer: str = "", grid: int = 1,
-         device_bytes: int = 2 << 30) -> Task:
+def make(*, preset: str = "moco", learning_rates: tuple[float, ...] = (), batch_size: int = 0,
+         epochs: int = 0, optimizer: str = "", schedule: str = "", warmup_epochs: int = -1,
+         normalize: str = "", momentum: float = 0.9, weight_decay: float = 0.0, live: bool = False,
+         held_out: float = 0.1, layer: str = "", grid: int = 1, device_bytes: int = 2 << 30) -> Task:
   """Linear probe. An option left at its default takes the preset's value.
 
   Several learning rates are trained in one pass and one of them chosen on a held-out part of the TRAINING set
-  (`data.validation` if given, else `held_out` of the training features); test images choose nothing. All rates are
-  reported with both accuracies.
+  (`data.validation` if given, else `held_out` of the training features); test images choose nothing. All
+  rates are reported with both accuracies.
 
   Args:
-    preset: moco (lr 30, x0.1 at 60% and 80% of 100 epochs, batch 256; features small and not normalised), simclr
-      (Nesterov, lr 0.1, cosine, 90 epochs, batch 4096), mae (LARS, warm-up, BatchNorm without scale and shift).
+    preset: moco (lr 30, x0.1 at 60% and 80% of 100 epochs, batch 256; features small and not normalised),
+      simclr (Nesterov, lr 0.1, cosine, 90 epochs, batch 4096), mae (LARS, warm-up, BatchNorm without scale
+      and shift).
     learning_rates: per 256 images: the optimiser gets rate * batch_size / 256.
     optimizer: sgd, nesterov, lars. schedule: steps, cosine, constant; `epochs` stretches it. normalize: none,
       batchnorm.
     live: encode augmented images at every step instead of features read once.
     layer, grid: as in `features.extract`.
     device_bytes: features up to this size lie whole on every device, larger ones pass by in chunks.
-  Raises: ValueError for unknown names and values out of range; in `run`: fewer images than a batch takes, several
-    rates live without `data.validation`, every head diverged; RuntimeError if the backbone changed.
+  Raises: ValueError for unknown names and values out of range; in `run`: fewer images than a batch takes,
+    several rates live without `data.validation`, every head diverged; RuntimeError if the backbone changed.
   """
   check_choice("preset", preset, PRESETS)
-  for name, value in (("optimizer", optimizer), ("schedule", schedule), ("normalize", normalize)):
-    check_choice(name, value or CHOICES[name][0], CHOICES[name])
   if not 0 < held_out < 1:
-    raise ValueError(f"held_out={held_out} must lie between 0 and 1; 0.1 keeps a tenth of the training set back")
-  if learning_rates and min(learning_rates) <= 0 or min(batch_size, epochs) < 0:
-    raise ValueError(f"learning_rates={learning_rates}, batch_size={batch_size} and epochs={epochs} must be positive")
+    raise ValueError(f"held_out={held_out} must lie between 0 and 1; 0.1 is a tenth of the training set")
   base = PRESETS[preset]
-  rates, size = tuple(map(float, learning_rates or base.learning_rates)), batch_size or base.batch_size
-  recipe = Recipe(
-      learning_rates=tuple(rate * size / 256 for rate in rates), batch_size=size, epochs=epochs or base.epochs,
-      optimizer=optimizer or base.optimizer, schedule=schedule or base.schedule, momentum=momentum,
-      weight_decay=weight_decay, warmup_epochs=base.warmup_epochs if warmup_epochs < 0 else warmup_epochs,
-      normalize=normalize or base.normalize)
-  if recipe.warmup_epochs >= recipe.epochs:
-    raise ValueError(f"warmup_epochs={recipe.warmup_epochs} leaves nothing of epochs={recipe.epochs}; use fewer")
+  rates = tuple(map(float, learning_rates or base.learning_rates))
+  size = batch_size or base.batch_size
+  recipe = _checked(Recipe(
+      learning_rates=tuple(rate * size / 256 for rate in rates), batch_size=size,
+      epochs=epochs or base.epochs, optimizer=optimizer or base.optimizer,
+      schedule=schedule or base.schedule, momentum=momentum, weight_decay=weight_decay,
+      warmup_epochs=base.warmup_epochs if warmup_epochs < 0 else warmup_epochs,
+      normalize=normalize or base.normalize))
 
   def run(backbone: Backbone, data: TaskData, mesh: Mesh, key: jax.Array, *, extract=extract_features,
           progress=silent) -> Result:
     if live and (data.train_steps is None or (data.validation is None and len(rates) > 1)):
       raise ValueError("live=True needs data.train_steps, and data.validation to choose among "
                        f"learning_rates={rates}; give both, or one rate, or live=False")
+
+    def read(batches, split):
+      features = extract(backbone, batches, mesh, layer=layer, grid=grid)
+      check_labels(features.y, data.num_classes, split)
+      return features
+
     before = digest(backbone)
-    read = lambda batches: extract(backbone, batches, mesh, layer=layer, grid=grid)  # noqa: E731
-    test, validation = read(data.test), read(data.validation) if data.validation and len(rates) > 1 else None
-    check_labels(test.y, data.num_classes, "test")
+    test, validation = read(data.test, "test"), None
+    if data.validation and len(rates) > 1:
+      validation = read(data.validation, "validation")
     if live:
       heads, losses = train_live(backbone, data, recipe=recipe, mesh=mesh, key=key, layer=layer, grid=grid,
                                  progress=progress)
-      trained_on = data.train_size
+      train_rows = data.train_size
     else:
-      train = read(data.train)
-      check_labels(train.y, data.num_classes, "training")
+      train = read(data.train, "training")
       if validation is None and len(rates) > 1:
         train, validation = hold_out(train, held_out, key)
-      heads, losses = train_on_features(train.x, train.y, num_classes=data.num_classes, recipe=recipe, mesh=mesh,
-                                        key=key, device_bytes=device_bytes, progress=progress)
-      trained_on = len(train.x)
+      heads, losses = train_on_features(
+          train.x, train.y, num_classes=data.num_classes, recipe=recipe, mesh=mesh, key=key,
+          device_bytes=device_bytes, progress=progress)
+      train_rows = len(train.x)
     after = digest(backbone)
     if before != after:
       raise RuntimeError(f"the linear probe changed the backbone it measures: digest {before} became {after}")
     on_test = evaluate(heads, test, mesh)
-    on_validation = evaluate(heads, validation, mesh) if validation is not None else None
+    on_validation = None if validation is None else evaluate(heads, validation, mesh)
     best = choose(on_validation or on_test, rates)
-    scalars = {"top1": float(on_test.top1[best]), "top5": float(on_test.top5[best]), "train_loss": float(losses[best])}
+    scalars = {"top1": float(on_test.top1[best]), "top5": float(on_test.top5[best]),
+               "train_loss": float(losses[best])}
     protocol = {
         **data.protocol, **backbone.protocol, **_protocol(recipe, rates, best, on_test, on_validation),
         "task": "linear_probe", "preset": preset, "live": live, "layer": layer or "encode", "grid": grid,
-        "train_rows": trained_on, "validation_rows": 0 if validation is None else len(validation.x),
-        "test_rows": len(test.x), "dimensions": test.x.shape[1], "key": np.asarray(jax.random.key_data(key)).tolist(),
-        "backbone_mode": "evaluation (running BatchNorm statistics), frozen", "backbone_sha256": after,
+        "train_rows": train_rows, "validation_rows": 0 if validation is None else len(validation.x),
+        "test_rows": len(test.x), "dimensions": test.x.shape[1], "backbone_sha256": after,
+        "key": np.asarray(jax.random.key_data(key)).tolist(),
+        "backbone_mode": "evaluation (running BatchNorm statistics), frozen",
     }
     predictions = {"label": test.y, "prediction": on_test.choices[best], "index": test.index}
     return Result(scalars, protocol, predictions)
@@ -119,12 +126,23 @@ def make(*, preset: str = "moco", learning_rates: tuple[float, ...] = (), batch_
   return Task("linear_probe", run)
 
 
+def _checked(recipe: Recipe) -> Recipe:
+  for name, known in CHOICES.items():
+    check_choice(name, getattr(recipe, name), known)
+  if min(recipe.learning_rates) <= 0 or min(recipe.batch_size, recipe.epochs) < 1:
+    raise ValueError(f"learning_rates={recipe.learning_rates}, batch_size={recipe.batch_size} and "
+                     f"epochs={recipe.epochs} must be positive")
+  if recipe.warmup_epochs >= recipe.epochs:
+    raise ValueError(f"warmup_epochs={recipe.warmup_epochs} leaves nothing of epochs={recipe.epochs}")
+  return recipe
+
+
 def hold_out(features: Features, share: float, key: jax.Array) -> tuple[Features, Features]:
   """Splits rows at random, a function of the key, into (the rest, `share` of them)."""
   seed = int(jax.random.bits(jax.random.fold_in(key, 1), dtype=np.uint32))
   order = np.random.default_rng(seed).permutation(len(features.x))
   count = max(1, round(share * len(order)))
-  return tuple(Features(*(leaf[rows] for leaf in features)) for rows in (np.sort(order[count:]), order[:count]))
+  return tuple(Features(*(leaf[rows] for leaf in features)) for rows in (order[count:], order[:count]))
 
 
 def evaluate(heads: Heads, features: Features, mesh: Mesh) -> Scores:
@@ -140,21 +158,23 @@ def evaluate(heads: Heads, features: Features, mesh: Mesh) -> Scores:
 
 
 def choose(scores: Scores, rates: tuple[float, ...]) -> int:
-  """The head of highest top-1, the smaller learning rate first among equals. Raises ValueError if all diverged."""
+  """The head of highest top-1, among equals the smallest rate. Raises ValueError if all diverged."""
   if np.isnan(scores.top1).all():
-    raise ValueError(f"the linear probe diverged at learning_rates={rates}; use smaller ones, or normalize='batchnorm'")
+    raise ValueError(f"the linear probe diverged at learning_rates={rates}; use smaller ones, or "
+                     "normalize='batchnorm'")
   return min(range(len(rates)), key=lambda head: (-np.nan_to_num(scores.top1[head], nan=-1.0), rates[head]))
 
 
 def _protocol(recipe: Recipe, rates, best: int, on_test: Scores, on_validation: Scores | None) -> dict:
   """The recipe, and what every learning rate gave."""
   number = lambda value: None if math.isnan(value) else float(value)  # noqa: E731
-  sweep = [{"learning_rate": rate, "validation_top1": number(on_validation.top1[i]) if on_validation else None,
-            "test_top1": number(on_test.top1[i])} for i, rate in enumerate(rates)]
+  sweep = [{"learning_rate": rate, "test_top1": number(on_test.top1[i]),
+            "validation_top1": number(on_validation.top1[i]) if on_validation else None}
+           for i, rate in enumerate(rates)]
   return {
       **{name: value for name, value in dataclasses.asdict(recipe).items() if name != "learning_rates"},
       "learning_rate": rates[best], "learning_rate_used": recipe.learning_rates[best],
       "learning_rate_rule": "learning_rate * batch_size / 256", "sweep": sweep,
-      "chosen_by": "top-1 on a held-out part of the training set" if on_validation else "one learning rate, no choice",
+      "chosen_by": "top-1 on a held-out part of the training set" if on_validation else "one rate, no choice",
       "init": "kernel N(0, 0.01), bias 0", "loss": "mean softmax cross-entropy",
   }

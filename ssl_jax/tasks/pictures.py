@@ -1,4 +1,4 @@
-"""Pictures of what a task found: where classes are confused, and what the representation holds to be alike."""
+"""Pictures of what a task found: which classes are confused, which images are held to be alike."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: i
 
 def draw_confusion(path: str | pathlib.Path, matrix: np.ndarray, *, class_names: Sequence[str] = (),
                    title: str = "") -> None:
-  """Writes a PNG: rows are true classes; the diagonal is blue, confusions are orange, darker is a larger share.
+  """Writes a PNG: rows are true classes; blue is right, orange confused, darker a larger share.
 
   Args:
-    matrix: i64[C, C] of `confusion_matrix`. Up to 25 classes every cell holds its percent of the row and its count;
-      above that the largest confusions are listed beside the matrix.
+    matrix: i64[C, C] of `confusion_matrix`. Up to 25 classes every cell holds its percent of the row and its
+      count; above that the largest confusions are listed beside the matrix.
   """
   count, written = len(matrix), len(matrix) <= WRITTEN_CLASSES
   names = _names(class_names, count)
@@ -46,8 +46,8 @@ def draw_confusion(path: str | pathlib.Path, matrix: np.ndarray, *, class_names:
     axes.set_xticks(range(0, count, step), names[::step], rotation=90, fontsize=6)
     axes.set_yticks(range(0, count, step), names[::step], fontsize=6)
     axes.set(xlabel="predicted class", ylabel="true class")
-    axes.text(1.03, 1, _largest_confusions(matrix, shares, names), transform=axes.transAxes, va="top", fontsize=9,
-              linespacing=1.7)
+    axes.text(1.03, 1, _largest_confusions(matrix, shares, names), transform=axes.transAxes, va="top",
+              fontsize=9, linespacing=1.7)
   axes.spines[:].set_visible(False)
   axes.tick_params(length=0)
   total = matrix.sum()
@@ -56,10 +56,11 @@ def draw_confusion(path: str | pathlib.Path, matrix: np.ndarray, *, class_names:
   figure.savefig(path, dpi=110, bbox_inches="tight", pad_inches=0.12)
 
 
-def draw_neighbours(path: str | pathlib.Path, queries: np.ndarray, query_labels: np.ndarray, neighbours: np.ndarray,
-                    neighbour_labels: np.ndarray, *, similarity: np.ndarray | None = None,
-                    class_names: Sequence[str] = (), title: str = "") -> None:
-  """Writes a PNG: each row a test image and its nearest training images; green frame: same class, red: another.
+def draw_neighbours(path: str | pathlib.Path, queries: np.ndarray, query_labels: np.ndarray,
+                    neighbours: np.ndarray, neighbour_labels: np.ndarray, *,
+                    similarity: np.ndarray | None = None, class_names: Sequence[str] = (),
+                    title: str = "") -> None:
+  """Writes a PNG: a row is a test image and its nearest training images, same class green, other red.
 
   Args:
     queries: uint8[Q, H, W, 3]; neighbours: uint8[Q, K, H, W, 3], nearest first.
@@ -76,7 +77,8 @@ def draw_neighbours(path: str | pathlib.Path, queries: np.ndarray, query_labels:
     for column in range(columns):
       other = neighbour_labels[row, column]
       note = f"  {similarity[row, column]:.2f}" if similarity is not None else ""
-      _tile(grid[row, column + 2], neighbours[row, column], names[other] + note, RIGHT if other == label else WRONG)
+      color = RIGHT if other == label else WRONG
+      _tile(grid[row, column + 2], neighbours[row, column], names[other] + note, color)
   grid[0, 0].set_title("test image", fontsize=9, loc="left")
   grid[0, 2].set_title("nearest training images" + (", cosine" if similarity is not None else ""), fontsize=9,
                        loc="left")
@@ -87,7 +89,7 @@ def draw_neighbours(path: str | pathlib.Path, queries: np.ndarray, query_labels:
 
 
 def first_of_each_class(labels: np.ndarray, count: int) -> np.ndarray:
-  """i64[<= count]: the first row of each class, then the second of each, ...: a fair choice of what to show."""
+  """i64[<= count]: the first row of each class, then the second, ...: a fair choice of what to show."""
   order = np.argsort(labels, kind="stable")
   sorted_labels = labels[order]
   turn = np.arange(len(order)) - np.searchsorted(sorted_labels, sorted_labels)
@@ -95,7 +97,7 @@ def first_of_each_class(labels: np.ndarray, count: int) -> np.ndarray:
 
 
 def images_at(batches: Batches, indices: np.ndarray) -> np.ndarray:
-  """uint8[*indices.shape, H, W, 3]: the images of the given places in a split, in one pass; the same on all processes.
+  """uint8[*indices.shape, H, W, 3]: the images at these places of a split, the same on all processes.
 
   Args:
     indices: i32[...], as in `Features.index`.
@@ -129,7 +131,8 @@ def _names(class_names: Sequence[str], count: int, length: int = 20) -> list[str
 def _colours(shares: np.ndarray) -> np.ndarray:
   """f64[C, C, 4]: RGBA. The root makes a confusion of a few percent visible."""
   right = np.eye(len(shares), dtype=bool)[:, :, None]
-  coloured = np.where(right, *(colormaps[name](0.05 + 0.85 * np.sqrt(shares)) for name in ("Blues", "Oranges")))
+  depth = 0.05 + 0.85 * np.sqrt(shares)
+  coloured = np.where(right, colormaps["Blues"](depth), colormaps["Oranges"](depth))
   return np.where(shares[:, :, None] > 0, coloured, [0.97, 0.97, 0.97, 1.0])
 
 
@@ -145,12 +148,12 @@ def _write_cells(axes, matrix: np.ndarray, shares: np.ndarray) -> None:
 
 
 def _write_names(axes, matrix: np.ndarray, names: list[str]) -> None:
-  """Beside each true class its number of images, below each predicted one the share of predictions that is right."""
+  """Beside a true class its number of images, below a predicted one the share that is right."""
   count = len(matrix)
   right = [f"{hit / taken:.0%} right" if taken else "never"
            for hit, taken in zip(np.diag(matrix), matrix.sum(axis=0), strict=True)]
-  axes.set_xticks(range(count), [f"{name}\n{share}" for name, share in zip(names, right, strict=True)], rotation=50,
-                  ha="right", rotation_mode="anchor", fontsize=9)
+  axes.set_xticks(range(count), [f"{name}\n{share}" for name, share in zip(names, right, strict=True)],
+                  rotation=50, ha="right", rotation_mode="anchor", fontsize=9)
   axes.set_yticks(range(count), [f"{name}\n{images:,} images" for name, images in
                                  zip(names, matrix.sum(axis=1), strict=True)], fontsize=9)
   axes.set(xlabel="predicted class", ylabel="true class")

@@ -20,7 +20,7 @@ def along_data(mesh: Mesh, axis: int = 0) -> NamedSharding:
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-  """Every leaf whole on every device. Leaves: host arrays equal on all processes, or arrays already on the mesh."""
+  """Every leaf whole on every device. Leaves: host arrays, equal on all processes, or arrays on the mesh."""
   sharding = replicated(mesh)
 
   def put(leaf):
@@ -32,13 +32,13 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 
 
 def spread(array: np.ndarray, mesh: Mesh, *, axis: int = 0) -> jax.Array:
-  """A full host copy (the same on every process), split along `axis`; whole everywhere where it does not divide."""
+  """A full host copy, the same on every process, split along `axis`; left whole if it does not divide."""
   divides = array.shape[axis] % mesh.size == 0
   return _from_full_copy(array, along_data(mesh, axis) if divides else replicated(mesh))
 
 
 def join(tree: Any, mesh: Mesh) -> Any:
-  """Each process's own rows as one array, split over all devices; rows must divide by the process's devices."""
+  """Each process's own rows as one array split over all devices; its devices must divide the rows."""
   return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(along_data(mesh), rows), tree)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ssl_jax.config import nearest
 from ssl_jax.core import Augment
 
 Batches = Callable[[], Iterator[dict[str, np.ndarray]]]  # each call starts a fresh pass
@@ -16,19 +16,20 @@ Batches = Callable[[], Iterator[dict[str, np.ndarray]]]  # each call starts a fr
 class TaskData(NamedTuple):
   """Labelled images, read as often as a task needs.
 
-  An evaluation batch is {"image": uint8[B, H, W, 3], "label": i32[B]} and, if there, "mask": bool[B] (rows that
-  count) and "index": i32[B] (the row's place in the split). With several processes each yields its own share, all
-  yield equally many batches of one size, and "index" makes the order of rows independent of how many there are.
+  An evaluation batch is {"image": uint8[B, H, W, 3], "label": i32[B]} and, if there, "mask": bool[B] (rows
+  that count) and "index": i32[B] (the row's place in the split). With several processes each yields its own
+  share, all yield equally many batches of one size, and "index" makes the order of rows independent of how
+  many there are.
   """
 
   train: Batches  # one evaluation-mode view an image: no augmentation
   test: Batches
   num_classes: int
   class_names: tuple[str, ...] = ()
-  validation: Batches | None = None  # a held-out part of the TRAINING set, absent from `train` and `train_steps`
+  validation: Batches | None = None  # held-out TRAINING images, absent from `train` and `train_steps`
   # What only a live linear probe needs:
   train_steps: Callable[[int, int, int, int], Iterator[dict[str, np.ndarray]]] | None = None
-  # (global batch size, first step, step to stop before, seed) -> shuffled, unpadded batches of the process's share
+  # (global batch size, first step, step to end before, seed) -> shuffled full batches, the process's share
   train_size: int = 0  # images in an epoch of `train_steps`
   augment: Augment | None = None  # on device, uint8 in, f32 in [0, 1] out; None: none
   protocol: dict[str, Any] = {}  # data set, splits, resize, crop: repeated in every result's protocol
@@ -45,9 +46,10 @@ class Result(NamedTuple):
 class Task(NamedTuple):
   """A way to measure a backbone.
 
-  `run(backbone, data, mesh, key, *, extract=features.extract, progress=silent) -> Result`. `mesh` has one axis,
-  "data", of any length; the result does not depend on that length. `extract` can be `features.remembered()`, shared
-  by several tasks on one backbone; `progress(done, total, loss)` is called now and then, on every process.
+  `run(backbone, data, mesh, key, *, extract=features.extract, progress=silent) -> Result`. `mesh` has one
+  axis, "data", of any length; the result does not depend on that length. `extract` can be
+  `features.remembered()`, shared by several tasks on one backbone; `progress(done, total, loss)` is called
+  now and then, on every process.
   """
 
   name: str
@@ -82,8 +84,5 @@ def check_labels(labels: np.ndarray, num_classes: int, split: str) -> None:
 
 def check_choice(what: str, value: str, known: Iterable[str]) -> None:
   """Raises ValueError naming the known values, and the nearest, if `value` is not one of them."""
-  known = tuple(known)
   if value not in known:
-    near = difflib.get_close_matches(value, known, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise ValueError(f"unknown {what} {value!r}; {hint}known: {', '.join(map(repr, known))}")
+    raise ValueError(f"unknown {what} {value!r}{nearest(value, known)}")

@@ -74,7 +74,8 @@ def noise():
   """noise(count, seed, classes) -> images that say nothing about their balanced labels."""
   def noise(count, seed, classes=10):
     draw = np.random.default_rng(seed)
-    return draw.integers(0, 256, (count, SIDE, SIDE, 3), dtype=np.uint8), np.arange(count, dtype=np.int32) % classes
+    images = draw.integers(0, 256, (count, SIDE, SIDE, 3), dtype=np.uint8)
+    return images, np.arange(count, dtype=np.int32) % classes
 
   return noise
 

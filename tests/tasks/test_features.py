@@ -52,7 +52,7 @@ def test_rows_come_in_the_order_of_their_index(dense, blobs, mesh_of):
   found = extract(dense, shuffled(order), mesh_of(4))
   np.testing.assert_allclose(found.x, expected_features(dense, images), atol=1e-5)
   np.testing.assert_array_equal(found.y, labels)
-  with pytest.raises(ValueError, match="3 of 60 evaluation rows were read twice; each process must read its own share"):
+  with pytest.raises(ValueError, match="3 of 60 evaluation rows were read twice; each process must read its"):
     extract(dense, shuffled(np.where(order < 3, 7, order)), mesh_of(4))
 
 
@@ -84,7 +84,8 @@ def adaptive_pool(maps, grid):
 @pytest.mark.parametrize("shape,grid", [((6, 6), 1), ((6, 6), 3), ((7, 5), 3), ((3, 3), 2), ((2, 2), 4)])
 def test_pool_is_an_adaptive_average(shape, grid):
   maps = np.random.default_rng(0).standard_normal((2, *shape, 3)).astype(np.float32)
-  np.testing.assert_allclose(jax.jit(pool, static_argnums=1)(maps, grid), adaptive_pool(maps, grid), atol=1e-6)
+  found = jax.jit(pool, static_argnums=1)(maps, grid)
+  np.testing.assert_allclose(found, adaptive_pool(maps, grid), atol=1e-6)
 
 
 def test_a_layer_is_pooled_and_flattened(dense, blobs, batches_of, mesh_of):

@@ -11,7 +11,8 @@ def test_confusion_matrix_equals_scikit_learn():
   draw = np.random.default_rng(0)
   labels, predictions = draw.integers(0, 6, 200).astype(np.int32), draw.integers(0, 6, 200).astype(np.int32)
   labels[labels == 4] = 0  # a class without images
-  np.testing.assert_array_equal(confusion_matrix(labels, predictions, 7), oracle(labels, predictions, labels=range(7)))
+  expected = oracle(labels, predictions, labels=range(7))
+  np.testing.assert_array_equal(confusion_matrix(labels, predictions, 7), expected)
 
 
 @pytest.mark.parametrize("classes", [2, 10, 40])
@@ -19,8 +20,8 @@ def test_the_confusion_picture_is_drawn(tmp_path, classes):
   draw = np.random.default_rng(0)
   labels = draw.integers(0, classes - 1, 500)  # the last class has no images
   matrix = confusion_matrix(labels, draw.integers(0, classes, 500), classes)
-  draw_confusion(tmp_path / "confusion.png", matrix, class_names=["a very long name of a class, with synonyms", "b"],
-                 title="k-NN")
+  draw_confusion(tmp_path / "confusion.png", matrix, title="k-NN",
+                 class_names=["a very long name of a class, with synonyms", "b"])
   pixels = np.asarray(Image.open(tmp_path / "confusion.png").convert("RGB")).astype(int)
   assert min(pixels.shape[:2]) > 300
   blue, orange = pixels[..., 2] - pixels[..., 0] > 60, pixels[..., 0] - pixels[..., 2] > 40
@@ -33,7 +34,8 @@ def test_the_neighbours_picture_frames_right_green_and_wrong_red(tmp_path):
   def drawn(labels):
     draw_neighbours(tmp_path / "neighbours.png", images[:, 0], np.array([0, 1]), images, np.array(labels),
                     similarity=np.full((2, 3), 0.5), class_names=("ant", "bee"), title="pixels")
-    red, green, _ = np.moveaxis(np.asarray(Image.open(tmp_path / "neighbours.png").convert("RGB")).astype(int), -1, 0)
+    pixels = np.asarray(Image.open(tmp_path / "neighbours.png").convert("RGB")).astype(int)
+    red, green = pixels[..., 0], pixels[..., 1]
     return (green - red > 60).sum(), (red - green > 60).sum()
 
   assert drawn([[0, 0, 0], [1, 1, 1]])[1] == 0

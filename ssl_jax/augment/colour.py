@@ -1,0 +1,155 @@
+"""Colour operations on planes, f32[3, W, H] in [0, 1], and colour jitter in a random order.
+
+Two definitions exist and published numbers belong to one of them: "pt" is torchvision's (blends with the luma), "tf" is
+TensorFlow's (contrast about each channel's own mean, saturation in HSV). Every operation clips to [0, 1] and has an
+amount that changes nothing (factor 1, shift 0), so "apply with probability p" is a choice of the amount.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+DEFINITIONS = ("pt", "tf")
+_LUMA = {"pt": (0.299, 0.587, 0.114), "tf": (0.2989, 0.5870, 0.1140)}
+_BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
+
+
+def clip(planes: jax.Array) -> jax.Array:
+  return jnp.clip(planes, 0.0, 1.0)
+
+
+def luma(channels: jax.Array, definition: str) -> jax.Array:
+  """f32[3, ...] -> f32[...]: the grey value."""
+  red, green, blue = _LUMA[definition]
+  return red * channels[0] + green * channels[1] + blue * channels[2]
+
+
+def scale_brightness(planes: jax.Array, factor) -> jax.Array:
+  return clip(planes * factor)
+
+
+def shift_brightness(planes: jax.Array, shift) -> jax.Array:
+  return clip(planes + shift)
+
+
+def contrast(planes: jax.Array, factor, definition: str) -> jax.Array:
+  return clip(factor * planes + (1 - factor) * _middle(planes, definition))
+
+
+def _middle(planes: jax.Array, definition: str) -> jax.Array:
+  """What contrast 0 leaves: the mean luma of the image (pt, f32[1, 1, 1]) or each channel's mean (tf, f32[3, 1, 1])."""
+  means = planes.mean((1, 2), keepdims=True)
+  return means if definition == "tf" else luma(means, definition)[None]
+
+
+def saturation(planes: jax.Array, factor, definition: str) -> jax.Array:
+  if definition == "pt":
+    return clip(factor * planes + (1 - factor) * luma(planes, definition)[None])
+  # HSV with V and H kept and S' = min(factor S, 1): each channel's distance below V grows with S.
+  largest = planes.max(0, keepdims=True)
+  chroma = largest - planes.min(0, keepdims=True)
+  growth = jnp.minimum(factor, largest / jnp.where(chroma == 0, 1.0, chroma))
+  return clip(largest - (largest - planes) * growth)
+
+
+def grayscale(planes: jax.Array, definition: str) -> jax.Array:
+  return jnp.broadcast_to(luma(planes, definition)[None], planes.shape)
+
+
+def grayscale_if(applied: jax.Array, planes: jax.Array, definition: str) -> jax.Array:
+  """`grayscale` where `applied`, bool[], else `planes`."""
+  return lax.platform_dependent(
+      applied, planes, cpu=lambda a, x: lax.cond(a, lambda: grayscale(x, definition), lambda: x),
+      default=lambda a, x: jnp.where(a, luma(x, definition)[None], x))
+
+
+# A channel's height above the minimum, in units of the chroma, is clip(bias + sign |hue - peak|, 0, 1), hue in [0, 6).
+_PEAK = np.array([3.0, 2.0, 4.0], np.float32)[:, None, None]
+_SIGN = np.array([1.0, -1.0, -1.0], np.float32)[:, None, None]
+_BIAS = np.array([-1.0, 2.0, 2.0], np.float32)[:, None, None]
+
+
+def hue(planes: jax.Array, turns) -> jax.Array:
+  """Turns the H of HSV by `turns` of a full circle; S and V stay. Both definitions agree here."""
+  red, green, blue = planes[0], planes[1], planes[2]
+  largest = jnp.maximum(jnp.maximum(red, green), blue)
+  smallest = jnp.minimum(jnp.minimum(red, green), blue)
+  chroma = largest - smallest
+  unit = 1 / jnp.where(chroma == 0, 1.0, chroma)
+  sextant = jnp.where(largest == red, (green - blue) * unit,
+                      jnp.where(largest == green, 2 + (blue - red) * unit, 4 + (red - green) * unit))
+  sextant = sextant + 6 * turns
+  sextant = sextant - 6 * jnp.floor(sextant / 6)
+  height = clip(_BIAS + _SIGN * jnp.abs(sextant[None] - _PEAK))
+  return clip(smallest[None] + chroma[None] * height)
+
+
+class Jitter(NamedTuple):
+  """One draw of colour jitter."""
+
+  order: jax.Array  # i32[4], a permutation: 0 brightness, 1 contrast, 2 saturation, 3 hue
+  brightness: jax.Array  # f32[]: a factor, or the shift of additive brightness
+  contrast: jax.Array  # f32[]: factor
+  saturation: jax.Array  # f32[]: factor
+  hue: jax.Array  # f32[]: turns
+
+
+def draw_jitter(key: jax.Array, *, brightness: float, contrast: float, saturation: float, hue: float,
+                p: float = 1.0, additive: bool = False) -> Jitter:
+  """Factors ~ U(max(0, 1 - a), 1 + a), shifts ~ U(-a, a), a uniform order; with probability 1 - p, no change."""
+  unit = jax.random.uniform(key, (9,))
+  applied = unit[0] < p
+  factor = lambda u, a: jnp.where(applied, max(0.0, 1 - a) + u * (1 + a - max(0.0, 1 - a)), 1.0)
+  shift = lambda u, a: jnp.where(applied, (2 * u - 1) * a, 0.0)
+  return Jitter(jnp.argsort(unit[5:]).astype(jnp.int32), (shift if additive else factor)(unit[1], brightness),
+                factor(unit[2], contrast), factor(unit[3], saturation), shift(unit[4], hue))
+
+
+def jitter(planes: jax.Array, draw: Jitter, *, definition: str, additive: bool = False) -> jax.Array:
+  """The four operations in the drawn order, each clipped to [0, 1].
+
+  On CPU, where a batch is a loop over images, only what is drawn is computed. Elsewhere the batch runs in step, and
+  since its images have different orders, up to three operations come before the one evaluation of hue and three after,
+  with neutral amounts where the order says otherwise.
+  """
+  return lax.platform_dependent(planes, draw, cpu=lambda x, d: _in_turn(x, d, definition, additive),
+                                default=lambda x, d: _in_step(x, d, definition, additive))
+
+
+def _in_turn(planes: jax.Array, draw: Jitter, definition: str, additive: bool) -> jax.Array:
+  operations = (lambda x: (shift_brightness if additive else scale_brightness)(x, draw.brightness),
+                lambda x: contrast(x, draw.contrast, definition),
+                lambda x: saturation(x, draw.saturation, definition),
+                lambda x: hue(x, draw.hue))
+  changed = (draw.brightness != (0 if additive else 1)) | (draw.contrast != 1) | (draw.saturation != 1) | (draw.hue != 0)
+  return lax.fori_loop(0, jnp.where(changed, 4, 0), lambda i, x: lax.switch(draw.order[i], operations, x), planes)
+
+
+def _in_step(planes: jax.Array, draw: Jitter, definition: str, additive: bool) -> jax.Array:
+  hue_at = jnp.argmax(draw.order == _HUE)
+
+  def slot(i: int, active: jax.Array, planes: jax.Array) -> jax.Array:
+    amount = lambda operation, value, neutral: jnp.where(active & (draw.order[i] == operation), value, neutral)
+    return _blend(planes, amount(_BRIGHTNESS, draw.brightness, 0.0 if additive else 1.0),
+                  amount(_CONTRAST, draw.contrast, 1.0), amount(_SATURATION, draw.saturation, 1.0), definition, additive)
+
+  for i in range(3):
+    planes = slot(i, i < hue_at, planes)
+  planes = hue(planes, draw.hue)
+  for i in range(1, 4):
+    planes = slot(i, i > hue_at, planes)
+  return planes
+
+
+def _blend(planes, brightness, contrast, saturation_, definition, additive) -> jax.Array:
+  """At most one of the three operations, the others having neutral amounts, as one affine map and clip."""
+  factor, shift = (contrast, brightness) if additive else (contrast * brightness, 0.0)
+  blended = factor * planes + (1 - contrast) * _middle(planes, definition) + shift
+  if definition == "tf":
+    return saturation(clip(blended), saturation_, definition)
+  return clip(saturation_ * blended + (1 - saturation_) * luma(planes, definition)[None])

@@ -1,0 +1,113 @@
+"""From a recipe for one image to an `Augment` for a batch: the same key per image whatever the number of devices."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Literal, get_type_hints
+
+import jax
+from jax import lax
+
+from ssl_jax.augment import crops, recipes
+from ssl_jax.config import call_checked, nearest
+from ssl_jax.core import Augment, Batch, Key
+
+
+def known() -> list[str]:
+  """Names of all recipes, sorted."""
+  return sorted({**recipes.VIEWS, **recipes.PAIRS})
+
+
+def factory(name: str) -> Callable[..., Augment]:
+  """The function `(*, views, size, scale, ...) -> Augment` of the recipe `name`: its options and `views`.
+
+  Raises: ValueError with the nearest known names.
+  """
+  if name not in known():
+    raise ValueError(f"config.augment.name: no augmentation is called {name!r}{nearest(name, known())}")
+  recipe = {**recipes.VIEWS, **recipes.PAIRS}[name]
+
+  def make_augment(*, views, **options) -> Augment:
+    per_image = _views(name, recipe(**options), views) if name in recipes.VIEWS else _pair(name, recipe(**options), views)
+    return _batched(per_image, views, crop=options.get("crop", True))
+
+  inherited = inspect.signature(recipe).parameters.values()
+  views = inspect.Parameter("views", inspect.Parameter.KEYWORD_ONLY, annotation=int)
+  make_augment.__signature__ = inspect.Signature([views, *inherited])
+  make_augment.__annotations__ = {**get_type_hints(recipe), "views": int}
+  return make_augment
+
+
+def make(name: str, **options) -> Augment:
+  """Builds the augmentation of a batch from the recipe `name`; `views` is the one option without a default.
+
+  The Augment takes {"image": uint8[B, H, W, 3], ...}, or uint8[B, V, S, S, 3] when `crop=False` because the host cut the
+  views, and returns {"views": f32[B, V, size, size, 3]}, or {"image": f32[B, size, size, 3]} for one view, in [0, 1];
+  every other entry passes through. Image i is drawn from the i-th of B keys split off the given one.
+
+  Raises: ValueError for an unknown name or option or one of the wrong type, naming the nearest known ones; the Augment,
+    when traced, for a batch without "image" or of a shape that does not fit `crop` and `views`.
+  """
+  return call_checked(factory(name), options, "config.augment")
+
+
+def evaluation(*, size: int, crop_ratio: float = 0.875, method: Literal["bilinear", "bicubic"] = "bicubic") -> Augment:
+  """The Augment of evaluation: `crops.evaluation_view` of each image, no randomness."""
+  view = functools.partial(crops.evaluation_view, size=size, crop_ratio=crop_ratio, method=method)
+  return lambda key, batch: {**batch, "image": _each(view, _image(batch))}
+
+
+def _views(name: str, view: recipes.View, views: int) -> Callable:
+  """(key, image or stack of host-cut views) -> f32[V, S, S, 3], every view drawn alike."""
+  if views < 1:
+    raise ValueError(f"config.augment.views is {views}; use at least 1")
+
+  def per_image(key: Key, image: jax.Array) -> jax.Array:
+    keys = jax.random.split(key, views)
+    return _each(view, keys, image) if image.ndim == 4 else _each(lambda key: view(key, image), keys)
+
+  return per_image
+
+
+def _pair(name: str, pair: recipes.Pair, views: int) -> Callable:
+  if views != 2:
+    raise ValueError(f"config.augment.views is {views}, but {name!r} makes pairs; use views=2")
+  return pair
+
+
+def _batched(per_image: Callable, views: int, *, crop: bool) -> Augment:
+  def augment(key: Key, batch: Batch) -> Batch:
+    images = _image(batch)
+    _check_shape(images.shape, views, crop)
+    out = _each(per_image, jax.random.split(key, images.shape[0]), images)
+    rest = {name: value for name, value in batch.items() if name != "image"}
+    return {**rest, "views": out} if views > 1 else {**rest, "image": out[:, 0]}
+
+  return augment
+
+
+def _image(batch: Batch) -> jax.Array:
+  if "image" not in batch:
+    raise ValueError(f"the batch has no 'image' to augment, only {', '.join(map(repr, sorted(batch)))}")
+  return batch["image"]
+
+
+def _check_shape(shape: tuple[int, ...], views: int, crop: bool) -> None:
+  if crop and len(shape) != 4:
+    raise ValueError(f"batch['image'] is {list(shape)}, but a recipe that crops takes whole images [B, H, W, 3]; "
+                     "if the host cut the views, set crop=False")
+  if not crop and shape[1:-3] != (views,) and not (views == 1 and len(shape) == 4):
+    raise ValueError(f"batch['image'] is {list(shape)}, but with crop=False and views={views} it must be "
+                     f"[B, {views}, S, S, 3]; have the host cut as many views, or set crop=True")
+
+
+def _each(function: Callable, *arrays) -> jax.Array:
+  """`function` of each row of the arrays, stacked.
+
+  On accelerators one vectorised program. On CPU a loop, several times faster: an image stays in the cache, and what
+  is not drawn for it (half of the blurs, three quarters of the operations in a jitter slot) is not computed.
+  """
+  return lax.platform_dependent(*arrays, cpu=lambda *rows: lax.map(lambda row: function(*row), rows),
+                                default=jax.vmap(function))

@@ -1,0 +1,224 @@
+"""Where to crop, and cropping: samplers draw a Box, `crop_resize` cuts it out.
+
+The attempts of a sampler are drawn at once and the first that fits is taken, so that nothing loops under jit.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ssl_jax.augment import resample
+from ssl_jax.augment.colour import clip
+
+
+class Box(NamedTuple):
+  """A rectangle in whole pixels, i32[] each: rows top .. top + height, columns left .. left + width."""
+
+  top: jax.Array
+  left: jax.Array
+  height: jax.Array
+  width: jax.Array
+
+
+def sample_crop_pt(key: jax.Array, height, width, *, scale: tuple[float, float] = (0.08, 1.0),
+                   ratio: tuple[float, float] = (3 / 4, 4 / 3), attempts: int = 10) -> Box:
+  """torchvision's RandomResizedCrop: area uniform in `scale`, log of width / height uniform.
+
+  Takes the first of `attempts` that fits; failing all, the largest centred box with an allowed ratio.
+  Args:
+    height, width: of the image, ints or i32[].
+    scale: least and greatest share of the image's area.
+  """
+  height, width = _float(height), _float(width)
+  shape_key, place_key = jax.random.split(key)
+  unit = jax.random.uniform(shape_key, (2, attempts))
+  area, aspect = _draw_area(unit, height, width, scale), _draw_log_ratio(unit, ratio)
+  w, h = jnp.round(jnp.sqrt(area * aspect)), jnp.round(jnp.sqrt(area / aspect))
+  fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
+  fallback_w = jnp.minimum(width, jnp.round(height * ratio[1]))
+  fallback_h = jnp.minimum(height, jnp.round(width / ratio[0]))
+  h, w = _first(fits, h, fallback_h), _first(fits, w, fallback_w)
+  place = jax.random.uniform(place_key, (2,))
+  top = jnp.where(fits.any(), _integer(place[0], height - h + 1), jnp.floor((height - h) / 2))
+  left = jnp.where(fits.any(), _integer(place[1], width - w + 1), jnp.floor((width - w) / 2))
+  return _box(top, left, h, w)
+
+
+def sample_crop_byol(key: jax.Array, height, width, *, scale: tuple[float, float] = (0.08, 1.0),
+                     ratio: tuple[float, float] = (3 / 4, 4 / 3)) -> Box:
+  """The sampler of BYOL's and MAE's linear probe: one draw as in `sample_crop_pt`, each side cut to fit."""
+  height, width = _float(height), _float(width)
+  unit = jax.random.uniform(key, (4,))
+  area, aspect = _draw_area(unit, height, width, scale), _draw_log_ratio(unit, ratio)
+  w = jnp.clip(jnp.round(jnp.sqrt(area * aspect)), 1, width)
+  h = jnp.clip(jnp.round(jnp.sqrt(area / aspect)), 1, height)
+  return _box(_integer(unit[2], height - h + 1), _integer(unit[3], width - w + 1), h, w)
+
+
+def sample_crop_tf(key: jax.Array, height, width, *, scale: tuple[float, float] = (0.08, 1.0),
+                   ratio: tuple[float, float] = (3 / 4, 4 / 3), min_covered: float = 0.1,
+                   attempts: int = 100) -> Box:
+  """TensorFlow's sample_distorted_bounding_box with the whole image as its one box: SimCLR's sampler.
+
+  Width / height is uniform, then the height is a uniform integer among those the area allows, so small areas are
+  likelier than under `sample_crop_pt`. Boxes below `min_covered` of the area are rejected, which makes the published
+  0.08 in effect 0.1. The last possible offset is never drawn. Failing all attempts, the whole image.
+  """
+  height, width = _float(height), _float(width)
+  least, most = scale[0] * height * width, scale[1] * height * width
+  shape_key, place_key = jax.random.split(key)
+  unit = jax.random.uniform(shape_key, (2, attempts))
+  aspect = ratio[0] + unit[0] * (ratio[1] - ratio[0])
+  widest = jnp.floor((width + 0.5 - 1e-4) / aspect)
+  tallest = jnp.round(jnp.sqrt(most / aspect))
+  tallest = jnp.where(jnp.round(tallest * aspect) > width, widest, tallest)
+  tallest = jnp.minimum(tallest, height)
+  shortest = jnp.minimum(jnp.round(jnp.sqrt(least / aspect)), tallest)
+  h = shortest + _integer(unit[1], tallest - shortest + 1)
+  h = jnp.where(h * jnp.round(h * aspect) < least, h + 1, h)
+  h = jnp.where(h * jnp.round(h * aspect) > most, h - 1, h)
+  w = jnp.round(h * aspect)
+  least = jnp.maximum(least, min_covered * height * width)
+  fits = (h * w >= least) & (h * w <= most) & (w <= width) & (h <= height) & (w > 0) & (h > 0)
+  h, w = _first(fits, h, height), _first(fits, w, width)
+  place = jax.random.uniform(place_key, (2,))
+  return _box(_integer(place[0], height - h), _integer(place[1], width - w), h, w)
+
+
+SAMPLERS = {"pt": sample_crop_pt, "tf": sample_crop_tf, "byol": sample_crop_byol}
+
+
+def sample_global_local(key: jax.Array, height, width, *, global_scale: tuple[float, float] = (0.4, 1.0),
+                        local_scale: tuple[float, float] = (0.08, 0.4)) -> tuple[Box, Box]:
+  """A crop, and a crop inside it whose area is a share `local_scale` of the first one's: (outer, inner).
+
+  One of the two relations that random crops stand in by chance (Chen et al. 2020, figure 3a), here always.
+  """
+  outer_key, inner_key = jax.random.split(key)
+  outer = sample_crop_pt(outer_key, height, width, scale=global_scale)
+  inner = sample_crop_pt(inner_key, outer.height, outer.width, scale=local_scale)
+  return outer, inner._replace(top=inner.top + outer.top, left=inner.left + outer.left)
+
+
+def sample_adjacent(key: jax.Array, height, width, *, scale: tuple[float, float] = (0.08, 0.5)) -> tuple[Box, Box]:
+  """Two equal boxes that share a whole side and no pixel, left and right or above and below, in random order.
+
+  The other relation of random crops (Chen et al. 2020, figure 3b). Each covers a share `scale` of the image, with
+  sides in a ratio from 3/4 to 4/3 as far as the image leaves room.
+  """
+  pair_key, side_key = jax.random.split(key)
+  beside, swapped = jax.random.bernoulli(side_key, shape=(2,))
+  pair_scale = (2 * scale[0], min(1.0, 2 * scale[1]))
+  wide = sample_crop_pt(pair_key, height, width, scale=pair_scale, ratio=(3 / 2, 8 / 3))
+  tall = sample_crop_pt(pair_key, height, width, scale=pair_scale, ratio=(3 / 8, 2 / 3))
+  both = jax.tree.map(lambda a, b: jnp.where(beside, a, b), wide, tall)
+  h, w = jnp.where(beside, both.height, both.height // 2), jnp.where(beside, both.width // 2, both.width)
+  one = Box(both.top, both.left, h, w)
+  two = Box(both.top + jnp.where(beside, 0, h), both.left + jnp.where(beside, w, 0), h, w)
+  choose = lambda a, b: jnp.where(swapped, b, a)
+  return jax.tree.map(choose, one, two), jax.tree.map(choose, two, one)
+
+
+def crop_resize(image: jax.Array, box: Box, size: int, *, method: str = "bilinear", antialias: bool = True,
+                flip=False) -> jax.Array:
+  """Cuts `box` out and resizes it to f32[size, size, 3] in [0, 1].
+
+  As Pillow's crop followed by resize: no pixel outside the box is read. Without `antialias` as TensorFlow 2 (pixel
+  centres at halves), which SimCLR's bicubic is, but for the -1/2 pixel that TensorFlow 1 lacked.
+  Args:
+    image: uint8[H, W, 3], or f32[H, W, 3] in [0, 1].
+    box: within the image; may be traced.
+    method: "bilinear" (MoCo, torchvision) or "bicubic" (a = -1/2; SimCLR, MAE, BYOL).
+    flip: bool[], may be traced: mirror left and right, at no cost.
+  """
+  return planes_to_image(cut(image, box, (size, size), method=method, antialias=antialias, flip=flip))
+
+
+def cut(image: jax.Array, box: Box, shape: tuple[int, int], *, method: str, antialias: bool, flip=False) -> jax.Array:
+  """`crop_resize` to any shape (height, width), as planes f32[3, width, height]."""
+  height, width, _ = image.shape
+  rows = resample.crop_taps(box.top, box.height, full=height, size=shape[0], method=method, antialias=antialias)
+  columns = resample.crop_taps(box.left, box.width, full=width, size=shape[1], method=method, antialias=antialias,
+                               flip=flip)
+  if image.dtype == jnp.uint8:
+    columns = columns._replace(weight=columns.weight / 255)
+  planes = resample.resample(rows, columns, image.transpose(2, 0, 1))
+  return clip(planes) if method == "bicubic" else planes
+
+
+def resize(image: jax.Array, size: int, *, method: str = "bilinear", antialias: bool = True) -> jax.Array:
+  """The shorter side becomes `size`, the longer keeps the proportion, rounded down as torchvision does; f32."""
+  height, width, _ = image.shape
+  shape = (size, int(size * width / height)) if height <= width else (int(size * height / width), size)
+  whole = Box(*(jnp.asarray(side, jnp.int32) for side in (0, 0, height, width)))
+  return planes_to_image(cut(image, whole, shape, method=method, antialias=antialias))
+
+
+def center_crop(image: jax.Array, size: int) -> jax.Array:
+  """The middle [size, size, C] of [H, W, C], of any dtype; offsets rounded as torchvision does.
+
+  Raises: ValueError if the image is smaller.
+  """
+  height, width, _ = image.shape
+  if size > min(height, width):
+    raise ValueError(f"a centre crop of {size} does not fit an image of {height} x {width}; resize it first")
+  top, left = round((height - size) / 2), round((width - size) / 2)
+  return image[top : top + size, left : left + size]
+
+
+def evaluation_view(image: jax.Array, *, size: int, crop_ratio: float = 0.875, method: str = "bicubic") -> jax.Array:
+  """What a trained network is shown: the centre square of `crop_ratio` of the shorter side, f32[size, size, 3].
+
+  One antialiased resampling does both; an image that is [size, size, 3] already is only converted. SimCLR's 0.875
+  is torchvision's "resize to 256, centre crop 224" up to rounding.
+  """
+  height, width, _ = image.shape
+  if (height, width) == (size, size):
+    return to_float(image)
+  side = round(crop_ratio * min(height, width))
+  middle = Box(*(jnp.asarray(v, jnp.int32) for v in ((height - side) // 2, (width - side) // 2, side, side)))
+  return crop_resize(image, middle, size, method=method)
+
+
+def to_float(image: jax.Array) -> jax.Array:
+  """uint8 to f32 in [0, 1]; f32 stays."""
+  return image.astype(jnp.float32) / 255 if image.dtype == jnp.uint8 else image
+
+
+def image_to_planes(image: jax.Array) -> jax.Array:
+  """uint8 or f32 [H, W, 3] -> f32[3, W, H] in [0, 1]."""
+  return to_float(image.transpose(2, 1, 0))
+
+
+def planes_to_image(planes: jax.Array) -> jax.Array:
+  """f32[3, W, H] -> f32[H, W, 3]."""
+  return planes.transpose(2, 1, 0)
+
+
+def _draw_area(unit: jax.Array, height, width, scale: tuple[float, float]) -> jax.Array:
+  return height * width * (scale[0] + unit[0] * (scale[1] - scale[0]))
+
+
+def _draw_log_ratio(unit: jax.Array, ratio: tuple[float, float]) -> jax.Array:
+  return jnp.exp(math.log(ratio[0]) + unit[1] * math.log(ratio[1] / ratio[0]))
+
+
+def _first(fits: jax.Array, values: jax.Array, fallback) -> jax.Array:
+  return jnp.where(fits.any(), values[jnp.argmax(fits)], fallback)
+
+
+def _integer(unit: jax.Array, count) -> jax.Array:
+  """A uniform integer 0 .. count - 1, or 0 if there is none, from a uniform number."""
+  return jnp.clip(jnp.floor(unit * count), 0, jnp.maximum(count - 1, 0))
+
+
+def _float(side) -> jax.Array:
+  return jnp.asarray(side, jnp.float32)
+
+
+def _box(*values) -> Box:
+  return Box(*(value.astype(jnp.int32) for value in values))

@@ -1,0 +1,160 @@
+"""The ten operations of SimCLR's figure 4 on one image, f32[H, W, 3] in [0, 1] -> the same.
+
+`adjust_x` and its like are deterministic; `random_x(key, image, ...)` draws the amounts and calls them. All survive jit
+and vmap. (Crop and resize, with or without flip, is in crops.py; the tenth is the original.) `definition` is "pt" for
+PyTorch's or "tf" for TensorFlow's, which differ and were published with different numbers. Recipes do not call these
+but what lies beneath, colour.py and resample.py, on planes.
+Source: Chen et al. 2020, "A Simple Framework for Contrastive Learning of Visual Representations", figure 4.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from ssl_jax.augment import blur, colour
+from ssl_jax.augment.colour import DEFINITIONS, Jitter
+from ssl_jax.augment.crops import image_to_planes, planes_to_image
+from ssl_jax.config import nearest
+
+
+def flip(image: jax.Array) -> jax.Array:
+  """Mirrors left and right."""
+  return image[:, ::-1]
+
+
+def random_flip(key: jax.Array, image: jax.Array, *, p: float = 0.5) -> jax.Array:
+  return jnp.where(jax.random.bernoulli(key, p), flip(image), image)
+
+
+def grayscale(image: jax.Array, *, definition: str = "pt") -> jax.Array:
+  """Colour drop: the luma in all three channels (0.299, 0.587, 0.114; tf: 0.2989, 0.5870, 0.1140)."""
+  return _on_planes(colour.grayscale, image, _checked(definition))
+
+
+def random_grayscale(key: jax.Array, image: jax.Array, *, p: float = 0.2, definition: str = "pt") -> jax.Array:
+  return jnp.where(jax.random.bernoulli(key, p), grayscale(image, definition=definition), image)
+
+
+def adjust_brightness(image: jax.Array, factor) -> jax.Array:
+  """factor x image: PyTorch, and TensorFlow in SimCLR v2."""
+  return _on_planes(colour.scale_brightness, image, factor)
+
+
+def shift_brightness(image: jax.Array, shift) -> jax.Array:
+  """image + shift: TensorFlow in SimCLR v1."""
+  return _on_planes(colour.shift_brightness, image, shift)
+
+
+def adjust_contrast(image: jax.Array, factor, *, definition: str = "pt") -> jax.Array:
+  """Blends with the mean luma of the image (pt) or with each channel's own mean (tf)."""
+  return _on_planes(colour.contrast, image, factor, _checked(definition))
+
+
+def adjust_saturation(image: jax.Array, factor, *, definition: str = "pt") -> jax.Array:
+  """Blends with each pixel's luma (pt) or multiplies the S of HSV (tf)."""
+  return _on_planes(colour.saturation, image, factor, _checked(definition))
+
+
+def adjust_hue(image: jax.Array, turns) -> jax.Array:
+  """Turns the H of HSV by `turns` of a full circle."""
+  return _on_planes(colour.hue, image, turns)
+
+
+def adjust_jitter(image: jax.Array, draw: Jitter, *, definition: str = "pt", additive: bool = False) -> jax.Array:
+  """Brightness, contrast, saturation and hue in the order of `draw`; `additive` brightness is SimCLR v1's."""
+  return planes_to_image(
+      colour.jitter(image_to_planes(image), draw, definition=_checked(definition), additive=additive))
+
+
+def random_jitter(key: jax.Array, image: jax.Array, *, brightness: float = 0.8, contrast: float = 0.8,
+                  saturation: float = 0.8, hue: float = 0.2, p: float = 0.8, definition: str = "pt",
+                  additive: bool = False) -> jax.Array:
+  """Colour jitter; the defaults are SimCLR's at strength 1."""
+  draw = colour.draw_jitter(key, brightness=brightness, contrast=contrast, saturation=saturation, hue=hue, p=p,
+                            additive=additive)
+  return adjust_jitter(image, draw, definition=definition, additive=additive)
+
+
+def rotate(image: jax.Array, quarters) -> jax.Array:
+  """Turns a square image anticlockwise by `quarters` x 90 degrees, exactly; `quarters` may be traced.
+
+  Raises: ValueError if the image is not square.
+  """
+  height, width, _ = image.shape
+  if height != width:
+    raise ValueError(f"rotate needs a square image, this one is {height} x {width}; crop it first")
+  image = jnp.where(quarters % 2 == 1, image.swapaxes(0, 1)[::-1], image)
+  return jnp.where(quarters % 4 >= 2, image[::-1, ::-1], image)
+
+
+def random_rotate(key: jax.Array, image: jax.Array) -> jax.Array:
+  """By 90, 180 or 270 degrees, each as likely."""
+  return rotate(image, jax.random.randint(key, (), 1, 4))
+
+
+def cutout(image: jax.Array, row, column, *, side: int, fill: float = 0.0) -> jax.Array:
+  """Fills the square of `side` pixels about (row, column), as far as it lies in the image."""
+  rows, columns = (jnp.arange(n)[:, None] if axis == 0 else jnp.arange(n)[None] for axis, n in enumerate(image.shape[:2]))
+  inside = lambda at, center: (at >= center - side // 2) & (at < center - side // 2 + side)
+  return jnp.where((inside(rows, row) & inside(columns, column))[:, :, None], fill, image)
+
+
+def random_cutout(key: jax.Array, image: jax.Array, *, share: float = 0.5, fill: float = 0.0) -> jax.Array:
+  """A hole of `share` of the height, its centre uniform in the image. The paper gives no size; half a side here."""
+  height, width, _ = image.shape
+  row, column = (jax.random.randint(k, (), 0, n) for k, n in zip(jax.random.split(key), (height, width)))
+  return cutout(image, row, column, side=max(1, round(share * height)), fill=fill)
+
+
+def add_noise(image: jax.Array, noise: jax.Array) -> jax.Array:
+  return colour.clip(image + noise)
+
+
+def random_noise(key: jax.Array, image: jax.Array, *, sigma: float = 0.1) -> jax.Array:
+  """Adds independent N(0, sigma) to every value. The paper gives no sigma; 0.1 here."""
+  return add_noise(image, sigma * jax.random.normal(key, image.shape))
+
+
+def gaussian_blur(image: jax.Array, sigma, *, definition: str = "pt", max_sigma: float = 2.0) -> jax.Array:
+  """Gaussian blur of standard deviation `sigma` pixels; 0 changes nothing.
+
+  "pt" is Pillow's GaussianBlur: three passes of an extended box, edge pixels repeated. "tf" is SimCLR's: a Gaussian cut
+  off at 5% of the height on either side (23 taps at 224), zero outside the image, so borders darken.
+  Args:
+    sigma: f32[], may be traced, at most `max_sigma` (which sets how many taps "pt" compiles for).
+  """
+  return planes_to_image(
+      blur.gaussian_blur(image_to_planes(image), sigma, definition=_checked(definition), max_sigma=max_sigma))
+
+
+def random_gaussian_blur(key: jax.Array, image: jax.Array, *, p: float = 0.5, sigma: tuple[float, float] = (0.1, 2.0),
+                         definition: str = "pt") -> jax.Array:
+  return gaussian_blur(image, blur.draw_blur(key, p=p, sigma=sigma), definition=definition, max_sigma=sigma[1])
+
+
+def sobel(image: jax.Array) -> jax.Array:
+  """Edge strength sqrt(gx^2 + gy^2) of each channel, divided by its maximum over the image.
+
+  The image is mirrored at its borders as in TensorFlow's sobel_edges. The paper does not say how it scales; by the
+  maximum here.
+  """
+  padded = jnp.pad(image, ((1, 1), (1, 1), (0, 0)), mode="reflect")
+  smooth = lambda x, axis: _shifted(x, 0, axis) + 2 * _shifted(x, 1, axis) + _shifted(x, 2, axis)
+  slope = lambda x, axis: _shifted(x, 2, axis) - _shifted(x, 0, axis)
+  strength = jnp.hypot(slope(smooth(padded, 0), 1), slope(smooth(padded, 1), 0))
+  return strength / jnp.maximum(strength.max(), 1e-12)
+
+
+def _shifted(x: jax.Array, by: int, axis: int) -> jax.Array:
+  return jax.lax.slice_in_dim(x, by, x.shape[axis] - 2 + by, axis=axis)
+
+
+def _on_planes(function, image: jax.Array, *amounts) -> jax.Array:
+  return planes_to_image(function(image_to_planes(image), *amounts))
+
+
+def _checked(definition: str) -> str:
+  if definition not in DEFINITIONS:
+    raise ValueError(f"unknown definition {definition!r}{nearest(definition, DEFINITIONS)}")
+  return definition

@@ -1,0 +1,173 @@
+"""The published recipes: each function's options are keyword-only and its defaults are the published ones.
+
+Most return a `View`, what happens to one image for one view. `study`, `global_local` and `adjacent` return a `Pair`,
+two views that are not drawn alike. Colour means and standard deviations are nowhere subtracted: the model does that.
+With `crop=False` the host has cut the views already and everything else is done here, the flip included.
+
+Where a recipe ends with the flip it is done while cropping, which costs nothing: mirroring commutes with every colour
+operation and with a symmetric blur.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from ssl_jax.augment import colour, crops, ops
+from ssl_jax.augment.blur import draw_blur, gaussian_blur
+from ssl_jax.config import nearest
+from ssl_jax.core import Key
+
+View = Callable[[Key, jax.Array], jax.Array]  # uint8 or f32 [H, W, 3] -> f32[size, size, 3] in [0, 1]
+Pair = Callable[[Key, jax.Array], jax.Array]  # uint8 or f32 [H, W, 3] -> f32[2, size, size, 3]
+Scale = tuple[float, float]  # least and greatest share of the image's area that a crop covers
+Definition = Literal["pt", "tf"]
+
+
+def moco_v1(*, size: int = 224, scale: Scale = (0.2, 1.0), crop: bool = True) -> View:
+  """Crop -> grayscale (0.2) -> jitter (0.4, 0.4, 0.4, 0.4), always -> flip. He et al. 2020, released code."""
+  def colours(key, planes):
+    gray_key, jitter_key = jax.random.split(key)
+    planes = colour.grayscale_if(jax.random.bernoulli(gray_key, 0.2), planes, "pt")
+    draw = colour.draw_jitter(jitter_key, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.4)
+    return colour.jitter(planes, draw, definition="pt")
+
+  return _view(_cropper(size, scale, "pt", crop), colours)
+
+
+def moco_v2(*, size: int = 224, scale: Scale = (0.2, 1.0), crop: bool = True) -> View:
+  """Crop -> jitter (0.4, 0.4, 0.4, 0.1) with p 0.8 -> grayscale (0.2) -> blur (p 0.5, sigma 0.1 to 2) -> flip.
+
+  Source: Chen et al. 2020, "Improved Baselines with Momentum Contrastive Learning" ("aug+"), released code.
+  """
+  def rest(key, planes):
+    jitter_key, gray_key, blur_key = jax.random.split(key, 3)
+    draw = colour.draw_jitter(jitter_key, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, p=0.8)
+    planes = colour.jitter(planes, draw, definition="pt")
+    planes = colour.grayscale_if(jax.random.bernoulli(gray_key, 0.2), planes, "pt")
+    return gaussian_blur(planes, draw_blur(blur_key), definition="pt", max_sigma=2.0)
+
+  return _view(_cropper(size, scale, "pt", crop), rest)
+
+
+def simclr(*, size: int = 224, scale: Scale = (0.08, 1.0), strength: float = 1.0, blur: bool = True,
+           definition: Definition = "tf", brightness: Literal["v1", "v2"] = "v1", crop: bool = True) -> View:
+  """Crop -> flip -> jitter (0.8, 0.8, 0.8, 0.2) x strength with p 0.8 -> grayscale (0.2) -> blur (p 0.5).
+
+  Crops are bicubic. For CIFAR-10 the paper sets strength=0.5, blur=False, size=32.
+  Args:
+    definition: "tf", the released code: TensorFlow's sampler, colours, kernel and resize without antialiasing; or "pt",
+      torchvision's and Pillow's of each.
+    brightness: what "tf" does: "v1" adds a shift, "v2" (of the same code) multiplies by a factor.
+  Source: Chen et al. 2020, "A Simple Framework for Contrastive Learning of Visual Representations", appendix A.
+  """
+  additive = definition == "tf" and brightness == "v1"
+
+  def rest(key, planes):
+    jitter_key, gray_key, blur_key = jax.random.split(key, 3)
+    draw = colour.draw_jitter(jitter_key, brightness=0.8 * strength, contrast=0.8 * strength, saturation=0.8 * strength,
+                              hue=0.2 * strength, p=0.8, additive=additive)
+    planes = colour.jitter(planes, draw, definition=definition, additive=additive)
+    planes = colour.grayscale_if(jax.random.bernoulli(gray_key, 0.2), planes, definition)
+    if not blur:
+      return planes
+    return gaussian_blur(planes, draw_blur(blur_key), definition=definition, max_sigma=2.0)
+
+  return _view(_cropper(size, scale, definition, crop, method="bicubic", antialias=definition == "pt"), rest)
+
+
+def supervised(*, size: int = 224, scale: Scale = (0.08, 1.0), sampler: Literal["pt", "tf", "byol"] = "pt",
+               method: Literal["bilinear", "bicubic"] = "bilinear", crop: bool = True) -> View:
+  """Crop -> flip: supervised training and linear probes. SimCLR's probe: sampler "tf", "bicubic"; MAE's: "byol", "bicubic"."""
+  return _view(_cropper(size, scale, sampler, crop, method=method), lambda key, planes: planes)
+
+
+def none(*, size: int = 224, scale: Scale = (1.0, 1.0), crop: bool = True) -> View:
+  """No augmentation: the largest centre square, resized to `size` unless it is that already. `scale` is ignored."""
+  return lambda key, image: crops.evaluation_view(image, size=size, crop_ratio=1.0)
+
+
+TRANSFORMS: dict[str, Callable[[Key, jax.Array], jax.Array]] = {
+    "flip": ops.random_flip,
+    "grayscale": lambda key, image: ops.grayscale(image, definition="tf"),
+    "jitter": functools.partial(ops.random_jitter, p=1.0, definition="tf", additive=True),
+    "rotate": ops.random_rotate,
+    "cutout": ops.random_cutout,
+    "noise": ops.random_noise,
+    "blur": functools.partial(ops.random_gaussian_blur, p=1.0, definition="tf"),
+    "sobel": lambda key, image: ops.sobel(image),
+}
+
+
+def study(*, transforms: tuple[str, ...] = (), size: int = 224, scale: Scale = (0.08, 1.0)) -> Pair:
+  """SimCLR's study of augmentations: both views are crops, and `transforms` are applied to the first alone, in order.
+
+  Each is always applied (the flip half the time): the paper gives no probabilities for this study.
+  Raises: ValueError for a transform that TRANSFORMS lacks.
+  Source: Chen et al. 2020, section 3.1 and figure 5.
+  """
+  for name in transforms:
+    if name not in TRANSFORMS:
+      raise ValueError(f"config.augment.transforms: no transform is called {name!r}{nearest(name, TRANSFORMS)}")
+  cropped = _view(_cropper(size, scale, "tf", True, method="bicubic", antialias=False, p_flip=0.0), lambda key, x: x)
+
+  def pair(key: Key, image: jax.Array) -> jax.Array:
+    first_key, second_key, *keys = jax.random.split(key, 2 + len(transforms))
+    first = cropped(first_key, image)
+    for name, key in zip(transforms, keys):
+      first = TRANSFORMS[name](key, first)
+    return jnp.stack([first, cropped(second_key, image)])
+
+  return pair
+
+
+def global_local(*, size: int = 224, scale: Scale = (0.4, 1.0), local_scale: Scale = (0.08, 0.4)) -> Pair:
+  """A crop and a crop inside it, covering a share `local_scale` of the first: global and local view. No colour change."""
+  return _pair(functools.partial(crops.sample_global_local, global_scale=scale, local_scale=local_scale), size)
+
+
+def adjacent(*, size: int = 224, scale: Scale = (0.08, 0.5)) -> Pair:
+  """Two neighbouring crops of equal size that do not overlap. No colour change."""
+  return _pair(functools.partial(crops.sample_adjacent, scale=scale), size)
+
+
+VIEWS = {f.__name__: f for f in (moco_v1, moco_v2, simclr, supervised, none)}
+PAIRS = {f.__name__: f for f in (study, global_local, adjacent)}
+
+
+def _view(cropper: Callable, rest: Callable) -> View:
+  def view(key: Key, image: jax.Array) -> jax.Array:
+    crop_key, rest_key = jax.random.split(key)
+    return crops.planes_to_image(rest(rest_key, cropper(crop_key, image)))
+
+  return view
+
+
+def _cropper(size: int, scale: Scale, sampler: str, crop: bool, *, method: str = "bilinear", antialias: bool = True,
+             p_flip: float = 0.5) -> Callable:
+  """(key, image) -> planes f32[3, size, size], cropped unless the host did, flipped with probability `p_flip`."""
+  def cropped(key: Key, image: jax.Array) -> jax.Array:
+    box_key, flip_key = jax.random.split(key)
+    box = crops.SAMPLERS[sampler](box_key, *image.shape[:2], scale=scale)
+    return crops.cut(image, box, (size, size), method=method, antialias=antialias,
+                     flip=jax.random.bernoulli(flip_key, p_flip))
+
+  def flipped(key: Key, image: jax.Array) -> jax.Array:
+    if image.shape != (size, size, 3):
+      raise ValueError(f"crop=False takes views of [{size}, {size}, 3] as the host cut them, not {list(image.shape)}; "
+                       f"set size={image.shape[0]} or let the device crop")
+    planes = crops.image_to_planes(image)
+    return jnp.where(jax.random.bernoulli(jax.random.split(key)[1], p_flip), planes[:, ::-1], planes)
+
+  return cropped if crop else flipped
+
+
+def _pair(sample: Callable, size: int) -> Pair:
+  def pair(key: Key, image: jax.Array) -> jax.Array:
+    return jnp.stack([crops.crop_resize(image, box, size) for box in sample(key, *image.shape[:2])])
+
+  return pair

@@ -1,0 +1,149 @@
+"""Encoded images to upright RGB: one place for grey, palette, CMYK, 16 bits, transparency and EXIF rotation."""
+
+from __future__ import annotations
+
+import io
+import struct
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from PIL import JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401  each registers its format
+
+MAX_PIXELS = 89_478_485  # 256 MiB of RGB; a header that promises more is refused before anything is allocated
+
+_SIGNATURES = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG"}
+_ORIENTATION = 0x0112
+_UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+            5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+            8: Image.Transpose.ROTATE_90}
+
+
+class DecodeError(ValueError):
+  """These bytes are no image that can be read whole."""
+
+
+class Opened(NamedTuple):
+  """An image of which only the header was read."""
+
+  image: Image.Image
+  orientation: int  # EXIF: 1 is upright, 5 to 8 swap the sides
+
+  @property
+  def size(self) -> tuple[int, int]:
+    """(width, height) of the upright image."""
+    return self.image.size[::-1] if self.orientation >= 5 else self.image.size
+
+
+def decode(data: bytes, *, shrink: int = 1, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+  """Decodes a PNG, JPEG or WebP file.
+
+  Grey, palette and CMYK become RGB; of 16 bits the upper 8 are kept; an animation shows its first picture. What is
+  transparent is laid on white, as a viewer would show it: dropping the alpha channel uncovers colours that were never
+  meant to be seen. EXIF rotation is applied. Colour profiles are ignored, as torchvision and TFDS ignore them.
+
+  Args:
+    shrink: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its sides, the smallest not below 1/shrink: much faster, as
+      the inverse DCT is done at that size. Other formats ignore it.
+    max_pixels: refuse larger images (decompression bombs).
+  Returns: uint8[H, W, 3].
+  Raises: DecodeError for anything that is not a whole image in one of the three formats.
+  """
+  return to_array(load(open_image(data, max_pixels=max_pixels), shrink=shrink))
+
+
+def open_image(image: bytes | np.ndarray, *, max_pixels: int = MAX_PIXELS) -> Opened:
+  """Reads the header of an encoded image; of uint8[H, W, 3] pixels there is none to read.
+
+  Raises: DecodeError.
+  """
+  if isinstance(image, np.ndarray):
+    return Opened(Image.fromarray(image), 1)
+  try:
+    opened = Image.open(io.BytesIO(image), formats=[_format(image)])
+    width, height = opened.size
+    orientation = _orientation(opened.info.get("exif", b""))
+  except MemoryError:
+    raise
+  except Exception as error:  # Pillow raises a dozen kinds for damaged files, warnings among them
+    raise _explain(error) from error
+  if width * height > max_pixels:
+    raise DecodeError(f"{width}x{height} pixels are more than the limit of {max_pixels}")
+  return Opened(opened, orientation)
+
+
+def load(opened: Opened, *, shrink: int = 1) -> Image.Image:
+  """Decodes what `open_image` opened into an upright RGB image, a JPEG as small as 1/shrink of its sides allows.
+
+  Raises: DecodeError.
+  """
+  image, orientation = opened
+  try:
+    if shrink > 1 and image.format in ("JPEG", "MPO"):
+      image.draft(None, (max(image.width // shrink, 1), max(image.height // shrink, 1)))
+    image.load()
+    upright = _UPRIGHT.get(orientation)
+    return _to_rgb(image) if upright is None else _to_rgb(image).transpose(upright)
+  except MemoryError:
+    raise
+  except Exception as error:
+    raise _explain(error) from error
+
+
+def to_array(image: Image.Image) -> np.ndarray:
+  """uint8[H, W, 3] of an RGB image; for small ones faster than the array interface that Pillow offers."""
+  return np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, 3)
+
+
+def _format(data: bytes) -> str:
+  for signature, name in _SIGNATURES.items():
+    if data.startswith(signature):
+      return name
+  if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+    return "WEBP"
+  raise DecodeError("the file is empty" if not data else
+                    f"not a PNG, JPEG or WebP file: it starts with {bytes(data[:8])!r}")
+
+
+def _explain(error: Exception) -> DecodeError:
+  return error if isinstance(error, DecodeError) else DecodeError(str(error) or type(error).__name__)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+  if image.mode == "RGB" and "transparency" not in image.info:
+    return image
+  if image.mode.startswith(("I", "F")):
+    return _from_16_bits(image)
+  if image.has_transparency_data:
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+  return image.convert("RGB")
+
+
+def _from_16_bits(image: Image.Image) -> Image.Image:
+  values = np.asarray(image).astype(np.int32)
+  grey = np.clip(values >> 8, 0, 255).astype(np.uint8)
+  if "transparency" in image.info:
+    grey[values == image.info["transparency"]] = 255
+  return Image.fromarray(grey).convert("RGB")
+
+
+def _orientation(exif: bytes) -> int:
+  """The rotation tag of an EXIF block; 1, upright, where there is none or it makes no sense.
+
+  Pillow's own reader parses every tag and warns of each that is damaged; a photograph is no worse for those.
+  """
+  tiff = exif.removeprefix(b"Exif\x00\x00")
+  order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+  if order is None:
+    return 1
+  try:
+    start, = struct.unpack_from(order + "I", tiff, 4)
+    count, = struct.unpack_from(order + "H", tiff, start)
+    for entry in range(start + 2, start + 2 + 12 * count, 12):
+      tag, _, _, value = struct.unpack_from(order + "HHIH", tiff, entry)
+      if tag == _ORIENTATION:
+        return value if 1 <= value <= 8 else 1
+  except struct.error:
+    pass
+  return 1

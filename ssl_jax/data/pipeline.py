@@ -1,0 +1,252 @@
+"""Batches of uint8 images, decoded ahead of time in threads or processes, the same whatever decodes them."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import logging
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import tempfile
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import grain
+import numpy as np
+from absl import flags
+
+from ssl_jax.data.load import Bad, LoadBatch, Loaded
+from ssl_jax.data.order import EvalOrder, TrainOrder
+from ssl_jax.data.reader import Source
+from ssl_jax.data.slots import Slots, make_slots
+
+_LOG = logging.getLogger(__name__)
+_PICKLE_ARRAYS = grain.experimental.DatasetOptions(min_shm_size=2**40)  # the large ones travel in slots
+_WORKER: list[int] = []  # in a worker process: its number
+_LISTED = 50  # bad files named in an error
+
+
+def steps_per_epoch(source: Source, batch_size: int) -> int:
+  """Batches in an epoch; what does not fill the last one is left out.
+
+  Raises: ValueError if there are not enough images for one.
+  """
+  if batch_size < 1:
+    raise ValueError(f"batch_size={batch_size}; use a positive number")
+  if len(source) < batch_size:
+    raise ValueError(f"batch_size={batch_size} is more than the {len(source)} images of the data set; use at most "
+                     f"{len(source)}")
+  return len(source) // batch_size
+
+
+def train_batches(source: Source, *, batch_size: int, seed: int, start: int, stop: int, transform: Callable,
+                  workers: int = 0, threads: int = 0, process_index: int = 0, process_count: int = 1,
+                  max_bad_fraction: float = 0.01) -> Batches:
+  """Shuffled batches of steps `start` to `stop - 1`; a step's batch depends on (seed, step) alone.
+
+  Starting late costs nothing: what comes before `start` is never read. An image that cannot be decoded is named in a
+  warning and replaced by the next one of the source, with its label.
+
+  Args:
+    batch_size: global; the rows of all processes together are the same for any `process_count`.
+    transform: see transforms.py. Image i of an epoch draws from `default_rng((seed, epoch, 1 + i))`.
+    workers: processes that decode, each one whole batch at a time; 0: threads of this process.
+    threads: that decode together where there are no workers; 0: one for each core.
+    max_bad_fraction: share of the source that may be bad before reading stops with an error.
+  Returns: {"image": uint8[B / process_count, *transform.shape], "label": i32[B / process_count]}, step by step.
+  Raises: ValueError for sizes that do not fit; on reading, when too much is bad, with the list.
+  """
+  steps_per_epoch(source, batch_size)
+  _check(batch_size, process_index, process_count)
+  if not 0 <= start <= stop:
+    raise ValueError(f"start={start} and stop={stop} must satisfy 0 <= start <= stop")
+  if seed < 0:
+    raise ValueError(f"seed={seed}; use 0 or more")
+  order = TrainOrder(len(source), batch_size, seed, process_index, process_count)
+  load = LoadBatch(source, transform, order, replace=True, max_bad=_max_bad(source, max_bad_fraction))
+  return Batches(load, range(start, stop), keys=("image", "label"), workers=workers, threads=threads)
+
+
+def eval_batches(source: Source, *, batch_size: int, transform: Callable, workers: int = 0, threads: int = 0,
+                 process_index: int = 0, process_count: int = 1, max_bad_fraction: float = 0.01) -> Batches:
+  """Every image once, in order, equally many batches of one size on every process.
+
+  Rows that fill up the last batch are black with a mask of False; so are images that cannot be decoded, which are
+  named in a warning: replacing them would count another image twice.
+
+  Args: as of `train_batches`.
+  Returns: {"image": uint8[B / process_count, *transform.shape], "label": i32[B / process_count], "mask":
+    bool[B / process_count], "index": i32[B / process_count] place in the source}, batch by batch.
+  Raises: as `train_batches`.
+  """
+  _check(batch_size, process_index, process_count)
+  order = EvalOrder(len(source), batch_size, process_index, process_count)
+  load = LoadBatch(source, transform, order, replace=False, max_bad=_max_bad(source, max_bad_fraction))
+  return Batches(load, range(-(-len(source) // batch_size)), keys=("image", "label", "mask", "index"),
+                 workers=workers, threads=threads)
+
+
+class Batches:
+  """An iterator over batches that are loaded ahead. Use as a context manager, or `close` it, unless read to its end.
+
+  `bad`: reasons why images could not be decoded, by name, as far as read.
+  """
+
+  def __init__(self, load: LoadBatch, steps: range, *, keys: tuple[str, ...], workers: int, threads: int):
+    cores = len(os.sched_getaffinity(0))
+    if workers < 0 or threads < 0:
+      raise ValueError(f"workers={workers} and threads={threads}; use 0 or more")
+    self.bad: dict[str, str] = {}
+    self._load, self._keys = load, keys
+    self._concurrency = min(workers or threads or cores, cores)
+    self._seconds: collections.deque[float] = collections.deque(maxlen=64)
+    self._slots = make_slots(workers, load.shape) if workers else None
+    alive = _new_file()
+    load = dataclasses.replace(load, alive=alive)
+    if workers:
+      self._iterator, rest = _in_processes(load, steps, workers, self._slots), self._slots.remove
+    else:
+      self._iterator, rest = _in_threads(load, steps, threads or cores)
+    self._close = weakref.finalize(self, _stop, alive, self._iterator, rest)  # also when forgotten, and at exit
+
+  def __iter__(self) -> Batches:
+    return self
+
+  def __next__(self) -> dict[str, np.ndarray]:
+    if not self._close.alive:
+      raise StopIteration
+    try:
+      loaded = next(self._iterator)
+      self._account(loaded)
+    except BaseException:  # the end, too
+      self.close()
+      raise
+    images = {} if loaded.slot is None else {"image": self._slots.take(loaded.slot)}
+    return {key: (loaded.batch | images)[key] for key in self._keys}
+
+  def input_rate(self) -> float:
+    """Images a second (of the global batch) that decoding alone could deliver; nan before the first batch.
+
+    Number of workers or threads, but of cores at most, times batch size, over the mean seconds of work a batch takes:
+    so it tells what the host could do, also while the device keeps it waiting.
+    """
+    if not self._seconds:
+      return float("nan")
+    return self._concurrency * self._load.order.batch_size * len(self._seconds) / sum(self._seconds)
+
+  def close(self) -> None:
+    """Stops loading and waits until every thread and process is gone. May be called twice."""
+    self._close()
+
+  def __enter__(self) -> Batches:
+    return self
+
+  def __exit__(self, *_) -> None:
+    self.close()
+
+  def _account(self, loaded: Loaded) -> None:
+    self._seconds.append(max(loaded.seconds, 1e-9))
+    for bad in loaded.bad:
+      self._warn(bad)
+    allowed = self._load.max_bad
+    if len(self.bad) > allowed or not loaded.complete:
+      names = [f"{name}: {reason}" for name, reason in self.bad.items()]
+      more = f"\n  and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+      raise ValueError(f"{len(names)} of {len(self._load.source)} images cannot be decoded, {allowed} are allowed; repair "
+                       "or remove them, or raise max_bad_fraction:\n  " + "\n  ".join(names[:_LISTED]) + more)
+
+  def _warn(self, bad: Bad) -> None:
+    if bad.name not in self.bad:
+      self.bad[bad.name] = bad.reason
+      _LOG.warning("%s cannot be decoded and is left out: %s", bad.name, bad.reason)
+
+
+def _in_threads(load: LoadBatch, steps: range, threads: int):
+  """(iterator over Loaded, function that waits for the threads)."""
+  pool = ThreadPoolExecutor(threads, "decode") if threads > 1 else None
+  load = dataclasses.replace(load, threads=pool)
+  callers: set[threading.Thread] = set()  # Grain does not wait for them
+
+  def noted(step: int) -> Loaded:
+    callers.add(threading.current_thread())
+    return load(step)
+
+  def wait() -> None:
+    if pool is not None:
+      pool.shutdown(wait=True, cancel_futures=True)
+    for thread in callers - {threading.current_thread()}:
+      thread.join()
+
+  # Two batches at once, so that no thread idles while the last images of one are decoded.
+  ahead = 2 if pool else 1
+  return iter(_dataset(noted, steps, grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead))), wait
+
+
+def _in_processes(load: LoadBatch, steps: range, workers: int, slots: Slots):
+  """Iterator over Loaded, of which worker i of n loads every n-th from the i-th on."""
+  if not flags.FLAGS.is_parsed():
+    flags.FLAGS.mark_as_parsed()  # Grain 0.2.18 reads a flag of its own; outside of absl.app that is an error (#1355)
+  dataset = _dataset(_IntoSlot(load, slots), steps, grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+  dataset = grain.experimental.WithOptionsIterDataset(dataset, _PICKLE_ARRAYS)
+  return iter(dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers), worker_init_fn=_begin_worker))
+
+
+def _dataset(load: Callable[[int], Loaded], steps: range, options: grain.ReadOptions) -> grain.IterDataset:
+  """One element is one batch, so that step n is reached without reading those before it."""
+  if not len(steps):
+    return grain.MapDataset.source([]).to_iter_dataset(options)
+  return grain.MapDataset.range(steps.start, steps.stop).map(load).to_iter_dataset(options)
+
+
+def _stop(alive: str, iterator: grain.DatasetIterator, rest: Callable[[], None]) -> None:
+  os.remove(alive)  # first: whoever loads now stops after the image at hand
+  iterator.close()
+  rest()
+
+
+class _IntoSlot(NamedTuple):
+  """What a worker process runs."""
+
+  load: LoadBatch
+  slots: Slots
+
+  def __call__(self, step: int) -> Loaded:
+    return self.load.into_slot(step, self.slots, _WORKER[0])
+
+
+def _begin_worker(index: int, count: int) -> None:
+  """Leaves signals to the main process, which stops after a step; but does not outlive it."""
+  _WORKER.append(index)
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  signal.signal(signal.SIGTERM, signal.SIG_IGN)
+  threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+  multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+  os._exit(1)
+
+
+def _new_file() -> str:
+  handle, path = tempfile.mkstemp(prefix="ssl_jax_reading_")
+  os.close(handle)
+  return path
+
+
+def _max_bad(source: Source, fraction: float) -> int:
+  if not 0 <= fraction <= 1:
+    raise ValueError(f"max_bad_fraction={fraction}; use a share from 0 to 1")
+  return int(fraction * len(source))
+
+
+def _check(batch_size: int, process_index: int, process_count: int) -> None:
+  if batch_size < 1 or batch_size % process_count:
+    raise ValueError(f"batch_size={batch_size} is not divisible by {process_count} processes; use a multiple of "
+                     f"{process_count}")
+  if not 0 <= process_index < process_count:
+    raise ValueError(f"process_index={process_index} is none of {process_count} processes")

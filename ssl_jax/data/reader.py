@@ -1,0 +1,70 @@
+"""What the pipeline reads from: images by number."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from ssl_jax.data.decode import DecodeError
+
+Record = dict[str, bytes | np.ndarray | int]  # "image": an encoded file or uint8[H, W, 3]; "label": int, -1: none
+
+
+class Reader(Protocol):
+  """How a source gets at its records. Must survive pickling: worker processes get a copy."""
+
+  def __len__(self) -> int: ...
+
+  def read(self, indices: Sequence[int]) -> list[Record]: ...  # several in one call, in the order asked
+
+  def name(self, index: int) -> str: ...  # file path or record id, for messages
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source:
+  """A split of a data set: `len(source)`, `source[i] -> {"image", "label"}`, `source.name(i)`.
+
+  `image` is an encoded file (bytes) or pixels uint8[H, W, 3]; `label` is -1 where there is none.
+  """
+
+  reader: Reader = dataclasses.field(repr=False)
+  num_classes: int  # 0: no labels
+  class_names: tuple[str, ...] = dataclasses.field(repr=False)
+  native_shape: tuple[int, int, int] | None  # of every decoded image; None: they differ
+
+  def __len__(self) -> int:
+    return len(self.reader)
+
+  def __getitem__(self, index: int) -> Record:
+    return self.__getitems__([index])[0]
+
+  def __getitems__(self, indices: Sequence[int]) -> list[Record]:
+    """Several records in one call, in the order asked; an index out of range is an IndexError."""
+    wrong = [i for i in indices if not 0 <= i < len(self)]
+    if wrong:
+      raise IndexError(f"image {wrong[0]} of {len(self)}")
+    return self.reader.read(indices)
+
+  def name(self, index: int) -> str:
+    """The file or record that image `index` comes from, for messages."""
+    return self.reader.name(index)
+
+  def read_each(self, indices: Sequence[int]) -> list[Record | DecodeError]:
+    """As `__getitems__`, with a DecodeError in the place of each record that cannot be read."""
+    try:
+      return self.__getitems__(indices)
+    except (IndexError, MemoryError):
+      raise
+    except Exception:  # one of them fails: find out which
+      return [self._read_one(i) for i in indices]
+
+  def _read_one(self, index: int) -> Record | DecodeError:
+    try:
+      return self[index]
+    except MemoryError:
+      raise
+    except Exception as error:  # a vanished file, a damaged record: each storage has its own kinds
+      return DecodeError(str(error) or type(error).__name__)

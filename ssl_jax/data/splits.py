@@ -1,0 +1,63 @@
+"""The split syntax of TFDS for sources that TFDS does not read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from ssl_jax.config import nearest
+
+_PART = re.compile(r"\s*(?P<split>[\w.-]+)\s*(\[\s*(?P<start>-?[\d_]+%?)?\s*:\s*(?P<stop>-?[\d_]+%?)?\s*\])?\s*")
+
+
+def names(spec: str) -> list[str]:
+  """The splits that `spec` mentions: "train[:9%]+test" -> ["train", "test"].
+
+  Raises: ValueError if it does not follow the syntax.
+  """
+  return [part["split"] for part in _parts(spec)]
+
+
+def check_names(spec: str, known: Mapping[str, int] | list[str], where: str) -> None:
+  """Raises ValueError for a split that is not known, naming those that are and `where` they are."""
+  for name in names(spec):
+    if name not in known:
+      raise ValueError(f"split={spec!r}: {where} has no split {name!r}{nearest(name, known)}. A part of one serves "
+                       "too, such as 'train[90%:]'")
+
+
+def resolve(spec: str, sizes: Mapping[str, int]) -> list[tuple[str, range]]:
+  """What `spec` selects, as (split, positions in it), in order.
+
+  Args:
+    spec: "train", "train[:90%]", "train[100:200]", "train[-1000:]" or several of these joined by "+". A percentage is
+      rounded to the nearest image, as TFDS does.
+    sizes: images in each split.
+  Raises: ValueError for a wrong syntax, an unknown split, a bound beyond the split, an empty selection.
+  """
+  check_names(spec, sizes, "this source")
+  return [(part["split"], _slice(part, sizes[part["split"]], spec)) for part in _parts(spec)]
+
+
+def _parts(spec: str) -> list[re.Match]:
+  parts = [_PART.fullmatch(part) for part in spec.split("+")]
+  if not all(parts):
+    raise ValueError(f"split={spec!r} is no split; write 'train', 'train[:90%]', 'train[100:200]' or join several "
+                     "with '+'")
+  return parts
+
+
+def _slice(part: re.Match, size: int, spec: str) -> range:
+  start = _bound(part["start"] or "0", size, spec)
+  stop = _bound(part["stop"] or str(size), size, spec)
+  if start >= stop:
+    raise ValueError(f"split={spec!r} selects nothing: {part['split']!r} has {size} images, and {start}:{stop} is none")
+  return range(start, stop)
+
+
+def _bound(text: str, size: int, spec: str) -> int:
+  value = int(text.rstrip("%"))
+  place = round(value * size / 100) if text.endswith("%") else value
+  if abs(place) > size:
+    raise ValueError(f"split={spec!r} reaches to {text}, but the split has {size} images; stay within")
+  return place + size if text.startswith("-") else place

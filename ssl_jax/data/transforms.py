@@ -1,0 +1,174 @@
+"""What the host does to an image before it travels to the device: bring it to one size, or cut the views.
+
+A transform is a callable (rng, image) -> uint8[shape]: `image` is an encoded file or pixels uint8[H, W, 3], `rng` a
+numpy Generator of this image's own or, if the transform's `random` is False, None. Its `shape` is that of every result.
+It must survive pickling.
+
+Device crop or host crop? Each loses something.
+- Device crop (`resize_center_crop` here, the random crops on the device): what lies outside the centre square is never
+  seen, and every crop is cut from the reduced square, so a small one is enlarged from few pixels: a crop of 8% of a
+  224-pixel square has 63 pixels a side. In return the host does the least work and sends each image once, however
+  many views are cut from it. For images of one small size, such as CIFAR's, nothing is lost.
+- Host crop (`random_resized_crop`): crops come from the full photograph, as in the published recipes. In return each
+  view costs the host a resize and travels on its own: two views take about twice the CPU time and the bandwidth of
+  one square, and the device cannot cut again, nor know where a view came from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+from PIL import Image
+
+from ssl_jax.config import nearest
+from ssl_jax.data import decode
+
+INTERPOLATIONS = {"nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR,
+                  "bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS}
+ATTEMPTS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class ResizeCenterCrop:
+  """See `resize_center_crop`."""
+
+  size: int
+  resize: int
+  interpolation: str
+  random: bool = False
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    return (self.size, self.size, 3)
+
+  def __call__(self, rng: np.random.Generator | None, image: bytes | np.ndarray) -> np.ndarray:
+    if isinstance(image, np.ndarray) and image.shape == self.shape and self.size == self.resize:
+      return image
+    opened = decode.open_image(image)
+    # Kept at twice the wanted size or more, the reduced JPEG differs from the full one by less than a grey level.
+    loaded = decode.load(opened, shrink=_power_of_two(min(opened.size) / (2 * self.resize)))
+    width, height = _shorter_side_to(self.resize, *opened.size)
+    if loaded.size != (width, height):
+      loaded = loaded.resize((width, height), INTERPOLATIONS[self.interpolation])
+    left, top = round((width - self.size) / 2), round((height - self.size) / 2)
+    return decode.to_array(loaded.crop((left, top, left + self.size, top + self.size)))
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomResizedCrop:
+  """See `random_resized_crop`."""
+
+  size: int
+  scale: tuple[float, float]
+  ratio: tuple[float, float]
+  views: int
+  interpolation: str
+  reduce: bool
+  random: bool = True
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    return (self.views, self.size, self.size, 3)
+
+  def __call__(self, rng: np.random.Generator, image: bytes | np.ndarray) -> np.ndarray:
+    opened = decode.open_image(image)
+    boxes = [random_box(rng, *opened.size, scale=self.scale, ratio=self.ratio) for _ in range(self.views)]
+    smallest = min(min(box[2] - box[0], box[3] - box[1]) for box in boxes)
+    loaded = decode.load(opened, shrink=_power_of_two(smallest / self.size) if self.reduce else 1)
+    views = np.empty(self.shape, np.uint8)
+    for view, box in zip(views, boxes):
+      view[...] = decode.to_array(self._cut(loaded, box, opened.size))
+    return views
+
+  def _cut(self, loaded: Image.Image, box: tuple[int, int, int, int], full: tuple[int, int]) -> Image.Image:
+    size, kind = (self.size, self.size), INTERPOLATIONS[self.interpolation]
+    if loaded.size == full:
+      return loaded.crop(box).resize(size, kind)  # cropped first: the filter must not see beyond the crop
+    across, down = loaded.width / full[0], loaded.height / full[1]
+    return loaded.resize(size, kind, box=(box[0] * across, box[1] * down, box[2] * across, box[3] * down))
+
+
+def resize_center_crop(size: int, resize: int | None = None, *, interpolation: str = "bilinear") -> ResizeCenterCrop:
+  """Makes the transform of evaluation, and of the device crop: shorter side to `resize`, centre crop of `size`.
+
+  An image whose shorter side is `resize` already is not resampled. Shrinking is antialiased. Rounding follows
+  torchvision's Resize and CenterCrop. A JPEG of at least four times the wanted size is decoded at a fraction of it.
+
+  Args:
+    size: side of the result in pixels, uint8[size, size, 3].
+    resize: not below `size`; None: `size`. 256 for a size of 224 is the usual protocol on photographs.
+    interpolation: "nearest", "bilinear", "bicubic" or "lanczos".
+  Raises: ValueError for sizes that do not fit; its transform: DecodeError.
+  Source: the PyTorch evaluation protocol of He et al. 2016; `resize=round(size / 0.875)` is close to SimCLR's.
+  """
+  resize = size if resize is None else resize
+  _check(size, interpolation)
+  if resize < size:
+    raise ValueError(f"resize={resize} leaves less than the centre crop of size={size}; use resize={size} or more")
+  return ResizeCenterCrop(size, resize, interpolation)
+
+
+def random_resized_crop(size: int, *, scale: tuple[float, float] = (0.08, 1.0),
+                        ratio: tuple[float, float] = (3 / 4, 4 / 3), views: int = 2, interpolation: str = "bilinear",
+                        reduce: bool = True) -> RandomResizedCrop:
+  """Makes the transform that cuts `views` independent random-resized crops out of each image.
+
+  Args:
+    size: side of a view; the result is uint8[views, size, size, 3], also for one view.
+    scale: least and greatest share of the image's area that a crop covers. (0.2, 1) in MoCo.
+    ratio: least and greatest width / height of a crop.
+    interpolation: "bilinear" in MoCo and torchvision, "bicubic" in SimCLR and MAE. Shrinking is antialiased.
+    reduce: decode a JPEG at 1/2, 1/4 or 1/8 of its sides where every crop has that much to spare. Views change by
+      a few grey levels, as the inverse DCT then does part of the shrinking.
+  Raises: ValueError for options that make no sense; its transform: DecodeError.
+  Source: Szegedy et al. 2015, as torchvision samples it (`random_box`).
+  """
+  _check(size, interpolation)
+  scale, ratio = tuple(map(float, scale)), tuple(map(float, ratio))
+  if not 0 < scale[0] <= scale[1] <= 1:
+    raise ValueError(f"scale={scale}: shares of the area must satisfy 0 < least <= greatest <= 1")
+  if not 0 < ratio[0] <= ratio[1]:
+    raise ValueError(f"ratio={ratio}: width over height must satisfy 0 < least <= greatest")
+  if views < 1:
+    raise ValueError(f"views={views}; use at least 1")
+  return RandomResizedCrop(size, scale, ratio, views, interpolation, reduce)
+
+
+def random_box(rng: np.random.Generator, width: int, height: int, *, scale: tuple[float, float] = (0.08, 1.0),
+               ratio: tuple[float, float] = (3 / 4, 4 / 3)) -> tuple[int, int, int, int]:
+  """Draws a crop (left, top, right, bottom) as torchvision does.
+
+  Up to ten times: area uniform in `scale`, logarithm of width / height uniform in `ratio`, taken if it fits. Then
+  the largest centred crop whose proportions are allowed.
+  """
+  low, high = math.log(ratio[0]), math.log(ratio[1])
+  for _ in range(ATTEMPTS):
+    area, proportion = width * height * rng.uniform(*scale), math.exp(rng.uniform(low, high))
+    w, h = round(math.sqrt(area * proportion)), round(math.sqrt(area / proportion))
+    if 0 < w <= width and 0 < h <= height:
+      left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
+      return left, top, left + w, top + h
+  w = min(width, max(round(height * ratio[1]), 1))
+  h = min(height, max(round(width / ratio[0]), 1))
+  left, top = (width - w) // 2, (height - h) // 2
+  return left, top, left + w, top + h
+
+
+def _check(size: int, interpolation: str) -> None:
+  if size < 1:
+    raise ValueError(f"size={size}; use at least 1 pixel")
+  if interpolation not in INTERPOLATIONS:
+    raise ValueError(f"unknown interpolation {interpolation!r}{nearest(interpolation, INTERPOLATIONS)}")
+
+
+def _power_of_two(factor: float) -> int:
+  """The largest of 1, 2, 4, 8 that is not above `factor`."""
+  return next((power for power in (8, 4, 2) if power <= factor), 1)
+
+
+def _shorter_side_to(side: int, width: int, height: int) -> tuple[int, int]:
+  if width <= height:
+    return side, int(side * height / width)
+  return int(side * width / height), side

@@ -1,0 +1,146 @@
+"""MoCo's bookkeeping, with a one-layer network so that every step is cheap."""
+
+import functools
+import logging
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ssl_jax import losses, methods
+from ssl_jax.config import DataSpec
+from ssl_jax.core import Weights, make_init, make_train_step
+from ssl_jax.models import network
+from ssl_jax.models.norm import BatchNorm
+
+BATCH, QUEUE, DIM = 4, 12, 3
+
+
+class OneLayer(nn.Module):
+  """Flatten, dense, BatchNorm in groups: the smallest encoder with statistics."""
+
+  groups: int = 2
+
+  @nn.compact
+  def __call__(self, images, *, train, pyramid=False):
+    return BatchNorm(train, groups=self.groups)(nn.Dense(5)(images.reshape(len(images), -1)))
+
+
+def make(**options):
+  options = {"queue_size": QUEUE, "dim": DIM, "momentum": 0.9, "temperature": 0.2, **options}
+  return methods.make("moco", network(OneLayer()), DataSpec(100, 10, BATCH), **options)
+
+
+def views(step: int) -> dict:
+  return {"views": jax.random.normal(jax.random.key(100 + step), (BATCH, 2, 2, 2, 3))}
+
+
+@functools.cache
+def history(steps: int = 5, **options):
+  """States before and after each step."""
+  method = make(**options)
+  same = lambda key, batch: batch
+  sgd = optax.sgd(0.1)
+  step = jax.jit(make_train_step(method, same, sgd))
+  states = [jax.jit(make_init(method, same, sgd))(jax.random.key(0), views(0))]
+  for i in range(steps):
+    states.append(step(states[-1], views(i))[0])
+  return method, states
+
+
+def test_key_encoder_starts_as_a_copy_and_the_queue_on_the_sphere():
+  _, states = history()
+  jax.tree.map(np.testing.assert_array_equal, states[0].extra.ema, Weights(states[0].params, states[0].model_state))
+  np.testing.assert_allclose(np.linalg.norm(states[0].extra.queue, axis=1), 1, rtol=1e-5)
+
+
+def test_key_encoder_of_every_forward_pass_is_the_published_ones():
+  """Published: average first, with the parameters before this step's update, then encode the keys."""
+  _, states = history()
+  published = states[0].params
+  for state in states:
+    published = jax.tree.map(lambda k, q: 0.9 * k + 0.1 * q, published, state.params)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), state.extra.ema.params, published)
+
+
+@pytest.mark.parametrize("momentum, source", [(1.0, "first"), (0.0, "now")])
+def test_extreme_momenta(momentum, source):
+  _, states = history(3, momentum=momentum)
+  expected = states[0].params if source == "first" else states[-1].params
+  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), states[-1].extra.ema.params, expected)
+
+
+def test_queue_is_first_in_first_out():
+  method, states = history()
+  for i, (before, after) in enumerate(zip(states, states[1:])):
+    _, loss_key = jax.random.split(jax.random.fold_in(before.key, before.step))
+    _, aux = method.loss(before.params, before.model_state, before.extra, views(i), loss_key)
+    expected = np.array(before.extra.queue)
+    place = i * BATCH % QUEUE
+    expected[place:place + BATCH] = aux.carry.keys
+    np.testing.assert_allclose(after.extra.queue, expected, rtol=1e-5, atol=1e-6)
+    assert int(after.extra.cursor) == (i + 1) * BATCH % QUEUE
+
+
+def test_this_steps_keys_are_not_negatives_of_their_own_step():
+  method, states = history()
+  state = states[2]
+  own, _ = method.loss(state.params, state.model_state, state.extra, views(2), jax.random.key(5))
+  queries, _ = make_net_outputs(state, views(2)["views"][:, 0])
+  _, aux = method.loss(state.params, state.model_state, state.extra, views(2), jax.random.key(5))
+  by_hand, _ = losses.info_nce(losses.unit(queries), aux.carry.keys, state.extra.queue, temperature=0.2)
+  np.testing.assert_allclose(own, by_hand.mean(), rtol=1e-5)
+
+
+def make_net_outputs(state, images):
+  from ssl_jax.models import heads, stack
+  return stack(network(OneLayer()), network(heads.Linear(DIM))).apply(
+      Weights(state.params, state.model_state), images, train=True)
+
+
+def test_key_statistics_run_on_their_own():
+  _, states = history()
+  query, key = (s["encoder"]["batch_stats"]["BatchNorm_0"]["mean"]
+                for s in (states[-1].model_state, states[-1].extra.ema.model_state))
+  assert np.abs(query - key).max() > 1e-4
+
+
+def test_shuffled_keys_come_back_in_order():
+  """With one BatchNorm group the shuffle must not change a key; with several it must."""
+  state = history()[1][1]
+  keys = {}
+  for groups in (1, 2):
+    for shuffle in (False, True):
+      method = methods.make("moco", network(OneLayer(groups)), DataSpec(100, 10, BATCH), queue_size=QUEUE, dim=DIM,
+                            shuffle=shuffle)
+      found = [method.loss(state.params, state.model_state, state.extra, views(7), jax.random.key(k))[1].carry.keys
+               for k in range(4)]
+      keys[groups, shuffle] = np.stack(found)
+  np.testing.assert_allclose(keys[1, True], keys[1, False], atol=1e-5)
+  np.testing.assert_array_equal(keys[2, False], keys[2, False][:1].repeat(4, 0))
+  assert np.abs(keys[2, True] - keys[2, False]).max() > 1e-2
+
+
+@pytest.mark.parametrize("options, message", [
+    (dict(queue_size=10), r"queue_size 10 is not a multiple of config.batch_size 4; the nearest queue sizes are 8 and 12"),
+    (dict(momentum=1.5), "momentum is 1.5; use a value in"),
+    (dict(temperature=0.0), "temperature is 0.0; use a positive one"),
+    (dict(tempersture=0.1), "tempersture is unknown; did you mean 'temperature'")])
+def test_refusals(options, message):
+  with pytest.raises(ValueError, match=message):
+    make(**options)
+
+
+def test_lectures_sizes_name_their_neighbours():
+  with pytest.raises(ValueError, match="nearest queue sizes are 59904 and 60160"):
+    methods.make("moco", network(OneLayer()), DataSpec(10**6, 10, 256), queue_size=60000, dim=512)
+  methods.make("moco", network(OneLayer()), DataSpec(10**6, 10, 250), queue_size=60000, dim=512)
+
+
+def test_queue_longer_than_the_data_warns_what_it_does(caplog):
+  with caplog.at_level(logging.WARNING):
+    methods.make("moco", network(OneLayer()), DataSpec(6, 10, BATCH), queue_size=QUEUE)
+  assert "2.0 older keys of each image are among its own negatives" in caplog.text

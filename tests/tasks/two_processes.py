@@ -1,0 +1,73 @@
+"""One of two processes that measure together: `two_processes.py PORT RANK OUTPUT`, run by its test."""
+
+import json
+import os
+import pathlib
+import sys
+
+if __name__ == "__main__":  # before jax starts; the test imports this file for its one-process answer
+  os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+  os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+from jax.sharding import AxisType  # noqa: E402
+
+from ssl_jax import tasks  # noqa: E402
+from ssl_jax.tasks import pictures  # noqa: E402
+from ssl_jax.tasks.backbone import mean_image, pixels  # noqa: E402
+from ssl_jax.tasks.task import TaskData  # noqa: E402
+
+
+def toy(count, seed):
+  centres, draw = np.random.default_rng(0).uniform(60, 195, (3, 4, 4, 3)), np.random.default_rng(seed)
+  labels = draw.integers(0, 3, count).astype(np.int32)
+  images = centres[labels] + 110 * draw.standard_normal((count, 4, 4, 3))
+  return images.clip(0, 255).astype(np.uint8), labels
+
+
+def share(images, labels, size=16):
+  """Every second row; both processes yield equally many batches, the shorter share padded and masked."""
+  rank, processes = jax.process_index(), jax.process_count()
+
+  def batches():
+    for start in range(0, len(images), size * processes):
+      rows = np.arange(start, start + size * processes)[rank::processes]
+      mask = rows < len(images)
+      rows = np.where(mask, rows, 0)
+      yield {"image": images[rows], "label": labels[rows], "mask": mask, "index": rows}
+
+  return batches
+
+
+def measure():
+  """Everything a task does, on all devices of all processes."""
+  mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+  train, test = toy(101, 0), toy(61, 1)
+
+  def train_steps(size, start, stop, seed):
+    rank, processes = jax.process_index(), jax.process_count()
+    for step in range(start, stop):
+      rows = np.random.default_rng((seed, step)).permutation(101)[:size]
+      rows = np.split(rows, processes)[rank]
+      yield {"image": train[0][rows], "label": train[1][rows]}
+
+  data = TaskData(share(*train), share(*test), 3, validation=share(*toy(40, 2)), train_steps=train_steps,
+                  train_size=101)
+  backbone, found = pixels(mean_image(data.train)), {}
+  probe = {"learning_rates": (5.0, 50.0), "batch_size": 16, "epochs": 3}
+  for name, options in (("knn", {"k": 5, "also": (20,)}), ("linear_probe", {**probe, "device_bytes": 0}),
+                        ("linear_probe", {**probe, "live": True})):
+    result = tasks.make(name, **options).run(backbone, data, mesh, jax.random.key(0))
+    found[f"{name} {options}"] = {**result.scalars, "predictions": result.predictions["prediction"].tolist()}
+  shown = pictures.images_at(data.train, np.array([[7, 100], [0, 7]]))
+  found["images"] = bool((shown == train[0][[[7, 100], [0, 7]]]).all())
+  return found
+
+
+if __name__ == "__main__":
+  port, rank, output = sys.argv[1:]
+  jax.config.update("jax_cpu_collectives_implementation", "gloo")
+  jax.distributed.initialize(f"127.0.0.1:{port}", 2, int(rank))
+  assert jax.device_count() == 4
+  pathlib.Path(output).write_text(json.dumps(measure()))

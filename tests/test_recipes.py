@@ -1,0 +1,37 @@
+"""Conformance: every recipe loads, is complete, and its whole train step can be traced."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from ssl_jax import tasks
+from ssl_jax.assembly import assemble
+from ssl_jax.config import DataSpec
+from ssl_jax.core import make_init, make_train_step
+from tests.recipes import CONFIGS, pretrain_recipes, transfer_recipes
+
+SPECS = {"imagenet2012": (1_281_167, 1000), "cifar10": (50_000, 10), "sample": (8000, 10)}
+
+
+@pytest.mark.parametrize("name", pretrain_recipes())
+def test_pretraining_step_can_be_traced(name):
+  config = pretrain_recipes()[name]
+  parts = assemble(config, DataSpec(*SPECS.get(config.data.name, (100_000, 10)), batch_size=config.batch_size))
+  args = (parts.method, parts.augment, parts.optimizer.transform)
+  state = jax.eval_shape(make_init(*args), jax.random.key(0), parts.batch)
+  after, metrics = jax.eval_shape(make_train_step(*args), state, parts.batch)
+  assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+  assert {"loss", "gradient_norm"} <= set(metrics)
+  assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(state.params))
+
+
+@pytest.mark.parametrize("name", transfer_recipes())
+def test_transfer_recipe_makes_its_tasks(name):
+  for task, options in transfer_recipes()[name].tasks.items():
+    assert tasks.make(task, **options).name == task
+
+
+def test_every_recipe_says_how_to_run_it():
+  for path in CONFIGS.glob("*/*.py"):
+    text = path.read_text()
+    assert f"--config=configs/{path.parent.name}/{path.name}" in text, path.name
