@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from ssl_jax import augment, methods, models, optim, parallel
 from ssl_jax.config import DataConfig, DataSpec, TrainConfig, call_checked, options_of
 from ssl_jax.core import Augment, Method, TrainState, make_init, make_train_step
-from ssl_jax.data import sources
+from ssl_jax.data import sources, transforms
 
 
 class Assembly(NamedTuple):
@@ -31,6 +31,14 @@ def open_source(data: DataConfig):
   """The images that `data` names, decoded into memory if `cache` is set."""
   source = sources.make(data.name, split=data.split, data_dir=data.data_dir, image_size=data.size)
   return sources.cached(source) if data.cache else source
+
+
+def host_transform(config: TrainConfig):
+  """What the host does to an image: cut the views, or make one square that the device cuts views from."""
+  size = config.data.size
+  if config.data.crop == "device":
+    return transforms.resize_center_crop(size)
+  return transforms.random_resized_crop(size, scale=config.augment["scale"], views=config.augment["views"])
 
 
 def assemble(config: TrainConfig, data: DataSpec) -> Assembly:

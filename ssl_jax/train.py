@@ -10,12 +10,12 @@ import time
 import jax
 
 from ssl_jax import parallel
-from ssl_jax.assembly import Assembly, abstract_state, assemble, compile_train_step, open_source
+from ssl_jax.assembly import Assembly, abstract_state, assemble, compile_train_step, host_transform, open_source
 from ssl_jax.checkpoint import Checkpoints
 from ssl_jax.config import DataSpec, TrainConfig, differences, to_json
 from ssl_jax.console import Console
 from ssl_jax.core import TrainState
-from ssl_jax.data import pipeline, transforms
+from ssl_jax.data import pipeline
 from ssl_jax.meter import Meter
 
 # Fields that may change between a run and its resumption: they do not touch what is computed.
@@ -59,7 +59,7 @@ def _loop(config: TrainConfig, parts: Assembly, source, mesh, console: Console, 
   """Steps `start` to the last; metrics of one step are read while the next runs. (state, signal that stopped it)."""
   batches = pipeline.train_batches(
       source, batch_size=config.batch_size, seed=config.seed, start=start, stop=parts.total_steps,
-      transform=_host_transform(config), workers=config.data.workers, process_index=jax.process_index(),
+      transform=host_transform(config), workers=config.data.workers, process_index=jax.process_index(),
       process_count=jax.process_count(), max_bad_fraction=config.data.max_bad_fraction)
   meter = Meter(step=start, batch_size=config.batch_size, steps_per_epoch=parts.steps_per_epoch,
                 schedule=parts.optimizer.schedule)
@@ -87,14 +87,6 @@ def _loop(config: TrainConfig, parts: Assembly, source, mesh, console: Console, 
       if last:
         break
   return state, stop.requested
-
-
-def _host_transform(config: TrainConfig):
-  """What the host does to a decoded image: views, or one square that the device cuts views from."""
-  size = config.data.size
-  if config.data.crop == "device":
-    return transforms.resize_center_crop(size, size)
-  return transforms.random_resized_crop(size, scale=config.augment["scale"], views=config.augment["views"])
 
 
 def _resume_from(checkpoints: Checkpoints, identity: dict, workdir: pathlib.Path, force: bool) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Literal, get_type_hints
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from ssl_jax.augment import crops, recipes
@@ -45,7 +46,8 @@ def make(name: str, **options) -> Augment:
 
   The Augment takes {"image": uint8[B, H, W, 3], ...}, or uint8[B, V, S, S, 3] when `crop=False` because the host cut the
   views, and returns {"views": f32[B, V, size, size, 3]}, or {"image": f32[B, size, size, 3]} for one view, in [0, 1];
-  every other entry passes through. Image i is drawn from the i-th of B keys split off the given one.
+  every other entry passes through. Image i of the global batch is drawn
+  from fold_in(key, i).
 
   Raises: ValueError for an unknown name or option or one of the wrong type, naming the nearest known ones; the Augment,
     when traced, for a batch without "image" or of a shape that does not fit `crop` and `views`.
@@ -81,7 +83,8 @@ def _batched(per_image: Callable, views: int, *, crop: bool) -> Augment:
   def augment(key: Key, batch: Batch) -> Batch:
     images = _image(batch)
     _check_shape(images.shape, views, crop)
-    out = _each(per_image, jax.random.split(key, images.shape[0]), images)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(images.shape[0]))
+    out = _each(per_image, keys, images)
     rest = {name: value for name, value in batch.items() if name != "image"}
     return {**rest, "views": out} if views > 1 else {**rest, "image": out[:, 0]}
 

@@ -34,15 +34,13 @@ def sample_crop_pt(key: jax.Array, height, width, *, scale: tuple[float, float] 
     scale: least and greatest share of the image's area.
   """
   height, width = _float(height), _float(width)
-  shape_key, place_key = jax.random.split(key)
-  unit = jax.random.uniform(shape_key, (2, attempts))
+  unit, place = _uniform(key, attempts)
   area, aspect = _draw_area(unit, height, width, scale), _draw_log_ratio(unit, ratio)
   w, h = jnp.round(jnp.sqrt(area * aspect)), jnp.round(jnp.sqrt(area / aspect))
   fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
   fallback_w = jnp.minimum(width, jnp.round(height * ratio[1]))
   fallback_h = jnp.minimum(height, jnp.round(width / ratio[0]))
   h, w = _first(fits, h, fallback_h), _first(fits, w, fallback_w)
-  place = jax.random.uniform(place_key, (2,))
   top = jnp.where(fits.any(), _integer(place[0], height - h + 1), jnp.floor((height - h) / 2))
   left = jnp.where(fits.any(), _integer(place[1], width - w + 1), jnp.floor((width - w) / 2))
   return _box(top, left, h, w)
@@ -52,11 +50,11 @@ def sample_crop_byol(key: jax.Array, height, width, *, scale: tuple[float, float
                      ratio: tuple[float, float] = (3 / 4, 4 / 3)) -> Box:
   """The sampler of BYOL's and MAE's linear probe: one draw as in `sample_crop_pt`, each side cut to fit."""
   height, width = _float(height), _float(width)
-  unit = jax.random.uniform(key, (4,))
+  unit, place = _uniform(key, 1)
   area, aspect = _draw_area(unit, height, width, scale), _draw_log_ratio(unit, ratio)
-  w = jnp.clip(jnp.round(jnp.sqrt(area * aspect)), 1, width)
-  h = jnp.clip(jnp.round(jnp.sqrt(area / aspect)), 1, height)
-  return _box(_integer(unit[2], height - h + 1), _integer(unit[3], width - w + 1), h, w)
+  w = jnp.clip(jnp.round(jnp.sqrt(area * aspect)), 1, width)[0]
+  h = jnp.clip(jnp.round(jnp.sqrt(area / aspect)), 1, height)[0]
+  return _box(_integer(place[0], height - h + 1), _integer(place[1], width - w + 1), h, w)
 
 
 def sample_crop_tf(key: jax.Array, height, width, *, scale: tuple[float, float] = (0.08, 1.0),
@@ -70,8 +68,7 @@ def sample_crop_tf(key: jax.Array, height, width, *, scale: tuple[float, float] 
   """
   height, width = _float(height), _float(width)
   least, most = scale[0] * height * width, scale[1] * height * width
-  shape_key, place_key = jax.random.split(key)
-  unit = jax.random.uniform(shape_key, (2, attempts))
+  unit, place = _uniform(key, attempts)
   aspect = ratio[0] + unit[0] * (ratio[1] - ratio[0])
   widest = jnp.floor((width + 0.5 - 1e-4) / aspect)
   tallest = jnp.round(jnp.sqrt(most / aspect))
@@ -85,7 +82,6 @@ def sample_crop_tf(key: jax.Array, height, width, *, scale: tuple[float, float] 
   least = jnp.maximum(least, min_covered * height * width)
   fits = (h * w >= least) & (h * w <= most) & (w <= width) & (h <= height) & (w > 0) & (h > 0)
   h, w = _first(fits, h, height), _first(fits, w, width)
-  place = jax.random.uniform(place_key, (2,))
   return _box(_integer(place[0], height - h), _integer(place[1], width - w), h, w)
 
 
@@ -197,6 +193,12 @@ def image_to_planes(image: jax.Array) -> jax.Array:
 def planes_to_image(planes: jax.Array) -> jax.Array:
   """f32[3, W, H] -> f32[H, W, 3]."""
   return planes.transpose(2, 1, 0)
+
+
+def _uniform(key: jax.Array, attempts: int) -> tuple[jax.Array, jax.Array]:
+  """Two uniform numbers for each attempt at a shape, f32[2, attempts], and two for the place, f32[2]; one compiled draw."""
+  unit = jax.random.uniform(key, (2, attempts + 1))
+  return unit[:, 1:], unit[:, 0]
 
 
 def _draw_area(unit: jax.Array, height, width, scale: tuple[float, float]) -> jax.Array:

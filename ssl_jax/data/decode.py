@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,9 @@ from PIL import Image
 from PIL import JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401  each registers its format
 
 MAX_PIXELS = 89_478_485  # 256 MiB of RGB; a header that promises more is refused before anything is allocated
+
+# Pillow reads EXIF when it opens a JPEG, and some photographs of ImageNet would make it complain every epoch.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
 
 _SIGNATURES = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG"}
 _ORIENTATION = 0x0112
@@ -26,13 +30,9 @@ class DecodeError(ValueError):
 class Opened(NamedTuple):
   """An image of which only the header was read."""
 
-  image: Image.Image
+  image: Image.Image  # as stored
   orientation: int  # EXIF: 1 is upright, 5 to 8 swap the sides
-
-  @property
-  def size(self) -> tuple[int, int]:
-    """(width, height) of the upright image."""
-    return self.image.size[::-1] if self.orientation >= 5 else self.image.size
+  size: tuple[int, int]  # (width, height) of the whole upright image, whatever it is loaded at
 
 
 def decode(data: bytes, *, shrink: int = 1, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -58,7 +58,7 @@ def open_image(image: bytes | np.ndarray, *, max_pixels: int = MAX_PIXELS) -> Op
   Raises: DecodeError.
   """
   if isinstance(image, np.ndarray):
-    return Opened(Image.fromarray(image), 1)
+    return Opened(Image.fromarray(image), 1, image.shape[1::-1])
   try:
     opened = Image.open(io.BytesIO(image), formats=[_format(image)])
     width, height = opened.size
@@ -69,7 +69,7 @@ def open_image(image: bytes | np.ndarray, *, max_pixels: int = MAX_PIXELS) -> Op
     raise _explain(error) from error
   if width * height > max_pixels:
     raise DecodeError(f"{width}x{height} pixels are more than the limit of {max_pixels}")
-  return Opened(opened, orientation)
+  return Opened(opened, orientation, (height, width) if orientation >= 5 else (width, height))
 
 
 def load(opened: Opened, *, shrink: int = 1) -> Image.Image:
@@ -77,7 +77,7 @@ def load(opened: Opened, *, shrink: int = 1) -> Image.Image:
 
   Raises: DecodeError.
   """
-  image, orientation = opened
+  image, orientation, _ = opened
   try:
     if shrink > 1 and image.format in ("JPEG", "MPO"):
       image.draft(None, (max(image.width // shrink, 1), max(image.height // shrink, 1)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -50,7 +49,7 @@ class LoadBatch:
   order: TrainOrder | EvalOrder
   replace: bool  # a bad image by the next good one of the source; False: its row is masked
   max_bad: int  # bad images that the source may have
-  alive: str = ""  # a file: all stop loading once it is gone. Threads and processes see it alike
+  wanted: Callable[[], bool] = lambda: True  # asked before each image; False calls loading off
   threads: Executor | None = None  # that share the work; None: this one does it all
 
   @property
@@ -66,7 +65,7 @@ class LoadBatch:
 
   def into_slot(self, step: int, slots: Slots, worker: int) -> Loaded:
     """As calling it, in worker process number `worker`, with the images left in one of its slots."""
-    slot = slots.reserve(worker, self._wanted)
+    slot = slots.reserve(worker)
     try:
       if slot is None:
         raise CalledOff
@@ -76,9 +75,6 @@ class LoadBatch:
     del loaded.batch["image"]
     slots.hand_over(slot)
     return loaded
-
-  def _wanted(self) -> bool:
-    return os.path.exists(self.alive)
 
   def _load(self, step: int, images: np.ndarray, slot: int | None) -> Loaded:
     rows = self.order.rows(step)
@@ -112,7 +108,7 @@ class LoadBatch:
       place = (index + ahead) % len(self.source)
       if ahead:
         record, = self.source.read_each([place])
-      if not self._wanted():
+      if not self.wanted():
         raise CalledOff
       try:
         return self._transformed(record, place, seed)

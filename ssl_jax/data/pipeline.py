@@ -9,7 +9,6 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
-import tempfile
 import threading
 import weakref
 from collections.abc import Callable
@@ -106,13 +105,11 @@ class Batches:
     self._concurrency = min(workers or threads or cores, cores)
     self._seconds: collections.deque[float] = collections.deque(maxlen=64)
     self._slots = make_slots(workers, load.shape) if workers else None
-    alive = _new_file()
-    load = dataclasses.replace(load, alive=alive)
     if workers:
-      self._iterator, rest = _in_processes(load, steps, workers, self._slots), self._slots.remove
+      self._iterator, stop = _in_processes(load, steps, workers, self._slots)
     else:
-      self._iterator, rest = _in_threads(load, steps, threads or cores)
-    self._close = weakref.finalize(self, _stop, alive, self._iterator, rest)  # also when forgotten, and at exit
+      self._iterator, stop = _in_threads(load, steps, threads or cores)
+    self._close = weakref.finalize(self, stop)  # also when forgotten, and at exit
 
   def __iter__(self) -> Batches:
     return self
@@ -142,6 +139,7 @@ class Batches:
   def close(self) -> None:
     """Stops loading and waits until every thread and process is gone. May be called twice."""
     self._close()
+    self._iterator = None  # Grain's iterators complain if they live until Python exits
 
   def __enter__(self) -> Batches:
     return self
@@ -166,34 +164,45 @@ class Batches:
       _LOG.warning("%s cannot be decoded and is left out: %s", bad.name, bad.reason)
 
 
-def _in_threads(load: LoadBatch, steps: range, threads: int):
-  """(iterator over Loaded, function that waits for the threads)."""
+def _in_threads(load: LoadBatch, steps: range, threads: int) -> tuple[grain.DatasetIterator, Callable[[], None]]:
+  """(iterator over Loaded, function that stops and waits for all threads)."""
   pool = ThreadPoolExecutor(threads, "decode") if threads > 1 else None
-  load = dataclasses.replace(load, threads=pool)
-  callers: set[threading.Thread] = set()  # Grain does not wait for them
+  stopped, callers = threading.Event(), set()
+  load = dataclasses.replace(load, threads=pool, wanted=lambda: not stopped.is_set())
 
   def noted(step: int) -> Loaded:
-    callers.add(threading.current_thread())
+    callers.add(threading.current_thread())  # Grain does not wait for them
     return load(step)
 
-  def wait() -> None:
+  def stop() -> None:
+    stopped.set()
+    iterator.close()
     if pool is not None:
       pool.shutdown(wait=True, cancel_futures=True)
     for thread in callers - {threading.current_thread()}:
       thread.join()
 
-  # Two batches at once, so that no thread idles while the last images of one are decoded.
-  ahead = 2 if pool else 1
-  return iter(_dataset(noted, steps, grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead))), wait
+  ahead = 2 if pool else 1  # two batches at once: no thread idles while the last images of one are decoded
+  iterator = iter(_dataset(noted, steps, grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead)))
+  return iterator, stop
 
 
-def _in_processes(load: LoadBatch, steps: range, workers: int, slots: Slots):
-  """Iterator over Loaded, of which worker i of n loads every n-th from the i-th on."""
+def _in_processes(load: LoadBatch, steps: range, workers: int,
+                  slots: Slots) -> tuple[grain.DatasetIterator, Callable[[], None]]:
+  """(iterator over Loaded, of which worker i of n loads every n-th from the i-th on, function that stops them)."""
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # Grain 0.2.18 reads a flag of its own; outside of absl.app that is an error (#1355)
+  load = dataclasses.replace(load, wanted=slots.wanted)
   dataset = _dataset(_IntoSlot(load, slots), steps, grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
   dataset = grain.experimental.WithOptionsIterDataset(dataset, _PICKLE_ARRAYS)
-  return iter(dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers), worker_init_fn=_begin_worker))
+  iterator = iter(dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers), worker_init_fn=_begin_worker))
+
+  def stop() -> None:
+    slots.stop()  # first: closing waits for each worker in turn
+    iterator.close()
+    slots.remove()
+
+  return iterator, stop
 
 
 def _dataset(load: Callable[[int], Loaded], steps: range, options: grain.ReadOptions) -> grain.IterDataset:
@@ -201,12 +210,6 @@ def _dataset(load: Callable[[int], Loaded], steps: range, options: grain.ReadOpt
   if not len(steps):
     return grain.MapDataset.source([]).to_iter_dataset(options)
   return grain.MapDataset.range(steps.start, steps.stop).map(load).to_iter_dataset(options)
-
-
-def _stop(alive: str, iterator: grain.DatasetIterator, rest: Callable[[], None]) -> None:
-  os.remove(alive)  # first: whoever loads now stops after the image at hand
-  iterator.close()
-  rest()
 
 
 class _IntoSlot(NamedTuple):
@@ -230,12 +233,6 @@ def _begin_worker(index: int, count: int) -> None:
 def _die_with_parent() -> None:
   multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
   os._exit(1)
-
-
-def _new_file() -> str:
-  handle, path = tempfile.mkstemp(prefix="ssl_jax_reading_")
-  os.close(handle)
-  return path
 
 
 def _max_bad(source: Source, fraction: float) -> int:

@@ -12,13 +12,13 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable
 from multiprocessing.shared_memory import SharedMemory
 
 import numpy as np
 
 PER_WORKER = 3  # one being filled, one ready, one being copied out
-_HEADER = 4096  # bytes before the images: one a slot, 1 while the main process has yet to copy it
+_HEADER = 4096  # bytes before the images: one for each slot, 1 while the main process has yet to copy it;
+_STOP = _HEADER - 1  # the last is 1 when nobody wants more
 _FOLDER = "/dev/shm"  # where Linux keeps shared memory
 
 
@@ -37,9 +37,17 @@ class Slots:
   def __reduce__(self):
     return Slots, (self.name, self.workers, self.shape)
 
-  def reserve(self, worker: int, wanted: Callable[[], bool]) -> int | None:
-    """A slot of `worker` that nobody reads, waiting for one as long as `wanted()`; None if it no longer is."""
-    while wanted():
+  def wanted(self) -> bool:
+    """False after `stop`."""
+    return not self._memory.buf[_STOP]
+
+  def stop(self) -> None:
+    """In the main process: tells all workers to stop."""
+    self._memory.buf[_STOP] = 1
+
+  def reserve(self, worker: int) -> int | None:
+    """A slot of `worker` that nobody reads, after waiting for one; None if nobody wants more."""
+    while self.wanted():
       for slot in range(worker * PER_WORKER, (worker + 1) * PER_WORKER):
         if not self._memory.buf[slot]:
           return slot
@@ -72,8 +80,8 @@ def make_slots(workers: int, shape: tuple[int, ...]) -> Slots:
   Raises: ValueError if it is not there: writing beyond its end would kill a worker without a word.
   """
   count = workers * PER_WORKER
-  if count > _HEADER:
-    raise ValueError(f"workers={workers}; use at most {_HEADER // PER_WORKER}")
+  if count > _STOP:
+    raise ValueError(f"workers={workers}; use at most {_STOP // PER_WORKER}")
   size = _HEADER + count * math.prod(shape)
   if os.path.isdir(_FOLDER) and size > shutil.disk_usage(_FOLDER).free:
     raise ValueError(f"workers={workers} hand over batches of {math.prod(shape) / 2**20:.0f} MiB through {_FOLDER} and "

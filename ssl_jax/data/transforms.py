@@ -47,7 +47,7 @@ class ResizeCenterCrop:
     if isinstance(image, np.ndarray) and image.shape == self.shape and self.size == self.resize:
       return image
     opened = decode.open_image(image)
-    # Kept at twice the wanted size or more, the reduced JPEG differs from the full one by less than a grey level.
+    # Kept at twice the wanted size or more, the reduced JPEG gives what the full one does, to about one grey level.
     loaded = decode.load(opened, shrink=_power_of_two(min(opened.size) / (2 * self.resize)))
     width, height = _shorter_side_to(self.resize, *opened.size)
     if loaded.size != (width, height):

@@ -1,0 +1,162 @@
+"""Recipes: the published order of operations, the published frequencies, what each option does."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssl_jax.augment import crops, ops, recipes
+
+SIZE = 16
+
+
+def same(actual, wanted, tolerance=2e-5):
+  np.testing.assert_allclose(np.asarray(actual), np.asarray(wanted), rtol=0, atol=tolerance)
+
+
+def drawn(key, image, *, scale, sampler):
+  """The box and the flip that a recipe draws from its crop key."""
+  box_key, flip_key = jax.random.split(key)
+  return sampler(box_key, *image.shape[:2], scale=scale), jax.random.bernoulli(flip_key)
+
+
+def moco_v1(key, image):
+  """The released code's order, one public operation after another, the flip last."""
+  crop_key, rest_key = jax.random.split(key)
+  box, flip = drawn(crop_key, image, scale=(0.2, 1.0), sampler=crops.sample_crop_pt)
+  gray_key, jitter_key = jax.random.split(rest_key)
+  x = crops.crop_resize(image, box, SIZE)
+  x = ops.random_grayscale(gray_key, x, p=0.2)
+  x = ops.random_jitter(jitter_key, x, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.4, p=1.0)
+  return jnp.where(flip, ops.flip(x), x)
+
+
+def moco_v2(key, image):
+  crop_key, rest_key = jax.random.split(key)
+  box, flip = drawn(crop_key, image, scale=(0.2, 1.0), sampler=crops.sample_crop_pt)
+  jitter_key, gray_key, blur_key = jax.random.split(rest_key, 3)
+  x = crops.crop_resize(image, box, SIZE)
+  x = ops.random_jitter(jitter_key, x, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, p=0.8)
+  x = ops.random_grayscale(gray_key, x, p=0.2)
+  x = ops.random_gaussian_blur(blur_key, x, p=0.5, sigma=(0.1, 2.0))
+  return jnp.where(flip, ops.flip(x), x)
+
+
+def simclr(key, image, *, strength=1.0, definition="tf", additive=True, blurred=True):
+  crop_key, rest_key = jax.random.split(key)
+  sampler = crops.sample_crop_tf if definition == "tf" else crops.sample_crop_pt
+  box, flip = drawn(crop_key, image, scale=(0.08, 1.0), sampler=sampler)
+  jitter_key, gray_key, blur_key = jax.random.split(rest_key, 3)
+  x = crops.crop_resize(image, box, SIZE, method="bicubic", antialias=definition == "pt")
+  x = jnp.where(flip, ops.flip(x), x)
+  s = strength
+  x = ops.random_jitter(jitter_key, x, brightness=0.8 * s, contrast=0.8 * s, saturation=0.8 * s, hue=0.2 * s, p=0.8,
+                        definition=definition, additive=additive)
+  x = ops.random_grayscale(gray_key, x, p=0.2, definition=definition)
+  return ops.random_gaussian_blur(blur_key, x, p=0.5, sigma=(0.1, 2.0), definition=definition) if blurred else x
+
+
+def supervised(key, image):
+  box, flip = drawn(jax.random.split(key)[0], image, scale=(0.08, 1.0), sampler=crops.sample_crop_pt)
+  x = crops.crop_resize(image, box, SIZE)
+  return jnp.where(flip, ops.flip(x), x)
+
+
+CASES = {
+    "moco_v1": (recipes.moco_v1, {}, moco_v1),
+    "moco_v2": (recipes.moco_v2, {}, moco_v2),
+    "simclr": (recipes.simclr, {}, simclr),
+    "simclr v2": (recipes.simclr, {"brightness": "v2"}, functools.partial(simclr, additive=False)),
+    "simclr cifar": (recipes.simclr, {"strength": 0.5, "blur": False}, functools.partial(simclr, strength=0.5, blurred=False)),
+    "simclr pt": (recipes.simclr, {"definition": "pt"}, functools.partial(simclr, definition="pt", additive=False)),
+    "supervised": (recipes.supervised, {}, supervised),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_recipe_is_the_published_sequence(square, name):
+  recipe, options, published = CASES[name]
+  keys = jax.random.split(jax.random.key(5), 12)
+  each = lambda view: jax.jit(lambda keys: jax.lax.map(lambda key: view(key, square), keys))(keys)
+  got, wanted = each(recipe(size=SIZE, **options)), each(published)
+  assert got.shape == (12, SIZE, SIZE, 3) and got.dtype == jnp.float32
+  same(got, wanted)
+  assert 0 <= got.min() and got.max() <= 1
+  assert len(np.unique(np.asarray(got).reshape(12, -1), axis=0)) == 12
+
+
+def test_what_the_host_cropped_is_only_recoloured_and_flipped(square):
+  """With crop=False, the same draws after the crop, on the view as it came."""
+  view = square[:SIZE, :SIZE]
+  ramp = np.repeat(np.arange(SIZE, dtype=np.uint8)[None, :, None], SIZE, 0).repeat(3, 2)
+  kept = jax.jit(jax.vmap(recipes.supervised(size=SIZE, crop=False), (0, None)))
+  out = np.asarray(kept(jax.random.split(jax.random.key(0), 64), ramp))
+  assert all(np.allclose(o, ramp / 255) or np.allclose(o, ramp[:, ::-1] / 255) for o in out)
+  assert 20 < sum(np.allclose(o, ramp / 255) for o in out) < 44
+  key = jax.random.key(3)
+  gray_key, jitter_key = jax.random.split(jax.random.split(key)[1])
+  x = ops.random_grayscale(gray_key, view.astype(np.float32) / 255, p=0.2)
+  x = ops.random_jitter(jitter_key, x, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.4, p=1.0)
+  out = recipes.moco_v1(size=SIZE, crop=False)(key, view)
+  assert np.allclose(out, x, atol=2e-5) or np.allclose(out, ops.flip(x), atol=2e-5)
+  with pytest.raises(ValueError, match=r"takes views of \[16, 16, 3\] as the host cut them, not \[32, 32, 3\]; set size=32"):
+    recipes.moco_v1(size=SIZE, crop=False)(key, square)
+
+
+def test_frequencies_of_moco_v2(square):
+  """Grey views: a fifth. A view without jitter, grey or blur keeps the crop's exact colours: 0.2 * 0.8 * 0.5 = 8%."""
+  image = jnp.broadcast_to(jnp.array([200, 100, 50], jnp.uint8), (8, 8, 3))
+  keys = jax.random.split(jax.random.key(0), 3000)
+  views = np.asarray(jax.jit(lambda keys: jax.lax.map(lambda k: recipes.moco_v2(size=8)(k, image), keys))(keys))
+  gray = np.isclose(views[..., 0], views[..., 2], atol=1e-4).all((1, 2)).mean()
+  untouched = np.isclose(views, np.asarray(image)[None] / 255, atol=1e-4).all((1, 2, 3)).mean()
+  assert abs(gray - 0.2) < 0.03 and abs(untouched - 0.16) < 0.03  # blur does not show on a plain image
+
+
+def test_none_changes_nothing(square):
+  np.testing.assert_array_equal(recipes.none(size=32)(jax.random.key(0), square), square.astype(np.float32) / 255)
+
+
+def test_study_transforms_one_branch_only(square):
+  """Both are crops; the transforms come in order, on the first view alone."""
+  key = jax.random.key(2)
+  plain = jax.jit(recipes.study(size=SIZE))(key, square)
+  crop_keys = jax.random.split(key)
+  targeted = jax.jit(recipes.study(size=SIZE, transforms=("grayscale", "sobel")))
+  first, second = targeted(key, square)
+  assert plain.shape == (2, SIZE, SIZE, 3) and len(crop_keys) == 2
+  keys = jax.random.split(key, 4)
+  cropped = [crops.crop_resize(square, drawn(jax.random.split(k)[0], square, scale=(0.08, 1.0),
+                                             sampler=crops.sample_crop_tf)[0], SIZE, method="bicubic", antialias=False)
+             for k in keys[:2]]
+  same(second, cropped[1])
+  same(first, ops.sobel(ops.grayscale(cropped[0], definition="tf")))
+
+
+@pytest.mark.parametrize("name", sorted(recipes.TRANSFORMS))
+def test_every_transform_of_the_study_changes_the_first_view(square, name):
+  pair = jax.jit(jax.vmap(recipes.study(size=SIZE, transforms=(name,)), (0, None)))
+  views = pair(jax.random.split(jax.random.key(0), 4), square)
+  assert views.shape == (4, 2, SIZE, SIZE, 3) and np.isfinite(views).all()
+
+
+def test_study_refuses_an_unknown_transform():
+  with pytest.raises(ValueError, match="no transform is called 'cutouts'; did you mean 'cutout'.*known: blur, cutout"):
+    recipes.study(transforms=("cutouts",))
+
+
+def test_pairs_show_the_related_parts_of_the_image():
+  """On an image whose colours are coordinates: the local view's range lies in the global one's; neighbours touch."""
+  rows, columns = np.mgrid[:64, :64]
+  image = np.stack([rows, columns, 0 * rows], 2).astype(np.uint8)
+  keys = jax.random.split(jax.random.key(0), 100)
+  draw = lambda pair: np.asarray(jax.jit(jax.vmap(pair, (0, None)))(keys, image))[..., :2].reshape(100, 2, -1, 2) * 255
+  outer, inner = np.moveaxis(draw(recipes.global_local(size=8)), 1, 0)
+  slack = 1.5  # an antialiased pixel at the border averages a few
+  assert (inner.min(1) >= outer.min(1) - slack).all() and (inner.max(1) <= outer.max(1) + slack).all()
+  a, b = np.moveaxis(draw(recipes.adjacent(size=8)), 1, 0)
+  overlap = np.minimum(a.max(1), b.max(1)) - np.maximum(a.min(1), b.min(1))
+  assert (overlap.min(1) < 0).all() and (overlap.max(1) > 0).all()
+

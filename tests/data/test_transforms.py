@@ -1,0 +1,119 @@
+"""Host transforms equal plain Pillow, and the crop sampler has torchvision's statistics."""
+
+import io
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssl_jax.data import decode, transforms
+from ssl_jax.data.decode import DecodeError
+
+from .conftest import encoded, smooth
+
+PHOTO = smooth(90, 130)
+JPEG = encoded(PHOTO, "JPEG", quality=95)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size, resize", [(32, 36), (32, 32), (64, 90), (100, 110)])
+def test_resize_center_crop_equals_pillow(size, resize, interpolation):
+  """As torchvision's Resize and CenterCrop do it, for a wide and a tall picture."""
+  for data in (JPEG, encoded(PHOTO.swapaxes(0, 1).copy())):
+    image = Image.open(io.BytesIO(data))
+    w, h = image.size
+    image = image.resize((resize, int(resize * h / w)) if w < h else (int(resize * w / h), resize),
+                         getattr(Image.Resampling, interpolation.upper()))
+    left, top = int(round((image.width - size) / 2)), int(round((image.height - size) / 2))
+    transform = transforms.resize_center_crop(size, resize, interpolation=interpolation)
+    found = transform(None, data)
+    np.testing.assert_array_equal(found, np.asarray(image.crop((left, top, left + size, top + size))))
+    assert found.shape == transform.shape
+
+
+def test_images_of_the_right_size_are_untouched():
+  pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+  transform = transforms.resize_center_crop(32)
+  np.testing.assert_array_equal(transform(None, pixels), pixels)
+  np.testing.assert_array_equal(transform(None, encoded(pixels)), pixels)
+  wide = np.pad(pixels, [(0, 0), (3, 5), (0, 0)])
+  np.testing.assert_array_equal(transform(None, wide), wide[:, 4:36])
+
+
+def test_large_jpegs_are_decoded_smaller_and_look_the_same():
+  noisy = np.clip(smooth(800, 1000) + np.random.default_rng(0).normal(0, 10, (800, 1000, 3)), 0, 255).astype(np.uint8)
+  data = encoded(noisy, "JPEG", quality=90)
+  transform = transforms.resize_center_crop(112)
+  whole = transform(None, decode.decode(data))
+  assert np.abs(transform(None, data).astype(int) - whole).mean() < 1.5
+  assert not np.array_equal(transform(None, data), whole)  # so the fast way was taken
+  crops = [transforms.random_resized_crop(64, scale=(0.5, 1), reduce=reduce)(np.random.default_rng(1), data).astype(int)
+           for reduce in (True, False)]
+  assert 0 < np.abs(crops[0] - crops[1]).mean() < 4
+  small = [transforms.random_resized_crop(300, scale=(0.1, 0.2), reduce=reduce)(np.random.default_rng(1), data)
+           for reduce in (True, False)]
+  np.testing.assert_array_equal(*small)
+
+
+def test_random_resized_crop_equals_pillow():
+  transform = transforms.random_resized_crop(48, scale=(0.2, 1.0), views=3)
+  found = transform(np.random.default_rng(5), JPEG)
+  assert found.shape == (3, 48, 48, 3) == transform.shape
+  rng, image = np.random.default_rng(5), Image.open(io.BytesIO(JPEG))
+  for view in found:
+    box = transforms.random_box(rng, *image.size, scale=(0.2, 1.0))
+    expected = image.crop(box).resize((48, 48), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(view, np.asarray(expected))
+  np.testing.assert_array_equal(transform(np.random.default_rng(5), JPEG), found)
+  assert not np.array_equal(transform(np.random.default_rng(6), JPEG), found)
+  np.testing.assert_array_equal(pickle.loads(pickle.dumps(transform))(np.random.default_rng(5), JPEG), found)
+
+
+@pytest.mark.parametrize("width, height, scale, mean, small", [
+    (256, 256, (0.08, 1.0), 0.479, 0.025), (500, 375, (0.08, 1.0), 0.432, None), (256, 256, (0.2, 1.0), 0.541, 0.0),
+    (500, 375, (0.2, 1.0), 0.496, 0.0)])
+def test_area_of_crops(width, height, scale, mean, small):
+  """Figures computed for 1e5 draws of torchvision's sampler."""
+  rng = np.random.default_rng(0)
+  boxes = np.array([transforms.random_box(rng, width, height, scale=scale) for _ in range(40_000)])
+  sides = boxes[:, 2:] - boxes[:, :2]
+  share = sides.prod(1) / (width * height)
+  assert abs(share.mean() - mean) < 0.005
+  if small is not None:
+    assert abs(np.mean(share < 0.1) - small) < 0.005
+  assert (boxes[:, :2] >= 0).all() and (boxes[:, 2] <= width).all() and (boxes[:, 3] <= height).all()
+  assert boxes[:, 0].min() == 0 and boxes[:, 2].max() == width  # both ends occur
+  proportion = sides[:, 0] / sides[:, 1]
+  assert 0.7 < proportion.min() < 0.8 and 1.28 < proportion.max() < 1.38
+
+
+@pytest.mark.parametrize("width, height, box", [(10, 400, (0, 193, 10, 206)), (400, 12, (192, 0, 208, 12))])
+def test_a_picture_too_long_for_any_crop_gives_its_centre(width, height, box):
+  assert transforms.random_box(np.random.default_rng(0), width, height, scale=(0.9, 1.0)) == box
+
+
+def test_exif_rotated_pictures_are_cropped_upright():
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  data = encoded(PHOTO, "JPEG", quality=95, exif=exif)
+  crop = transforms.random_resized_crop(32, views=2)
+  np.testing.assert_array_equal(crop(np.random.default_rng(0), data), crop(np.random.default_rng(0), decode.decode(data)))
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda: transforms.resize_center_crop(32, 30), "resize=30 leaves less than the centre crop of size=32"),
+    (lambda: transforms.resize_center_crop(0), "size=0"),
+    (lambda: transforms.resize_center_crop(8, interpolation="cubic"), "'cubic'; did you mean 'bicubic'"),
+    (lambda: transforms.random_resized_crop(8, scale=(0.0, 1.0)), r"scale=\(0.0, 1.0\)"),
+    (lambda: transforms.random_resized_crop(8, ratio=(2.0, 1.0)), r"ratio=\(2.0, 1.0\)"),
+    (lambda: transforms.random_resized_crop(8, views=0), "views=0")])
+def test_errors(make, message):
+  with pytest.raises(ValueError, match=message):
+    make()
+
+
+def test_damaged_file():
+  for transform in (transforms.resize_center_crop(32), transforms.random_resized_crop(32)):
+    with pytest.raises(DecodeError):
+      transform(np.random.default_rng(0), JPEG[:len(JPEG) // 2])
