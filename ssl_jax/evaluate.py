@@ -6,7 +6,7 @@ import functools
 import importlib.metadata
 import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -30,7 +30,7 @@ class Restored(NamedTuple):
   """The network of a run, and the same one before it learned anything."""
 
   backbone: Backbone
-  untrained: Backbone
+  untrained: Callable[[], Backbone]
   config: TrainConfig
   step: int
 
@@ -59,10 +59,13 @@ def _restore(checkpoints: Checkpoints, workdir, mesh, step: int, weights: str) -
   found = checkpoints.restore_weights(step, Weights(abstract.params, abstract.model_state), which=weights)
   names = {"method": config.method["name"], "encoder": dict(config.encoder), "weights": weights}
   make = functools.partial(Backbone, encode=parts.method.encode, pyramid=parts.method.pyramid)
-  fresh = init()
-  return Restored(make(*found, protocol={**names, "backbone": config.method["name"], "step": step}),
-                  make(fresh.params, fresh.model_state, protocol={**names, "backbone": "untrained", "step": 0}),
-                  config, step)
+
+  def untrained() -> Backbone:
+    fresh = init()
+    return make(fresh.params, fresh.model_state, protocol={**names, "backbone": "untrained", "step": 0})
+
+  return Restored(make(*found, protocol={**names, "backbone": config.method["name"], "step": step}), untrained, config,
+                  step)
 
 
 def evaluate(config: EvaluateConfig, workdir: str | pathlib.Path, *, step: int = 0) -> dict:
@@ -125,7 +128,7 @@ def _open(name: str, split: str, data_dir: str, size: int, cache: bool):
 
 
 def _backbones(config: EvaluateConfig, run: Restored, data: TaskData) -> list[Backbone]:
-  made = {"pixels": lambda: pixels(mean_image(data.train)), "untrained": lambda: run.untrained}
+  made = {"pixels": lambda: pixels(mean_image(data.train)), "untrained": run.untrained}
   return [made[name]() for name in config.baselines] + [run.backbone]
 
 
@@ -136,16 +139,15 @@ def _write(folder: pathlib.Path, name: str, result, data: TaskData, config: Eval
               "versions": {package: importlib.metadata.version(package) for package in VERSIONS}}
   (folder / f"{name}.json").write_text(json.dumps({"scalars": result.scalars, "protocol": protocol}, indent=1))
   found = result.predictions
-  title = f"{name}: {result.scalars['top1']:.1%} right"
   matrix = pictures.confusion_matrix(found["label"], found["prediction"], data.num_classes)
-  pictures.draw_confusion(folder / f"{name}.png", matrix, class_names=data.class_names, title=title)
+  pictures.draw_confusion(folder / f"{name}.png", matrix, class_names=data.class_names, title=name)
   if "neighbours" in found:
     rows = pictures.first_of_each_class(found["label"], 8)
     near = found["neighbours"][rows, :5]
     pictures.draw_neighbours(
         folder / f"{name}-neighbours.png", pictures.images_at(data.test, found["index"][rows]), found["label"][rows],
         pictures.images_at(data.train, near), found["neighbour_labels"][rows, :5],
-        similarity=found["similarity"][rows, :5], class_names=data.class_names, title=title)
+        similarity=found["similarity"][rows, :5], class_names=data.class_names, title=name)
 
 
 def _print(table: dict, folder: pathlib.Path) -> None:

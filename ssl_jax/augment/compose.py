@@ -31,7 +31,8 @@ def factory(name: str) -> Callable[..., Augment]:
   recipe = {**recipes.VIEWS, **recipes.PAIRS}[name]
 
   def make_augment(*, views, **options) -> Augment:
-    per_image = _views(name, recipe(**options), views) if name in recipes.VIEWS else _pair(name, recipe(**options), views)
+    made = recipe(**options)
+    per_image = _views(made, views) if name in recipes.VIEWS else _pair(name, made, views)
     return _batched(per_image, views, crop=options.get("crop", True))
 
   inherited = inspect.signature(recipe).parameters.values()
@@ -58,17 +59,17 @@ def make(name: str, **options) -> Augment:
 def evaluation(*, size: int, crop_ratio: float = 0.875, method: Literal["bilinear", "bicubic"] = "bicubic") -> Augment:
   """The Augment of evaluation: `crops.evaluation_view` of each image, no randomness."""
   view = functools.partial(crops.evaluation_view, size=size, crop_ratio=crop_ratio, method=method)
-  return lambda key, batch: {**batch, "image": _each(view, _image(batch))}
+  return lambda key, batch: {**batch, "image": _for_each(lambda each, image: view(image), _image(batch))}
 
 
-def _views(name: str, view: recipes.View, views: int) -> Callable:
-  """(key, image or stack of host-cut views) -> f32[V, S, S, 3], every view drawn alike."""
+def _views(view: recipes.View, views: int) -> Callable:
+  """(each, key, image or stack of host-cut views) -> f32[V, S, S, 3], every view drawn alike."""
   if views < 1:
     raise ValueError(f"config.augment.views is {views}; use at least 1")
 
-  def per_image(key: Key, image: jax.Array) -> jax.Array:
+  def per_image(each: Callable, key: Key, image: jax.Array) -> jax.Array:
     keys = jax.random.split(key, views)
-    return _each(view, keys, image) if image.ndim == 4 else _each(lambda key: view(key, image), keys)
+    return each(view, keys, image) if image.ndim == 4 else each(lambda key: view(key, image), keys)
 
   return per_image
 
@@ -76,7 +77,7 @@ def _views(name: str, view: recipes.View, views: int) -> Callable:
 def _pair(name: str, pair: recipes.Pair, views: int) -> Callable:
   if views != 2:
     raise ValueError(f"config.augment.views is {views}, but {name!r} makes pairs; use views=2")
-  return pair
+  return lambda each, key, image: pair(key, image)
 
 
 def _batched(per_image: Callable, views: int, *, crop: bool) -> Augment:
@@ -84,7 +85,7 @@ def _batched(per_image: Callable, views: int, *, crop: bool) -> Augment:
     images = _image(batch)
     _check_shape(images.shape, views, crop)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(images.shape[0]))
-    out = _each(per_image, keys, images)
+    out = _for_each(per_image, keys, images)
     rest = {name: value for name, value in batch.items() if name != "image"}
     return {**rest, "views": out} if views > 1 else {**rest, "image": out[:, 0]}
 
@@ -106,11 +107,17 @@ def _check_shape(shape: tuple[int, ...], views: int, crop: bool) -> None:
                      f"[B, {views}, S, S, 3]; have the host cut as many views, or set crop=True")
 
 
-def _each(function: Callable, *arrays) -> jax.Array:
-  """`function` of each row of the arrays, stacked.
+def _for_each(function: Callable, *arrays) -> jax.Array:
+  """`function(each, *row)` of every row of the arrays, stacked; `each` is the way to repeat within.
 
   On accelerators one vectorised program. On CPU a loop, several times faster: an image stays in the cache, and what
-  is not drawn for it (half of the blurs, three quarters of the operations in a jitter slot) is not computed.
+  is not drawn for it (half of the blurs, three quarters of the operations in a slot of the jitter) is not computed. Not
+  so where a CPU plays several devices: rows that lie on different ones would be fetched one by one.
   """
-  return lax.platform_dependent(*arrays, cpu=lambda *rows: lax.map(lambda row: function(*row), rows),
-                                default=jax.vmap(function))
+  loop = lambda f, *rows: lax.map(lambda row: f(*row), rows)
+  together = lambda f, *rows: jax.vmap(f)(*rows)
+  vectorised = lambda *rows: together(functools.partial(function, together), *rows)
+  if jax.device_count() > 1:
+    return vectorised(*arrays)
+  return lax.platform_dependent(*arrays, cpu=lambda *rows: loop(functools.partial(function, loop), *rows),
+                                default=vectorised)

@@ -127,12 +127,13 @@ def study(*, transforms: tuple[str, ...] = (), size: int = 224, scale: Scale = (
 
 def global_local(*, size: int = 224, scale: Scale = (0.4, 1.0), local_scale: Scale = (0.08, 0.4)) -> Pair:
   """A crop and a crop inside it, covering a share `local_scale` of the first: global and local view. No colour change."""
-  return _pair(functools.partial(crops.sample_global_local, global_scale=scale, local_scale=local_scale), size)
+  return _pair(functools.partial(crops.sample_global_local, global_scale=scale, local_scale=local_scale), size,
+               scale)
 
 
 def adjacent(*, size: int = 224, scale: Scale = (0.08, 0.5)) -> Pair:
   """Two neighbouring crops of equal size that do not overlap. No colour change."""
-  return _pair(functools.partial(crops.sample_adjacent, scale=scale), size)
+  return _pair(functools.partial(crops.sample_adjacent, scale=scale), size, scale)
 
 
 VIEWS = {f.__name__: f for f in (moco_v1, moco_v2, simclr, supervised, none)}
@@ -150,6 +151,8 @@ def _view(cropper: Callable, rest: Callable) -> View:
 def _cropper(size: int, scale: Scale, sampler: str, crop: bool, *, method: str = "bilinear", antialias: bool = True,
              p_flip: float = 0.5) -> Callable:
   """(key, image) -> planes f32[3, size, size], cropped unless the host did, flipped with probability `p_flip`."""
+  _check(size, scale)
+
   def cropped(key: Key, image: jax.Array) -> jax.Array:
     box_key, flip_key = jax.random.split(key)
     box = crops.SAMPLERS[sampler](box_key, *image.shape[:2], scale=scale)
@@ -166,7 +169,16 @@ def _cropper(size: int, scale: Scale, sampler: str, crop: bool, *, method: str =
   return cropped if crop else flipped
 
 
-def _pair(sample: Callable, size: int) -> Pair:
+def _check(size: int, scale: Scale) -> None:
+  if size < 1:
+    raise ValueError(f"config.augment.size is {size}; use at least 1")
+  if not 0 < scale[0] <= scale[1] <= 1:
+    raise ValueError(f"config.augment.scale is {scale}; shares of the area must satisfy 0 < least <= greatest <= 1")
+
+
+def _pair(sample: Callable, size: int, scale: Scale) -> Pair:
+  _check(size, scale)
+
   def pair(key: Key, image: jax.Array) -> jax.Array:
     return jnp.stack([crops.crop_resize(image, box, size) for box in sample(key, *image.shape[:2])])
 

@@ -11,7 +11,8 @@ import os
 import signal
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ from ssl_jax.data.slots import Slots, make_slots
 
 _LOG = logging.getLogger(__name__)
 _PICKLE_ARRAYS = grain.experimental.DatasetOptions(min_shm_size=2**40)  # the large ones travel in slots
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)  # that stop a run: the main process answers them for all
 _WORKER: list[int] = []  # in a worker process: its number
 _LISTED = 50  # bad files named in an error
 
@@ -97,6 +99,7 @@ class Batches:
   """
 
   def __init__(self, load: LoadBatch, steps: range, *, keys: tuple[str, ...], workers: int, threads: int):
+    workers = workers if steps else 0
     cores = len(os.sched_getaffinity(0))
     if workers < 0 or threads < 0:
       raise ValueError(f"workers={workers} and threads={threads}; use 0 or more")
@@ -164,7 +167,7 @@ class Batches:
       _LOG.warning("%s cannot be decoded and is left out: %s", bad.name, bad.reason)
 
 
-def _in_threads(load: LoadBatch, steps: range, threads: int) -> tuple[grain.DatasetIterator, Callable[[], None]]:
+def _in_threads(load: LoadBatch, steps: range, threads: int) -> tuple[Iterator[Loaded], Callable[[], None]]:
   """(iterator over Loaded, function that stops and waits for all threads)."""
   pool = ThreadPoolExecutor(threads, "decode") if threads > 1 else None
   stopped, callers = threading.Event(), set()
@@ -188,7 +191,7 @@ def _in_threads(load: LoadBatch, steps: range, threads: int) -> tuple[grain.Data
 
 
 def _in_processes(load: LoadBatch, steps: range, workers: int,
-                  slots: Slots) -> tuple[grain.DatasetIterator, Callable[[], None]]:
+                  slots: Slots) -> tuple[Iterator[Loaded], Callable[[], None]]:
   """(iterator over Loaded, of which worker i of n loads every n-th from the i-th on, function that stops them)."""
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # Grain 0.2.18 reads a flag of its own; outside of absl.app that is an error (#1355)
@@ -196,13 +199,23 @@ def _in_processes(load: LoadBatch, steps: range, workers: int,
   dataset = _dataset(_IntoSlot(load, slots), steps, grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
   dataset = grain.experimental.WithOptionsIterDataset(dataset, _PICKLE_ARRAYS)
   iterator = iter(dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers), worker_init_fn=_begin_worker))
+  # Workers are born of a thread that hears no signals, so that Ctrl-C cannot hit them while they still import.
+  starter = ThreadPoolExecutor(1, initializer=signal.pthread_sigmask, initargs=(signal.SIG_BLOCK, _SIGNALS))
+  first = starter.submit(next, iterator)
+  starter.shutdown(wait=False)
 
   def stop() -> None:
     slots.stop()  # first: closing waits for each worker in turn
+    futures.wait([first])
     iterator.close()
     slots.remove()
 
-  return iterator, stop
+  return _after(first, iterator), stop
+
+
+def _after(first: futures.Future, rest: Iterator[Loaded]) -> Iterator[Loaded]:
+  yield first.result()
+  yield from rest
 
 
 def _dataset(load: Callable[[int], Loaded], steps: range, options: grain.ReadOptions) -> grain.IterDataset:
@@ -225,8 +238,8 @@ class _IntoSlot(NamedTuple):
 def _begin_worker(index: int, count: int) -> None:
   """Leaves signals to the main process, which stops after a step; but does not outlive it."""
   _WORKER.append(index)
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
-  signal.signal(signal.SIGTERM, signal.SIG_IGN)
+  for number in _SIGNALS:
+    signal.signal(number, signal.SIG_IGN)
   threading.Thread(target=_die_with_parent, daemon=True).start()
 
 

@@ -8,7 +8,8 @@ Three jobs, none with a device:
   crops    two random-resized crops of 224; bare: the same transform in a plain pool
 The pipeline decodes in threads or in worker processes, one for each core, in batches of 64; bare decoding uses
 `ThreadPoolExecutor.map` or `ProcessPoolExecutor.map` with as many. All contestants stay warm and take turns of about
-half a second. A ratio is the median over rounds of pipeline / bare images a second, for the pool that was faster.
+half a second. A ratio is the median over rounds of pipeline / bare images a second, for the pool that was faster;
+those ending in "_cpu" compare images per second of processor time, which other jobs on the machine disturb less.
 The last line is one JSON object; above 1 the pipeline is faster, 0.85 is the aim.
 """
 
@@ -29,6 +30,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -76,39 +78,52 @@ def jobs() -> dict[str, tuple[Callable, Callable]]:
           "crops": (crops, functools.partial(transformed, transform=crops))}
 
 
-def bare(pool: Executor, function: Callable, paths: list[str]) -> Callable[[], float]:
-  """Makes turn() -> images a second of a plain pool."""
+class Rate(NamedTuple):
+  """Images a second on the clock, and per second of processor time of this process and its children."""
 
-  def turn() -> float:
-    began = time.perf_counter()
-    for _ in pool.map(function, paths, chunksize=16):
-      pass
-    return len(paths) / (time.perf_counter() - began)
-
-  return turn
+  wall: float
+  cpu: float
 
 
-def piped(batches: pipeline.Batches, workers: int) -> Callable[[], float]:
-  """Makes turn() -> images a second of a running pipeline, beginning when what it held ready is used up.
+def processor_seconds() -> float:
+  """Used by this process and those it started, so far."""
+  total = 0.0
+  for pid in [os.getpid(), *(child.pid for child in multiprocessing.active_children())]:
+    with open(f"/proc/{pid}/stat") as stat:
+      total += sum(map(int, stat.read().rpartition(")")[2].split()[11:13]))
+  return total / os.sysconf("SC_CLK_TCK")
+
+
+def clocked(work: Callable[[], int]) -> Rate:
+  """The rate of `work`, which returns how many images it did."""
+  began, used = time.perf_counter(), processor_seconds()
+  images = work()
+  return Rate(images / (time.perf_counter() - began), images / max(processor_seconds() - used, 1e-2))
+
+
+def bare(pool: Executor, function: Callable, paths: list[str]) -> Callable[[], Rate]:
+  """Makes the turn of a plain pool."""
+  return lambda: clocked(lambda: sum(1 for _ in pool.map(function, paths, chunksize=16)))
+
+
+def piped(batches: pipeline.Batches, workers: int) -> Callable[[], Rate]:
+  """Makes the turn of a running pipeline, clocked from when what it held ready is used up.
 
   Afterwards it waits until as much is ready again: the next contestant has the cores for itself.
   """
   held = 4 * max(workers, 1)
 
-  def turn() -> float:
+  def turn() -> Rate:
     for _ in range(held):
       next(batches)
-    began = time.perf_counter()
-    for _ in range(STEPS):
-      next(batches)
-    spent = time.perf_counter() - began
-    time.sleep(held * spent / STEPS)
-    return STEPS * BATCH / spent
+    rate = clocked(lambda: sum(len(next(batches)["label"]) for _ in range(STEPS)))
+    time.sleep(held * BATCH / rate.wall)
+    return rate
 
   return turn
 
 
-def measure(source, paths: list[str], rounds: int) -> dict[str, dict[str, list[float]]]:
+def measure(source, paths: list[str], rounds: int) -> dict[str, dict[str, list[Rate]]]:
   """{job: {contestant: images a second by round}}."""
   rates = {name: {way: [] for way in WAYS} for name in jobs()}
   with contextlib.ExitStack() as stack:
@@ -126,14 +141,17 @@ def measure(source, paths: list[str], rounds: int) -> dict[str, dict[str, list[f
         for _ in range(rounds):
           for way, turn in zip(WAYS, turns):
             rates[name][way].append(turn())
-      print(f"{name:7s}" + "".join(f"  {way} {statistics.median(r):.0f}/s" for way, r in rates[name].items()), flush=True)
+      print(f"{name:7s}" + "".join(f"  {way} {statistics.median(x.wall for x in r):.0f}/s" for way, r in rates[name].items()), flush=True)
   return rates
 
 
-def ratios(rates: dict[str, list[float]]) -> dict[str, float]:
+def ratios(rates: dict[str, list[Rate]]) -> dict[str, float]:
   """Pipeline over the bare pool that was faster, by what decodes in the pipeline."""
-  best = max(WAYS[:2], key=lambda way: statistics.median(rates[way]))
-  return {way: round(statistics.median(r / b for r, b in zip(rates[way], rates[best])), 3) for way in WAYS[2:]}
+  best = max(WAYS[:2], key=lambda way: statistics.median(rate.wall for rate in rates[way]))
+  pairs = {way: list(zip(rates[way], rates[best])) for way in WAYS[2:]}
+  wall = {way: statistics.median(ours.wall / bare.wall for ours, bare in pair) for way, pair in pairs.items()}
+  cpu = {f"{way}_cpu": statistics.median(ours.cpu / bare.cpu for ours, bare in pair) for way, pair in pairs.items()}
+  return {way: round(ratio, 3) for way, ratio in {**wall, **cpu}.items()}
 
 
 def main() -> None:
@@ -150,7 +168,7 @@ def main() -> None:
   best = {name: ratios(found) for name, found in rates.items()}
   print(json.dumps({
       "benchmark": "pipeline", **{f"{name}_{way}": ratio for name, found in best.items() for way, ratio in found.items()},
-      "images_per_second": {name: {way: round(statistics.median(r)) for way, r in found.items()}
+      "images_per_second": {name: {way: round(statistics.median(x.wall for x in r)) for way, r in found.items()}
                             for name, found in rates.items()},
       "cores": CORES, "versions": {name: importlib.metadata.version(name) for name in VERSIONS}}))
 

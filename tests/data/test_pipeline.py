@@ -305,8 +305,8 @@ if __name__ == "__main__":
   batches = pipeline.train_batches(source, batch_size=8, seed=0, start=0, stop=10**6, workers=2,
                                    transform=transforms.resize_center_crop(32))
   next(batches)
-  print(*[child.pid for child in multiprocessing.active_children()], flush=True)
   try:
+    print(*[child.pid for child in multiprocessing.active_children()], flush=True)
     time.sleep(60)
   except KeyboardInterrupt:
     for _ in range(20):
@@ -354,5 +354,5 @@ def test_interrupt_reaches_the_main_process_only(tmp_path):
   process, workers = started(tmp_path)
   os.killpg(process.pid, signal.SIGINT)
   out, err = process.communicate(timeout=60)
-  assert out.strip() == "closed" and err == "" and process.returncode == 0
+  assert (out.strip(), err, process.returncode) == ("closed", "", 0)
   assert wait_until_gone(workers)

@@ -1,0 +1,65 @@
+"""One image under each of the ten operations of SimCLR's figure 4, as tiles and as a picture."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import matplotlib.figure
+import numpy as np
+
+from ssl_jax.augment import crops, ops
+
+Tile = tuple[str, np.ndarray]  # label, uint8[S, S, 3]
+
+
+def gallery(image: np.ndarray, key: jax.Array, size: int) -> list[Tile]:
+  """The ten tiles (a) to (j), every operation applied for certain and, where it has a strength, clearly.
+
+  Args:
+    image: uint8[H, W, 3].
+    size: side of a tile; all but the crops show the image's centre square.
+  Returns: (label, uint8[size, size, 3]) in the order of the figure.
+  """
+  keys = jax.random.split(key, 6)
+  whole = crops.evaluation_view(jnp.asarray(image), size=size, crop_ratio=1.0)
+  box = crops.sample_crop_tf(keys[0], *image.shape[:2], scale=(0.1, 0.5))
+  cropped = crops.crop_resize(jnp.asarray(image), box, size, method="bicubic")
+  quarters = jax.random.randint(keys[1], (), 1, 4)
+  sigma = 2.0 * size / 224  # the recipe's largest at 224 pixels
+  floats = [
+      ("original", whole),
+      ("crop and resize", cropped),
+      ("crop, resize and flip", ops.flip(cropped)),
+      ("colour drop", ops.grayscale(whole)),
+      ("colour jitter", ops.random_jitter(keys[2], whole, p=1.0)),
+      (f"rotate {90 * int(quarters)}°", ops.rotate(whole, quarters)),
+      ("cutout", ops.random_cutout(keys[3], whole)),
+      ("Gaussian noise", ops.random_noise(keys[4], whole)),
+      ("Gaussian blur", ops.gaussian_blur(whole, sigma, definition="pt", max_sigma=sigma)),
+      ("Sobel filter", ops.sobel(whole)),
+  ]
+  return [(f"({letter}) {label}", np.asarray(jnp.round(tile * 255), np.uint8))
+          for letter, (label, tile) in zip("abcdefghij", floats)]
+
+
+def draw(tiles: Sequence[Tile], path: str | pathlib.Path, *, columns: int = 5,
+         title: str = "What augmentation does to an image") -> None:
+  """Writes the tiles as a labelled grid into the PNG `path`; tiles of different sizes are shown equally large.
+
+  Raises: ValueError if there are none.
+  """
+  if not tiles:
+    raise ValueError("there are no tiles to draw; give at least one")
+  rows = -(-len(tiles) // columns)
+  figure = matplotlib.figure.Figure(figsize=(2.3 * columns, 2.55 * rows + 0.6), dpi=120, layout="constrained")
+  figure.suptitle(title, fontsize=15)
+  axes = figure.subplots(rows, columns, squeeze=False)
+  for axis in axes.flat:
+    axis.axis("off")
+  for axis, (label, tile) in zip(axes.flat, tiles):
+    axis.imshow(tile, interpolation="nearest")
+    axis.set_title(label, fontsize=11)
+  figure.savefig(path)
