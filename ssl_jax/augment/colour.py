@@ -127,7 +127,13 @@ def _in_turn(planes: jax.Array, draw: Jitter, definition: str, additive: bool) -
                 lambda x: saturation(x, draw.saturation, definition),
                 lambda x: hue(x, draw.hue))
   changed = (draw.brightness != (0 if additive else 1)) | (draw.contrast != 1) | (draw.saturation != 1) | (draw.hue != 0)
-  return lax.fori_loop(0, jnp.where(changed, 4, 0), lambda i, x: lax.switch(draw.order[i], operations, x), planes)
+
+  def apply(planes):
+    for step in range(4):  # written out: a loop would copy the image at every turn
+      planes = lax.switch(draw.order[step], operations, planes)
+    return planes
+
+  return lax.cond(changed, apply, lambda x: x, planes)
 
 
 def _in_step(planes: jax.Array, draw: Jitter, definition: str, additive: bool) -> jax.Array:

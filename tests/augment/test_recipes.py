@@ -44,18 +44,17 @@ def moco_v2(key, image):
   return jnp.where(flip, ops.flip(x), x)
 
 
-def simclr(key, image, *, strength=1.0, definition="tf", additive=True, blurred=True):
+def simclr(key, image, *, strength=1.0, additive=True, blurred=True):
   crop_key, rest_key = jax.random.split(key)
-  sampler = crops.sample_crop_tf if definition == "tf" else crops.sample_crop_pt
-  box, flip = drawn(crop_key, image, scale=(0.08, 1.0), sampler=sampler)
+  box, flip = drawn(crop_key, image, scale=(0.08, 1.0), sampler=crops.sample_crop_tf)
   jitter_key, gray_key, blur_key = jax.random.split(rest_key, 3)
-  x = crops.crop_resize(image, box, SIZE, method="bicubic", antialias=definition == "pt")
+  x = crops.crop_resize(image, box, SIZE, method="bicubic", antialias=False)
   x = jnp.where(flip, ops.flip(x), x)
   s = strength
   x = ops.random_jitter(jitter_key, x, brightness=0.8 * s, contrast=0.8 * s, saturation=0.8 * s, hue=0.2 * s, p=0.8,
-                        definition=definition, additive=additive)
-  x = ops.random_grayscale(gray_key, x, p=0.2, definition=definition)
-  return ops.random_gaussian_blur(blur_key, x, p=0.5, sigma=(0.1, 2.0), definition=definition) if blurred else x
+                        definition="tf", additive=additive)
+  x = ops.random_grayscale(gray_key, x, p=0.2, definition="tf")
+  return ops.random_gaussian_blur(blur_key, x, p=0.5, sigma=(0.1, 2.0), definition="tf") if blurred else x
 
 
 CASES = {
@@ -64,7 +63,6 @@ CASES = {
     "simclr": (recipes.simclr, {}, simclr),
     "simclr v2 for CIFAR-10": (recipes.simclr, {"brightness": "v2", "strength": 0.5, "blur": False},
                                functools.partial(simclr, additive=False, strength=0.5, blurred=False)),
-    "simclr pt": (recipes.simclr, {"definition": "pt"}, functools.partial(simclr, definition="pt", additive=False)),
 }
 
 
