@@ -113,7 +113,8 @@ def _parse(command: str, specs: tuple[Flag, ...], words: list[str]):
   values = flags.FlagValues()
   for spec in specs:
     if spec.name == "config":
-      config_flags.DEFINE_config_file("config", spec.default, spec.help, flag_values=values)
+      config_flags.DEFINE_config_file("config", spec.default, spec.help, flag_values=values,
+                                      sys_argv=["ssl-jax", *words])
     else:
       define = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer}.get(type(spec.default), flags.DEFINE_string)
       define(spec.name, spec.default, spec.help, flag_values=values)
@@ -126,7 +127,10 @@ def _parse(command: str, specs: tuple[Flag, ...], words: list[str]):
     if rest and command != "show":
       raise ValueError(f"{rest[0]!r} is not a flag; flags start with --")
   except (flags.Error, ValueError, OSError) as error:
-    _stop(f"{error}\n`ssl-jax {command} --help` says what it takes.", 2)
+    reason = str(error).strip()
+    if "Traceback" in reason:  # what a recipe raised, as ml_collections reports it
+      reason = reason.splitlines()[-1].partition(": ")[2]
+    _stop(f"{reason}\n`ssl-jax {command} --help` says what it takes.", 2)
   return types.SimpleNamespace(rest=rest, **{spec.name: values[spec.name].value for spec in specs})
 
 
@@ -137,9 +141,9 @@ def _check_overrides(words: list[str]) -> None:
     return
   if not pathlib.Path(file.split(":")[0]).is_file():
     raise ValueError(f"--config={file}: there is no file {file.split(':')[0]}")
-  loader = flags.FlagValues()
-  config_flags.DEFINE_config_file("config", flag_values=loader)
-  loader(["ssl-jax", f"--config={file}"])
+  loader, alone = flags.FlagValues(), ["ssl-jax", f"--config={file}"]
+  config_flags.DEFINE_config_file("config", flag_values=loader, sys_argv=alone)
+  loader(alone)
   fields = _fields(loader.config.to_dict())
   for word in words:
     name = word.lstrip("-").split("=")[0]

@@ -74,7 +74,7 @@ def _schedule(kind, peak, total_steps, steps_per_epoch, warmup_steps, milestones
       step = step // steps_per_epoch * steps_per_epoch
     if kind in ("cosine", "cosine_by_epoch"):
       return peak * 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(step / after, 1.0)))
-    passed = sum((step + warmup_steps >= round(m * steps_per_epoch)) * 1.0 for m in milestones)
+    passed = sum(jnp.where(step + warmup_steps >= round(m * steps_per_epoch), 1.0, 0.0) for m in milestones)
     return peak * jnp.power(decay, passed) if milestones and kind == "step" else jnp.full((), peak)
 
   if not warmup_steps:

@@ -25,7 +25,7 @@ def test_recipe_completes_every_section_so_that_all_options_can_be_overridden():
 
 def test_checked_config_survives_json():
   config = check(TrainConfig, recipe(**SMALL))
-  assert check(TrainConfig, json.loads(json.dumps(to_json(config)))) == config
+  assert to_json(check(TrainConfig, json.loads(json.dumps(to_json(config))))) == to_json(config)
   other = dataclasses.replace(config, batch_size=128, data=dataclasses.replace(config.data, cache=True))
   assert differences(to_json(config), to_json(other)) == ["config.batch_size: 64 -> 128",
                                                           "config.data.cache: False -> True"]

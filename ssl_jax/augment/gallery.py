@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 from collections.abc import Sequence
 
@@ -23,26 +24,25 @@ def gallery(image: np.ndarray, key: jax.Array, size: int) -> list[Tile]:
     size: side of a tile; all but the crops show the image's centre square.
   Returns: (label, uint8[size, size, 3]) in the order of the figure.
   """
-  keys = jax.random.split(key, 6)
-  whole = crops.evaluation_view(jnp.asarray(image), size=size, crop_ratio=1.0)
+  tiles, quarters = _tiles(jnp.asarray(image), key, size)
+  labels = ("original", "crop and resize", "crop, resize and flip", "colour drop", "colour jitter",
+            f"rotate {90 * int(quarters)}°", "cutout", "Gaussian noise", "Gaussian blur", "Sobel filter")
+  return [(f"({letter}) {label}", tile) for letter, label, tile in zip("abcdefghij", labels, np.asarray(tiles))]
+
+
+@functools.partial(jax.jit, static_argnames="size")
+def _tiles(image: jax.Array, key: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
+  """(uint8[10, size, size, 3], the quarter turns of the rotated one)."""
+  keys = jax.random.split(key, 5)
+  whole = crops.evaluation_view(image, size=size, crop_ratio=1.0)
   box = crops.sample_crop_tf(keys[0], *image.shape[:2], scale=(0.1, 0.5))
-  cropped = crops.crop_resize(jnp.asarray(image), box, size, method="bicubic")
+  cropped = crops.crop_resize(image, box, size, method="bicubic")
   quarters = jax.random.randint(keys[1], (), 1, 4)
-  sigma = 2.0 * size / 224  # the recipe's largest at 224 pixels
-  floats = [
-      ("original", whole),
-      ("crop and resize", cropped),
-      ("crop, resize and flip", ops.flip(cropped)),
-      ("colour drop", ops.grayscale(whole)),
-      ("colour jitter", ops.random_jitter(keys[2], whole, p=1.0)),
-      (f"rotate {90 * int(quarters)}°", ops.rotate(whole, quarters)),
-      ("cutout", ops.random_cutout(keys[3], whole)),
-      ("Gaussian noise", ops.random_noise(keys[4], whole)),
-      ("Gaussian blur", ops.gaussian_blur(whole, sigma, definition="pt", max_sigma=sigma)),
-      ("Sobel filter", ops.sobel(whole)),
-  ]
-  return [(f"({letter}) {label}", np.asarray(jnp.round(tile * 255), np.uint8))
-          for letter, (label, tile) in zip("abcdefghij", floats)]
+  sigma = 2.0 * size / 224  # looks as the recipes' strongest does at 224 pixels
+  tiles = (whole, cropped, ops.flip(cropped), ops.grayscale(whole), ops.random_jitter(keys[2], whole, p=1.0),
+           ops.rotate(whole, quarters), ops.random_cutout(keys[3], whole), ops.random_noise(keys[4], whole),
+           ops.gaussian_blur(whole, sigma, max_sigma=sigma), ops.sobel(whole))
+  return jnp.round(jnp.stack(tiles) * 255).astype(jnp.uint8), quarters
 
 
 def draw(tiles: Sequence[Tile], path: str | pathlib.Path, *, columns: int = 5,

@@ -1,4 +1,4 @@
-"""Encoded images to upright RGB: one place for grey, palette, CMYK, 16 bits, transparency and EXIF rotation."""
+"""Encoded images to upright RGB: the one place for grey, palette, CMYK, 16 bits, transparency, rotation."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImageP
 
 _SIGNATURES = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG"}
 _ORIENTATION = 0x0112
-_UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-            5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
-            8: Image.Transpose.ROTATE_90}
+_UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+            4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270,
+            7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90}
 
 
 class DecodeError(ValueError):
@@ -38,13 +38,14 @@ class Opened(NamedTuple):
 def decode(data: bytes, *, shrink: int = 1, max_pixels: int = MAX_PIXELS) -> np.ndarray:
   """Decodes a PNG, JPEG or WebP file.
 
-  Grey, palette and CMYK become RGB; of 16 bits the upper 8 are kept; an animation shows its first picture. What is
-  transparent is laid on white, as a viewer would show it: dropping the alpha channel uncovers colours that were never
-  meant to be seen. EXIF rotation is applied. Colour profiles are ignored, as torchvision and TFDS ignore them.
+  Grey, palette and CMYK become RGB; of 16 bits the upper 8 are kept; an animation shows its first picture.
+  What is transparent is laid on white, as a viewer would show it: dropping the alpha channel uncovers colours
+  that were never meant to be seen. EXIF rotation is applied. Colour profiles are ignored, as torchvision and
+  TFDS ignore them.
 
   Args:
-    shrink: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its sides, the smallest not below 1/shrink: much faster, as
-      the inverse DCT is done at that size. Other formats ignore it.
+    shrink: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its sides, the smallest not below 1/shrink: much
+      faster, as the inverse DCT is done at that size. Other formats ignore it.
     max_pixels: refuse larger images (decompression bombs).
   Returns: uint8[H, W, 3].
   Raises: DecodeError for anything that is not a whole image in one of the three formats.
@@ -73,7 +74,7 @@ def open_image(image: bytes | np.ndarray, *, max_pixels: int = MAX_PIXELS) -> Op
 
 
 def load(opened: Opened, *, shrink: int = 1) -> Image.Image:
-  """Decodes what `open_image` opened into an upright RGB image, a JPEG as small as 1/shrink of its sides allows.
+  """Decodes what `open_image` opened into an upright RGB image; `shrink` as of `decode`.
 
   Raises: DecodeError.
   """

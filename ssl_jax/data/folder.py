@@ -37,11 +37,12 @@ class FolderReader:
 def make(data_dir: str, split: str) -> Source:
   """The images under `data_dir`, in the order of their paths.
 
-  `data_dir` may hold split folders (train and val, valid, validation or test, and nothing else); otherwise all of it
-  is the split "train". Within a split each folder is a class, whose images may lie deeper; images that lie in no
-  folder have the label -1. The classes are those of all splits together, so that a label means the same in each.
+  `data_dir` may hold split folders (train and val, valid, validation or test, and nothing else); otherwise
+  all of it is the split "train". Within a split each folder is a class, whose images may lie deeper; images
+  that lie in no folder have the label -1. The classes are those of all splits together, so that a label means
+  the same in each.
 
-  Raises: ValueError if there is no such folder or split, no image, or images both inside class folders and beside.
+  Raises: ValueError if there is no such folder or split, no image, or images inside class folders and beside.
   """
   root = pathlib.Path(data_dir)
   roots = _split_folders(root)
@@ -66,17 +67,18 @@ def _split_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
 
 
 def _folders(root: pathlib.Path) -> list[str]:
-  return sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith((".", "__")))
+  return sorted(entry.name for entry in os.scandir(root)
+                if entry.is_dir() and not entry.name.startswith((".", "__")))
 
 
 def _images(root: pathlib.Path, class_names: Sequence[str], base: pathlib.Path) -> list[tuple[str, int]]:
   """(path relative to `base`, label) of every image of one split."""
   label = {name: i for i, name in enumerate(class_names)}
-  beside = [(str((root / name).relative_to(base)), -1) for name in sorted(os.listdir(root)) if _is_image(name)]
+  beside = [(os.path.relpath(root / name, base), -1) for name in sorted(os.listdir(root)) if _is_image(name)]
   inside = [(path, label[name]) for name in _folders(root) for path in _below(root / name, base)]
   if beside and inside:
-    raise ValueError(f"{root} holds {len(beside)} images in no class folder, {beside[0][0]} for one, and {len(inside)} "
-                     "in class folders; put all into class folders or none")
+    raise ValueError(f"{root} holds {len(beside)} images in no class folder, {beside[0][0]} for one, and "
+                     f"{len(inside)} in class folders; put all into class folders or none")
   if not beside and not inside:
     raise ValueError(f"{root} holds no image; known endings: {', '.join(EXTENSIONS)}")
   return beside or inside

@@ -1,4 +1,4 @@
-"""Loads one batch: reads, decodes, transforms, replaces what cannot be decoded. Runs in threads or worker processes."""
+"""Loads one batch: reads, decodes, transforms, replaces what is bad. Runs in threads or worker processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ssl_jax.data.order import EvalOrder, Rows, TrainOrder
 from ssl_jax.data.reader import Record, Source
 from ssl_jax.data.slots import Slots
 
-_CHUNK = 16  # images read in one call, and given to one thread
+_CHUNK = 16  # images given to one of several threads
 
 
 class Bad(NamedTuple):
@@ -42,7 +42,7 @@ class CalledOff(Exception):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LoadBatch:
-  """step -> Loaded: one process's share of that step's global batch. Its bytes depend on nothing but step and order."""
+  """step -> Loaded: one process's share of that step's global batch, a function of step and order alone."""
 
   source: Source
   transform: Callable  # see transforms.py
@@ -80,7 +80,8 @@ class LoadBatch:
     rows = self.order.rows(step)
     batch = {"image": images, "label": np.zeros(len(images), np.int32), "mask": rows.mask.copy(),
              "index": rows.indices.astype(np.int32)}
-    chunks = [range(start, min(start + _CHUNK, len(images))) for start in range(0, len(images), _CHUNK)]
+    size = len(images) if self.threads is None else _CHUNK  # storage likes to be asked for many at once
+    chunks = [range(start, min(start + size, len(images))) for start in range(0, len(images), size)]
     bad, seconds = [], 0.0
     share = map if self.threads is None else self.threads.map
     for found, spent in share(lambda chunk: self._fill(batch, rows, chunk), chunks):
@@ -93,12 +94,12 @@ class LoadBatch:
     """Fills some rows of `batch`; returns what was bad on the way and the seconds it took."""
     began, bad = time.perf_counter(), []
     wanted = [row for row in chunk if rows.mask[row]]
-    records = self.source.read_each([int(rows.indices[row]) for row in wanted])
-    found = {row: self._image(record, int(rows.indices[row]), rows.seeds[row], bad)
-             for row, record in zip(wanted, records)}
+    records = dict(zip(wanted, self.source.read_each([int(rows.indices[row]) for row in wanted])))
     for row in chunk:
-      image, label = found.get(row) or (0, 0)
-      batch["image"][row], batch["label"][row], batch["mask"][row] = image, label, bool(found.get(row))
+      index, seed = int(rows.indices[row]), rows.seeds[row]
+      found = self._image(records.pop(row), index, seed, bad) if rows.mask[row] else None
+      batch["mask"][row] = found is not None
+      batch["image"][row], batch["label"][row] = found or (0, 0)
     return bad, time.perf_counter() - began
 
   def _image(self, record: Record | DecodeError, index: int, seed: tuple[int, ...],
@@ -116,7 +117,8 @@ class LoadBatch:
         bad.append(Bad(place, self.source.name(place), str(error)))
     return None
 
-  def _transformed(self, record: Record | DecodeError, place: int, seed: tuple[int, ...]) -> tuple[np.ndarray, int]:
+  def _transformed(self, record: Record | DecodeError, place: int,
+                   seed: tuple[int, ...]) -> tuple[np.ndarray, int]:
     if isinstance(record, DecodeError):
       raise record
     try:

@@ -1,7 +1,7 @@
 """Writes the embedded sample; run once: python -m ssl_jax.data.make_sample --fashion-mnist FOLDER.
 
-FOLDER holds the four files of Fashion-MNIST (Debian: package dataset-fashion-mnist, /usr/share/datasets/fashion-mnist).
-The same files and seed give the same images in the same order.
+FOLDER holds the four files of Fashion-MNIST (Debian: package dataset-fashion-mnist,
+/usr/share/datasets/fashion-mnist). The same files and seed give the same images in the same order.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import numpy as np  # noqa: E402
 import tensorflow_datasets as tfds  # noqa: E402
 from PIL import Image  # noqa: E402
 
-CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
+           "Ankle boot")
 PER_CLASS = {"train": 800, "test": 200}
 FILES = {"train": "train", "test": "t10k"}
 PAD = 2  # pixels of background on each side: 28 becomes 32
@@ -29,17 +30,19 @@ NOTICE = """The MIT License (MIT)
 Copyright (c) 2017 Zalando SE, https://tech.zalando.com
 
 Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated
-documentation files (the "Software"), to deal in the Software without restriction, including without limitation the
-rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and to permit
-persons to whom the Software is furnished to do so, subject to the following conditions:
+documentation files (the "Software"), to deal in the Software without restriction, including without
+limitation the rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the
+Software, and to permit persons to whom the Software is furnished to do so, subject to the following
+conditions:
 
-The above copyright notice and this permission notice shall be included in all copies or substantial portions of the
-Software.
+The above copyright notice and this permission notice shall be included in all copies or substantial portions
+of the Software.
 
-THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE
-WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR
-COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR
-OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED
+TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL
+THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF
+CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER
+DEALINGS IN THE SOFTWARE.
 """
 
 
@@ -70,7 +73,8 @@ def read_idx(folder: pathlib.Path, split: str) -> tuple[np.ndarray, np.ndarray]:
   """The original images uint8[N, 28, 28] and labels uint8[N]."""
   images, labels = (gzip.decompress((folder / f"{FILES[split]}-{kind}-ubyte.gz").read_bytes())
                     for kind in ("images-idx3", "labels-idx1"))
-  return np.frombuffer(images, np.uint8, offset=16).reshape(-1, 28, 28), np.frombuffer(labels, np.uint8, offset=8)
+  return (np.frombuffer(images, np.uint8, offset=16).reshape(-1, 28, 28),
+          np.frombuffer(labels, np.uint8, offset=8))
 
 
 def choose(labels: np.ndarray, per_class: int) -> np.ndarray:
@@ -89,7 +93,7 @@ def encode(image: np.ndarray) -> io.BytesIO:
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument("--fashion-mnist", type=pathlib.Path, required=True, help="folder of the original files")
+  parser.add_argument("--fashion-mnist", type=pathlib.Path, required=True, help="folder of its files")
   parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path(__file__).parent / "sample")
   args = parser.parse_args()
   FashionMnistSample.folder = args.fashion_mnist

@@ -1,4 +1,4 @@
-"""Which images make up a batch: pure functions of (seed, epoch, index), the same for any number of processes."""
+"""Which images make up a batch: a pure function of (seed, epoch, index), for any number of processes."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class TrainOrder:
   process_count: int
 
   def rows(self, step: int) -> Rows:
-    """Global batch n is places [n B, (n + 1) B) of its epoch's permutation; process p of P gets the p-th part of it."""
+    """Global batch n is places [n B, (n + 1) B) of its epoch's permutation; process p of P gets part p."""
     epoch, batch = divmod(step, self.size // self.batch_size)
     start, stop = _share(batch, self.batch_size, self.process_index, self.process_count)
     indices = permutation(self.seed, epoch, self.size)[start:stop]
-    # 1 + place: numpy pads a seed with zeros, and (seed, epoch, 0) would draw the very numbers that shuffled the epoch.
+    # 1 + place: numpy pads seeds with zeros; (seed, epoch, 0) would draw the numbers that shuffled the epoch.
     seeds = tuple((self.seed, epoch, 1 + place) for place in range(start, stop))
     return Rows(indices, np.ones(len(indices), bool), seeds)
 
@@ -47,13 +47,14 @@ class EvalOrder:
   process_count: int
 
   def rows(self, step: int) -> Rows:
-    """As in training; the number of batches is the same for every process, even where a share has no image left."""
+    """As in training; every process has equally many batches, even where its share has no image left."""
     start, stop = _share(step, self.batch_size, self.process_index, self.process_count)
     places = np.arange(start, stop)
-    return Rows(np.minimum(places, self.size - 1), places < self.size, tuple((0, 0, 1 + place) for place in places))
+    seeds = tuple((0, 0, 1 + int(place)) for place in places)
+    return Rows(np.minimum(places, self.size - 1), places < self.size, seeds)
 
 
-@functools.lru_cache(maxsize=4)  # two epochs of two data sets: batches near the end of an epoch need the next one too
+@functools.lru_cache(maxsize=4)  # two epochs of two sources: near the end of one the next is wanted too
 def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
   """i64[size], read-only: the order in which `epoch` shows the images."""
   order = np.random.default_rng((seed, epoch)).permutation(size)

@@ -22,7 +22,7 @@ from absl import flags
 
 from ssl_jax.data.load import Bad, LoadBatch, Loaded
 from ssl_jax.data.order import EvalOrder, TrainOrder
-from ssl_jax.data.reader import Source
+from ssl_jax.data.reader import Source, cores
 from ssl_jax.data.slots import Slots, make_slots
 
 _LOG = logging.getLogger(__name__)
@@ -40,8 +40,8 @@ def steps_per_epoch(source: Source, batch_size: int) -> int:
   if batch_size < 1:
     raise ValueError(f"batch_size={batch_size}; use a positive number")
   if len(source) < batch_size:
-    raise ValueError(f"batch_size={batch_size} is more than the {len(source)} images of the data set; use at most "
-                     f"{len(source)}")
+    raise ValueError(f"batch_size={batch_size} is more than the {len(source)} images of the data set; use at "
+                     f"most {len(source)}")
   return len(source) // batch_size
 
 
@@ -50,16 +50,17 @@ def train_batches(source: Source, *, batch_size: int, seed: int, start: int, sto
                   max_bad_fraction: float = 0.01) -> Batches:
   """Shuffled batches of steps `start` to `stop - 1`; a step's batch depends on (seed, step) alone.
 
-  Starting late costs nothing: what comes before `start` is never read. An image that cannot be decoded is named in a
-  warning and replaced by the next one of the source, with its label.
+  Starting late costs nothing: what comes before `start` is never read. An image that cannot be decoded is
+  named in a warning and replaced by the next one of the source, with its label.
 
   Args:
     batch_size: global; the rows of all processes together are the same for any `process_count`.
     transform: see transforms.py. Image i of an epoch draws from `default_rng((seed, epoch, 1 + i))`.
-    workers: processes that decode, each one whole batch at a time; 0: threads of this process.
+    workers: processes that decode, each one whole batch at a time; 0: threads of this process, which serve as
+      well up to a few cores, and better for images held in memory: each worker would get a copy of them.
     threads: that decode together where there are no workers; 0: one for each core.
     max_bad_fraction: share of the source that may be bad before reading stops with an error.
-  Returns: {"image": uint8[B / process_count, *transform.shape], "label": i32[B / process_count]}, step by step.
+  Returns: {"image": uint8[B / process_count, *transform.shape], "label": i32[B / process_count]}, by step.
   Raises: ValueError for sizes that do not fit; on reading, when too much is bad, with the list.
   """
   steps_per_epoch(source, batch_size)
@@ -77,8 +78,8 @@ def eval_batches(source: Source, *, batch_size: int, transform: Callable, worker
                  process_index: int = 0, process_count: int = 1, max_bad_fraction: float = 0.01) -> Batches:
   """Every image once, in order, equally many batches of one size on every process.
 
-  Rows that fill up the last batch are black with a mask of False; so are images that cannot be decoded, which are
-  named in a warning: replacing them would count another image twice.
+  Rows that fill up the last batch are black with a mask of False; so are images that cannot be decoded, which
+  are named in a warning: replacing them would count another image twice.
 
   Args: as of `train_batches`.
   Returns: {"image": uint8[B / process_count, *transform.shape], "label": i32[B / process_count], "mask":
@@ -93,25 +94,24 @@ def eval_batches(source: Source, *, batch_size: int, transform: Callable, worker
 
 
 class Batches:
-  """An iterator over batches that are loaded ahead. Use as a context manager, or `close` it, unless read to its end.
+  """An iterator over batches loaded ahead. A context manager: leave it or `close` it, unless read to its end.
 
   `bad`: reasons why images could not be decoded, by name, as far as read.
   """
 
   def __init__(self, load: LoadBatch, steps: range, *, keys: tuple[str, ...], workers: int, threads: int):
     workers = workers if steps else 0
-    cores = len(os.sched_getaffinity(0))
     if workers < 0 or threads < 0:
       raise ValueError(f"workers={workers} and threads={threads}; use 0 or more")
     self.bad: dict[str, str] = {}
     self._load, self._keys = load, keys
-    self._concurrency = min(workers or threads or cores, cores)
+    self._concurrency = min(workers or threads or cores(), cores())
     self._seconds: collections.deque[float] = collections.deque(maxlen=64)
     self._slots = make_slots(workers, load.shape) if workers else None
     if workers:
       self._iterator, stop = _in_processes(load, steps, workers, self._slots)
     else:
-      self._iterator, stop = _in_threads(load, steps, threads or cores)
+      self._iterator, stop = _in_threads(load, steps, threads or cores())
     self._close = weakref.finalize(self, stop)  # also when forgotten, and at exit
 
   def __iter__(self) -> Batches:
@@ -132,8 +132,8 @@ class Batches:
   def input_rate(self) -> float:
     """Images a second (of the global batch) that decoding alone could deliver; nan before the first batch.
 
-    Number of workers or threads, but of cores at most, times batch size, over the mean seconds of work a batch takes:
-    so it tells what the host could do, also while the device keeps it waiting.
+    Number of workers or threads, but of cores at most, times batch size, over the mean seconds of work a
+    batch takes: so it tells what the host could do, also while the device keeps it waiting.
     """
     if not self._seconds:
       return float("nan")
@@ -156,10 +156,11 @@ class Batches:
       self._warn(bad)
     allowed = self._load.max_bad
     if len(self.bad) > allowed or not loaded.complete:
-      names = [f"{name}: {reason}" for name, reason in self.bad.items()]
-      more = f"\n  and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-      raise ValueError(f"{len(names)} of {len(self._load.source)} images cannot be decoded, {allowed} are allowed; repair "
-                       "or remove them, or raise max_bad_fraction:\n  " + "\n  ".join(names[:_LISTED]) + more)
+      lines = [f"{name}: {reason}" for name, reason in self.bad.items()]
+      if len(lines) > _LISTED:
+        lines[_LISTED:] = [f"and {len(lines) - _LISTED} more"]
+      raise ValueError(f"{len(self.bad)} of {len(self._load.source)} images cannot be decoded, {allowed} are "
+                       "allowed; repair or remove them, or raise max_bad_fraction:\n  " + "\n  ".join(lines))
 
   def _warn(self, bad: Bad) -> None:
     if bad.name not in self.bad:
@@ -192,14 +193,15 @@ def _in_threads(load: LoadBatch, steps: range, threads: int) -> tuple[Iterator[L
 
 def _in_processes(load: LoadBatch, steps: range, workers: int,
                   slots: Slots) -> tuple[Iterator[Loaded], Callable[[], None]]:
-  """(iterator over Loaded, of which worker i of n loads every n-th from the i-th on, function that stops them)."""
+  """(iterator over Loaded, function that stops). Worker i of n loads every n-th batch from the i-th on."""
   if not flags.FLAGS.is_parsed():
-    flags.FLAGS.mark_as_parsed()  # Grain 0.2.18 reads a flag of its own; outside of absl.app that is an error (#1355)
+    flags.FLAGS.mark_as_parsed()  # Grain 0.2.18 reads one: an error outside of absl.app (its issue 1355)
   load = dataclasses.replace(load, wanted=slots.wanted)
   dataset = _dataset(_IntoSlot(load, slots), steps, grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
   dataset = grain.experimental.WithOptionsIterDataset(dataset, _PICKLE_ARRAYS)
-  iterator = iter(dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers), worker_init_fn=_begin_worker))
-  # Workers are born of a thread that hears no signals, so that Ctrl-C cannot hit them while they still import.
+  options = grain.MultiprocessingOptions(num_workers=workers)
+  iterator = iter(dataset.mp_prefetch(options, worker_init_fn=_begin_worker))
+  # Workers are born of a thread that hears no signals: Ctrl-C cannot hit them while they still import.
   starter = ThreadPoolExecutor(1, initializer=signal.pthread_sigmask, initargs=(signal.SIG_BLOCK, _SIGNALS))
   first = starter.submit(next, iterator)
   starter.shutdown(wait=False)
@@ -251,12 +253,12 @@ def _die_with_parent() -> None:
 def _max_bad(source: Source, fraction: float) -> int:
   if not 0 <= fraction <= 1:
     raise ValueError(f"max_bad_fraction={fraction}; use a share from 0 to 1")
-  return int(fraction * len(source))
+  return int(fraction * len(source) + 1e-9)
 
 
 def _check(batch_size: int, process_index: int, process_count: int) -> None:
   if batch_size < 1 or batch_size % process_count:
-    raise ValueError(f"batch_size={batch_size} is not divisible by {process_count} processes; use a multiple of "
-                     f"{process_count}")
+    raise ValueError(f"batch_size={batch_size} is not divisible by {process_count} processes; use a multiple "
+                     f"of {process_count}")
   if not 0 <= process_index < process_count:
     raise ValueError(f"process_index={process_index} is none of {process_count} processes")

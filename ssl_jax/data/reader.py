@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -10,7 +11,12 @@ import numpy as np
 
 from ssl_jax.data.decode import DecodeError
 
-Record = dict[str, bytes | np.ndarray | int]  # "image": an encoded file or uint8[H, W, 3]; "label": int, -1: none
+Record = dict[str, bytes | np.ndarray | int]  # "image": encoded or uint8[H, W, 3]; "label": int, -1: none
+
+
+def cores() -> int:
+  """Processor cores that this process may use."""
+  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Reader(Protocol):

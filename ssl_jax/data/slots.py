@@ -1,7 +1,7 @@
 """Shared memory through which worker processes hand over images: a few slots for each, used again and again.
 
-Fresh shared memory for every batch would cost more than a tenth of decoding it: each of its pages is found, cleared
-and mapped anew, in the worker and in the main process.
+Fresh shared memory for every batch would cost more than a tenth of decoding it: each of its pages is found,
+cleared and mapped anew, in the worker and in the main process.
 """
 
 from __future__ import annotations
@@ -84,9 +84,10 @@ def make_slots(workers: int, shape: tuple[int, ...]) -> Slots:
     raise ValueError(f"workers={workers}; use at most {_STOP // PER_WORKER}")
   size = _HEADER + count * math.prod(shape)
   if os.path.isdir(_FOLDER) and size > shutil.disk_usage(_FOLDER).free:
-    raise ValueError(f"workers={workers} hand over batches of {math.prod(shape) / 2**20:.0f} MiB through {_FOLDER} and "
-                     f"need {size / 2**20:.0f} MiB of it; {shutil.disk_usage(_FOLDER).free / 2**20:.0f} MiB are free. "
-                     "Use workers=0 (threads), fewer workers, or more shared memory (docker run --shm-size)")
+    free = shutil.disk_usage(_FOLDER).free
+    raise ValueError(f"workers={workers} hand over batches of {math.prod(shape) / 2**20:.0f} MiB through "
+                     f"{_FOLDER} and need {size / 2**20:.0f} MiB of it; {free / 2**20:.0f} MiB are free. Use "
+                     "workers=0 (threads), fewer workers, or more shared memory (docker run --shm-size)")
   memory = SharedMemory(create=True, size=size)
   memory.close()
   return Slots(memory.name, workers, tuple(shape))

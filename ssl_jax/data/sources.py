@@ -1,11 +1,10 @@
-"""Which images there are: the embedded sample, a folder, TFDS data sets, synthetic ones; any of them in memory."""
+"""Which images there are: the embedded sample, a folder, TFDS data sets, synthetic ones; any in memory."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import math
-import os
 import pathlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,7 @@ import numpy as np
 from ssl_jax.config import nearest
 from ssl_jax.data import folder, synthetic
 from ssl_jax.data.decode import DecodeError, decode
-from ssl_jax.data.reader import Reader, Record, Source
+from ssl_jax.data.reader import Reader, Record, Source, cores
 
 BUILT_IN = ("sample", "folder", "synthetic")
 SAMPLE = pathlib.Path(__file__).parent / "sample"  # Fashion-MNIST, MIT licence: see its LICENSE
@@ -26,8 +25,9 @@ def make(name: str, *, split: str = "train", data_dir: str = "", image_size: int
   """Opens a split of a data set. Nothing is decoded yet.
 
   Args:
-    name: "sample" (embedded: 8,000 train and 2,000 test images of Fashion-MNIST, 32x32), "folder" (png, jpeg and webp
-      files, see folder.make), "synthetic" (made from their number) or a TFDS data set (see records.make).
+    name: "sample" (embedded: 8,000 train and 2,000 test images of Fashion-MNIST, 32x32), "folder" (png, jpeg
+      and webp files, see folder.make), "synthetic" (made from their number) or a TFDS data set (see
+      records.make).
     split: TFDS syntax: "train", "test", "train[:90%]", "train[100:200]", "train[:10%]+train[90%:]".
     data_dir: of "folder" the folder itself, of TFDS data sets the one that holds them; the others read none.
     image_size: side of synthetic images.
@@ -36,8 +36,8 @@ def make(name: str, *, split: str = "train", data_dir: str = "", image_size: int
   if name == "synthetic":
     return synthetic.make(split, image_size)
   if name != "sample" and not data_dir:
-    raise ValueError(f"data set {name!r} needs data_dir, and it is empty; set it to the folder of images or of TFDS "
-                     f"data sets. Without one there are sample and synthetic{_meant(name)}")
+    raise ValueError(f"data set {name!r} needs data_dir, and it is empty; set it to the folder of images or "
+                     f"of TFDS data sets. Without one there are sample and synthetic{_meant(name)}")
   if name == "folder":
     return folder.make(data_dir, split)
   from ssl_jax.data import records  # here: importing TFDS takes half a second
@@ -81,8 +81,8 @@ def cached(source: Source, *, transform: Callable | None = None, max_bytes: int 
   An image that cannot be decoded raises DecodeError when it is asked for, as it would uncached.
 
   Args:
-    transform: a transform without randomness that brings all images to one size, see transforms.py; None: they have
-      one size already.
+    transform: a transform without randomness that brings all images to one size, see transforms.py; None:
+      they have one size already.
     max_bytes: refuse to hold more.
     threads: that decode; 0: one for each core.
   Raises: ValueError if images differ in size or are too many.
@@ -92,9 +92,10 @@ def cached(source: Source, *, transform: Callable | None = None, max_bytes: int 
   if total > max_bytes:
     raise ValueError(f"{len(source)} images of {shape} take {total / 2**30:.1f} GiB of memory, the limit is "
                      f"{max_bytes / 2**30:.1f} GiB; set cache=False")
-  held = MemoryReader(np.zeros((len(source), *shape), np.uint8), np.full(len(source), -1, np.int32), {}, source.reader)
+  images, labels = np.zeros((len(source), *shape), np.uint8), np.full(len(source), -1, np.int32)
+  held = MemoryReader(images, labels, {}, source.reader)
   fill = functools.partial(_fill, held, source, transform or (lambda _, image: _pixels(image)))
-  with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
+  with ThreadPoolExecutor(threads or cores()) as pool:
     list(pool.map(fill, range(0, len(source), _CHUNK)))
   return dataclasses.replace(source, reader=held, native_shape=tuple(shape) if len(shape) == 3 else None)
 
@@ -112,8 +113,8 @@ def _fill(held: MemoryReader, source: Source, transform: Callable, start: int) -
       held.bad[i] = str(error)
       continue
     if image.shape != held.images.shape[1:]:
-      raise ValueError(f"{source.name(i)} is {image.shape}, others are {held.images.shape[1:]}; images held in memory "
-                       "must have one size: set cache=False")
+      raise ValueError(f"{source.name(i)} is {image.shape}, others are {held.images.shape[1:]}; images in "
+                       "memory must have one size: set cache=False")
     held.images[i] = image
 
 

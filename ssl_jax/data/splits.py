@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from ssl_jax.config import nearest
 
-_PART = re.compile(r"\s*(?P<split>[\w.-]+)\s*(\[\s*(?P<start>-?[\d_]+%?)?\s*:\s*(?P<stop>-?[\d_]+%?)?\s*\])?\s*")
+_PART = re.compile(r"\s*(?P<split>[\w.-]+)(\[\s*(?P<start>-?[\d_]+%?)?\s*:\s*(?P<stop>-?[\d_]+%?)?\s*\])?\s*")
 
 
 def names(spec: str) -> list[str]:
@@ -22,16 +22,16 @@ def check_names(spec: str, known: Mapping[str, int] | list[str], where: str) -> 
   """Raises ValueError for a split that is not known, naming those that are and `where` they are."""
   for name in names(spec):
     if name not in known:
-      raise ValueError(f"split={spec!r}: {where} has no split {name!r}{nearest(name, known)}. A part of one serves "
-                       "too, such as 'train[90%:]'")
+      raise ValueError(f"split={spec!r}: {where} has no split {name!r}{nearest(name, known)}. A part of one "
+                       "serves too, such as 'train[90%:]'")
 
 
 def resolve(spec: str, sizes: Mapping[str, int]) -> list[tuple[str, range]]:
   """What `spec` selects, as (split, positions in it), in order.
 
   Args:
-    spec: "train", "train[:90%]", "train[100:200]", "train[-1000:]" or several of these joined by "+". A percentage is
-      rounded to the nearest image, as TFDS does.
+    spec: "train", "train[:90%]", "train[100:200]", "train[-1000:]" or several of these joined by "+". A
+      percentage is rounded to the nearest image, as TFDS does.
     sizes: images in each split.
   Raises: ValueError for a wrong syntax, an unknown split, a bound beyond the split, an empty selection.
   """
@@ -42,8 +42,8 @@ def resolve(spec: str, sizes: Mapping[str, int]) -> list[tuple[str, range]]:
 def _parts(spec: str) -> list[re.Match]:
   parts = [_PART.fullmatch(part) for part in spec.split("+")]
   if not all(parts):
-    raise ValueError(f"split={spec!r} is no split; write 'train', 'train[:90%]', 'train[100:200]' or join several "
-                     "with '+'")
+    raise ValueError(f"split={spec!r} is no split; write 'train', 'train[:90%]', 'train[100:200]' or join "
+                     "several with '+'")
   return parts
 
 
@@ -51,7 +51,8 @@ def _slice(part: re.Match, size: int, spec: str) -> range:
   start = _bound(part["start"] or "0", size, spec)
   stop = _bound(part["stop"] or str(size), size, spec)
   if start >= stop:
-    raise ValueError(f"split={spec!r} selects nothing: {part['split']!r} has {size} images, and {start}:{stop} is none")
+    raise ValueError(f"split={spec!r} selects nothing: {start}:{stop} is none of the {size} images of "
+                     f"{part['split']!r}")
   return range(start, stop)
 
 

@@ -25,8 +25,8 @@ class SyntheticReader:
     return len(self.numbers)
 
   def read(self, indices: Sequence[int]) -> list[Record]:
-    return [{"image": draw(int(self.numbers[i]), self.image_size), "label": int(self.numbers[i] % NUM_CLASSES)}
-            for i in indices]
+    return [{"image": draw(number, self.image_size), "label": number % NUM_CLASSES}
+            for number in (int(self.numbers[i]) for i in indices)]
 
   def name(self, index: int) -> str:
     return f"synthetic image {self.numbers[index]}"
@@ -42,14 +42,15 @@ def make(split: str, image_size: int) -> Source:
   first = {name: sum(list(SIZES.values())[:place]) for place, name in enumerate(SIZES)}
   numbers = [first[name] + np.asarray(places) for name, places in splits.resolve(split, SIZES)]
   names = tuple(f"stripes at {18 * c} degrees" for c in range(NUM_CLASSES))
-  return Source(SyntheticReader(np.concatenate(numbers), image_size), NUM_CLASSES, names, (image_size, image_size, 3))
+  reader = SyntheticReader(np.concatenate(numbers), image_size)
+  return Source(reader, NUM_CLASSES, names, (image_size, image_size, 3))
 
 
 def draw(number: int, size: int) -> np.ndarray:
   """uint8[size, size, 3]: stripes whose direction, and faintly whose colour, tell the class `number % 10`.
 
-  Where the stripes lie, how strong they are and the noise are the image's own, so that pixels compared one by one
-  tell less than a network can learn.
+  Where the stripes lie, how strong they are and the noise are the image's own, so that pixels compared one by
+  one tell less than a network can learn.
   """
   rng = np.random.default_rng((number, size))
   angle = np.pi * (number % NUM_CLASSES) / NUM_CLASSES

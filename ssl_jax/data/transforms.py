@@ -1,17 +1,17 @@
 """What the host does to an image before it travels to the device: bring it to one size, or cut the views.
 
-A transform is a callable (rng, image) -> uint8[shape]: `image` is an encoded file or pixels uint8[H, W, 3], `rng` a
-numpy Generator of this image's own or, if the transform's `random` is False, None. Its `shape` is that of every result.
-It must survive pickling.
+A transform is a callable (rng, image) -> uint8[shape]: `image` is an encoded file or pixels uint8[H, W, 3],
+`rng` a numpy Generator of this image's own or, if the transform's `random` is False, None. Its `shape` is
+that of every result. It must survive pickling.
 
 Device crop or host crop? Each loses something.
-- Device crop (`resize_center_crop` here, the random crops on the device): what lies outside the centre square is never
-  seen, and every crop is cut from the reduced square, so a small one is enlarged from few pixels: a crop of 8% of a
-  224-pixel square has 63 pixels a side. In return the host does the least work and sends each image once, however
-  many views are cut from it. For images of one small size, such as CIFAR's, nothing is lost.
-- Host crop (`random_resized_crop`): crops come from the full photograph, as in the published recipes. In return each
-  view costs the host a resize and travels on its own: two views take about twice the CPU time and the bandwidth of
-  one square, and the device cannot cut again, nor know where a view came from.
+- Device crop (`resize_center_crop` here, the random crops on the device): what lies outside the centre square
+  is never seen, and every crop is cut from the reduced square, so a small one is enlarged from few pixels: a
+  crop of 8% of a 224-pixel square has 63 pixels a side. In return the host does the least work and sends each
+  image once, however many views are cut from it. For images of one small size, CIFAR's, nothing is lost.
+- Host crop (`random_resized_crop`): crops come from the full photograph, as in the published recipes. In
+  return each view costs the host a resize and travels on its own: two views take about twice the CPU time
+  and the bandwidth of one square, and the device cannot cut again, nor know where a view came from.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ResizeCenterCrop:
     if isinstance(image, np.ndarray) and image.shape == self.shape and self.size == self.resize:
       return image
     opened = decode.open_image(image)
-    # Kept at twice the wanted size or more, the reduced JPEG gives what the full one does, to about one grey level.
+    # Still twice the wanted size, the reduced JPEG gives what the full one does to about a grey level.
     loaded = decode.load(opened, shrink=_power_of_two(min(opened.size) / (2 * self.resize)))
     width, height = _shorter_side_to(self.resize, *opened.size)
     if loaded.size != (width, height):
@@ -90,29 +90,32 @@ class RandomResizedCrop:
     return loaded.resize(size, kind, box=(box[0] * across, box[1] * down, box[2] * across, box[3] * down))
 
 
-def resize_center_crop(size: int, resize: int | None = None, *, interpolation: str = "bilinear") -> ResizeCenterCrop:
-  """Makes the transform of evaluation, and of the device crop: shorter side to `resize`, centre crop of `size`.
+def resize_center_crop(size: int, resize: int | None = None, *,
+                       interpolation: str = "bilinear") -> ResizeCenterCrop:
+  """Makes the transform of evaluation and device crop: shorter side to `resize`, centre crop of `size`.
 
   An image whose shorter side is `resize` already is not resampled. Shrinking is antialiased. Rounding follows
-  torchvision's Resize and CenterCrop. A JPEG of at least four times the wanted size is decoded at a fraction of it.
+  torchvision's Resize and CenterCrop. A JPEG of at least four times the wanted size is decoded at a fraction
+  of it.
 
   Args:
     size: side of the result in pixels, uint8[size, size, 3].
     resize: not below `size`; None: `size`. 256 for a size of 224 is the usual protocol on photographs.
     interpolation: "nearest", "bilinear", "bicubic" or "lanczos".
   Raises: ValueError for sizes that do not fit; its transform: DecodeError.
-  Source: the PyTorch evaluation protocol of He et al. 2016; `resize=round(size / 0.875)` is close to SimCLR's.
+  Source: the PyTorch evaluation protocol of He et al. 2016; `resize=round(size / 0.875)` is near SimCLR's.
   """
   resize = size if resize is None else resize
   _check(size, interpolation)
   if resize < size:
-    raise ValueError(f"resize={resize} leaves less than the centre crop of size={size}; use resize={size} or more")
+    raise ValueError(f"resize={resize} leaves less than the centre crop of size={size}; use resize={size} or "
+                     "more")
   return ResizeCenterCrop(size, resize, interpolation)
 
 
 def random_resized_crop(size: int, *, scale: tuple[float, float] = (0.08, 1.0),
-                        ratio: tuple[float, float] = (3 / 4, 4 / 3), views: int = 2, interpolation: str = "bilinear",
-                        reduce: bool = True) -> RandomResizedCrop:
+                        ratio: tuple[float, float] = (3 / 4, 4 / 3), views: int = 2,
+                        interpolation: str = "bilinear", reduce: bool = True) -> RandomResizedCrop:
   """Makes the transform that cuts `views` independent random-resized crops out of each image.
 
   Args:
@@ -120,8 +123,8 @@ def random_resized_crop(size: int, *, scale: tuple[float, float] = (0.08, 1.0),
     scale: least and greatest share of the image's area that a crop covers. (0.2, 1) in MoCo.
     ratio: least and greatest width / height of a crop.
     interpolation: "bilinear" in MoCo and torchvision, "bicubic" in SimCLR and MAE. Shrinking is antialiased.
-    reduce: decode a JPEG at 1/2, 1/4 or 1/8 of its sides where every crop has that much to spare. Views change by
-      a few grey levels, as the inverse DCT then does part of the shrinking.
+    reduce: decode a JPEG at 1/2, 1/4 or 1/8 of its sides where every crop has that much to spare. Views
+      change by a few grey levels, as the inverse DCT then does part of the shrinking.
   Raises: ValueError for options that make no sense; its transform: DecodeError.
   Source: Szegedy et al. 2015, as torchvision samples it (`random_box`).
   """
@@ -140,8 +143,8 @@ def random_box(rng: np.random.Generator, width: int, height: int, *, scale: tupl
                ratio: tuple[float, float] = (3 / 4, 4 / 3)) -> tuple[int, int, int, int]:
   """Draws a crop (left, top, right, bottom) as torchvision does.
 
-  Up to ten times: area uniform in `scale`, logarithm of width / height uniform in `ratio`, taken if it fits. Then
-  the largest centred crop whose proportions are allowed.
+  Up to ten times: area uniform in `scale`, logarithm of width / height uniform in `ratio`, taken if it fits.
+  Then the largest centred crop whose proportions are allowed.
   """
   low, high = math.log(ratio[0]), math.log(ratio[1])
   for _ in range(ATTEMPTS):

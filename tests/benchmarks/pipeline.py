@@ -3,14 +3,14 @@
     python tests/benchmarks/pipeline.py [--archive FILE.zip] [--rounds 9]
 
 Three jobs, none with a device:
-  decode   the pipeline delivers the upper left corner of the decoded photograph; bare: Pillow alone, nothing cut
-  resize   shorter side to 256, centre crop of 224; bare: the same transform in a plain pool
+  decode   the pipeline delivers the upper left corner of the decoded photograph; bare: Pillow alone, nothing
+  cut resize   shorter side to 256, centre crop of 224; bare: the same transform in a plain pool
   crops    two random-resized crops of 224; bare: the same transform in a plain pool
-The pipeline decodes in threads or in worker processes, one for each core, in batches of 64; bare decoding uses
-`ThreadPoolExecutor.map` or `ProcessPoolExecutor.map` with as many. All contestants stay warm and take turns of about
-half a second. A ratio is the median over rounds of pipeline / bare images a second, for the pool that was faster;
-those ending in "_cpu" compare images per second of processor time, which other jobs on the machine disturb less.
-The last line is one JSON object; above 1 the pipeline is faster, 0.85 is the aim.
+The pipeline decodes in threads or in worker processes, one for each core, in batches of 64; bare decoding
+uses `ThreadPoolExecutor.map` or `ProcessPoolExecutor.map` with as many. All contestants stay warm and take
+turns of about half a second. A ratio is the median over rounds of pipeline / bare images a second, for the
+pool that was faster; those ending in "_cpu" compare images per second of processor time, which other jobs on
+the machine disturb less. The last line is one JSON object; above 1 the pipeline is faster, 0.85 is the aim.
 """
 
 from __future__ import annotations
@@ -36,9 +36,10 @@ import numpy as np
 from PIL import Image
 
 from ssl_jax.data import decode, pipeline, sources, transforms
+from ssl_jax.data.reader import cores
 
 ARCHIVE = pathlib.Path(__file__).resolve().parents[3] / "shared/data/imagenet1k_sample/images.zip"
-CORES = len(os.sched_getaffinity(0))
+CORES = cores()
 BATCH, STEPS = 64, 8  # a turn is STEPS batches
 WAYS = ("bare_threads", "bare_processes", "threads", "workers")
 VERSIONS = ("grain", "pillow", "numpy")
@@ -141,17 +142,24 @@ def measure(source, paths: list[str], rounds: int) -> dict[str, dict[str, list[R
         for _ in range(rounds):
           for way, turn in zip(WAYS, turns):
             rates[name][way].append(turn())
-      print(f"{name:7s}" + "".join(f"  {way} {statistics.median(x.wall for x in r):.0f}/s" for way, r in rates[name].items()), flush=True)
+      figures = (f"{way} {figure}/s" for way, figure in medians(rates[name]).items())
+      print(f"{name:7s}", *figures, sep="  ", flush=True)
   return rates
+
+
+def medians(rates: dict[str, list[Rate]]) -> dict[str, int]:
+  """Images a second of each contestant."""
+  return {way: round(statistics.median(rate.wall for rate in found)) for way, found in rates.items()}
 
 
 def ratios(rates: dict[str, list[Rate]]) -> dict[str, float]:
   """Pipeline over the bare pool that was faster, by what decodes in the pipeline."""
-  best = max(WAYS[:2], key=lambda way: statistics.median(rate.wall for rate in rates[way]))
-  pairs = {way: list(zip(rates[way], rates[best])) for way in WAYS[2:]}
-  wall = {way: statistics.median(ours.wall / bare.wall for ours, bare in pair) for way, pair in pairs.items()}
-  cpu = {f"{way}_cpu": statistics.median(ours.cpu / bare.cpu for ours, bare in pair) for way, pair in pairs.items()}
-  return {way: round(ratio, 3) for way, ratio in {**wall, **cpu}.items()}
+  best = rates[max(WAYS[:2], key=medians(rates).get)]
+  found = {}
+  for way in WAYS[2:]:
+    found[way] = statistics.median(ours.wall / theirs.wall for ours, theirs in zip(rates[way], best))
+    found[f"{way}_cpu"] = statistics.median(ours.cpu / theirs.cpu for ours, theirs in zip(rates[way], best))
+  return {way: round(ratio, 3) for way, ratio in found.items()}
 
 
 def main() -> None:
@@ -165,11 +173,10 @@ def main() -> None:
     source = sources.make("folder", data_dir=folder)
     paths = [source.name(i % len(source)) for i in np.random.default_rng(0).permutation(STEPS * BATCH)]
     rates = measure(source, paths, args.rounds)
-  best = {name: ratios(found) for name, found in rates.items()}
+  kept = {f"{name}_{way}": ratio for name, found in rates.items() for way, ratio in ratios(found).items()}
   print(json.dumps({
-      "benchmark": "pipeline", **{f"{name}_{way}": ratio for name, found in best.items() for way, ratio in found.items()},
-      "images_per_second": {name: {way: round(statistics.median(x.wall for x in r)) for way, r in found.items()}
-                            for name, found in rates.items()},
+      "benchmark": "pipeline", **kept,
+      "images_per_second": {name: medians(found) for name, found in rates.items()},
       "cores": CORES, "versions": {name: importlib.metadata.version(name) for name in VERSIONS}}))
 
 

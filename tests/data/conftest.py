@@ -17,7 +17,9 @@ def encoded(pixels: np.ndarray, kind: str = "PNG", **options) -> bytes:
 
 
 def smooth(height: int, width: int, phase: float = 0.0) -> np.ndarray:
-  """uint8[H, W, 3] without edges: JPEG keeps it to a few grey levels, and no flip or rotation leaves it as it is."""
+  """uint8[H, W, 3] without edges: JPEG keeps it to a few grey levels, and no flip or rotation leaves it as it
+  is.
+  """
   y, x = np.mgrid[:height, :width] / max(height, width)
   waves = (np.sin(3 * x + y + phase), np.cos(2 * y - x), np.sin(x * y * 4 + phase))
   return np.stack([127.5 + 120 * wave for wave in waves], -1).astype(np.uint8)
@@ -43,5 +45,6 @@ def tfds_folder(shared_data, tmp_path_factory):
   if not tool.is_file():
     pytest.skip(f"no {tool.name} beside the folder of real images")
   out = tmp_path_factory.mktemp("tfds")
-  subprocess.run([sys.executable, str(tool), str(out), "--sets", "imagenet2012"], check=True, capture_output=True)
+  command = [sys.executable, str(tool), str(out), "--sets", "imagenet2012"]
+  subprocess.run(command, check=True, capture_output=True)
   return out

@@ -37,13 +37,15 @@ def test_lossless_rgb_is_returned_as_it_is(kind):
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
 def test_jpeg_is_close(options):
   picture = smooth(40, 56)
-  assert np.abs(decode.decode(encoded(picture, "JPEG", quality=95, **options)).astype(int) - picture).max() <= 8
+  found = decode.decode(encoded(picture, "JPEG", quality=95, **options))
+  assert np.abs(found.astype(int) - picture).max() <= 8
 
 
 def test_grey_and_black_and_white_become_three_equal_channels():
   np.testing.assert_array_equal(decode.decode(encoded(GREY)), np.stack([GREY] * 3, -1))
   bits = np.asarray(Image.fromarray(GREY > 99))
-  np.testing.assert_array_equal(decode.decode(saved(Image.fromarray(bits), "PNG")), np.stack([bits * 255] * 3, -1))
+  found = decode.decode(saved(Image.fromarray(bits), "PNG"))
+  np.testing.assert_array_equal(found, np.stack([bits * 255] * 3, -1))
   assert decode.decode(encoded(smooth(16, 24)[..., 0], "JPEG")).shape == (16, 24, 3)
 
 
@@ -65,8 +67,8 @@ def test_palette():
 def test_alpha_is_laid_on_white(kind):
   alpha = np.random.default_rng(1).integers(0, 256, GREY.shape, dtype=np.uint8)
   alpha[0], alpha[1] = 0, 255
-  data = encoded(np.dstack([COLOUR, alpha]), kind, **({"lossless": True, "exact": True} if kind == "WEBP" else {}))
-  found = decode.decode(data)
+  options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+  found = decode.decode(encoded(np.dstack([COLOUR, alpha]), kind, **options))
   assert np.abs(found - on_white(COLOUR, alpha)).max() <= 1
   assert (found[0] == 255).all() and (found[1] == COLOUR[1]).all()
 
@@ -108,14 +110,15 @@ def test_exif_rotation(kind, orientation):
 
 def tiff(order: str, entries: list[tuple[int, int, int, int]]) -> bytes:
   head = (b"II" if order == "<" else b"MM") + struct.pack(order + "HIH", 42, 8, len(entries))
-  return b"Exif\0\0" + head + b"".join(struct.pack(order + "HHIHH", *entry, 0) for entry in entries) + bytes(4)
+  body = b"".join(struct.pack(order + "HHIHH", *entry, 0) for entry in entries)
+  return b"Exif\0\0" + head + body + bytes(4)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL.TiffImagePlugin")  # as decode.py asks outside of tests
 @pytest.mark.parametrize("exif, turned", [
     (tiff("<", [(0x0100, 3, 1, 1), (0x0112, 3, 1, 6)]), True), (tiff(">", [(0x0112, 3, 1, 6)]), True),
-    (tiff("<", [(0x0112, 3, 1, 99)]), False), (tiff("<", [(0x0112, 3, 1, 6)])[:-10], False), (b"Exif\0\0", False),
-    (b"Exif\0\0II*\0\xff\xff\xff\x7f", False)])
+    (tiff("<", [(0x0112, 3, 1, 99)]), False), (tiff("<", [(0x0112, 3, 1, 6)])[:-10], False),
+    (b"Exif\0\0", False), (b"Exif\0\0II*\0\xff\xff\xff\x7f", False)])
 def test_exif_may_be_damaged(exif, turned):
   found = decode.decode(encoded(smooth(24, 40), "JPEG", exif=exif))
   assert found.shape == ((40, 24, 3) if turned else (24, 40, 3))
@@ -124,12 +127,14 @@ def test_exif_may_be_damaged(exif, turned):
 def test_several_pictures_in_one_file_give_the_first():
   first, second = smooth(48, 48), smooth(48, 48, phase=2.0)
   for kind, options in (("MPO", {"quality": 95}), ("PNG", {}), ("WEBP", {"lossless": True})):
-    data = saved(Image.fromarray(first), kind, save_all=True, append_images=[Image.fromarray(second)], **options)
-    assert np.abs(decode.decode(data).astype(int) - first).mean() < 4 < np.abs(second.astype(int) - first).mean()
+    more = [Image.fromarray(second)]
+    data = saved(Image.fromarray(first), kind, save_all=True, append_images=more, **options)
+    error = np.abs(decode.decode(data).astype(int) - first).mean()
+    assert error < 4 < np.abs(second.astype(int) - first).mean()
 
 
-@pytest.mark.parametrize("kind, options", [("PNG", {}), ("JPEG", {}), ("JPEG", {"progressive": True}), ("WEBP", {}),
-                                           ("WEBP", {"lossless": True})])
+@pytest.mark.parametrize("kind, options", [
+    ("PNG", {}), ("JPEG", {}), ("JPEG", {"progressive": True}), ("WEBP", {}), ("WEBP", {"lossless": True})])
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9])
 def test_truncated_file(kind, options, share):
   data = encoded(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8), kind, **options)
@@ -144,8 +149,9 @@ def test_flipped_bits_in_a_png():
     decode.decode(bytes(data))
 
 
-@pytest.mark.parametrize("data, message", [(b"", "the file is empty"), (b"hello world", "not a PNG, JPEG or WebP"),
-                                           (encoded(COLOUR, "GIF"), "starts with b'GIF8")])
+@pytest.mark.parametrize("data, message", [
+    (b"", "the file is empty"), (b"hello world", "not a PNG, JPEG or WebP"),
+    (encoded(COLOUR, "GIF"), "starts with b'GIF8")])
 def test_no_image(data, message):
   with pytest.raises(DecodeError, match=message):
     decode.decode(data)

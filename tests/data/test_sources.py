@@ -66,7 +66,7 @@ def test_folder_errors(class_folder, tmp_path):
     sources.make("folder", data_dir=str(class_folder), split="test")
   shutil.copytree(class_folder, tmp_path / "mixed")
   (tmp_path / "mixed" / "stray.png").write_bytes(encoded(smooth(8, 8)))
-  with pytest.raises(ValueError, match="1 images in no class folder, stray.png for one, and 10 in class folders"):
+  with pytest.raises(ValueError, match="1 images in no class folder, stray.png for one, and 10 in"):
     sources.make("folder", data_dir=str(tmp_path / "mixed"))
 
 
@@ -118,11 +118,13 @@ def test_tfds_errors(tfds_folder):
 
 
 def test_synthetic():
-  train, test = sources.make("synthetic", image_size=16), sources.make("synthetic", split="test[:50%]", image_size=16)
+  train = sources.make("synthetic", image_size=16)
+  test = sources.make("synthetic", split="test[:50%]", image_size=16)
   assert len(train) == synthetic.SIZES["train"] and len(test) == synthetic.SIZES["test"] // 2
   assert train[5]["image"].shape == (16, 16, 3) == train.native_shape and train[5]["image"].dtype == np.uint8
   np.testing.assert_array_equal(train[5]["image"], pickle.loads(pickle.dumps(train))[5]["image"])
-  assert not np.array_equal(train[0]["image"], test[0]["image"]) and not np.array_equal(*[train[i]["image"] for i in (0, 10)])
+  assert not np.array_equal(train[0]["image"], test[0]["image"])
+  assert not np.array_equal(train[0]["image"], train[10]["image"])
   counts = np.bincount([train[i]["label"] for i in range(200)])
   assert counts.tolist() == [20] * 10
 

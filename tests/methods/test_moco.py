@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from ssl_jax import losses, methods
+from ssl_jax import losses, methods, parallel
 from ssl_jax.config import DataSpec
 from ssl_jax.core import Weights, make_init, make_train_step
 from ssl_jax.models import network
@@ -144,3 +144,21 @@ def test_queue_longer_than_the_data_warns_what_it_does(caplog):
   with caplog.at_level(logging.WARNING):
     methods.make("moco", network(OneLayer()), DataSpec(6, 10, BATCH), queue_size=QUEUE)
   assert "2.0 older keys of each image are among its own negatives" in caplog.text
+
+
+def test_eight_groups_mean_the_same_on_one_device_and_on_eight():
+  batch = 64
+  method = methods.make("moco", network(OneLayer(8)), DataSpec(1000, 10, batch), queue_size=128, dim=DIM)
+  parts = (method, lambda key, views: views, optax.sgd(0.1))
+  views = {"views": np.random.default_rng(0).normal(size=(batch, 2, 2, 2, 3)).astype(np.float32)}
+  found = []
+  for devices in (1, 8):
+    mesh = parallel.make_mesh(jax.devices()[:devices])
+    state = jax.jit(make_init(*parts))(jax.random.key(0), views)
+    shardings = parallel.state_sharding(state, mesh)
+    step = parallel.compile_step(make_train_step(*parts), mesh, shardings)
+    state = jax.device_put(state, shardings)
+    for _ in range(3):
+      state, _ = step(state, parallel.to_devices(views, mesh))
+    found.append(jax.device_get((state.params, state.model_state, state.extra)))
+  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), *found)

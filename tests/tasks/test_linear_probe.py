@@ -144,7 +144,7 @@ def test_divergence_is_told_and_never_wins(dense, blobs, make_data, mesh_of):
 
 @pytest.mark.parametrize("options,message", [
     ({"preset": "mocco"}, "unknown preset 'mocco'; did you mean 'moco'"),
-    ({"optimizer": "adam"}, "unknown optimizer 'adam'; known: 'sgd', 'nesterov', 'lars'"),
+    ({"optimizer": "adam"}, "unknown optimizer 'adam'; known: lars, nesterov, sgd"),
     ({"schedule": "step"}, "unknown schedule 'step'; did you mean 'steps'"),
     ({"normalize": "batch_norm"}, "unknown normalize 'batch_norm'; did you mean 'batchnorm'"),
     ({"held_out": 1.0}, "held_out=1.0 must lie between 0 and 1"),
