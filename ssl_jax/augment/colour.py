@@ -7,6 +7,7 @@ amount that changes nothing (factor 1, shift 0), so "apply with probability p" i
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import jax
@@ -17,6 +18,7 @@ from jax import lax
 DEFINITIONS = ("pt", "tf")
 _LUMA = {"pt": (0.299, 0.587, 0.114), "tf": (0.2989, 0.5870, 0.1140)}
 _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
+_ORDERS = np.array(list(itertools.permutations(range(4))), np.int32)
 
 
 def clip(planes: jax.Array) -> jax.Array:
@@ -102,11 +104,11 @@ class Jitter(NamedTuple):
 def draw_jitter(key: jax.Array, *, brightness: float, contrast: float, saturation: float, hue: float,
                 p: float = 1.0, additive: bool = False) -> Jitter:
   """Factors ~ U(max(0, 1 - a), 1 + a), shifts ~ U(-a, a), a uniform order; with probability 1 - p, no change."""
-  unit = jax.random.uniform(key, (9,))
+  unit = jax.random.uniform(key, (8,))
   applied = unit[0] < p
   factor = lambda u, a: jnp.where(applied, max(0.0, 1 - a) + u * (1 + a - max(0.0, 1 - a)), 1.0)
   shift = lambda u, a: jnp.where(applied, (2 * u - 1) * a, 0.0)
-  return Jitter(jnp.argsort(unit[5:]).astype(jnp.int32), (shift if additive else factor)(unit[1], brightness),
+  return Jitter(jnp.asarray(_ORDERS)[(unit[5] * 24).astype(jnp.int32)], (shift if additive else factor)(unit[1], brightness),
                 factor(unit[2], contrast), factor(unit[3], saturation), shift(unit[4], hue))
 
 

@@ -55,8 +55,10 @@ def test_one_view_is_the_image(batch):
   np.testing.assert_allclose(same, batch["image"] / np.float32(255), atol=1e-6)
 
 
-def test_views_cut_by_the_host_stay_apart(batch):
+@pytest.mark.parametrize("devices", (1, 8))
+def test_views_cut_by_the_host_stay_apart(batch, devices, monkeypatch):
   """Each host view is recoloured on its own; with nothing but the flip left, each is itself or its mirror image."""
+  monkeypatch.setattr(jax, "device_count", lambda: devices)
   views = np.stack([batch["image"], batch["image"][::-1]], 1)
   apply = jax.jit(augment.make("supervised", views=2, size=32, crop=False))
   out = np.asarray(apply(jax.random.key(0), {"image": views})["views"])
@@ -78,12 +80,16 @@ def test_devices_do_not_matter(batch):
   np.testing.assert_allclose(out["views"], MOCO(jax.random.key(0), batch)["views"], atol=1e-6)
 
 
-def test_accelerators_draw_what_cpus_draw(batch, monkeypatch):
-  """The vectorised program of accelerators, run here, gives the views of the loop that CPUs run."""
+@pytest.mark.parametrize("way", ("one CPU device", "accelerator"))
+def test_every_way_draws_the_same(batch, way, monkeypatch):
+  """The loop of one CPU device and the program of accelerators, against the way of the eight devices here."""
   wanted = MOCO(jax.random.key(0), batch)["views"]
-  monkeypatch.setattr(lax, "platform_dependent", lambda *args, cpu, default: default(*args))
-  vectorised = jax.jit(augment.make("moco_v2", views=2, size=SIZE))
-  np.testing.assert_allclose(vectorised(jax.random.key(0), batch)["views"], wanted, atol=2e-5)
+  if way == "one CPU device":
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+  else:
+    monkeypatch.setattr(lax, "platform_dependent", lambda *args, cpu, default: default(*args))
+  other = jax.jit(augment.make("moco_v2", views=2, size=SIZE))
+  np.testing.assert_allclose(other(jax.random.key(0), batch)["views"], wanted, atol=2e-5)
 
 
 def test_evaluation_is_the_centre_and_draws_nothing(batch):
