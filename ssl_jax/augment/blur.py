@@ -1,7 +1,8 @@
 """Gaussian blur of planes, f32[3, M, N], as one banded matrix per axis.
 
-A band f32[K, S] stands for the matrix [S, S] whose row s holds band[k, s] in column s + k - K // 2; what falls outside is
-dropped. As in resample.py an accelerator multiplies densely and a CPU adds up shifted planes.
+A band f32[K, S] stands for the matrix [S, S] whose row s holds band[k, s] in column s + k - K // 2; what
+falls outside is dropped. As in resample.py an accelerator multiplies densely and a CPU adds up shifted
+planes.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ def draw_blur(key: jax.Array, *, p: float = 0.5, sigma: tuple[float, float] = (0
 
 
 def gaussian_blur(planes: jax.Array, sigma, *, definition: str, max_sigma: float) -> jax.Array:
-  """Blurs f32[3, W, H] with a standard deviation of `sigma` pixels (f32[], may be traced), at most `max_sigma`.
+  """Blurs f32[3, W, H] with a standard deviation of `sigma` <= `max_sigma` pixels; `sigma` may be traced.
 
-  "pt" is Pillow's three boxes, "tf" SimCLR's kernel of a tenth of the height. sigma = 0 changes nothing, and on CPU,
-  where a batch is a loop over images, costs nothing.
+  "pt" is Pillow's three boxes, "tf" SimCLR's kernel of a tenth of the height. sigma = 0 changes nothing, and
+  on CPU, where a batch is a loop over images, costs nothing.
   """
   _, width, height = planes.shape
 
@@ -55,10 +56,11 @@ def gaussian_band(sigma, size: int, *, radius: int) -> jax.Array:
 def box_band(sigma, size: int, *, max_sigma: float) -> jax.Array:
   """Pillow's GaussianBlur(radius=sigma): three passes of an extended box, the edge pixel repeated in each.
 
-  Returns f32[6 r + 1, size], the three passes as one band, r being the radius of the box at `max_sigma`. Repeating the
-  edge anew in each pass makes the first and last columns differ from the rest. sigma = 0 is the identity.
-  Source: Gwosdek et al. 2011, "Theoretical foundations of Gaussian convolution by extended box filtering", eq. 10-12:
-  a box of 2 l + 1 equal taps and two of weight alpha has variance sigma^2 / 3.
+  Returns f32[6 r + 1, size], the three passes as one band, r being the radius of the box at `max_sigma`.
+  Repeating the edge anew in each pass makes the first and last columns differ from the rest. sigma = 0 is the
+  identity.
+  Source: Gwosdek et al. 2011, "Theoretical foundations of Gaussian convolution by extended box filtering":
+  a box of 2 l + 1 equal taps and two of weight alpha, l and alpha such that its variance is sigma^2 / 3.
   """
   radius = math.floor((math.sqrt(4 * max_sigma**2 + 1) - 1) / 2) + 1
   variance = jnp.square(jnp.asarray(sigma, jnp.float32)) / 3
@@ -94,7 +96,8 @@ def _shift_and_add(band: jax.Array, plane: jax.Array, *, axis: int) -> jax.Array
   taps, size = band.shape
   padded = jnp.pad(plane, [(taps // 2, taps // 2) if a == axis else (0, 0) for a in range(2)])
   padded = lax.optimization_barrier(padded)  # else each shift of it costs a comparison for every pixel
-  return sum(jnp.expand_dims(band[k], 1 - axis) * lax.slice_in_dim(padded, k, k + size, axis=axis) for k in range(taps))
+  shifted = lambda k: lax.slice_in_dim(padded, k, k + size, axis=axis)
+  return sum(jnp.expand_dims(band[k], 1 - axis) * shifted(k) for k in range(taps))
 
 
 def _by_matmul(first: jax.Array, second: jax.Array, planes: jax.Array) -> jax.Array:

@@ -1,8 +1,9 @@
 """Colour operations on planes, f32[3, W, H] in [0, 1], and colour jitter in a random order.
 
-Two definitions exist and published numbers belong to one of them: "pt" is torchvision's (blends with the luma), "tf" is
-TensorFlow's (contrast about each channel's own mean, saturation in HSV). Every operation clips to [0, 1] and has an
-amount that changes nothing (factor 1, shift 0), so "apply with probability p" is a choice of the amount.
+Two definitions exist and published numbers belong to one of them: "pt" is torchvision's (blends with the
+luma), "tf" is TensorFlow's (contrast about each channel's own mean, saturation in HSV). Every operation clips
+to [0, 1] and has an amount that changes nothing (factor 1, shift 0), so "apply with probability p" is a
+choice of the amount.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def contrast(planes: jax.Array, factor, definition: str) -> jax.Array:
 
 
 def _middle(planes: jax.Array, definition: str) -> jax.Array:
-  """What contrast 0 leaves: the mean luma of the image (pt, f32[1, 1, 1]) or each channel's mean (tf, f32[3, 1, 1])."""
+  """What contrast 0 leaves: the mean luma (pt, f32[1, 1, 1]) or each channel's mean (tf, f32[3, 1, 1])."""
   means = planes.mean((1, 2), keepdims=True)
   return means if definition == "tf" else luma(means, definition)[None]
 
@@ -70,7 +71,8 @@ def grayscale_if(applied: jax.Array, planes: jax.Array, definition: str) -> jax.
       default=lambda a, x: jnp.where(a, luma(x, definition)[None], x))
 
 
-# A channel's height above the minimum, in units of the chroma, is clip(bias + sign |hue - peak|, 0, 1), hue in [0, 6).
+# A channel's height above the minimum, in units of the chroma, is clip(bias + sign |hue - peak|, 0, 1), hue
+# in [0, 6).
 _PEAK = np.array([3.0, 2.0, 4.0], np.float32)[:, None, None]
 _SIGN = np.array([1.0, -1.0, -1.0], np.float32)[:, None, None]
 _BIAS = np.array([-1.0, 2.0, 2.0], np.float32)[:, None, None]
@@ -103,21 +105,22 @@ class Jitter(NamedTuple):
 
 def draw_jitter(key: jax.Array, *, brightness: float, contrast: float, saturation: float, hue: float,
                 p: float = 1.0, additive: bool = False) -> Jitter:
-  """Factors ~ U(max(0, 1 - a), 1 + a), shifts ~ U(-a, a), a uniform order; with probability 1 - p, no change."""
+  """Factors ~ U(max(0, 1 - a), 1 + a), shifts ~ U(-a, a), a uniform order; no change in 1 - p of cases."""
   unit = jax.random.uniform(key, (8,))
   applied = unit[0] < p
   factor = lambda u, a: jnp.where(applied, max(0.0, 1 - a) + u * (1 + a - max(0.0, 1 - a)), 1.0)
   shift = lambda u, a: jnp.where(applied, (2 * u - 1) * a, 0.0)
-  return Jitter(jnp.asarray(_ORDERS)[(unit[5] * 24).astype(jnp.int32)], (shift if additive else factor)(unit[1], brightness),
+  order = jnp.asarray(_ORDERS)[(unit[5] * len(_ORDERS)).astype(jnp.int32)]
+  return Jitter(order, (shift if additive else factor)(unit[1], brightness),
                 factor(unit[2], contrast), factor(unit[3], saturation), shift(unit[4], hue))
 
 
 def jitter(planes: jax.Array, draw: Jitter, *, definition: str, additive: bool = False) -> jax.Array:
   """The four operations in the drawn order, each clipped to [0, 1].
 
-  On CPU, where a batch is a loop over images, only what is drawn is computed. Elsewhere the batch runs in step, and
-  since its images have different orders, up to three operations come before the one evaluation of hue and three after,
-  with neutral amounts where the order says otherwise.
+  On CPU, where a batch is a loop over images, only what is drawn is computed. Elsewhere the batch runs in
+  step, and since its images have different orders, up to three operations come before the one evaluation of
+  hue and three after, with neutral amounts where the order says otherwise.
   """
   return lax.platform_dependent(planes, draw, cpu=lambda x, d: _in_turn(x, d, definition, additive),
                                 default=lambda x, d: _in_step(x, d, definition, additive))
@@ -128,23 +131,25 @@ def _in_turn(planes: jax.Array, draw: Jitter, definition: str, additive: bool) -
                 lambda x: contrast(x, draw.contrast, definition),
                 lambda x: saturation(x, draw.saturation, definition),
                 lambda x: hue(x, draw.hue))
-  changed = (draw.brightness != (0 if additive else 1)) | (draw.contrast != 1) | (draw.saturation != 1) | (draw.hue != 0)
+  unchanged = (draw.brightness == (0 if additive else 1)) & (draw.contrast == 1)
+  unchanged = unchanged & (draw.saturation == 1) & (draw.hue == 0)
 
   def apply(planes):
     for step in range(4):  # written out: a loop would copy the image at every turn
       planes = lax.switch(draw.order[step], operations, planes)
     return planes
 
-  return lax.cond(changed, apply, lambda x: x, planes)
+  return lax.cond(unchanged, lambda x: x, apply, planes)
 
 
 def _in_step(planes: jax.Array, draw: Jitter, definition: str, additive: bool) -> jax.Array:
   hue_at = jnp.argmax(draw.order == _HUE)
 
   def slot(i: int, active: jax.Array, planes: jax.Array) -> jax.Array:
-    amount = lambda operation, value, neutral: jnp.where(active & (draw.order[i] == operation), value, neutral)
+    amount = lambda which, value, neutral: jnp.where(active & (draw.order[i] == which), value, neutral)
     return _blend(planes, amount(_BRIGHTNESS, draw.brightness, 0.0 if additive else 1.0),
-                  amount(_CONTRAST, draw.contrast, 1.0), amount(_SATURATION, draw.saturation, 1.0), definition, additive)
+                  amount(_CONTRAST, draw.contrast, 1.0), amount(_SATURATION, draw.saturation, 1.0),
+                  definition, additive)
 
   for i in range(3):
     planes = slot(i, i < hue_at, planes)

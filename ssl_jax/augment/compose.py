@@ -1,7 +1,8 @@
-"""From a recipe for one image to an `Augment` for a batch: the same key per image whatever the number of devices.
+"""From a recipe for one image to an `Augment` for a batch, each image with a key of its own.
 
-On accelerators a batch is one vectorised program. On CPU it is a loop over the views, several times faster: an image
-stays in the cache, and what is not drawn for it (half of the blurs, three quarters of a jitter's slots) is not computed.
+On accelerators a batch is one vectorised program. On CPU it is a loop over the views, several times faster:
+an image stays in the cache, and what is not drawn for it (half of the blurs, three quarters of a jitter's
+slots) is not computed.
 """
 
 from __future__ import annotations
@@ -51,18 +52,19 @@ def factory(name: str) -> Callable[..., Augment]:
 def make(name: str, **options) -> Augment:
   """Builds the augmentation of a batch from the recipe `name`; `views` is the one option without a default.
 
-  The Augment takes {"image": uint8[B, H, W, 3], ...}, or uint8[B, V, S, S, 3] when `crop=False` because the host cut the
-  views, and returns {"views": f32[B, V, size, size, 3]}, or {"image": f32[B, size, size, 3]} for one view, in [0, 1];
-  every other entry passes through. Image i of the global batch is drawn
-  from fold_in(key, i).
+  The Augment takes {"image": uint8[B, H, W, 3], ...}, or uint8[B, V, S, S, 3] when `crop=False` because the
+  host cut the views, and returns {"views": f32[B, V, size, size, 3]}, or {"image": f32[B, size, size, 3]} for
+  one view, in [0, 1]; every other entry passes through. Image i of the global batch is drawn from
+  fold_in(key, i).
 
-  Raises: ValueError for an unknown name or option or one of the wrong type, naming the nearest known ones; the Augment,
-    when traced, for a batch without "image" or of a shape that does not fit `crop` and `views`.
+  Raises: ValueError for an unknown name or option or one of the wrong type, naming the nearest known ones;
+    the Augment, when traced, for a batch without "image" or of a shape that does not fit `crop` and `views`.
   """
   return call_checked(factory(name), options, "config.augment")
 
 
-def evaluation(*, size: int, crop_ratio: float = 0.875, method: Literal["bilinear", "bicubic"] = "bicubic") -> Augment:
+def evaluation(*, size: int, crop_ratio: float = 0.875,
+               method: Literal["bilinear", "bicubic"] = "bicubic") -> Augment:
   """The Augment of evaluation: `crops.evaluation_view` of each image, no randomness."""
   view = functools.partial(crops.evaluation_view, size=size, crop_ratio=crop_ratio, method=method)
   return lambda key, batch: {**batch, "image": _for_each(view, _image(batch))}
@@ -95,19 +97,20 @@ def _image(batch: Batch) -> jax.Array:
 
 def _check_shape(shape: tuple[int, ...], views: int, crop: bool) -> None:
   if crop and len(shape) != 4:
-    raise ValueError(f"batch['image'] is {list(shape)}, but a recipe that crops takes whole images [B, H, W, 3]; "
-                     "if the host cut the views, set crop=False")
+    raise ValueError(f"batch['image'] is {list(shape)}, but a recipe that crops takes whole images "
+                     "[B, H, W, 3]; if the host cut the views, set crop=False")
   if not crop and shape[1:-3] != (views,) and not (views == 1 and len(shape) == 4):
     raise ValueError(f"batch['image'] is {list(shape)}, but with crop=False and views={views} it must be "
                      f"[B, {views}, S, S, 3]; have the host cut as many views, or set crop=True")
 
 
 def _every_view(view: recipes.View, views: int) -> Callable:
-  """(keys [B], whole images [B, H, W, 3] or views [B, V, S, S, 3] cut by the host) -> f32[B, V, size, size, 3]."""
+  """(keys [B], images [B, H, W, 3] or host-cut views [B, V, S, S, 3]) -> f32[B, V, size, size, 3]."""
   def in_turn(keys: jax.Array, images: jax.Array) -> jax.Array:
     per_source = keys.size // math.prod(images.shape[:-3])  # views made from each array that the host sent
     sources = images.reshape(-1, *images.shape[-3:])
-    out = lax.map(lambda row: view(row[0], sources[row[1] // per_source]), (keys.ravel(), jnp.arange(keys.size)))
+    one = lambda row: view(row[0], sources[row[1] // per_source])
+    out = lax.map(one, (keys.ravel(), jnp.arange(keys.size)))
     return out.reshape(*keys.shape, *out.shape[1:])
 
   def together(keys: jax.Array, images: jax.Array) -> jax.Array:
@@ -126,7 +129,7 @@ def _for_each(function: Callable, *arrays) -> jax.Array:
 
 
 def _fastest(in_turn: Callable, together: Callable, *arrays) -> jax.Array:
-  """On CPU the loop; but where a CPU plays several devices, rows that lie on different ones would come one by one."""
+  """On CPU the loop, unless it plays several devices, from which rows would be fetched one by one."""
   if jax.device_count() > 1:
     return together(*arrays)
   return lax.platform_dependent(*arrays, cpu=in_turn, default=together)

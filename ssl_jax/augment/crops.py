@@ -62,9 +62,10 @@ def sample_crop_tf(key: jax.Array, height, width, *, scale: tuple[float, float] 
                    attempts: int = 100) -> Box:
   """TensorFlow's sample_distorted_bounding_box with the whole image as its one box: SimCLR's sampler.
 
-  Width / height is uniform, then the height is a uniform integer among those the area allows, so small areas are
-  likelier than under `sample_crop_pt`. Boxes below `min_covered` of the area are rejected, which makes the published
-  0.08 in effect 0.1. The last possible offset is never drawn. Failing all attempts, the whole image.
+  Width / height is uniform, then the height is a uniform integer among those the area allows, so small areas
+  are likelier than under `sample_crop_pt`. Boxes below `min_covered` of the area are rejected, which makes
+  the published 0.08 in effect 0.1. The last possible offset is never drawn. Failing all attempts, the whole
+  image.
   """
   height, width = _float(height), _float(width)
   least, most = scale[0] * height * width, scale[1] * height * width
@@ -100,11 +101,12 @@ def sample_global_local(key: jax.Array, height, width, *, global_scale: tuple[fl
   return outer, inner._replace(top=inner.top + outer.top, left=inner.left + outer.left)
 
 
-def sample_adjacent(key: jax.Array, height, width, *, scale: tuple[float, float] = (0.08, 0.5)) -> tuple[Box, Box]:
+def sample_adjacent(key: jax.Array, height, width, *,
+                    scale: tuple[float, float] = (0.08, 0.5)) -> tuple[Box, Box]:
   """Two equal boxes that share a whole side and no pixel, left and right or above and below, in random order.
 
-  The other relation of random crops (Chen et al. 2020, figure 3b). Each covers a share `scale` of the image, with
-  sides in a ratio from 3/4 to 4/3 as far as the image leaves room.
+  The other relation of random crops (Chen et al. 2020, figure 3b). Each covers a share `scale` of the image,
+  with sides in a ratio from 3/4 to 4/3 as far as the image leaves room.
   """
   pair_key, side_key = jax.random.split(key)
   beside, swapped = jax.random.bernoulli(side_key, shape=(2,))
@@ -123,8 +125,8 @@ def crop_resize(image: jax.Array, box: Box, size: int, *, method: str = "bilinea
                 flip=False) -> jax.Array:
   """Cuts `box` out and resizes it to f32[size, size, 3] in [0, 1].
 
-  As Pillow's crop followed by resize: no pixel outside the box is read. Without `antialias` as TensorFlow 2 (pixel
-  centres at halves), which SimCLR's bicubic is, but for the -1/2 pixel that TensorFlow 1 lacked.
+  As Pillow's crop followed by resize: no pixel outside the box is read. Without `antialias` as TensorFlow 2
+  (pixel centres at halves), which SimCLR's bicubic is, but for the -1/2 pixel that TensorFlow 1 lacked.
   Args:
     image: uint8[H, W, 3], or f32[H, W, 3] in [0, 1].
     box: within the image; may be traced.
@@ -134,12 +136,13 @@ def crop_resize(image: jax.Array, box: Box, size: int, *, method: str = "bilinea
   return planes_to_image(cut(image, box, (size, size), method=method, antialias=antialias, flip=flip))
 
 
-def cut(image: jax.Array, box: Box, shape: tuple[int, int], *, method: str, antialias: bool, flip=False) -> jax.Array:
+def cut(image: jax.Array, box: Box, shape: tuple[int, int], *, method: str, antialias: bool,
+        flip=False) -> jax.Array:
   """`crop_resize` to any shape (height, width), as planes f32[3, width, height]."""
   height, width, _ = image.shape
-  rows = resample.crop_taps(box.top, box.height, full=height, size=shape[0], method=method, antialias=antialias)
-  columns = resample.crop_taps(box.left, box.width, full=width, size=shape[1], method=method, antialias=antialias,
-                               flip=flip)
+  kernel = dict(method=method, antialias=antialias)
+  rows = resample.crop_taps(box.top, box.height, full=height, size=shape[0], **kernel)
+  columns = resample.crop_taps(box.left, box.width, full=width, size=shape[1], flip=flip, **kernel)
   if image.dtype == jnp.uint8:
     columns = columns._replace(weight=columns.weight / 255)
   planes = resample.resample(rows, columns, image.transpose(2, 0, 1))
@@ -147,7 +150,7 @@ def cut(image: jax.Array, box: Box, shape: tuple[int, int], *, method: str, anti
 
 
 def resize(image: jax.Array, size: int, *, method: str = "bilinear", antialias: bool = True) -> jax.Array:
-  """The shorter side becomes `size`, the longer keeps the proportion, rounded down as torchvision does; f32."""
+  """f32: the shorter side becomes `size`, the longer keeps the proportion, rounded down as in torchvision."""
   height, width, _ = image.shape
   shape = (size, int(size * width / height)) if height <= width else (int(size * height / width), size)
   whole = Box(*(jnp.asarray(side, jnp.int32) for side in (0, 0, height, width)))
@@ -166,11 +169,12 @@ def center_crop(image: jax.Array, size: int) -> jax.Array:
   return image[top : top + size, left : left + size]
 
 
-def evaluation_view(image: jax.Array, *, size: int, crop_ratio: float = 0.875, method: str = "bicubic") -> jax.Array:
-  """What a trained network is shown: the centre square of `crop_ratio` of the shorter side, f32[size, size, 3].
+def evaluation_view(image: jax.Array, *, size: int, crop_ratio: float = 0.875,
+                    method: str = "bicubic") -> jax.Array:
+  """What a trained network is shown, f32[size, size, 3]: the centre square, `crop_ratio` of the shorter side.
 
-  One antialiased resampling does both; an image that is [size, size, 3] already is only converted. SimCLR's 0.875
-  is torchvision's "resize to 256, centre crop 224" up to rounding.
+  One antialiased resampling does both; an image that is [size, size, 3] already is only converted. SimCLR's
+  0.875 is torchvision's "resize to 256, centre crop 224" up to rounding.
   """
   height, width, _ = image.shape
   if (height, width) == (size, size):
@@ -197,7 +201,8 @@ def planes_to_image(planes: jax.Array) -> jax.Array:
 
 def _uniform(key: jax.Array, attempts: int) -> tuple[jax.Array, jax.Array]:
   """Two uniform numbers for each attempt at a shape, f32[2, attempts], and two for the place, f32[2]."""
-  unit = jax.random.uniform(key, (-(-(2 * attempts + 2) // 8) * 8,))  # flat multiples of 8 compile several times faster
+  count = -(-(2 * attempts + 2) // 8) * 8  # a flat multiple of 8 compiles several times faster
+  unit = jax.random.uniform(key, (count,))
   return unit[2 : 2 * attempts + 2].reshape(2, attempts), unit[:2]
 
 

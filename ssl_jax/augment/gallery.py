@@ -27,7 +27,7 @@ def gallery(image: np.ndarray, key: jax.Array, size: int) -> list[Tile]:
   tiles, quarters = _tiles(jnp.asarray(image), key, size)
   labels = ("original", "crop and resize", "crop, resize and flip", "colour drop", "colour jitter",
             f"rotate {90 * int(quarters)}°", "cutout", "Gaussian noise", "Gaussian blur", "Sobel filter")
-  return [(f"({letter}) {label}", tile) for letter, label, tile in zip("abcdefghij", labels, np.asarray(tiles))]
+  return [(f"({letter}) {label}", tile) for letter, label, tile in zip("abcdefghij", labels, np.array(tiles))]
 
 
 @functools.partial(jax.jit, static_argnames="size")
@@ -47,7 +47,7 @@ def _tiles(image: jax.Array, key: jax.Array, size: int) -> tuple[jax.Array, jax.
 
 def draw(tiles: Sequence[Tile], path: str | pathlib.Path, *, columns: int = 5,
          title: str = "What augmentation does to an image") -> None:
-  """Writes the tiles as a labelled grid into the PNG `path`; tiles of different sizes are shown equally large.
+  """Writes the tiles as a labelled grid into the PNG `path`, all equally large whatever their size.
 
   Raises: ValueError if there are none.
   """

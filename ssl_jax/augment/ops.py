@@ -1,9 +1,9 @@
 """The ten operations of SimCLR's figure 4 on one image, f32[H, W, 3] in [0, 1] -> the same.
 
-`adjust_x` and its like are deterministic; `random_x(key, image, ...)` draws the amounts and calls them. All survive jit
-and vmap. (Crop and resize, with or without flip, is in crops.py; the tenth is the original.) `definition` is "pt" for
-PyTorch's or "tf" for TensorFlow's, which differ and were published with different numbers. Recipes do not call these
-but what lies beneath, colour.py and resample.py, on planes.
+`adjust_x` and its like are deterministic; `random_x(key, image, ...)` draws the amounts and calls them. All
+survive jit and vmap. (Crop and resize, with or without flip, is in crops.py; the tenth is the original.)
+`definition` is "pt" for PyTorch's or "tf" for TensorFlow's, which differ and were published with different
+numbers. Recipes do not call these but what lies beneath, colour.py and blur.py, on planes.
 Source: Chen et al. 2020, "A Simple Framework for Contrastive Learning of Visual Representations", figure 4.
 """
 
@@ -32,7 +32,8 @@ def grayscale(image: jax.Array, *, definition: str = "pt") -> jax.Array:
   return _on_planes(colour.grayscale, image, _checked(definition))
 
 
-def random_grayscale(key: jax.Array, image: jax.Array, *, p: float = 0.2, definition: str = "pt") -> jax.Array:
+def random_grayscale(key: jax.Array, image: jax.Array, *, p: float = 0.2,
+                     definition: str = "pt") -> jax.Array:
   return jnp.where(jax.random.bernoulli(key, p), grayscale(image, definition=definition), image)
 
 
@@ -61,7 +62,8 @@ def adjust_hue(image: jax.Array, turns) -> jax.Array:
   return _on_planes(colour.hue, image, turns)
 
 
-def adjust_jitter(image: jax.Array, draw: Jitter, *, definition: str = "pt", additive: bool = False) -> jax.Array:
+def adjust_jitter(image: jax.Array, draw: Jitter, *, definition: str = "pt",
+                  additive: bool = False) -> jax.Array:
   """Brightness, contrast, saturation and hue in the order of `draw`; `additive` brightness is SimCLR v1's."""
   return planes_to_image(
       colour.jitter(image_to_planes(image), draw, definition=_checked(definition), additive=additive))
@@ -71,8 +73,8 @@ def random_jitter(key: jax.Array, image: jax.Array, *, brightness: float = 0.8, 
                   saturation: float = 0.8, hue: float = 0.2, p: float = 0.8, definition: str = "pt",
                   additive: bool = False) -> jax.Array:
   """Colour jitter; the defaults are SimCLR's at strength 1."""
-  draw = colour.draw_jitter(key, brightness=brightness, contrast=contrast, saturation=saturation, hue=hue, p=p,
-                            additive=additive)
+  draw = colour.draw_jitter(key, brightness=brightness, contrast=contrast, saturation=saturation, hue=hue,
+                            p=p, additive=additive)
   return adjust_jitter(image, draw, definition=definition, additive=additive)
 
 
@@ -95,13 +97,14 @@ def random_rotate(key: jax.Array, image: jax.Array) -> jax.Array:
 
 def cutout(image: jax.Array, row, column, *, side: int, fill: float = 0.0) -> jax.Array:
   """Fills the square of `side` pixels about (row, column), as far as it lies in the image."""
-  rows, columns = (jnp.arange(n)[:, None] if axis == 0 else jnp.arange(n)[None] for axis, n in enumerate(image.shape[:2]))
+  height, width, _ = image.shape
   inside = lambda at, center: (at >= center - side // 2) & (at < center - side // 2 + side)
-  return jnp.where((inside(rows, row) & inside(columns, column))[:, :, None], fill, image)
+  hole = inside(jnp.arange(height), row)[:, None] & inside(jnp.arange(width), column)[None]
+  return jnp.where(hole[:, :, None], fill, image)
 
 
 def random_cutout(key: jax.Array, image: jax.Array, *, share: float = 0.5, fill: float = 0.0) -> jax.Array:
-  """A hole of `share` of the height, its centre uniform in the image. The paper gives no size; half a side here."""
+  """A hole of `share` of the height, its centre uniform in the image. The paper gives no size."""
   height, width, _ = image.shape
   row, column = (jax.random.randint(k, (), 0, n) for k, n in zip(jax.random.split(key), (height, width)))
   return cutout(image, row, column, side=max(1, round(share * height)), fill=fill)
@@ -119,8 +122,9 @@ def random_noise(key: jax.Array, image: jax.Array, *, sigma: float = 0.1) -> jax
 def gaussian_blur(image: jax.Array, sigma, *, definition: str = "pt", max_sigma: float = 2.0) -> jax.Array:
   """Gaussian blur of standard deviation `sigma` pixels; 0 changes nothing.
 
-  "pt" is Pillow's GaussianBlur: three passes of an extended box, edge pixels repeated. "tf" is SimCLR's: a Gaussian cut
-  off at 5% of the height on either side (23 taps at 224), zero outside the image, so borders darken.
+  "pt" is Pillow's GaussianBlur: three passes of an extended box, edge pixels repeated. "tf" is SimCLR's: a
+  Gaussian cut off at 5% of the height on either side (23 taps at 224), zero outside the image, so borders
+  darken.
   Args:
     sigma: f32[], may be traced, at most `max_sigma` (which sets how many taps "pt" compiles for).
   """
@@ -128,16 +132,17 @@ def gaussian_blur(image: jax.Array, sigma, *, definition: str = "pt", max_sigma:
       blur.gaussian_blur(image_to_planes(image), sigma, definition=_checked(definition), max_sigma=max_sigma))
 
 
-def random_gaussian_blur(key: jax.Array, image: jax.Array, *, p: float = 0.5, sigma: tuple[float, float] = (0.1, 2.0),
-                         definition: str = "pt") -> jax.Array:
-  return gaussian_blur(image, blur.draw_blur(key, p=p, sigma=sigma), definition=definition, max_sigma=sigma[1])
+def random_gaussian_blur(key: jax.Array, image: jax.Array, *, p: float = 0.5,
+                         sigma: tuple[float, float] = (0.1, 2.0), definition: str = "pt") -> jax.Array:
+  drawn = blur.draw_blur(key, p=p, sigma=sigma)
+  return gaussian_blur(image, drawn, definition=definition, max_sigma=sigma[1])
 
 
 def sobel(image: jax.Array) -> jax.Array:
   """Edge strength sqrt(gx^2 + gy^2) of each channel, divided by its maximum over the image.
 
-  The image is mirrored at its borders as in TensorFlow's sobel_edges. The paper does not say how it scales; by the
-  maximum here.
+  The image is mirrored at its borders as in TensorFlow's sobel_edges. The paper does not say how it scales;
+  by the maximum here.
   """
   padded = jnp.pad(image, ((1, 1), (1, 1), (0, 0)), mode="reflect")
   smooth = lambda x, axis: _shifted(x, 0, axis) + 2 * _shifted(x, 1, axis) + _shifted(x, 2, axis)

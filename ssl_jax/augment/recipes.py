@@ -1,11 +1,12 @@
 """The published recipes: each function's options are keyword-only and its defaults are the published ones.
 
-Most return a `View`, what happens to one image for one view. `study`, `global_local` and `adjacent` return a `Pair`,
-two views that are not drawn alike. Colour means and standard deviations are nowhere subtracted: the model does that.
-With `crop=False` the host has cut the views already and everything else is done here, the flip included.
+Most return a `View`, what happens to one image for one view. `study`, `global_local` and `adjacent` return a
+`Pair`, two views that are not drawn alike. Colour means and standard deviations are nowhere subtracted: the
+model does that. With `crop=False` the host has cut the views already and everything else is done here, the
+flip included.
 
-Where a recipe ends with the flip it is done while cropping, which costs nothing: mirroring commutes with every colour
-operation and with a symmetric blur.
+Where a recipe ends with the flip it is done while cropping, which costs nothing: mirroring commutes with
+every colour operation and with a symmetric blur.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def moco_v1(*, size: int = 224, scale: Scale = (0.2, 1.0), crop: bool = True) ->
 
 
 def moco_v2(*, size: int = 224, scale: Scale = (0.2, 1.0), crop: bool = True) -> View:
-  """Crop -> jitter (0.4, 0.4, 0.4, 0.1) with p 0.8 -> grayscale (0.2) -> blur (p 0.5, sigma 0.1 to 2) -> flip.
+  """Crop -> jitter (0.4, 0.4, 0.4, 0.1), p 0.8 -> grayscale (0.2) -> blur (sigma 0.1 to 2), p 0.5 -> flip.
 
   Source: Chen et al. 2020, "Improved Baselines with Momentum Contrastive Learning" ("aug+"), released code.
   """
@@ -60,17 +61,17 @@ def simclr(*, size: int = 224, scale: Scale = (0.08, 1.0), strength: float = 1.0
 
   Crops are bicubic. For CIFAR-10 the paper sets strength=0.5, blur=False, size=32.
   Args:
-    definition: "tf", the released code: TensorFlow's sampler, colours, kernel and resize without antialiasing; or "pt",
-      torchvision's and Pillow's of each.
+    definition: "tf", the released code: TensorFlow's sampler, colours, kernel and resize without
+      antialiasing; or "pt", torchvision's and Pillow's of each.
     brightness: what "tf" does: "v1" adds a shift, "v2" (of the same code) multiplies by a factor.
-  Source: Chen et al. 2020, "A Simple Framework for Contrastive Learning of Visual Representations", appendix A.
+  Source: Chen et al. 2020, "A Simple Framework for Contrastive Learning", appendix A, and released code.
   """
   additive = definition == "tf" and brightness == "v1"
 
   def rest(key, planes):
     jitter_key, gray_key, blur_key = jax.random.split(key, 3)
-    draw = colour.draw_jitter(jitter_key, brightness=0.8 * strength, contrast=0.8 * strength, saturation=0.8 * strength,
-                              hue=0.2 * strength, p=0.8, additive=additive)
+    draw = colour.draw_jitter(jitter_key, brightness=0.8 * strength, contrast=0.8 * strength,
+                              saturation=0.8 * strength, hue=0.2 * strength, p=0.8, additive=additive)
     planes = colour.jitter(planes, draw, definition=definition, additive=additive)
     planes = colour.grayscale_if(jax.random.bernoulli(gray_key, 0.2), planes, definition)
     if not blur:
@@ -82,12 +83,15 @@ def simclr(*, size: int = 224, scale: Scale = (0.08, 1.0), strength: float = 1.0
 
 def supervised(*, size: int = 224, scale: Scale = (0.08, 1.0), sampler: Literal["pt", "tf", "byol"] = "pt",
                method: Literal["bilinear", "bicubic"] = "bilinear", crop: bool = True) -> View:
-  """Crop -> flip: supervised training and linear probes. SimCLR's probe: sampler "tf", "bicubic"; MAE's: "byol", "bicubic"."""
+  """Crop -> flip: supervised training and linear probes.
+
+  SimCLR's probe has sampler="tf", method="bicubic"; MAE's sampler="byol", method="bicubic".
+  """
   return _view(_cropper(size, scale, sampler, crop, method=method), lambda key, planes: planes)
 
 
 def none(*, size: int = 224, scale: Scale = (1.0, 1.0), crop: bool = True) -> View:
-  """No augmentation: the largest centre square, resized to `size` unless it is that already. `scale` is ignored."""
+  """No augmentation: the largest centre square, resized to `size` if it is not. `scale` is ignored."""
   return lambda key, image: crops.evaluation_view(image, size=size, crop_ratio=1.0)
 
 
@@ -104,7 +108,7 @@ TRANSFORMS: dict[str, Callable[[Key, jax.Array], jax.Array]] = {
 
 
 def study(*, transforms: tuple[str, ...] = (), size: int = 224, scale: Scale = (0.08, 1.0)) -> Pair:
-  """SimCLR's study of augmentations: both views are crops, and `transforms` are applied to the first alone, in order.
+  """SimCLR's study of augmentations: two crops, and `transforms` applied in order to the first alone.
 
   Each is always applied (the flip half the time): the paper gives no probabilities for this study.
   Raises: ValueError for a transform that TRANSFORMS lacks.
@@ -112,8 +116,10 @@ def study(*, transforms: tuple[str, ...] = (), size: int = 224, scale: Scale = (
   """
   for name in transforms:
     if name not in TRANSFORMS:
-      raise ValueError(f"config.augment.transforms: no transform is called {name!r}{nearest(name, TRANSFORMS)}")
-  cropped = _view(_cropper(size, scale, "tf", True, method="bicubic", antialias=False, p_flip=0.0), lambda key, x: x)
+      raise ValueError(
+          f"config.augment.transforms: no transform is called {name!r}{nearest(name, TRANSFORMS)}")
+  cropper = _cropper(size, scale, "tf", True, method="bicubic", antialias=False, p_flip=0.0)
+  cropped = _view(cropper, lambda key, planes: planes)
 
   def pair(key: Key, image: jax.Array) -> jax.Array:
     first_key, second_key, *keys = jax.random.split(key, 2 + len(transforms))
@@ -126,13 +132,13 @@ def study(*, transforms: tuple[str, ...] = (), size: int = 224, scale: Scale = (
 
 
 def global_local(*, size: int = 224, scale: Scale = (0.4, 1.0), local_scale: Scale = (0.08, 0.4)) -> Pair:
-  """A crop and a crop inside it, covering a share `local_scale` of the first: global and local view. No colour change."""
-  return _pair(functools.partial(crops.sample_global_local, global_scale=scale, local_scale=local_scale), size,
-               scale)
+  """A crop and one inside it that covers a share `local_scale` of the first. Colours stay."""
+  sample = functools.partial(crops.sample_global_local, global_scale=scale, local_scale=local_scale)
+  return _pair(sample, size, scale)
 
 
 def adjacent(*, size: int = 224, scale: Scale = (0.08, 0.5)) -> Pair:
-  """Two neighbouring crops of equal size that do not overlap. No colour change."""
+  """Two neighbouring crops of equal size that do not overlap. Colours stay."""
   return _pair(functools.partial(crops.sample_adjacent, scale=scale), size, scale)
 
 
@@ -148,9 +154,9 @@ def _view(cropper: Callable, rest: Callable) -> View:
   return view
 
 
-def _cropper(size: int, scale: Scale, sampler: str, crop: bool, *, method: str = "bilinear", antialias: bool = True,
-             p_flip: float = 0.5) -> Callable:
-  """(key, image) -> planes f32[3, size, size], cropped unless the host did, flipped with probability `p_flip`."""
+def _cropper(size: int, scale: Scale, sampler: str, crop: bool, *, method: str = "bilinear",
+             antialias: bool = True, p_flip: float = 0.5) -> Callable:
+  """(key, image) -> planes f32[3, size, size], cropped unless the host did, flipped with `p_flip`."""
   _check(size, scale)
 
   def cropped(key: Key, image: jax.Array) -> jax.Array:
@@ -161,8 +167,8 @@ def _cropper(size: int, scale: Scale, sampler: str, crop: bool, *, method: str =
 
   def flipped(key: Key, image: jax.Array) -> jax.Array:
     if image.shape != (size, size, 3):
-      raise ValueError(f"crop=False takes views of [{size}, {size}, 3] as the host cut them, not {list(image.shape)}; "
-                       f"set size={image.shape[0]} or let the device crop")
+      raise ValueError(f"crop=False takes views of [{size}, {size}, 3] as the host cut them, not "
+                       f"{list(image.shape)}; set size={image.shape[0]} or let the device crop")
     planes = crops.image_to_planes(image)
     return jnp.where(jax.random.bernoulli(jax.random.split(key)[1], p_flip), planes[:, ::-1], planes)
 
@@ -173,7 +179,8 @@ def _check(size: int, scale: Scale) -> None:
   if size < 1:
     raise ValueError(f"config.augment.size is {size}; use at least 1")
   if not 0 < scale[0] <= scale[1] <= 1:
-    raise ValueError(f"config.augment.scale is {scale}; shares of the area must satisfy 0 < least <= greatest <= 1")
+    raise ValueError(
+        f"config.augment.scale is {scale}; shares of the area must satisfy 0 < least <= greatest <= 1")
 
 
 def _pair(sample: Callable, size: int, scale: Scale) -> Pair:

@@ -1,9 +1,10 @@
 """Crop and resize as one small banded matrix per axis.
 
-Inside this package an image is a stack of planes, f32[3, W, H] (or [3, H, W] before a crop): SIMD lanes and TPU tiles
-then run along a side of the image and not along three channels. An accelerator multiplies by the
-matrices densely; a CPU adds up the few rows that count, one plane at a time. The loop over planes is also what keeps
-XLA's CPU compiler from fusing both axes into one loop that computes the first anew for every tap of the second.
+Inside this package an image is a stack of planes, f32[3, W, H] (or [3, H, W] before a crop): SIMD lanes and
+TPU tiles then run along a side of the image and not along three channels. An accelerator multiplies by the
+matrices densely; a CPU adds up the few rows that count, one plane at a time. The loop over planes is also
+what keeps XLA's CPU compiler from fusing both axes into one loop that computes the first anew for every tap
+of the second.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-# On TPU the default precision rounds both factors to bfloat16, whose 8 bits would show as banding; three passes do not.
+# On TPU the default precision rounds both factors to bfloat16, whose 8 bits would show as banding; three
+# passes do not.
 PRECISION = lax.Precision.HIGH
 
 _SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}
@@ -30,11 +32,12 @@ class Taps(NamedTuple):
 
 
 def crop_taps(start, length, *, full: int, size: int, method: str, antialias: bool, flip=False) -> Taps:
-  """The resampling of `length` pixels from `start` on to `size` pixels, the crop standing for the whole image.
+  """The resampling of `length` pixels from `start` on to `size`, the crop standing for the whole image.
 
-  Pixel centres lie at i + 1/2. The kernel is the triangle or Keys' cubic with a = -1/2, stretched by the scale when
-  `antialias` is set and the scale exceeds 1; what falls outside the crop is cut off and the rest renormalised, which
-  is what Pillow computes for crop-then-resize, and without `antialias` what TensorFlow 2 computes.
+  Pixel centres lie at i + 1/2. The kernel is the triangle or Keys' cubic with a = -1/2, stretched by the
+  scale when `antialias` is set and the scale exceeds 1; what falls outside the crop is cut off and the rest
+  renormalised, which is what Pillow computes for crop-then-resize, and without `antialias` what TensorFlow 2
+  computes.
 
   Args:
     start, length: i32[], may be traced; 0 <= start, start + length <= full.
@@ -70,9 +73,10 @@ def _kernel(x: jax.Array, method: str) -> jax.Array:
 def resample(rows: Taps, columns: Taps, planes: jax.Array) -> jax.Array:
   """planes [3, H, W] of any dtype -> f32[3, T, S], `rows` [S, H] and `columns` [T, W] applied; transposed.
 
-  Transposed, because every later step of a view works either way up and the last one turns it back for nothing.
+  Transposed, because every later step of a view works either way up and the last turns it back for nothing.
   """
-  return lax.platform_dependent(rows, columns, planes, cpu=_resample_by_gathering, default=_resample_by_matmul)
+  return lax.platform_dependent(rows, columns, planes, cpu=_resample_by_gathering,
+                                default=_resample_by_matmul)
 
 
 def _resample_by_gathering(rows: Taps, columns: Taps, planes: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Samplers against the published statistics, cropping against Pillow in float, jax.image and plain arithmetic."""
+"""Samplers against the published statistics, cropping against Pillow in float and jax.image."""
 
 import functools
 
@@ -16,13 +16,15 @@ RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling
 
 @functools.cache
 def drawer(sampler):
-  return jax.jit(jax.vmap(lambda key, height, width, scale: sampler(key, height, width, scale=scale), (0, None, None, None)))
+  one = lambda key, height, width, scale: sampler(key, height, width, scale=scale)
+  return jax.jit(jax.vmap(one, (0, None, None, None)))
 
 
 @functools.cache
 def boxes(sampler, height, width, scale=(0.08, 1.0)):
   """Boxes drawn by the sampler, compiled once for all sizes of image."""
-  return jax.tree.map(np.asarray, drawer(sampler)(jax.random.split(jax.random.key(0), 100_000), height, width, scale))
+  keys = jax.random.split(jax.random.key(0), 100_000)
+  return jax.tree.map(np.asarray, drawer(sampler)(keys, height, width, scale))
 
 
 def areas(box: Box, height: int, width: int) -> np.ndarray:

@@ -81,7 +81,8 @@ def test_flip_rotate_cutout(square):
 
 
 def test_sobel(photo):
-  edges = lambda axis: np.stack([ndimage.sobel(channel, axis, mode="mirror") for channel in unit(photo).transpose(2, 0, 1)], 2)
+  channels = unit(photo).transpose(2, 0, 1)
+  edges = lambda axis: np.stack([ndimage.sobel(channel, axis, mode="mirror") for channel in channels], 2)
   wanted = np.hypot(edges(0), edges(1))
   same(ops.sobel(unit(photo)), wanted / wanted.max())
   same(ops.sobel(jnp.full((5, 5, 3), 0.3)), jnp.zeros((5, 5, 3)))
@@ -101,7 +102,7 @@ def test_torchvision_blur_is_pillows(photo, sigma):
 
 @pytest.mark.parametrize("sigma", (0.1, 0.9, 2.0))
 def test_torchvision_blur_is_three_boxes_with_the_edge_repeated_in_each(photo, sigma):
-  """What Pillow does, without its rounding: boxes of variance sigma^2 / 3, the outermost two taps below the rest."""
+  """What Pillow does, without its rounding: boxes of variance sigma^2 / 3, the two outer taps below the rest."""
   variance = lambda alpha, inner: (2 * sum(k * k for k in range(1, inner + 1)) + 2 * alpha * (inner + 1) ** 2) / (
       2 * inner + 1 + 2 * alpha) - sigma**2 / 3
   inner = max(i for i in range(4) if variance(0, i) <= 0)
@@ -177,7 +178,8 @@ def test_jitter_not_drawn_changes_nothing(square):
 
 
 def test_jitter_amounts_have_the_published_ranges():
-  draw = lambda **options: jax.vmap(lambda k: colour.draw_jitter(k, **options))(jax.random.split(jax.random.key(3), 8000))
+  keys = jax.random.split(jax.random.key(3), 8000)
+  draw = lambda **options: jax.vmap(lambda key: colour.draw_jitter(key, **options))(keys)
   got = draw(brightness=0.8, contrast=0.4, saturation=1.2, hue=0.2, p=0.8)
   for name, low, high, neutral in (("brightness", 0.2, 1.8, 1), ("contrast", 0.6, 1.4, 1), ("saturation", 0, 2.2, 1),
                                    ("hue", -0.2, 0.2, 0)):

@@ -1,14 +1,14 @@
-"""Two MoCo v2 views of each image: our program on the device against torchvision on PIL images, on the same cores.
+"""Two MoCo v2 views of each image: our program against torchvision on PIL images, on the same cores.
 
     python tests/benchmarks/augment.py [--data FOLDER] [--rounds 7]
 
-Needs the extra `bench` and torchvision. At 32 pixels on CIFAR-10, at 224 on centre squares of ImageNet photographs,
-both read from FOLDER (by default the folder of real images beside the checkout), both decoded beforehand. Each side
-ends with float32 views in [0, 1], without mean and standard deviation. Ours is one XLA program on one CPU device;
-torchvision runs in threads and in processes, one for each core (whose views stay in the process, which favours it), and
-the faster counts. All take turns. A ratio is the median over rounds of our images a second by torchvision's; above 1 we
-are faster. On a busy machine XLA loses more than they do, as its threads wait for each other after every operation. The
-last line is one JSON object.
+Needs the extra `bench` and torchvision. At 32 pixels on CIFAR-10, at 224 on centre squares of ImageNet
+photographs, both read from FOLDER (by default the folder of real images beside the checkout), both decoded
+beforehand. Each side ends with float32 views in [0, 1], without mean and standard deviation. Ours is one XLA
+program on one CPU device; torchvision runs in threads and in processes, one for each core (whose views stay
+in the process, which favours it), and the faster counts. All take turns. A ratio is the median over rounds of
+our images a second by torchvision's; above 1 we are faster. On a busy machine XLA loses more than they do, as
+its threads wait for each other after every operation. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from torchvision import transforms as T  # noqa: E402
 
 DATA = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data"
 COUNTS = {32: 1024, 224: 64}  # images in a turn
-BATCHES = {32: 256, 224: 16}  # of ours; the views of a larger one (77 MB for 64) come from fresh, unmapped memory each time
+BATCHES = {32: 256, 224: 16}  # of ours; glibc takes more than 32 MB of views from fresh, unmapped memory each time
 CHUNKS = 4 * CORES  # pieces of a turn's work that the pools share out
 
 
