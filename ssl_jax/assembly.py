@@ -37,8 +37,9 @@ def host_transform(config: TrainConfig):
   """What the host does to an image: cut the views, or make one square that the device cuts views from."""
   size = config.data.size
   if config.data.crop == "device":
-    return transforms.resize_center_crop(size)
-  return transforms.random_resized_crop(size, scale=config.augment["scale"], views=config.augment["views"])
+    return transforms.resize_center_crop(size, interpolation=config.data.interpolation)
+  return transforms.random_resized_crop(size, scale=config.augment["scale"], views=config.augment["views"],
+                                        interpolation=config.data.interpolation)
 
 
 def assemble(config: TrainConfig, data: DataSpec) -> Assembly:

@@ -32,6 +32,7 @@ class DataConfig:
   split: str = "train"
   size: int = 32  # side in pixels of what is delivered: the views ("host") or the image they are cut from ("device")
   crop: Literal["device", "host"] = "device"  # who cuts the random-resized crops
+  interpolation: Literal["bilinear", "bicubic"] = "bilinear"  # of what the host resizes
   cache: bool = False  # decode everything once into memory: for small sets
   workers: int = 0  # decoding processes; 0 decodes in threads of this one
   max_bad_fraction: float = 0.01  # of undecodable files before the run stops

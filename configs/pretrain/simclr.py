@@ -23,7 +23,8 @@ def _imagenet(epochs):
       augment=dict(name="simclr", views=2, size=224, strength=1.0, blur=True),
       optimizer=dict(name="lars", learning_rate=0.3, scaling="linear", momentum=0.9, weight_decay=1e-6,
                      schedule="cosine", warmup_epochs=10.0),  # sqrt rule: scaling="sqrt", learning_rate=0.075
-      data=dict(name="imagenet2012", split="train", size=224, crop="host", workers=16),
+      data=dict(name="imagenet2012", split="train", size=224, crop="host", interpolation="bicubic",
+                workers=16),
       checkpoint=dict(every_steps=1000, keep=3, keep_every=10_000),
       batch_size=4096, epochs=epochs, log_every=100)
 
