@@ -28,7 +28,7 @@ WORKDIR = Flag("workdir", None, "the folder of the run: checkpoints, metrics, ev
 
 
 def train(values) -> None:
-  """Learn a representation: ssl-jax train --config=configs/pretrain/moco.py:cpu --workdir=runs/moco
+  """Learn a representation: ssl-jax train --config=configs/pretrain/moco_sample.py --workdir=runs/sample
 
   The same command again goes on where the run stopped. Ctrl-C saves first; a second Ctrl-C does not.
   """
@@ -40,7 +40,7 @@ def train(values) -> None:
 
 
 def evaluate(values) -> None:
-  """Measure a representation: ssl-jax evaluate --config=configs/transfer/knn.py --workdir=runs/moco
+  """Measure a representation: ssl-jax evaluate --config=configs/transfer/knn.py --workdir=runs/sample
 
   Restores the network of a run and prints and saves the figures, with their protocol, under WORKDIR/evaluations.
   """

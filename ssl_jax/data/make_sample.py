@@ -92,6 +92,7 @@ def encode(image: np.ndarray) -> io.BytesIO:
 
 
 def main() -> None:
+  """Writes the sample from the folder of Fashion-MNIST's files named on the command line."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--fashion-mnist", type=pathlib.Path, required=True, help="folder of its files")
   parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path(__file__).parent / "sample")
