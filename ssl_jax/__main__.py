@@ -52,7 +52,7 @@ def evaluate(values) -> None:
 
 
 def show(values) -> None:
-  """Draw what the network sees: ssl-jax show augmentations --config=configs/pretrain/moco.py:v2 --output=views.png
+  """Draw what the network sees: ssl-jax show augmentations --config=configs/pretrain/moco_sample.py --output=views.png
 
   Pictures: augmentations (one image under each operation of SimCLR's figure 4, and the recipe's own views).
   """
