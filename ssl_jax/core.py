@@ -45,6 +45,14 @@ class Aux(NamedTuple):
   metrics: Metrics = {}
 
 
+class Reconstruction(NamedTuple):
+  """Images as a network that restores them sees and restores them, f32[B, H, W, 3] in [0, 1]."""
+
+  seen: jax.Array  # what the network is given
+  predicted: jax.Array  # what it answers
+  pasted: jax.Array  # the answer where the image was hidden, the image where it was not
+
+
 class Method(NamedTuple):
   """A way to learn. Each function is pure, sees the global batch and names no device axis."""
 
@@ -53,6 +61,8 @@ class Method(NamedTuple):
   after_update: Callable[[PyTree, PyTree, PyTree], PyTree]  # (extra, updated params, carry) -> extra
   encode: Callable[[PyTree, PyTree, jax.Array], jax.Array]  # f32[B, H, W, 3] in [0, 1] -> f32[B, D]; deterministic
   pyramid: Callable[[PyTree, PyTree, jax.Array], dict[str, jax.Array]] | None = None  # feature maps by layer name
+  predict: Callable[[PyTree, PyTree, jax.Array], jax.Array] | None = None  # as encode -> f32[B, C]: logits of its classes
+  reconstruct: Callable[..., Reconstruction] | None = None  # (params, model_state, images, key, **options)
 
 
 def keep_extra(extra: PyTree, params: PyTree, carry: PyTree) -> PyTree:

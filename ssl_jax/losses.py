@@ -62,3 +62,24 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, *, smoothing: float = 0.
   log_p = jax.nn.log_softmax(logits)
   own = jnp.take_along_axis(log_p, labels[:, None], axis=-1)[:, 0]
   return -(1 - smoothing) * own - smoothing * log_p.mean(-1)
+
+
+def patch_statistics(patches: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """(mean, deviation) f32[B, N, 1] of each patch's numbers: the deviation is sqrt(unbiased variance + 1e-6).
+
+  Args:
+    patches: f32[B, N, P], P > 1.
+  Source: He et al. 2022, "normalized pixels", and released code, whose variance is divided by P - 1.
+  """
+  return patches.mean(-1, keepdims=True), jnp.sqrt(patches.var(-1, keepdims=True, ddof=1) + 1e-6)
+
+
+def patch_error(predicted: jax.Array, target: jax.Array) -> jax.Array:
+  """f32[B, N]: mean squared error over the numbers of each patch, f32[B, N, P]."""
+  return jnp.square(predicted - target).mean(-1)
+
+
+def channel_mean(patches: jax.Array) -> jax.Array:
+  """f32[B, 1, P]: each image's mean colour over patches f32[B, N, P] with three channels last, as one patch."""
+  mean = patches.reshape(patches.shape[0], -1, 3).mean(1)
+  return jnp.tile(mean, (1, patches.shape[-1] // 3))[:, None]

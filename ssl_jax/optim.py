@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ssl_jax.models import depths
+
 
 class Optimizer(NamedTuple):
   """What a run needs to know of its optimiser."""
@@ -22,8 +24,9 @@ def make(*, total_steps: int, steps_per_epoch: int, batch_size: int,
          learning_rate: float, scaling: Literal["none", "linear", "sqrt"] = "none",
          schedule: Literal["constant", "cosine", "cosine_by_epoch", "step"] = "cosine",
          warmup_epochs: float = 0.0, milestones: tuple[float, ...] = (), decay: float = 0.1,
-         momentum: float = 0.9, beta2: float = 0.999, weight_decay: float = 0.0,
-         weight_decay_on: Literal["all", "matrices"] = "all", clip_norm: float = 0.0) -> Optimizer:
+         final_learning_rate: float = 0.0, layer_decay: float = 1.0, momentum: float = 0.9, beta2: float = 0.999,
+         weight_decay: float = 0.0, weight_decay_on: Literal["all", "matrices", "weights"] = "all",
+         clip_norm: float = 0.0) -> Optimizer:
   """Builds the optimiser of a run.
 
   Args:
@@ -31,9 +34,13 @@ def make(*, total_steps: int, steps_per_epoch: int, batch_size: int,
     name: "sgd" and "nesterov" as PyTorch's; "lars" as SimCLR's (learning rate inside the momentum, trust ratio 0.001,
       neither trust ratio nor decay on vectors); "adamw" with decoupled decay and `momentum` as beta1.
     learning_rate: multiplied by batch_size / 256 ("linear") or sqrt(batch_size) ("sqrt") under `scaling`.
-    schedule: "cosine" to zero by step; "cosine_by_epoch" constant within an epoch (MoCo v2); "step" multiplies by
-      `decay` at each epoch of `milestones`; all after `warmup_epochs` of linear growth from zero.
-    weight_decay: on `weight_decay_on`: every leaf, or those with two axes and more (not biases and norms).
+    schedule: "cosine" by step down to `final_learning_rate` (not scaled); "cosine_by_epoch" constant within an epoch
+      (MoCo v2); "step" multiplies by `decay` at each epoch of `milestones`; all after `warmup_epochs` of linear growth
+      from zero.
+    layer_decay: the updates of a layer are multiplied by `layer_decay` to the power of its distance from the head,
+      decay included; 1 treats all alike. See `depths.depths`.
+    weight_decay: on `weight_decay_on`: every leaf, "matrices" (all but biases and the scales of norms), or "weights"
+      (matrices without tokens and positions, as timm and MAE's fine-tuning).
     clip_norm: largest global gradient norm; 0 does not clip.
   Raises: ValueError for a value out of range.
   Source: spec values of Goyal et al. 2017, You et al. 2017 (LARS), Chen et al. 2020 (both scaling rules).
@@ -46,9 +53,11 @@ def make(*, total_steps: int, steps_per_epoch: int, batch_size: int,
   if warmup_steps and warmup_steps >= total_steps:
     raise ValueError(f"config.optimizer.warmup_epochs {warmup_epochs} are {warmup_steps} steps, but the run has only "
                      f"{total_steps}; warm up for less than {total_steps / steps_per_epoch:g} epochs")
+  if not 0 < layer_decay <= 1:
+    raise ValueError(f"config.optimizer.layer_decay is {layer_decay}; use a share in (0, 1], such as 0.75")
   peak = learning_rate * {"none": 1.0, "linear": batch_size / 256, "sqrt": math.sqrt(batch_size)}[scaling]
-  rate = _schedule(schedule, peak, total_steps, steps_per_epoch, warmup_steps, milestones, decay)
-  mask = _matrices if weight_decay_on == "matrices" else None
+  rate = _schedule(schedule, peak, final_learning_rate, total_steps, steps_per_epoch, warmup_steps, milestones, decay)
+  mask = {"all": None, "matrices": _matrices, "weights": _weights}[weight_decay_on]
   decayed = optax.add_decayed_weights(weight_decay, mask) if weight_decay else optax.identity()
   if name == "lars":
     rule = optax.lars(rate, weight_decay, weight_decay_mask=_matrices, trust_coefficient=0.001,
@@ -58,22 +67,49 @@ def make(*, total_steps: int, steps_per_epoch: int, batch_size: int,
   else:
     rule = optax.chain(decayed, optax.sgd(rate, momentum, nesterov=name == "nesterov"))
   clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
-  return Optimizer(optax.chain(clip, rule), rate)
+  layers = _scale_by_depth(layer_decay) if layer_decay != 1 else optax.identity()
+  return Optimizer(_promoting(optax.chain(clip, rule, layers)), rate)
 
 
-def _matrices(params):
-  """True for leaves with two axes and more: weights, not biases and scales."""
-  return jax.tree.map(lambda p: p.ndim > 1, params)
+def _matrices(params, besides: tuple[str, ...] = ()):
+  """True for leaves with two axes and more that are no biases or scales, which get a second axis where layers are stacked."""
+  vectors = ("bias", "scale", *besides)
+  return jax.tree_util.tree_map_with_path(
+      lambda path, leaf: leaf.ndim > 1 and not (path and getattr(path[-1], "key", "") in vectors), params)
 
 
-def _schedule(kind, peak, total_steps, steps_per_epoch, warmup_steps, milestones, decay) -> optax.Schedule:
+def _weights(params):
+  return _matrices(params, ("cls", "mask", "positions"))
+
+
+def _scale_by_depth(decay: float) -> optax.GradientTransformation:
+  """Multiplies updates by decay^(last depth - depth)."""
+
+  def update(updates, params=None):
+    found, last = depths.depths(updates)
+    return jax.tree.map(lambda u, depth: u * jnp.asarray(decay ** (last - depth), u.dtype), updates, found)
+
+  return optax.stateless(update)
+
+
+def _promoting(rule: optax.GradientTransformation) -> optax.GradientTransformation:
+  """The rule where strict promotion is in force: optax's bias correction of Adam mixes the step, an integer, with floats."""
+
+  def update(updates, state, params=None):
+    with jax.numpy_dtype_promotion("standard"):
+      return rule.update(updates, state, params)
+
+  return optax.GradientTransformation(rule.init, update)
+
+
+def _schedule(kind, peak, final, total_steps, steps_per_epoch, warmup_steps, milestones, decay) -> optax.Schedule:
   after = max(total_steps - warmup_steps, 1)
 
   def main(step):  # steps since the end of warm-up
     if kind == "cosine_by_epoch":
       step = step // steps_per_epoch * steps_per_epoch
     if kind in ("cosine", "cosine_by_epoch"):
-      return peak * 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(step / after, 1.0)))
+      return final + (peak - final) * 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(step / after, 1.0)))
     passed = sum(jnp.where(step + warmup_steps >= round(m * steps_per_epoch), 1.0, 0.0) for m in milestones)
     return peak * jnp.power(decay, passed) if milestones and kind == "step" else jnp.full((), peak)
 

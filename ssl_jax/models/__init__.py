@@ -11,33 +11,38 @@ import jax
 
 from ssl_jax.config import call_checked, nearest
 from ssl_jax.core import Weights
-from ssl_jax.models import heads, resnet
+from ssl_jax.models import heads, resnet, vit
 
-ENCODERS = {**resnet.ENCODERS}
+ENCODERS = {**resnet.ENCODERS, **vit.ENCODERS}
 
 
 class Network(NamedTuple):
   """A linen module as two pure functions."""
 
-  init: Callable[..., Weights]  # (key, inputs) -> Weights
-  apply: Callable[..., tuple[Any, Any]]  # (weights, inputs, *, train=False, **call) -> (output, model_state)
+  init: Callable[..., Weights]  # (key, inputs, **call) -> Weights
+  apply: Callable[..., tuple[Any, Any]]  # (weights, inputs, *, train=False, key=None, **call) -> (output, model_state)
+  module: nn.Module | None = None  # its options, for who must know them: a masked autoencoder the patch
 
 
 def network(module: nn.Module) -> Network:
-  """Wraps a module whose `__call__` takes `(inputs, *, train)`; in evaluation the returned state is the given one."""
+  """Wraps a module whose `__call__` takes `(inputs, *, train)`; in evaluation the returned state is the given one.
 
-  def init(key: jax.Array, inputs: jax.Array) -> Weights:
-    variables = dict(module.init(key, inputs, train=False))
+  `key` is what a module draws from in training (drop path); without one it must draw nothing.
+  """
+
+  def init(key: jax.Array, inputs: jax.Array, **call) -> Weights:
+    variables = dict(module.init(key, inputs, train=False, **call))
     params = variables.pop("params")
     return Weights(params, variables)
 
-  def apply(weights: Weights, inputs: jax.Array, *, train: bool = False, **call):
+  def apply(weights: Weights, inputs: jax.Array, *, train: bool = False, key: jax.Array | None = None, **call):
     variables = {"params": weights.params, **weights.model_state}
     if not train:
       return module.apply(variables, inputs, train=False, **call), weights.model_state
-    return module.apply(variables, inputs, train=True, mutable=list(weights.model_state), **call)
+    rngs = None if key is None else {"drop_path": key}
+    return module.apply(variables, inputs, train=True, mutable=list(weights.model_state), rngs=rngs, **call)
 
-  return Network(init, apply)
+  return Network(init, apply, module)
 
 
 def stack(encoder: Network, head: Network) -> Network:
@@ -54,8 +59,8 @@ def stack(encoder: Network, head: Network) -> Network:
     return Weights({"encoder": trunk.params, "head": top.params},
                    {"encoder": trunk.model_state, "head": top.model_state})
 
-  def apply(weights: Weights, images: jax.Array, *, train: bool = False):
-    features, trunk = encoder.apply(part(weights, "encoder"), images, train=train)
+  def apply(weights: Weights, images: jax.Array, *, train: bool = False, key: jax.Array | None = None):
+    features, trunk = encoder.apply(part(weights, "encoder"), images, train=train, key=key)
     output, top = head.apply(part(weights, "head"), features, train=train)
     return output, {"encoder": trunk, "head": top}
 
@@ -82,7 +87,7 @@ def make(name: str, **options) -> Network:
   """An image encoder: f32[B, H, W, 3] in [0, 1] -> f32[B, D]; with `pyramid=True` a dict of f32 maps by layer.
 
   Args:
-    name: one of ENCODERS; options: its keyword arguments, see e.g. `resnet.ResNet`.
+    name: one of ENCODERS; options: its keyword arguments, see `resnet.ResNet` and `vit.ViT`.
   Raises: ValueError for an unknown name or option, naming the nearest known ones.
   """
   return network(call_checked(factory(name), options, "config.encoder"))

@@ -29,8 +29,18 @@ INITS = {
 
 def normalize(images: jax.Array, kind: str) -> jax.Array:
   """(images - mean) / std; images f32[..., 3] in [0, 1], kind one of NORMALIZE."""
-  mean, std = (jnp.asarray(v, jnp.float32).reshape((1,) * (images.ndim - 1) + (3,)) for v in NORMALIZE[kind])
+  mean, std = _statistics(images, kind)
   return (images - mean) / std
+
+
+def denormalize(images: jax.Array, kind: str) -> jax.Array:
+  """The inverse of `normalize`."""
+  mean, std = _statistics(images, kind)
+  return images * std + mean
+
+
+def _statistics(images: jax.Array, kind: str) -> tuple[jax.Array, jax.Array]:
+  return tuple(jnp.asarray(v, jnp.float32).reshape((1,) * (images.ndim - 1) + (3,)) for v in NORMALIZE[kind])
 
 
 class Block(nn.Module):

@@ -1,0 +1,41 @@
+"""How far from the input each parameter lies, for learning rates that decay with depth."""
+
+from __future__ import annotations
+
+import re
+
+import jax
+import numpy as np
+
+from ssl_jax.core import PyTree
+
+FIRST = ("embed", "cls", "positions", "conv_stem", "norm_stem")
+
+
+def depths(params: PyTree) -> tuple[PyTree, int]:
+  """(depth of each leaf, depth of the head) of `stack(encoder, head)`.
+
+  The embedding or stem is 0, blocks count from 1, what follows the last block (norms, head) comes after it. A leaf of
+  stacked blocks has one depth a block, i32[blocks, 1, ...]; any other i32[]. ViT-B: 12 blocks, the head is 13.
+  Raises: ValueError for parameters without an encoder.
+  Source: He et al. 2022, released code (lr_decay.py), after BEiT.
+  """
+  if "encoder" not in params:
+    raise ValueError(f"config.optimizer.layer_decay needs a method with an encoder and a head, not {sorted(params)}; use 1.0")
+  encoder = params["encoder"]
+  if "blocks" in encoder:
+    order, count = {}, jax.tree.leaves(encoder["blocks"])[0].shape[0]
+  else:
+    names = sorted((name for name in encoder if re.fullmatch(r"stage\d+_block\d+", name)),
+                   key=lambda name: [int(n) for n in re.findall(r"\d+", name)])
+    order, count = {name: i + 1 for i, name in enumerate(names)}, len(names)
+
+  def depth(path, leaf):
+    names = [key.key for key in path]
+    if names[0] != "encoder":
+      return np.int32(count + 1)
+    if names[1] == "blocks":
+      return np.arange(1, count + 1, dtype=np.int32).reshape(-1, *[1] * (leaf.ndim - 1))
+    return np.int32(0 if names[1] in FIRST else order.get(names[1], count + 1))
+
+  return jax.tree_util.tree_map_with_path(depth, params), count + 1

@@ -1,0 +1,59 @@
+"""The decoder of a masked autoencoder: from the visible tokens to the pixels of the removed patches.
+
+Attention does not care about order, so the tokens stay in the order of the mask, visible ones first, and each brings the
+position of its patch. Nothing is un-shuffled: what the released code gathers back into image order, and scatters in the
+backward pass, is here a concatenation. The result is the same up to the order of its rows.
+
+Source: He et al. 2022, section 3.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ssl_jax import patches
+from ssl_jax.models.dense import Dense
+from ssl_jax.models.vit import EPSILON, TOKEN, Blocks, check_heads
+
+
+class Decoder(nn.Module):
+  """f32[B, 1 + K, E] visible tokens, class token first -> f32[B, L - K, outputs]: the removed patches, in mask order.
+
+  Args:
+    outputs: numbers predicted for each patch: patch * patch * 3.
+    width, depth, heads: 512, 8, 16 as published.
+    layers, remat, dtype: as in vit.Blocks; what is returned is float32.
+  """
+
+  outputs: int
+  width: int = 512
+  depth: int = 8
+  heads: int = 16
+  layers: Literal["auto", "scan", "unroll"] = "auto"
+  remat: Literal["none", "dots", "full"] = "none"
+  dtype: Any = jnp.float32
+
+  def __post_init__(self):
+    if min(self.width, self.depth, self.heads) < 1:
+      raise ValueError(f"config.method: decoder_width {self.width}, decoder_depth {self.depth} and decoder_heads "
+                       f"{self.heads} must be positive")
+    check_heads(self.width, self.heads, "config.method.decoder_width", "config.method.decoder_heads")
+    super().__post_init__()
+
+  @nn.compact
+  def __call__(self, tokens: jax.Array, *, train: bool, order: jax.Array, grid: tuple[int, int],
+               everywhere: bool = False) -> jax.Array:
+    """`order`: i32[B, L], the mask as in patches.py; `grid`: (rows, columns) of patches; `everywhere`: all L patches."""
+    batch, visible = tokens.shape[0], tokens.shape[1] - 1
+    positions = jnp.asarray(patches.sincos_positions(grid, self.width))[order].astype(self.dtype)
+    seen = Dense(self.width, dtype=self.dtype, name="embed")(tokens)
+    mask = self.param("mask", TOKEN, (1, 1, self.width)).astype(self.dtype)
+    x = jnp.concatenate([seen[:, :1], seen[:, 1:] + positions[:, :visible], mask + positions[:, visible:]], axis=1)
+    x, _ = Blocks(self.depth, self.heads, layers=self.layers, remat=self.remat, dtype=self.dtype, name="blocks")(
+        x, train=train)
+    x = nn.LayerNorm(epsilon=EPSILON, dtype=self.dtype, name="norm")(x[:, 1 if everywhere else 1 + visible:])
+    return Dense(self.outputs, dtype=self.dtype, name="pixels")(x).astype(jnp.float32)

@@ -1,0 +1,207 @@
+"""Vision transformers, for whole images and for the visible patches of a masked autoencoder.
+
+Source: Dosovitskiy et al. 2021; details (pre-norm, exact GELU, epsilon 1e-6, Xavier-uniform weights) as in He et al. 2022,
+"Masked Autoencoders Are Scalable Vision Learners", and its released code.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssl_jax import patches
+from ssl_jax.models.dense import Dense
+from ssl_jax.models.resnet import normalize
+
+EPSILON = 1e-6
+TOKEN = nn.initializers.normal(0.02)
+REMAT = {"dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+         "full": jax.checkpoint_policies.nothing_saveable}
+
+
+def check_heads(width: int, heads: int, width_name: str, heads_name: str) -> None:
+  """Raises ValueError unless the heads divide the width, naming the nearest numbers that do."""
+  if width % heads:
+    fits = sorted((h for h in range(1, width + 1) if width % h == 0), key=lambda h: abs(h - heads))
+    raise ValueError(f"{heads_name} {heads} do not divide {width_name} {width}; use {fits[0]} or {fits[1]} heads")
+
+
+def gelu(x: jax.Array) -> jax.Array:
+  """x Phi(x) by the error function, as PyTorch does; jax.nn.gelu's complement of it is slower on CPU and no better here."""
+  return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
+
+
+class Attention(nn.Module):
+  """Multi-head self-attention over [B, T, D]; softmax in float32."""
+
+  heads: int
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    batch, length, width = x.shape
+    qkv = jnp.split(Dense(3 * width, dtype=self.dtype, name="qkv")(x), 3, axis=-1)
+    # [B, heads, T, D]: on CPU twice as fast as heads last
+    query, key, value = (part.reshape(batch, length, self.heads, -1).transpose(0, 2, 1, 3) for part in qkv)
+    logits = jnp.einsum("bhqd,bhkd->bhqk", query * (width // self.heads) ** -0.5, key,
+                        preferred_element_type=jnp.float32)
+    out = jnp.einsum("bhqk,bhkd->bhqd", jax.nn.softmax(logits).astype(self.dtype), value)
+    return Dense(width, dtype=self.dtype, name="out")(out.transpose(0, 2, 1, 3).reshape(batch, length, width))
+
+
+class Block(nn.Module):
+  """x + Attention(LN x), then x + MLP(LN x); in training each branch of an image is dropped with `drop_rate`."""
+
+  heads: int
+  mlp_width: int
+  dtype: Any
+  train: bool
+  drops: bool  # whether any block of the network drops branches
+  keep_maps: bool
+
+  @nn.compact
+  def __call__(self, x: jax.Array, drop_rate: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+    norm = functools.partial(nn.LayerNorm, epsilon=EPSILON, dtype=self.dtype)
+    x = x + self._drop(Attention(self.heads, self.dtype, name="attention")(norm(name="norm1")(x)), drop_rate)
+    y = Dense(self.mlp_width, dtype=self.dtype, name="mlp1")(norm(name="norm2")(x))
+    y = Dense(x.shape[-1], dtype=self.dtype, name="mlp2")(gelu(y))
+    x = x + self._drop(y, drop_rate)
+    return x, (x if self.keep_maps else None)
+
+  def _drop(self, branch: jax.Array, rate: jax.Array) -> jax.Array:
+    if not (self.train and self.drops):
+      return branch
+    kept = jax.random.bernoulli(self.make_rng("drop_path"), 1 - rate, (branch.shape[0], 1, 1))
+    return jnp.where(kept, branch / (1 - rate).astype(branch.dtype), 0)
+
+
+class Blocks(nn.Module):
+  """`depth` blocks whose parameters lie stacked, each leaf [depth, ...], whether the layers are scanned or not.
+
+  Args:
+    layers: "scan" compiles one block and loops over it (ViT-L compiles fast); "unroll" writes the blocks out, which
+      XLA's CPU backend runs faster; "auto" scans on accelerators.
+    remat: what the backward pass computes again: "none", "dots" (all but matrix products), "full" (whole blocks).
+    drop_path: rate of the last block; the rate grows linearly from 0 at the first.
+  """
+
+  depth: int
+  heads: int
+  mlp_ratio: float = 4.0
+  drop_path: float = 0.0
+  layers: Literal["auto", "scan", "unroll"] = "auto"
+  remat: Literal["none", "dots", "full"] = "none"
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool, keep_maps: bool = False) -> tuple[jax.Array, jax.Array | None]:
+    """[B, T, D] -> the same, and every block's output [depth, B, T, D] if `keep_maps`."""
+    unrolled = self.layers == "unroll" or (self.layers == "auto" and jax.default_backend() == "cpu")
+    block = Block if self.remat == "none" else nn.remat(Block, policy=REMAT[self.remat], prevent_cse=unrolled)
+    scanned = nn.scan(block, variable_axes={"params": 0}, split_rngs={"params": True, "drop_path": True},
+                      length=self.depth, unroll=self.depth if unrolled else 1)
+    rates = jnp.asarray(np.linspace(0, self.drop_path, self.depth), jnp.float32)
+    return scanned(self.heads, round(self.mlp_ratio * x.shape[-1]), self.dtype, train, self.drop_path > 0, keep_maps,
+                   name="block")(x, rates)
+
+
+class ViT(nn.Module, kw_only=True):
+  """f32[B, H, W, 3] in [0, 1] -> f32[B, width]; `pyramid=True`: every block's patch tokens as maps, by name.
+
+  With `visible`, i32[B, K], it sees those patches alone and returns all tokens, f32[B, 1 + K, width], the class token
+  first, in the order given, behind the last norm: the encoder of a masked autoencoder.
+
+  Args:
+    width, depth, heads, mlp_ratio: of the transformer.
+    patch: side of a patch in pixels.
+    image_size: side of the images that positions are made for; 0 means those at hand. Positions of another size are
+      interpolated (bicubic).
+    positions: "sincos" fixed; "sincos_trained" the same to start from; "learned" N(0, 0.02).
+    pool: the representation: "cls" token or "mean" of the patch tokens, both behind the last norm; "fc_norm" the mean
+      of the tokens first and a norm of its own behind it (MAE's fine-tuning).
+    drop_path, layers, remat: see Blocks.
+    normalize: how pixels are centred and scaled first: a key of `resnet.NORMALIZE`.
+    dtype: of activations; parameters, softmax, norm statistics and what is returned are float32.
+  Raises: ValueError if the heads do not divide the width or the patch does not divide the images.
+  """
+
+  width: int
+  depth: int
+  heads: int
+  patch: int = 16
+  mlp_ratio: float = 4.0
+  image_size: int = 0
+  positions: Literal["sincos", "sincos_trained", "learned"] = "sincos"
+  pool: Literal["cls", "mean", "fc_norm"] = "cls"
+  drop_path: float = 0.0
+  layers: Literal["auto", "scan", "unroll"] = "auto"
+  remat: Literal["none", "dots", "full"] = "none"
+  normalize: Literal["none", "imagenet", "cifar10", "centred"] = "imagenet"
+  dtype: Literal["float32", "bfloat16"] = "float32"
+
+  def __post_init__(self):
+    if min(self.width, self.depth, self.heads, self.patch) < 1:
+      raise ValueError(f"config.encoder: width {self.width}, depth {self.depth}, heads {self.heads} and patch {self.patch} "
+                       "must be positive")
+    check_heads(self.width, self.heads, "config.encoder.width", "config.encoder.heads")
+    if not 0 <= self.drop_path < 1:
+      raise ValueError(f"config.encoder.drop_path is {self.drop_path}; use a rate in [0, 1), such as 0.1")
+    if self.image_size % self.patch:
+      raise ValueError(f"config.encoder.image_size {self.image_size} does not divide into patches of {self.patch}; use "
+                       f"{-(-self.image_size // self.patch) * self.patch}")
+    super().__post_init__()
+
+  @nn.compact
+  def __call__(self, images: jax.Array, *, train: bool, pyramid: bool = False, visible: jax.Array | None = None):
+    grid = patches.grid_of(*images.shape[1:3], self.patch)
+    dtype = jnp.dtype(self.dtype)
+    pixels = patches.patchify(normalize(images, self.normalize), self.patch)
+    # Pixels carry no gradient and the positions are added before masking, so taking rows costs the backward nothing.
+    pixels = pixels if visible is None else patches.take(pixels, visible)
+    x = Dense(self.width, dtype=dtype, name="embed")(pixels) + self._positions(grid, visible).astype(dtype)
+    token = jnp.broadcast_to(self.param("cls", TOKEN, (1, 1, self.width)), (x.shape[0], 1, self.width))
+    x = jnp.concatenate([token.astype(dtype), x], axis=1)
+    x, maps = Blocks(self.depth, self.heads, self.mlp_ratio, self.drop_path, self.layers, self.remat, dtype,
+                     name="blocks")(x, train=train, keep_maps=pyramid)
+    if pyramid:
+      return {f"block{i + 1}": x[:, 1:].reshape(x.shape[0], *grid, -1).astype(jnp.float32) for i, x in enumerate(maps)}
+    if self.pool == "fc_norm" and visible is None:
+      return self._norm("fc_norm")(x[:, 1:].astype(jnp.float32).mean(1))
+    x = self._norm("norm")(x)
+    if visible is not None:
+      return x
+    return x[:, 0] if self.pool == "cls" else x[:, 1:].mean(1)
+
+  def _norm(self, name: str) -> nn.LayerNorm:
+    return nn.LayerNorm(epsilon=EPSILON, dtype=jnp.float32, name=name)
+
+  def _positions(self, grid: tuple[int, int], visible: jax.Array | None) -> jax.Array:
+    """[1, L, width], or [B, K, width] for visible patches."""
+    made = (self.image_size // self.patch,) * 2 if self.image_size else grid
+    if self.positions == "sincos":
+      table = jnp.asarray(patches.sincos_positions(made, self.width))
+    else:
+      start = TOKEN if self.positions == "learned" else lambda *_: jnp.asarray(patches.sincos_positions(made, self.width))
+      table = self.param("positions", start, (made[0] * made[1], self.width))
+    if made != grid:
+      table = jax.image.resize(table.reshape(*made, -1), (*grid, self.width), "cubic").reshape(-1, self.width)
+    if visible is None:
+      return table[None]
+    if self.positions == "sincos":
+      return table[visible]
+    return jax.nn.one_hot(visible, table.shape[0]) @ table  # a product, whose gradient scatters nothing
+
+
+ENCODERS = {
+    "vit": ViT,  # any size
+    "vit_tiny": functools.partial(ViT, width=192, depth=12, heads=3),
+    "vit_small": functools.partial(ViT, width=384, depth=12, heads=6),
+    "vit_base": functools.partial(ViT, width=768, depth=12, heads=12),
+    "vit_large": functools.partial(ViT, width=1024, depth=24, heads=16),
+    "vit_huge": functools.partial(ViT, width=1280, depth=32, heads=16, patch=14),
+}

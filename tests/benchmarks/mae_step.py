@@ -1,0 +1,183 @@
+"""The MAE step of ViT-Ti/16 at 224 px: ours against the same model and step in PyTorch, on the same cores.
+
+    python tests/benchmarks/mae_step.py [--batch 32] [--rounds 5] [--decoder 192 4 3] [--parts]
+
+Needs the extra `bench`. Both make the same step: random masking, encoder on the visible patches, decoder on all, masked
+norm-pix error, AdamW; float32, the same shapes and parameter counts. PyTorch runs eagerly, attention through its fused
+`scaled_dot_product_attention`, un-shuffling by gather as the released code does. Rounds alternate between the two, the
+fastest of each counts. The last line is one JSON object; `ratio` above 1 means that we are faster. Beside it:
+
+- `encoder_cost_of_visible`: seconds of the encoder's forward and backward at ratio 0.75 over those with all patches.
+- `masking_share`: what the gradient of masking and un-masking costs, as a share of the step: the step, less the same
+  step with one fixed order for all images, known when it is compiled (masks are then slices).
+"""
+
+import argparse
+import importlib.metadata
+import json
+import platform
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ssl_jax import methods, models, optim, patches
+from ssl_jax.config import DataSpec
+from ssl_jax.core import Weights, make_init, make_train_step
+
+SIZE, PATCH, WIDTH, DEPTH, HEADS = 224, 16, 192, 12, 3
+RATIO = 0.75
+LEARNING_RATE, DECAY, BETAS = 1.5e-4, 0.05, (0.9, 0.95)
+
+
+class TorchBlock(nn.Module):
+  def __init__(self, width: int, heads: int):
+    super().__init__()
+    self.heads = heads
+    self.norm1, self.norm2 = (nn.LayerNorm(width, eps=1e-6) for _ in range(2))
+    self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+    self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+  def forward(self, x):
+    batch, length, width = x.shape
+    query, key, value = self.qkv(self.norm1(x)).reshape(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+    attended = F.scaled_dot_product_attention(query, key, value)
+    x = x + self.out(attended.transpose(1, 2).reshape(batch, length, width))
+    return x + self.mlp(self.norm2(x))
+
+
+class TorchMae(nn.Module):
+  def __init__(self, decoder: tuple[int, int, int]):
+    super().__init__()
+    width, depth, heads = decoder
+    grid = (SIZE // PATCH,) * 2
+    self.embed = nn.Conv2d(3, WIDTH, PATCH, PATCH)
+    self.register_buffer("positions", torch.from_numpy(patches.sincos_positions(grid, WIDTH))[None])
+    self.register_buffer("decoder_positions", torch.from_numpy(patches.sincos_positions(grid, width))[None])
+    self.cls, self.mask = nn.Parameter(torch.randn(1, 1, WIDTH) * 0.02), nn.Parameter(torch.randn(1, 1, width) * 0.02)
+    self.encoder = nn.Sequential(*(TorchBlock(WIDTH, HEADS) for _ in range(DEPTH)), nn.LayerNorm(WIDTH, eps=1e-6))
+    self.bridge = nn.Linear(WIDTH, width)
+    self.decoder = nn.Sequential(*(TorchBlock(width, heads) for _ in range(depth)), nn.LayerNorm(width, eps=1e-6),
+                                 nn.Linear(width, PATCH * PATCH * 3))
+
+  def encode(self, images, keep: int):
+    x = self.embed(images).flatten(2).transpose(1, 2) + self.positions
+    shuffle = torch.rand(x.shape[:2]).argsort(1)
+    rows = shuffle[:, :keep, None].expand(-1, -1, x.shape[2])
+    x = torch.cat([self.cls.expand(len(x), -1, -1), x.gather(1, rows)], 1)
+    return self.encoder(x), shuffle.argsort(1)
+
+  def forward(self, images):
+    length = (SIZE // PATCH) ** 2
+    keep = int(length * (1 - RATIO))
+    tokens, restore = self.encode(images, keep)
+    x = self.bridge(tokens)
+    body = torch.cat([x[:, 1:], self.mask.expand(len(x), length - keep, -1)], 1)
+    body = body.gather(1, restore[:, :, None].expand(-1, -1, x.shape[2])) + self.decoder_positions
+    predicted = self.decoder(torch.cat([x[:, :1], body], 1))[:, 1:]
+    side = SIZE // PATCH
+    target = images.reshape(len(x), 3, side, PATCH, side, PATCH).permute(0, 2, 4, 3, 5, 1).reshape(len(x), length, -1)
+    target = (target - target.mean(-1, keepdim=True)) / (target.var(-1, keepdim=True) + 1e-6).sqrt()
+    masked = (restore >= keep).float()
+    return (((predicted - target) ** 2).mean(-1) * masked).sum() / masked.sum()
+
+
+def torch_step(images: np.ndarray, decoder):
+  """(() -> one step, number of trained parameters)."""
+  model = TorchMae(decoder)
+  adam = torch.optim.AdamW(model.parameters(), LEARNING_RATE, BETAS, weight_decay=DECAY, fused=True)
+  inputs = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+
+  def once():
+    adam.zero_grad(set_to_none=True)
+    loss = model(inputs)
+    loss.backward()
+    adam.step()
+    return loss.item()
+
+  return once, sum(p.numel() for p in model.parameters())
+
+
+def our_method(decoder, batch: int):
+  encoder = models.make("vit_tiny", normalize="none")
+  width, depth, heads = decoder
+  return encoder, methods.make("mae", encoder, DataSpec(1000, 10, batch), mask_ratio=RATIO, decoder_width=width,
+                               decoder_depth=depth, decoder_heads=heads)
+
+
+def our_step(images: np.ndarray, decoder):
+  """(() -> one step, number of trained parameters)."""
+  method = our_method(decoder, len(images))[1]
+  adam = optim.make(total_steps=100, steps_per_epoch=10, batch_size=len(images), name="adamw", learning_rate=LEARNING_RATE,
+                    momentum=BETAS[0], beta2=BETAS[1], weight_decay=DECAY, weight_decay_on="matrices", schedule="constant")
+  parts = (method, lambda key, batch: batch, adam.transform)
+  batch = jax.device_put({"image": images})
+  state = jax.jit(make_init(*parts))(jax.random.key(0), batch)
+  step = jax.jit(make_train_step(*parts), donate_argnums=0)
+
+  def once():
+    nonlocal state
+    state, metrics = step(state, batch)
+    return float(metrics["loss"].value())
+
+  return once, sum(leaf.size for leaf in jax.tree.leaves(state.params))
+
+
+def encoder_step(images: np.ndarray, keep: int):
+  """() -> forward and backward of the encoder that sees `keep` patches of each image."""
+  encoder = models.make("vit_tiny", normalize="none")
+  batch, length = len(images), (SIZE // PATCH) ** 2
+  order = jnp.argsort(jax.random.uniform(jax.random.key(0), (batch, length)), axis=1)[:, :keep]
+  images = jnp.asarray(images)
+  weights = jax.jit(encoder.init)(jax.random.key(0), images, visible=order)
+  step = jax.jit(jax.grad(lambda params: jnp.square(encoder.apply(Weights(params, {}), images, train=True,
+                                                                  visible=order)[0]).mean()))
+  return lambda: jax.block_until_ready(step(weights.params))
+
+
+def timed(function) -> float:
+  began = time.perf_counter()
+  function()
+  return time.perf_counter() - began
+
+
+def fastest(functions: dict, rounds: int) -> dict[str, float]:
+  """Seconds of each, called in turn."""
+  for function in functions.values():
+    function(), function()
+  seconds = {name: [] for name in functions}
+  for _ in range(rounds):
+    for name, function in functions.items():
+      seconds[name].append(timed(function))
+  return {name: min(values) for name, values in seconds.items()}
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("--batch", type=int, default=32)
+  parser.add_argument("--rounds", type=int, default=5)
+  parser.add_argument("--decoder", type=int, nargs=3, default=[192, 4, 3], metavar=("WIDTH", "DEPTH", "HEADS"))
+  args = parser.parse_args()
+  images = np.random.default_rng(0).standard_normal((args.batch, SIZE, SIZE, 3)).astype(np.float32)
+  (ours, ours_count), (theirs, theirs_count) = our_step(images, args.decoder), torch_step(images, args.decoder)
+  assert ours_count == theirs_count, (ours_count, theirs_count)
+  step = fastest({"ours": ours, "torch": theirs}, args.rounds)
+  length = (SIZE // PATCH) ** 2
+  encoder = fastest({"visible": encoder_step(images, length // 4), "all": encoder_step(images, length)}, args.rounds)
+  print(f"step: ours {step['ours']:.3f} s, PyTorch {step['torch']:.3f} s; encoder: visible {encoder['visible']:.3f} s, "
+        f"all {encoder['all']:.3f} s", flush=True)
+  print(json.dumps({
+      "benchmark": "mae_step", "batch": args.batch, "decoder": args.decoder, "parameters": ours_count,
+      "machine": platform.processor() or platform.machine(), "threads": torch.get_num_threads(),
+      "versions": {name: importlib.metadata.version(name) for name in ("jax", "flax", "torch", "numpy")},
+      "ours_seconds": round(step["ours"], 4), "torch_seconds": round(step["torch"], 4),
+      "ratio": round(step["torch"] / step["ours"], 3),
+      "encoder_cost_of_visible": round(encoder["visible"] / encoder["all"], 3)}))
+
+
+if __name__ == "__main__":
+  main()
