@@ -31,9 +31,15 @@ def transfer_recipes() -> dict[str, EvaluateConfig]:
 
 
 def shrunk(config: TrainConfig, *, batch: int, size: int) -> dict:
-  """The recipe with a tiny encoder of the same family, float32, small images and batches; the method is untouched."""
+  """The recipe with a tiny encoder of the same family, float32, small images and batches; of the method, only
+  its decoder is made small."""
   small = to_json(config)
-  small["encoder"] |= {"name": "resnet10", "width": 8, "stem": "small", "dtype": "float32"}
+  if small["encoder"]["name"].startswith("vit"):
+    small["encoder"] |= {"name": "vit", "width": 16, "depth": 2, "heads": 2, "patch": 4, "dtype": "float32"}
+    decoder = {"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2}
+    small["method"] |= {name: value for name, value in decoder.items() if name in small["method"]}
+  else:
+    small["encoder"] |= {"name": "resnet10", "width": 8, "stem": "small", "dtype": "float32"}
   if small["encoder"].get("batch_groups", 1) > 1:
     small["encoder"]["batch_groups"] = 2
   small["data"] |= dataclasses.asdict(config.data) | {"name": "synthetic", "data_dir": "", "size": size,
