@@ -19,8 +19,9 @@ class Flag(NamedTuple):
   """One flag of a command; "config" is an ml_collections config file whose fields can be overridden."""
 
   name: str
-  default: object
+  default: object  # None: none
   help: str
+  required: bool = True  # if it has no default
 
 
 CONFIG = Flag("config", None, "a recipe, FILE.py or FILE.py:VARIANT; --config.section.option=value changes an option")
@@ -52,22 +53,38 @@ def evaluate(values) -> None:
 
 
 def show(values) -> None:
-  """Draw what the network sees: ssl-jax show augmentations --config=configs/pretrain/moco_sample.py --output=views.png
+  """Draw what the network sees: ssl-jax show PICTURE --flags
 
-  Pictures: augmentations (one image under each operation of SimCLR's figure 4, and the recipe's own views).
+  ssl-jax show augmentations --config=configs/pretrain/moco_sample.py --output=views.png
+    one image under each operation of SimCLR's figure 4, and the recipe's own views
+  ssl-jax show reconstructions --workdir=runs/mae --ratios=0.75,0.8,0.85,0.95
+    images of the test split as a masked autoencoder sees and restores them, at several ratios
+  ssl-jax show reconstructions --workdir=runs/mae --over-epochs
+    the same images restored by each checkpoint that the run kept
   """
   from ssl_jax import config
-  from ssl_jax.show import show as run
+  from ssl_jax.show import Wanted, show as run
 
-  run(values.rest, config.check(config.TrainConfig, values.config), pathlib.Path(values.output), index=values.index,
-      seed=values.seed)
+  try:
+    ratios = tuple(float(ratio) for ratio in values.ratios.split(",") if ratio)
+  except ValueError as error:
+    raise ValueError(f"--ratios={values.ratios} are no numbers; use shares such as 0.75,0.9") from error
+  run(values.rest, Wanted(
+      config=values.config and config.check(config.TrainConfig, values.config), workdir=values.workdir or "",
+      ratios=ratios, **{name: getattr(values, name) for name in ("output", "index", "seed", "images", "split", "over_epochs",
+                                                                 "step")}))
 
 
 COMMANDS = {
     "train": (train, (CONFIG, WORKDIR, Flag("force", False, "resume although the config differs from the run's"))),
     "evaluate": (evaluate, (CONFIG, WORKDIR, Flag("step", 0, "the checkpoint to measure; 0: the last"))),
-    "show": (show, (CONFIG, Flag("output", None, "the picture to write, a .png"),
-                    Flag("index", 0, "which image of the data set"), Flag("seed", 0, "of the random draws"))),
+    "show": (show, (CONFIG._replace(required=False), WORKDIR._replace(required=False),
+                    Flag("output", "", "the picture to write, a .png; default WORKDIR/pictures/PICTURE.png"),
+                    Flag("index", 0, "the (first) image of the data set"), Flag("seed", 0, "of the random draws"),
+                    Flag("images", 6, "how many are reconstructed"), Flag("split", "test", "which images are reconstructed"),
+                    Flag("ratios", "", "shares of patches removed, 0.75,0.9; default the run's own"),
+                    Flag("over_epochs", False, "reconstruct with each kept checkpoint"),
+                    Flag("step", 0, "the checkpoint to reconstruct with; 0: the last"))),
 }
 
 
@@ -111,6 +128,7 @@ def _use_huge_pages() -> None:
 def _parse(command: str, specs: tuple[Flag, ...], words: list[str]):
   """The command's flag values; `rest` holds the words that are no flags. Exits 2 if they make no sense."""
   values = flags.FlagValues()
+  words = [_underscored(word) for word in words]
   for spec in specs:
     if spec.name == "config":
       config_flags.DEFINE_config_file("config", spec.default, spec.help, flag_values=values,
@@ -121,7 +139,8 @@ def _parse(command: str, specs: tuple[Flag, ...], words: list[str]):
   try:
     _check_overrides(words)
     rest = values([f"ssl-jax {command}", *words])[1:]
-    missing = [spec.name for spec in specs if spec.default is None and not values[spec.name].value]
+    missing = [spec.name for spec in specs if spec.default is None and spec.required
+               and not values[spec.name].value]
     if missing:
       raise ValueError(f"--{missing[0]} is missing: {next(s.help for s in specs if s.name == missing[0])}")
     if rest and command != "show":
@@ -132,6 +151,12 @@ def _parse(command: str, specs: tuple[Flag, ...], words: list[str]):
       reason = reason.splitlines()[-1].partition(": ")[2]
     _stop(f"{reason}\n`ssl-jax {command} --help` says what it takes.", 2)
   return types.SimpleNamespace(rest=rest, **{spec.name: values[spec.name].value for spec in specs})
+
+
+def _underscored(word: str) -> str:
+  """--over-epochs=x as --over_epochs=x."""
+  name, *value = word.split("=", 1)
+  return "=".join(["--" + name[2:].replace("-", "_"), *value]) if name.startswith("--") else word
 
 
 def _check_overrides(words: list[str]) -> None:

@@ -48,8 +48,17 @@ class CheckpointConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class StartConfig:
+  """The run whose encoder a new run starts from; an empty `workdir` starts from random weights."""
+
+  workdir: str = ""
+  step: int = 0  # which checkpoint; 0: the last
+  weights: Literal["params", "ema"] = "params"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-  """One pre-training run. `method`, `encoder`, `augment`, `optimizer` hold a `name` and its factory's options."""
+  """One training run. `method`, `encoder`, `augment`, `optimizer` hold a `name` and its factory's options."""
 
   method: Mapping
   encoder: Mapping
@@ -58,6 +67,7 @@ class TrainConfig:
   data: DataConfig
   batch_size: int  # global
   epochs: float
+  start: StartConfig = StartConfig()
   checkpoint: CheckpointConfig = CheckpointConfig()
   seed: int = 0
   log_every: int = 50  # steps
@@ -79,6 +89,7 @@ class EvaluateDataConfig:
   train_split: str = ""
   test_split: str = "test"
   size: int = 0  # side of the images shown to the network; 0: that of the training views
+  interpolation: Literal["bilinear", "bicubic"] = "bilinear"  # of the resize
   crop_ratio: float = 1.0  # share of the shorter side that the centre crop keeps: 0.875 for photographs
   cache: bool = False  # decode everything once into memory: for small sets read several times
   workers: int = 0

@@ -6,66 +6,21 @@ import functools
 import importlib.metadata
 import json
 import pathlib
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator
 
 import jax
 import rich.console
 import rich.table
 
 from ssl_jax import augment, parallel, tasks
-from ssl_jax.checkpoint import Checkpoints
-from ssl_jax.config import DataSpec, EvaluateConfig, TrainConfig, check, options_of
-from ssl_jax.core import Weights
+from ssl_jax.config import EvaluateConfig, TrainConfig, options_of
 from ssl_jax.data import pipeline, sources, transforms
+from ssl_jax.restore import Restored, restore
 from ssl_jax.tasks import features, pictures
 from ssl_jax.tasks.backbone import Backbone, mean_image, pixels
 from ssl_jax.tasks.task import TaskData
-from ssl_jax.assembly import abstract_state, assemble
 
 VERSIONS = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
-
-
-class Restored(NamedTuple):
-  """The network of a run, and the same one before it learned anything."""
-
-  backbone: Backbone
-  untrained: Callable[[], Backbone]
-  config: TrainConfig
-  step: int
-
-
-def restore(workdir: str | pathlib.Path, mesh, *, step: int = 0, weights: str = "params") -> Restored:
-  """Restores the `model` item of a run's checkpoint, on any number of devices.
-
-  Args:
-    step: which checkpoint; 0 is the last. weights: "params" or "ema".
-  Raises: ValueError if there is no such checkpoint, naming those there are, or if it does not fit.
-  """
-  with Checkpoints(workdir) as checkpoints:
-    return _restore(checkpoints, workdir, mesh, step, weights)
-
-
-def _restore(checkpoints: Checkpoints, workdir, mesh, step: int, weights: str) -> Restored:
-  steps = checkpoints.steps()
-  if not steps or (step and step not in steps):
-    raise ValueError(f"{workdir} holds no checkpoint" + (f" of step {step}; it has {steps}" if steps else
-                     "; train one first: ssl-jax train --config=... --workdir=" + str(workdir)))
-  step = step or steps[-1]
-  stored = checkpoints.config(step)
-  config = check(TrainConfig, stored["config"])
-  parts = assemble(config, DataSpec(batch_size=config.batch_size, **stored["data"]))
-  abstract, init = abstract_state(parts, config, mesh)
-  found = checkpoints.restore_weights(step, Weights(abstract.params, abstract.model_state), which=weights)
-  names = {"method": config.method["name"], "encoder": dict(config.encoder), "weights": weights}
-  make = functools.partial(Backbone, encode=parts.method.encode, pyramid=parts.method.pyramid)
-
-  def untrained() -> Backbone:
-    fresh = init()
-    return make(fresh.params, fresh.model_state, protocol={**names, "backbone": "untrained", "step": 0})
-
-  return Restored(make(*found, protocol={**names, "backbone": config.method["name"], "step": step}), untrained, config,
-                  step)
 
 
 def evaluate(config: EvaluateConfig, workdir: str | pathlib.Path, *, step: int = 0) -> dict:
@@ -106,12 +61,13 @@ def task_data(config: EvaluateConfig, trained: TrainConfig) -> TaskData:
   splits = {"train": data.train_split or trained.data.split, "test": data.test_split}
   train, test = (_open(name, split, data_dir, resize, data.cache) for split in splits.values())
   shared = dict(workers=data.workers, process_index=jax.process_index(), process_count=jax.process_count())
+  square = functools.partial(transforms.resize_center_crop, interpolation=data.interpolation)
   read = functools.partial(pipeline.eval_batches, batch_size=config.batch_size,
-                           transform=transforms.resize_center_crop(size, resize), **shared)
+                           transform=square(size, resize), **shared)
 
   def train_steps(batch_size: int, start: int, stop: int, seed: int) -> Iterator:
     return pipeline.train_batches(train, batch_size=batch_size, seed=seed, start=start, stop=stop,
-                                  transform=transforms.resize_center_crop(resize, resize), **shared)
+                                  transform=square(resize, resize), **shared)
 
   live = {**options_of(config.augment), "size": size, "views": 1}
   return TaskData(
@@ -119,7 +75,7 @@ def task_data(config: EvaluateConfig, trained: TrainConfig) -> TaskData:
       class_names=tuple(train.class_names), train_steps=train_steps, train_size=len(train),
       augment=augment.make(config.augment["name"], **live),
       protocol={"data": name, "train_split": splits["train"], "test_split": splits["test"], "resize": resize,
-                "crop": size, "live_augment": {**dict(config.augment), **live}})
+                "interpolation": data.interpolation, "crop": size, "live_augment": {**dict(config.augment), **live}})
 
 
 def _open(name: str, split: str, data_dir: str, size: int, cache: bool):

@@ -1,48 +1,78 @@
-"""Pictures of what the network sees."""
+"""Pictures of what the network sees and of what it makes of it."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import pathlib
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from matplotlib.figure import Figure
 
+from ssl_jax import parallel
 from ssl_jax.assembly import assemble, host_transform, open_source
 from ssl_jax.augment import gallery
-from ssl_jax.config import DataSpec, TrainConfig, nearest
-from ssl_jax.data import decode
+from ssl_jax.checkpoint import Checkpoints
+from ssl_jax.config import DataConfig, DataSpec, TrainConfig, nearest
+from ssl_jax.core import Reconstruction
+from ssl_jax.data import decode, transforms
+from ssl_jax.restore import Restored, restore
 
 VIEWS = 10  # of the recipe, below the ten operations
+TILE = 1.15  # side of a reconstruction in the figure, inches
 
 
-def show(words: list[str], config: TrainConfig, output: pathlib.Path, *, index: int = 0, seed: int = 0) -> None:
-  """Draws the picture named by the one word in `words` into the PNG `output`.
+class Wanted(NamedTuple):
+  """What a picture is asked for; each picture uses its part."""
 
-  Args:
-    config: its data is shown, its augmentation applied.
-    index: which image of the data set; seed: of the random draws.
-  Raises: ValueError for an unknown picture, an image that is not there or a file that is no .png.
+  config: TrainConfig | None = None
+  workdir: str = ""
+  output: str = ""  # "": WORKDIR/pictures/<picture>.png
+  index: int = 0  # the (first) image of the data set
+  seed: int = 0  # of the random draws
+  images: int = 6
+  split: str = "test"
+  ratios: tuple[float, ...] = ()  # (): the run's own
+  over_epochs: bool = False
+  step: int = 0  # which checkpoint; 0: the last
+
+
+def show(words: Sequence[str], wanted: Wanted) -> pathlib.Path:
+  """Draws the picture named by the one word in `words`; returns the PNG it wrote.
+
+  "augmentations" needs a config, "reconstructions" the workdir of a run.
+  Raises: ValueError for an unknown picture, what it needs and lacks, an image that is not there or a file that is no .png.
   """
-  pictures = {"augmentations": _augmentations}
-  if len(words) != 1 or words[0] not in pictures:
-    raise ValueError(f"`ssl-jax show` takes one picture{nearest(' '.join(words), pictures)}")
+  if len(words) != 1 or words[0] not in PICTURES:
+    raise ValueError(f"`ssl-jax show` takes one picture{nearest(' '.join(words), PICTURES)}")
+  draw, needs, example = PICTURES[words[0]]
+  if not getattr(wanted, needs):
+    raise ValueError(f"`ssl-jax show {words[0]}` needs --{needs}; for example {example}")
+  if not wanted.output and not wanted.workdir:
+    raise ValueError("--output is missing: the picture to write, a .png")
+  name = words[0] + ("-over-epochs" if wanted.over_epochs else "")
+  output = pathlib.Path(wanted.output or pathlib.Path(wanted.workdir) / "pictures" / f"{name}.png")
   if output.suffix != ".png":
     raise ValueError(f"--output={output} is not a .png file; give it that suffix")
-  output.parent.mkdir(parents=True, exist_ok=True)
-  pictures[words[0]](config, output, index, jax.random.key(seed))
+  draw(wanted, output)
   print(f"wrote {output}")
+  return output
 
 
-def _augmentations(config: TrainConfig, output: pathlib.Path, index: int, key: jax.Array) -> None:
+def _augmentations(wanted: Wanted, output: pathlib.Path) -> None:
   """One image under each operation of SimCLR's figure 4, and as the recipe shows it to the network."""
-  source = open_source(config.data)
-  if not 0 <= index < len(source):
-    raise ValueError(f"--index={index}: the data set has {len(source)} images; use 0 to {len(source) - 1}")
-  record = source[index]["image"]
+  source = _source(wanted.config.data, wanted.index, 1)
+  record = source[wanted.index]["image"]
   image = record if isinstance(record, np.ndarray) else decode.decode(record)
-  operations_key, views_key = jax.random.split(key)
-  tiles = gallery.gallery(image, operations_key, max(config.augment["size"], 96))
-  gallery.draw(tiles + _views(config, len(source), record, views_key), output)
+  operations_key, views_key = jax.random.split(jax.random.key(wanted.seed))
+  tiles = gallery.gallery(image, operations_key, max(wanted.config.augment["size"], 96))
+  tiles += _views(wanted.config, len(source), record, views_key)
+  output.parent.mkdir(parents=True, exist_ok=True)
+  gallery.draw(tiles, output)
 
 
 def _views(config: TrainConfig, num_examples: int, image, key: jax.Array) -> list[tuple[str, np.ndarray]]:
@@ -54,5 +84,110 @@ def _views(config: TrainConfig, num_examples: int, image, key: jax.Array) -> lis
     host = host_transform(config)(np.random.default_rng((0, draw)), image)
     made = augment(jax.random.fold_in(key, draw), {"image": host[None]})
     views = made["views"][0] if "views" in made else made["image"]
-    found += [np.asarray(view * 255 + 0.5, np.uint8) for view in views]
+    found += list(_bytes(views))
   return [(f"{config.augment['name']}, view {i + 1}", view) for i, view in enumerate(found[:VIEWS])]
+
+
+def _reconstructions(wanted: Wanted, output: pathlib.Path) -> None:
+  """Images hidden in part and restored, at several ratios or by each checkpoint of the run."""
+  mesh = parallel.make_mesh(jax.devices()[:1])
+  run = restore(wanted.workdir, mesh, step=wanted.step)
+  if run.method.reconstruct is None:
+    raise ValueError(f"{wanted.workdir} was trained with method {run.config.method['name']!r}, which reconstructs nothing; "
+                     "train one that does, such as configs/pretrain/mae_sample.py")
+  images = _images(dataclasses.replace(run.config.data, split=wanted.split, cache=False), run.config.augment["size"], wanted)
+  ratios = wanted.ratios or (run.config.method["mask_ratio"],)
+  reconstruct = functools.partial(jax.jit(run.method.reconstruct, static_argnames="mask_ratio"),
+                                  images=images, key=jax.random.key(wanted.seed))
+  at = functools.partial(_at_ratios, run, ratios) if not wanted.over_epochs else functools.partial(
+      _over_epochs, wanted, mesh, ratios[0])
+  groups = [[Column("original", images)], *at(reconstruct, images)]
+  shown = ("predicted patches shown with the true patches' own mean and deviation" if run.config.method["norm_pix"] else
+           "pixels as predicted")
+  title = (f"{run.config.encoder['name']} of {wanted.workdir}, {run.config.data.name} {wanted.split}"
+           + ("" if wanted.over_epochs else f", step {run.step}") + f"; {shown}")
+  output.parent.mkdir(parents=True, exist_ok=True)
+  draw_columns(output, groups, title=title)
+
+
+class Column(NamedTuple):
+  """One column of a picture: what stands above it and the images in it, f32[N, H, W, 3] in [0, 1]."""
+
+  title: str
+  images: jax.Array
+
+
+def _at_ratios(run: Restored, ratios, reconstruct: Callable[..., Reconstruction], images) -> list[list[Column]]:
+  groups = []
+  for ratio in ratios:
+    made = reconstruct(run.backbone.params, run.backbone.model_state, mask_ratio=ratio)
+    groups.append([Column(f"{ratio:.0%} removed", made.seen), Column("reconstruction", made.predicted),
+                   Column(f"with visible patches\nerror {_error(made, images):.4f}", made.pasted)])
+  return groups
+
+
+def _over_epochs(wanted: Wanted, mesh, ratio: float, reconstruct: Callable[..., Reconstruction],
+                 images) -> list[list[Column]]:
+  """The same images and masks by each kept checkpoint."""
+  with Checkpoints(wanted.workdir) as checkpoints:
+    steps = checkpoints.steps()
+  columns, seen = [], None
+  for step in steps:
+    run = restore(wanted.workdir, mesh, step=step)
+    made = reconstruct(run.backbone.params, run.backbone.model_state, mask_ratio=ratio)
+    seen = made.seen if seen is None else seen
+    columns.append(Column(f"step {step}\nerror {_error(made, images):.4f}", made.pasted))
+  return [[Column(f"{ratio:.0%} removed", seen)], columns]
+
+
+def _error(made: Reconstruction, images) -> float:
+  """Mean squared error of a removed pixel, of values in [0, 1]; where nothing was hidden the two agree exactly."""
+  wrong = jnp.square(made.pasted - images).mean(-1)
+  return float(wrong.sum() / jnp.maximum((wrong > 1e-10).sum(), 1))
+
+
+def draw_columns(path: pathlib.Path, groups: Sequence[Sequence[Column]], *, title: str) -> None:
+  """Writes a PNG: a row an image, a column each Column, groups apart from each other."""
+  columns = [column for group in groups for column in [*group, None]][:-1]
+  rows = len(columns[0].images)
+  widths = [0.12 if column is None else 1.0 for column in columns]
+  figure = Figure(figsize=(TILE * sum(widths) + 0.2, TILE * rows + 0.9), dpi=120)
+  axes = figure.subplots(rows, len(columns), squeeze=False, gridspec_kw=dict(
+      width_ratios=widths, wspace=0.04, hspace=0.04, left=0.01, right=0.99, bottom=0.01, top=1 - 0.8 / (TILE * rows + 0.9)))
+  for across, column in enumerate(columns):
+    for down, axis in enumerate(axes[:, across]):
+      axis.axis("off")
+      if column is not None:
+        axis.imshow(_bytes(column.images[down]), interpolation="nearest")
+    if column is not None:
+      axes[0, across].set_title(column.title, fontsize=7.5)
+  figure.text(0.01, 0.99, title, fontsize=8, ha="left", va="top")
+  figure.savefig(path)
+
+
+def _images(data: DataConfig, size: int, wanted: Wanted) -> jax.Array:
+  """f32[N, size, size, 3]: successive images of the split as evaluation shows them."""
+  source, cut = _source(data, wanted.index, wanted.images), transforms.resize_center_crop(size, interpolation=data.interpolation)
+  rng = np.random.default_rng(0)  # the transform takes one and draws nothing
+  chosen = [cut(rng, source[i]["image"]) for i in range(wanted.index, wanted.index + wanted.images)]
+  return jnp.asarray(np.stack(chosen), jnp.float32) / 255
+
+
+def _source(data: DataConfig, index: int, count: int):
+  source = open_source(data)
+  if count < 1 or not 0 <= index <= len(source) - count:
+    raise ValueError(f"--index={index}" + (f" --images={count}" if count != 1 else "") + f": the data set has {len(source)} "
+                     f"images; use 0 to {len(source) - max(count, 1)}")
+  return source
+
+
+def _bytes(images) -> np.ndarray:
+  return np.asarray(jnp.clip(images, 0, 1) * 255 + 0.5, np.uint8)
+
+
+PICTURES = {  # function, what it needs, an example
+    "augmentations": (_augmentations, "config",
+                      "ssl-jax show augmentations --config=configs/pretrain/moco_sample.py --output=views.png"),
+    "reconstructions": (_reconstructions, "workdir",
+                        "ssl-jax show reconstructions --workdir=runs/mae --ratios=0.75,0.8,0.85,0.95"),
+}

@@ -17,6 +17,7 @@ from ssl_jax.console import Console
 from ssl_jax.core import TrainState
 from ssl_jax.data import pipeline
 from ssl_jax.meter import Meter
+from ssl_jax.restore import start_from
 
 # Fields that may change between a run and its resumption: they do not touch what is computed.
 HARMLESS = ("config.checkpoint.", "config.log_every", "config.tensorboard", "config.sharding", "config.data.workers",
@@ -41,11 +42,15 @@ def train(config: TrainConfig, workdir: str | pathlib.Path, *, force: bool = Fal
   workdir.mkdir(parents=True, exist_ok=True)
   with Checkpoints(workdir, keep=config.checkpoint.keep, keep_every=config.checkpoint.keep_every) as checkpoints:
     start = _resume_from(checkpoints, identity, workdir, force)
-    state = checkpoints.restore(start, abstract) if start else init()
+    state, origin = checkpoints.restore(start, abstract) if start else init(), ""
+    if config.start.workdir and not start:
+      state, origin = start_from(state, config, mesh)
     began = time.monotonic()
     step = compile_train_step(parts, abstract, mesh)
     with Console(workdir, start=start, total=parts.total_steps, tensorboard=config.tensorboard) as console:
       console.note(_headline(config, parts, source, mesh, start, time.monotonic() - began, state))
+      if origin:
+        console.note(origin)
       state, stopped = _loop(config, parts, source, mesh, console, step, state, start,
                              save=lambda state, step: checkpoints.save(state, identity, step=step))
       checkpoints.wait()

@@ -11,23 +11,24 @@ CONFIGS = pathlib.Path(__file__).resolve().parent.parent / "configs"
 
 
 @functools.cache
-def recipes(folder: str, kind: type) -> dict:
-  """{"file.py:variant": checked config} of all files in configs/<folder>."""
+def recipes(kind: type) -> dict:
+  """{"folder/file.py:variant": checked config} of all files in configs/ that hold a config of this kind."""
   found = {}
-  for path in sorted((CONFIGS / folder).glob("*.py")):
+  for path in sorted(CONFIGS.glob("*/*.py")):
     module = runpy.run_path(str(path))
     for variant in module.get("VARIANTS", ("",)):
       config = module["get_config"](variant) if variant else module["get_config"]()
-      found[f"{path.name}:{variant}".rstrip(":")] = check(kind, config)
+      if ("method" in config) == (kind is TrainConfig):
+        found[f"{path.parent.name}/{path.name}:{variant}".rstrip(":")] = check(kind, config)
   return found
 
 
-def pretrain_recipes() -> dict[str, TrainConfig]:
-  return recipes("pretrain", TrainConfig)
+def train_recipes() -> dict[str, TrainConfig]:
+  return recipes(TrainConfig)
 
 
-def transfer_recipes() -> dict[str, EvaluateConfig]:
-  return recipes("transfer", EvaluateConfig)
+def evaluate_recipes() -> dict[str, EvaluateConfig]:
+  return recipes(EvaluateConfig)
 
 
 def shrunk(config: TrainConfig, *, batch: int, size: int) -> dict:

@@ -13,7 +13,7 @@ from ssl_jax.assembly import abstract_state, assemble, compile_train_step
 from ssl_jax.checkpoint import Checkpoints
 from ssl_jax.config import DataSpec, TrainConfig, check
 from ssl_jax.core import TrainState, Weights
-from tests.recipes import pretrain_recipes, shrunk
+from tests.recipes import train_recipes, shrunk
 
 BATCH, SIZE, STEPS = 16, 16, 3
 
@@ -21,8 +21,8 @@ BATCH, SIZE, STEPS = 16, 16, 3
 @functools.cache
 def config_of(name: str) -> TrainConfig:
   """The smallest form of a recipe that uses the method, CPU recipes first."""
-  found = [config for config in pretrain_recipes().values() if config.method["name"] == name]
-  assert found, f"no file in configs/pretrain uses the method {name!r}; add one"
+  found = [config for config in train_recipes().values() if config.method["name"] == name]
+  assert found, f"no file in configs uses the method {name!r}; add one"
   return check(TrainConfig, shrunk(min(found, key=lambda c: c.data.name != "sample"), batch=BATCH, size=SIZE))
 
 

@@ -8,14 +8,14 @@ from ssl_jax import tasks
 from ssl_jax.assembly import assemble
 from ssl_jax.config import DataSpec
 from ssl_jax.core import make_init, make_train_step
-from tests.recipes import CONFIGS, pretrain_recipes, transfer_recipes
+from tests.recipes import CONFIGS, train_recipes, evaluate_recipes
 
 SPECS = {"imagenet2012": (1_281_167, 1000), "cifar10": (50_000, 10), "sample": (8000, 10)}
 
 
-@pytest.mark.parametrize("name", pretrain_recipes())
+@pytest.mark.parametrize("name", train_recipes())
 def test_pretraining_step_can_be_traced(name):
-  config = pretrain_recipes()[name]
+  config = train_recipes()[name]
   parts = assemble(config, DataSpec(*SPECS.get(config.data.name, (100_000, 10)), batch_size=config.batch_size))
   args = (parts.method, parts.augment, parts.optimizer.transform)
   state = jax.eval_shape(make_init(*args), jax.random.key(0), parts.batch)
@@ -25,9 +25,9 @@ def test_pretraining_step_can_be_traced(name):
   assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(state.params))
 
 
-@pytest.mark.parametrize("name", transfer_recipes())
+@pytest.mark.parametrize("name", evaluate_recipes())
 def test_transfer_recipe_makes_its_tasks(name):
-  for task, options in transfer_recipes()[name].tasks.items():
+  for task, options in evaluate_recipes()[name].tasks.items():
     assert tasks.make(task, **options).name == task
 
 

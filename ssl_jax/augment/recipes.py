@@ -18,10 +18,11 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from ssl_jax.augment import colour, crops, ops
+from ssl_jax.augment import colour, crops, ops, randaugment
 from ssl_jax.augment.blur import draw_blur, gaussian_blur
 from ssl_jax.config import nearest
 from ssl_jax.core import Key
+from ssl_jax.normalize import NORMALIZE
 
 View = Callable[[Key, jax.Array], jax.Array]  # uint8 or f32 [H, W, 3] -> f32[size, size, 3] in [0, 1]
 Pair = Callable[[Key, jax.Array], jax.Array]  # uint8 or f32 [H, W, 3] -> f32[2, size, size, 3]
@@ -90,6 +91,27 @@ def supervised(*, size: int = 224, scale: Scale = (0.08, 1.0), sampler: Literal[
   return _view(_cropper(size, scale, sampler, crop, method=method), lambda key, planes: planes)
 
 
+def finetune(*, size: int = 224, scale: Scale = (0.08, 1.0), magnitude: float = 9.0, erase: float = 0.25,
+             normalize: Literal["none", "imagenet", "cifar10", "centred"] = "imagenet", crop: bool = True) -> View:
+  """Crop (bicubic) -> flip -> RandAugment (two of 15 operations, p 0.5 each) -> random erasing.
+
+  Args:
+    magnitude: of RandAugment, in [0, 10], varied by N(0, 0.5); 0 leaves RandAugment out.
+    erase: probability of erasing a rectangle. normalize: the encoder's; erased pixels are N(0, 1) behind it.
+  Source: He et al. 2022, table 9, as timm's rand-m9-mstd0.5-inc1 and pixel erasing.
+  """
+  if not 0 <= magnitude <= 10 or not 0 <= erase <= 1:
+    raise ValueError(f"config.augment: magnitude {magnitude} must lie in [0, 10] and erase {erase} in [0, 1]")
+  mean, std = NORMALIZE[normalize]
+
+  def rest(key, planes):
+    rand_key, erase_key = jax.random.split(key)
+    planes = randaugment.rand_augment(rand_key, planes, magnitude=magnitude) if magnitude else planes
+    return randaugment.random_erase(erase_key, planes, p=erase, mean=mean, std=std) if erase else planes
+
+  return _view(_cropper(size, scale, "pt", crop, method="bicubic"), rest)
+
+
 def none(*, size: int = 224, scale: Scale = (1.0, 1.0), crop: bool = True) -> View:
   """No augmentation: the largest centre square, resized to `size` if it is not. `scale` is ignored."""
   return lambda key, image: crops.evaluation_view(image, size=size, crop_ratio=1.0)
@@ -142,7 +164,7 @@ def adjacent(*, size: int = 224, scale: Scale = (0.08, 0.5)) -> Pair:
   return _pair(functools.partial(crops.sample_adjacent, scale=scale), size, scale)
 
 
-VIEWS = {f.__name__: f for f in (moco_v1, moco_v2, simclr, supervised, none)}
+VIEWS = {f.__name__: f for f in (moco_v1, moco_v2, simclr, supervised, finetune, none)}
 PAIRS = {f.__name__: f for f in (study, global_local, adjacent)}
 
 

@@ -10,7 +10,7 @@ from ssl_jax.config import DataSpec
 from ssl_jax.core import Aux, Init, Method, Reconstruction, Weights, keep_extra
 from ssl_jax.metrics import Mean
 from ssl_jax.models import Network, mae_decoder, network, readers, vit
-from ssl_jax.models.resnet import denormalize, normalize
+from ssl_jax.normalize import denormalize, normalize
 
 
 def make(encoder: Network, data: DataSpec, *, mask_ratio: float = 0.75, masking: str = "random", norm_pix: bool = True,

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from ssl_jax import patches
 from ssl_jax.models.dense import Dense
-from ssl_jax.models.vit import EPSILON, TOKEN, Blocks, check_heads
+from ssl_jax.models.vit import TOKEN, Blocks, check_heads, layer_norm
 
 
 class Decoder(nn.Module):
@@ -55,5 +55,5 @@ class Decoder(nn.Module):
     x = jnp.concatenate([seen[:, :1], seen[:, 1:] + positions[:, :visible], mask + positions[:, visible:]], axis=1)
     x, _ = Blocks(self.depth, self.heads, layers=self.layers, remat=self.remat, dtype=self.dtype, name="blocks")(
         x, train=train)
-    x = nn.LayerNorm(epsilon=EPSILON, dtype=self.dtype, name="norm")(x[:, 1 if everywhere else 1 + visible:])
+    x = layer_norm(x[:, 1 if everywhere else 1 + visible:], "norm", self.dtype)
     return Dense(self.outputs, dtype=self.dtype, name="pixels")(x).astype(jnp.float32)

@@ -14,33 +14,12 @@ import jax
 import jax.numpy as jnp
 
 from ssl_jax.models.norm import BatchNorm
+from ssl_jax.normalize import normalize
 
-NORMALIZE = {  # mean, standard deviation of pixels in [0, 1]
-    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "centred": ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
-}
 INITS = {
     "fan_out": nn.initializers.variance_scaling(2.0, "fan_out", "normal"),  # torchvision, MoCo
     "fan_in": nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal"),  # SimCLR
 }
-
-
-def normalize(images: jax.Array, kind: str) -> jax.Array:
-  """(images - mean) / std; images f32[..., 3] in [0, 1], kind one of NORMALIZE."""
-  mean, std = _statistics(images, kind)
-  return (images - mean) / std
-
-
-def denormalize(images: jax.Array, kind: str) -> jax.Array:
-  """The inverse of `normalize`."""
-  mean, std = _statistics(images, kind)
-  return images * std + mean
-
-
-def _statistics(images: jax.Array, kind: str) -> tuple[jax.Array, jax.Array]:
-  return tuple(jnp.asarray(v, jnp.float32).reshape((1,) * (images.ndim - 1) + (3,)) for v in NORMALIZE[kind])
 
 
 class Block(nn.Module):

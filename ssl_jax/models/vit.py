@@ -16,7 +16,7 @@ import numpy as np
 
 from ssl_jax import patches
 from ssl_jax.models.dense import Dense
-from ssl_jax.models.resnet import normalize
+from ssl_jax.normalize import normalize
 
 EPSILON = 1e-6
 TOKEN = nn.initializers.normal(0.02)
@@ -34,6 +34,11 @@ def check_heads(width: int, heads: int, width_name: str, heads_name: str) -> Non
 def gelu(x: jax.Array) -> jax.Array:
   """x Phi(x) by the error function, as PyTorch does; jax.nn.gelu's complement of it is slower on CPU and no better here."""
   return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
+
+
+def layer_norm(x: jax.Array, name: str, dtype: Any = jnp.float32) -> jax.Array:
+  """LayerNorm of the calling module, computed in float32."""
+  return nn.LayerNorm(epsilon=EPSILON, name=name)(x.astype(jnp.float32)).astype(dtype)
 
 
 class Attention(nn.Module):
@@ -66,9 +71,8 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, drop_rate: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-    norm = functools.partial(nn.LayerNorm, epsilon=EPSILON, dtype=self.dtype)
-    x = x + self._drop(Attention(self.heads, self.dtype, name="attention")(norm(name="norm1")(x)), drop_rate)
-    y = Dense(self.mlp_width, dtype=self.dtype, name="mlp1")(norm(name="norm2")(x))
+    x = x + self._drop(Attention(self.heads, self.dtype, name="attention")(layer_norm(x, "norm1", self.dtype)), drop_rate)
+    y = Dense(self.mlp_width, dtype=self.dtype, name="mlp1")(layer_norm(x, "norm2", self.dtype))
     y = Dense(x.shape[-1], dtype=self.dtype, name="mlp2")(gelu(y))
     x = x + self._drop(y, drop_rate)
     return x, (x if self.keep_maps else None)
@@ -125,7 +129,7 @@ class ViT(nn.Module, kw_only=True):
     pool: the representation: "cls" token or "mean" of the patch tokens, both behind the last norm; "fc_norm" the mean
       of the tokens first and a norm of its own behind it (MAE's fine-tuning).
     drop_path, layers, remat: see Blocks.
-    normalize: how pixels are centred and scaled first: a key of `resnet.NORMALIZE`.
+    normalize: how pixels are centred and scaled first: a key of NORMALIZE.
     dtype: of activations; parameters, softmax, norm statistics and what is returned are float32.
   Raises: ValueError if the heads do not divide the width or the patch does not divide the images.
   """
@@ -171,14 +175,11 @@ class ViT(nn.Module, kw_only=True):
     if pyramid:
       return {f"block{i + 1}": x[:, 1:].reshape(x.shape[0], *grid, -1).astype(jnp.float32) for i, x in enumerate(maps)}
     if self.pool == "fc_norm" and visible is None:
-      return self._norm("fc_norm")(x[:, 1:].astype(jnp.float32).mean(1))
-    x = self._norm("norm")(x)
+      return layer_norm(x[:, 1:].astype(jnp.float32).mean(1), "fc_norm")
+    x = layer_norm(x, "norm")
     if visible is not None:
       return x
     return x[:, 0] if self.pool == "cls" else x[:, 1:].mean(1)
-
-  def _norm(self, name: str) -> nn.LayerNorm:
-    return nn.LayerNorm(epsilon=EPSILON, dtype=jnp.float32, name=name)
 
   def _positions(self, grid: tuple[int, int], visible: jax.Array | None) -> jax.Array:
     """[1, L, width], or [B, K, width] for visible patches."""
@@ -198,7 +199,7 @@ class ViT(nn.Module, kw_only=True):
 
 
 ENCODERS = {
-    "vit": ViT,  # any size
+    "vit": functools.partial(ViT),  # any size; a partial, so that its options are read as those of the others
     "vit_tiny": functools.partial(ViT, width=192, depth=12, heads=3),
     "vit_small": functools.partial(ViT, width=384, depth=12, heads=6),
     "vit_base": functools.partial(ViT, width=768, depth=12, heads=12),

@@ -24,6 +24,7 @@ class Backbone(NamedTuple):
   model_state: PyTree
   encode: Callable[[PyTree, PyTree, jax.Array], jax.Array]  # f32[B, H, W, 3] in [0, 1] -> f32[B, D]
   pyramid: Callable[[PyTree, PyTree, jax.Array], dict[str, jax.Array]] | None = None  # f32[B, h, w, c] maps
+  predict: Callable[[PyTree, PyTree, jax.Array], jax.Array] | None = None  # f32[B, C] logits of its own classes
   protocol: dict[str, Any] = {}  # method, checkpoint, step: repeated in every result's protocol
 
 
