@@ -72,7 +72,7 @@ def make(*, total_steps: int, steps_per_epoch: int, batch_size: int,
 
 
 def _matrices(params, besides: tuple[str, ...] = ()):
-  """True for leaves with two axes and more that are no biases or scales, which get a second axis where layers are stacked."""
+  """True for leaves with two axes and more that are no biases or scales: where layers are stacked, those have two too."""
   vectors = ("bias", "scale", *besides)
   return jax.tree_util.tree_map_with_path(
       lambda path, leaf: leaf.ndim > 1 and not (path and getattr(path[-1], "key", "") in vectors), params)

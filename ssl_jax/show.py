@@ -121,7 +121,7 @@ def _at_ratios(run: Restored, ratios, reconstruct: Callable[..., Reconstruction]
   groups = []
   for ratio in ratios:
     made = reconstruct(run.backbone.params, run.backbone.model_state, mask_ratio=ratio)
-    groups.append([Column(f"{ratio:.0%} removed", made.seen), Column("reconstruction", made.predicted),
+    groups.append([Column(f"{ratio:.0%} removed", made.seen), Column("all it predicts", made.predicted),
                    Column(f"with visible patches\nerror {_error(made, images):.4f}", made.pasted)])
   return groups
 
@@ -151,9 +151,9 @@ def draw_columns(path: pathlib.Path, groups: Sequence[Sequence[Column]], *, titl
   columns = [column for group in groups for column in [*group, None]][:-1]
   rows = len(columns[0].images)
   widths = [0.12 if column is None else 1.0 for column in columns]
-  figure = Figure(figsize=(TILE * sum(widths) + 0.2, TILE * rows + 0.9), dpi=120)
+  figure = Figure(figsize=(TILE * sum(widths) + 0.2, TILE * rows + 0.72), dpi=120)
   axes = figure.subplots(rows, len(columns), squeeze=False, gridspec_kw=dict(
-      width_ratios=widths, wspace=0.04, hspace=0.04, left=0.01, right=0.99, bottom=0.01, top=1 - 0.8 / (TILE * rows + 0.9)))
+      width_ratios=widths, wspace=0.04, hspace=0.04, left=0.01, right=0.99, bottom=0.01, top=1 - 0.62 / (TILE * rows + 0.72)))
   for across, column in enumerate(columns):
     for down, axis in enumerate(axes[:, across]):
       axis.axis("off")
@@ -167,7 +167,8 @@ def draw_columns(path: pathlib.Path, groups: Sequence[Sequence[Column]], *, titl
 
 def _images(data: DataConfig, size: int, wanted: Wanted) -> jax.Array:
   """f32[N, size, size, 3]: successive images of the split as evaluation shows them."""
-  source, cut = _source(data, wanted.index, wanted.images), transforms.resize_center_crop(size, interpolation=data.interpolation)
+  source = _source(data, wanted.index, wanted.images)
+  cut = transforms.resize_center_crop(size, interpolation=data.interpolation)
   rng = np.random.default_rng(0)  # the transform takes one and draws nothing
   chosen = [cut(rng, source[i]["image"]) for i in range(wanted.index, wanted.index + wanted.images)]
   return jnp.asarray(np.stack(chosen), jnp.float32) / 255

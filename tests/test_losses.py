@@ -115,3 +115,18 @@ def test_cross_entropy_agrees_with_optax(smoothing):
 def test_unit_of_zero_is_zero_with_finite_gradient():
   assert not losses.unit(jnp.zeros((2, 3))).any()
   assert np.isfinite(jax.grad(lambda x: losses.unit(x).sum())(jnp.zeros((2, 3)))).all()
+
+
+def test_patch_error_is_the_mean_square_of_each_patch():
+  predicted, target = jnp.array([[[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]]]), jnp.array([[[1.0, 0.0, 3.0], [3.0, 0.0, 0.0]]])
+  np.testing.assert_allclose(losses.patch_error(predicted, target), [[4 / 3, 3.0]], rtol=1e-6)
+
+
+def test_patch_statistics_use_the_unbiased_variance():
+  mean, deviation = losses.patch_statistics(jnp.array([[[1.0, 2.0, 3.0, 6.0]]]))
+  np.testing.assert_allclose((mean[0, 0, 0], deviation[0, 0, 0]), (3.0, np.sqrt(14 / 3 + 1e-6)), rtol=1e-6)
+
+
+def test_channel_mean_is_a_patch_of_the_images_mean_colour():
+  rows = jnp.array([[[0.0, 1.0, 2.0, 2.0, 3.0, 4.0], [4.0, 5.0, 6.0, 6.0, 7.0, 8.0]]])  # two patches of two pixels
+  np.testing.assert_allclose(losses.channel_mean(rows), [[[3.0, 4.0, 5.0, 3.0, 4.0, 5.0]]])

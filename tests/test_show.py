@@ -8,6 +8,7 @@ from PIL import Image
 
 from ssl_jax.config import TrainConfig, check, recipe
 from ssl_jax.show import Wanted, show
+from ssl_jax.train import train
 
 CONFIG = check(TrainConfig, recipe(
     method=dict(name="simclr"), encoder=dict(name="resnet10"), augment=dict(name="moco_v2", views=2, size=32),
@@ -22,6 +23,44 @@ def test_gallery_is_drawn_and_depends_on_the_image(tmp_path, capsys):
     pixels.append(np.asarray(Image.open(path).convert("RGB")))
     assert f"wrote {path}" in capsys.readouterr().out
   assert min(pixels[0].shape[:2]) > 500 and (pixels[0] != pixels[1]).any()
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+  path = tmp_path_factory.mktemp("mae")
+  train(check(TrainConfig, recipe(
+      method=dict(name="mae", decoder_width=8, decoder_depth=1, decoder_heads=2, norm_pix=False),
+      encoder=dict(name="vit", width=16, depth=1, heads=2, patch=4), epochs=2.0, batch_size=32,
+      augment=dict(name="supervised", views=1, size=16), optimizer=dict(name="adamw", learning_rate=1e-3),
+      data=dict(name="synthetic", split="train[:128]", size=16, cache=True), checkpoint=dict(every_steps=4, keep=3))), path)
+  return path
+
+
+def test_reconstructions_are_drawn_at_ratios_and_over_epochs(workdir):
+  sizes = {}
+  for name, options in {"two": dict(ratios=(0.5, 0.75)), "own": {}, "epochs": dict(over_epochs=True)}.items():
+    path = show(["reconstructions"], Wanted(workdir=str(workdir), images=3, **options))
+    assert path.parent == workdir / "pictures"
+    picture = np.asarray(Image.open(path).convert("RGB"))
+    sizes[name] = picture.shape
+    assert picture.std() > 20
+  assert sizes["two"][1] > sizes["epochs"][1] > sizes["own"][1]  # 7, 4 and 4 columns, in 3, 3 and 2 groups
+
+
+def test_a_picture_is_a_function_of_its_seed(workdir, tmp_path):
+  drawn = [show(["reconstructions"], Wanted(workdir=str(workdir), images=2, seed=seed, output=str(tmp_path / f"{i}.png")))
+           for i, seed in enumerate((0, 0, 1))]
+  assert drawn[0].read_bytes() == drawn[1].read_bytes() != drawn[2].read_bytes()
+
+
+@pytest.mark.parametrize("changes, message", [
+    (dict(ratios=(1.0,)), r"mask_ratio is 1.0; use a share in \(0, 1\)"),
+    (dict(index=999_999), "--index=999999 --images=6: the data set has .* images; use 0 to"),
+    (dict(workdir=""), "`ssl-jax show reconstructions` needs --workdir; for example ssl-jax show reconstructions"),
+    (dict(workdir="nowhere"), "nowhere is no folder of a run"), (dict(split="tets"), "tets")])
+def test_refusals_of_reconstructions(workdir, changes, message):
+  with pytest.raises(ValueError, match=message):
+    show(["reconstructions"], Wanted(**{"workdir": str(workdir), **changes}))
 
 
 @pytest.mark.parametrize("words, output, index, message", [

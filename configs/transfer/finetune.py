@@ -2,11 +2,11 @@
 
 Command:   ssl-jax train --config=configs/transfer/finetune.py:VARIANT --config.start.workdir=DIR --workdir=DIR2
            ssl-jax evaluate --config=configs/transfer/classification.py --workdir=DIR2
-Variants:  vit_base, vit_large, vit_huge: ImageNet as published for MAE; resnet50: plainer, for any ResNet-50 of this project;
-           cifar10_cpu, sample: small, for two CPU cores. Without --config.start.workdir: the same from scratch.
+Variants:  vit_base, vit_large, vit_huge: ImageNet as published for MAE; resnet50: plainer, for any ResNet-50 trained here;
+           cifar10_cpu, sample: small, for two CPU cores. Without config.start.workdir: the same from scratch.
 Hardware:  published on 128 TPU v3 cores.
-Expected:  ImageNet top-1 83.6 (base), 85.9 (large), 86.9 (huge) after 1600 epochs of pre-training [He et al. 2022]. The released
-           code's values are the default where paper and code differ (learning rate and layer decay).
+Expected:  ImageNet top-1 83.6 (base), 85.9 (large), 86.9 (huge) after 1600 epochs of pre-training [He et al. 2022]. Where
+           paper and released code differ (learning rate, layer decay, drop path) the values are the code's.
 """
 
 from ssl_jax.config import recipe

@@ -21,7 +21,8 @@ def depths(params: PyTree) -> tuple[PyTree, int]:
   Source: He et al. 2022, released code (lr_decay.py), after BEiT.
   """
   if "encoder" not in params:
-    raise ValueError(f"config.optimizer.layer_decay needs a method with an encoder and a head, not {sorted(params)}; use 1.0")
+    raise ValueError("config.optimizer.layer_decay needs a method with an encoder and a head, not "
+                     f"{sorted(params)}; use 1.0")
   encoder = params["encoder"]
   if "blocks" in encoder:
     order, count = {}, jax.tree.leaves(encoder["blocks"])[0].shape[0]

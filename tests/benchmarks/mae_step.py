@@ -1,6 +1,6 @@
 """The MAE step of ViT-Ti/16 at 224 px: ours against the same model and step in PyTorch, on the same cores.
 
-    python tests/benchmarks/mae_step.py [--batch 32] [--rounds 5] [--decoder 192 4 3] [--parts]
+    python tests/benchmarks/mae_step.py [--batch 32] [--rounds 5] [--decoder 192 4 3]
 
 Needs the extra `bench`. Both make the same step: random masking, encoder on the visible patches, decoder on all, masked
 norm-pix error, AdamW; float32, the same shapes and parameter counts. PyTorch runs eagerly, attention through its fused
@@ -8,8 +8,10 @@ norm-pix error, AdamW; float32, the same shapes and parameter counts. PyTorch ru
 fastest of each counts. The last line is one JSON object; `ratio` above 1 means that we are faster. Beside it:
 
 - `encoder_cost_of_visible`: seconds of the encoder's forward and backward at ratio 0.75 over those with all patches.
-- `masking_share`: what the gradient of masking and un-masking costs, as a share of the step: the step, less the same
-  step with one fixed order for all images, known when it is compiled (masks are then slices).
+- `masking_share`: drawing the masks, taking the visible and the removed pixels, putting the decoder's sequence together and
+  the gradient of it all, as a share of the step.
+
+Start it with GLIBC_TUNABLES=glibc.malloc.hugetlb=1 in the environment, which `ssl-jax` sets for itself.
 """
 
 import argparse
@@ -139,6 +141,26 @@ def encoder_step(images: np.ndarray, keep: int):
   return lambda: jax.block_until_ready(step(weights.params))
 
 
+def masking_step(images: np.ndarray, width: int):
+  """() -> everything that hiding patches costs, forward and backward, without the networks."""
+  images, grid = jnp.asarray(images), (SIZE // PATCH,) * 2
+  length, keep = grid[0] * grid[1], grid[0] * grid[1] // 4
+  table = jnp.asarray(patches.sincos_positions(grid, width))
+  encoder_table = jnp.asarray(patches.sincos_positions(grid, WIDTH))
+
+  def cost(tokens, mask, key):
+    order = patches.random_order(key, len(images), grid, RATIO)
+    pixels = patches.take(patches.patchify(images, PATCH), order)
+    positions = table[order]
+    sequence = jnp.concatenate([tokens[:, :1], tokens[:, 1:] + positions[:, :keep], mask + positions[:, keep:]], axis=1)
+    return jnp.square(sequence).mean(), (pixels, encoder_table[order[:, :keep]])
+
+  step = jax.jit(jax.grad(cost, (0, 1), has_aux=True))
+  tokens, mask = jnp.ones((len(images), 1 + keep, width)), jnp.ones((1, 1, width))
+  assert length % 4 == 0
+  return lambda: jax.block_until_ready(step(tokens, mask, jax.random.key(0)))
+
+
 def timed(function) -> float:
   began = time.perf_counter()
   function()
@@ -168,6 +190,7 @@ def main():
   step = fastest({"ours": ours, "torch": theirs}, args.rounds)
   length = (SIZE // PATCH) ** 2
   encoder = fastest({"visible": encoder_step(images, length // 4), "all": encoder_step(images, length)}, args.rounds)
+  masking = fastest({"masking": masking_step(images, args.decoder[0])}, args.rounds)["masking"]
   print(f"step: ours {step['ours']:.3f} s, PyTorch {step['torch']:.3f} s; encoder: visible {encoder['visible']:.3f} s, "
         f"all {encoder['all']:.3f} s", flush=True)
   print(json.dumps({
@@ -176,7 +199,8 @@ def main():
       "versions": {name: importlib.metadata.version(name) for name in ("jax", "flax", "torch", "numpy")},
       "ours_seconds": round(step["ours"], 4), "torch_seconds": round(step["torch"], 4),
       "ratio": round(step["torch"] / step["ours"], 3),
-      "encoder_cost_of_visible": round(encoder["visible"] / encoder["all"], 3)}))
+      "encoder_cost_of_visible": round(encoder["visible"] / encoder["all"], 3),
+      "masking_share": round(masking / step["ours"], 4)}))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,119 @@
+"""A run that starts from another's encoder: what is taken, what is new, what is refused."""
+
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from ssl_jax import parallel
+from ssl_jax.assembly import abstract_state, assemble
+from ssl_jax.config import DataSpec, TrainConfig, check, recipe
+from ssl_jax.evaluate import evaluate
+from ssl_jax.config import EvaluateConfig
+from ssl_jax.restore import restore, start_from
+from ssl_jax.train import train
+
+VIT = dict(name="vit", width=16, depth=2, heads=2, patch=4)
+DATA = dict(name="synthetic", split="train[:128]", size=16, cache=True)
+COMMON = dict(data=DATA, batch_size=32, checkpoint=dict(every_steps=4, keep=3))
+
+
+def mae(**changes) -> TrainConfig:
+  return check(TrainConfig, recipe(**{**COMMON, **dict(
+      method=dict(name="mae", decoder_width=8, decoder_depth=1, decoder_heads=2), encoder=VIT, epochs=2.0,
+      augment=dict(name="supervised", views=1, size=16), optimizer=dict(name="adamw", learning_rate=1e-3)), **changes}))
+
+
+def finetune(workdir, **changes) -> TrainConfig:
+  start = dict(workdir=str(workdir), **changes.pop("start", {}))
+  encoder = {**VIT, "pool": "fc_norm", "positions": "sincos_trained", "drop_path": 0.1, **changes.pop("encoder", {})}
+  return check(TrainConfig, recipe(**{**COMMON, **dict(
+      method=dict(name="supervised", mixup=0.8, cutmix=1.0, ema=0.9, label_smoothing=0.1), encoder=encoder, start=start,
+      augment=dict(name="finetune", views=1, size=16), epochs=1.0,
+      optimizer=dict(name="adamw", learning_rate=1e-3, layer_decay=0.75, weight_decay=0.05, weight_decay_on="weights")),
+      **changes}))
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+  path = tmp_path_factory.mktemp("mae")
+  train(mae(), path)
+  return path
+
+
+def first_state(config: TrainConfig):
+  mesh = parallel.make_mesh()
+  _, init = abstract_state(assemble(config, DataSpec(128, 10, 32)), config, mesh)
+  fresh = init()
+  return fresh, *start_from(fresh, config, mesh)
+
+
+def test_encoder_is_taken_and_the_rest_is_new(workdir):
+  trained = restore(workdir, parallel.make_mesh()).backbone.params["encoder"]
+  fresh, state, note = first_state(finetune(workdir))
+  assert note == f"starts from the encoder of {workdir} at step 8; new: fc_norm, head, positions; left behind: decoder, norm"
+  same = jax.tree.map(lambda a, b: bool((np.asarray(a) == np.asarray(b)).all()), state.params["encoder"]["blocks"],
+                      trained["blocks"])
+  assert all(jax.tree.leaves(same))
+  np.testing.assert_array_equal(state.params["encoder"]["cls"], trained["cls"])
+  np.testing.assert_array_equal(state.params["head"]["Dense_0"]["kernel"], fresh.params["head"]["Dense_0"]["kernel"])
+  jax.tree.map(np.testing.assert_array_equal, state.extra.ema.params, state.params)  # the average starts there too
+  assert (np.asarray(fresh.params["encoder"]["embed"]["kernel"]) != np.asarray(trained["embed"]["kernel"])).any()
+
+
+def test_older_step_by_name(workdir):
+  assert " at step 4; " in first_state(finetune(workdir, start=dict(step=4)))[2]
+
+
+@pytest.mark.parametrize("encoder, message", [
+    (dict(normalize="cifar10"), "holds another encoder:\n  config.encoder.normalize: imagenet -> cifar10\nUse the old values"),
+    (dict(depth=3), "config.encoder.depth: 2 -> 3"), (dict(positions="learned"), "config.encoder.positions: sincos -> learned")])
+def test_another_encoder_is_refused_with_the_differences(workdir, encoder, message):
+  with pytest.raises(ValueError, match=re.escape(message)):
+    first_state(finetune(workdir, encoder=encoder))
+
+
+def test_positions_of_another_image_size_are_refused(tmp_path):
+  learned = {**VIT, "positions": "learned"}
+  train(mae(encoder=learned, epochs=0.5), tmp_path)
+  with pytest.raises(ValueError, match=r"does not fit: positions is \(16, 16\), wanted \(4, 16\)"):
+    first_state(finetune(tmp_path, encoder=dict(positions="learned"), augment=dict(name="supervised", views=1, size=8)))
+
+
+def test_folders_without_a_run_are_refused(tmp_path):
+  with pytest.raises(ValueError, match="is no folder of a run; train one first"):
+    first_state(finetune(tmp_path / "nowhere"))
+  with pytest.raises(ValueError, match="keeps|holds no moving average"):
+    train(mae(epochs=0.5), tmp_path)
+    first_state(finetune(tmp_path, start=dict(weights="ema")))
+
+
+def test_fine_tuning_is_a_run_that_resumes_and_whose_classifier_is_measured(workdir, tmp_path, capsys):
+  config = finetune(workdir, epochs=8.0)
+  train(config, tmp_path)
+  assert "starts from the encoder of" in capsys.readouterr().out
+  train(config, tmp_path)  # done already: nothing is started from again
+  assert "starts from the encoder of" not in capsys.readouterr().out
+  measure = lambda **changes: evaluate(check(EvaluateConfig, recipe(EvaluateConfig, **{
+      **dict(tasks=dict(classification={}), data=dict(test_split="test[:128]"), batch_size=64), **changes})), tmp_path)
+  table = measure()
+  assert table["supervised"]["classification"]["top1"] > 0.3  # ten classes
+  assert measure(weights="ema")["supervised"]["classification"] != table["supervised"]["classification"]
+  with pytest.raises(ValueError, match="'raw pixels' is not; use the tasks knn or linear_probe, or fine-tune it first"):
+    measure(baselines=("pixels",))
+
+
+def test_conv_network_starts_from_a_contrastive_one(tmp_path):
+  resnet = dict(name="resnet10", width=8, stem="small")
+  moco = dict(name="moco", dim=16, mlp=True, queue_size=64, momentum=0.9, temperature=0.2)
+  train(mae(method=moco, encoder={**resnet, "batch_groups": 2}, augment=dict(name="moco_v2", views=2, size=16), epochs=1.0,
+            optimizer=dict(learning_rate=0.03)), tmp_path)
+  config = check(TrainConfig, recipe(**COMMON, method=dict(name="supervised"), encoder=resnet, epochs=1.0,
+                                     start=dict(workdir=str(tmp_path), weights="ema"), optimizer=dict(learning_rate=0.03),
+                                     augment=dict(name="supervised", views=1, size=16)))
+  _, state, note = first_state(config)
+  assert note.endswith("at step 4; new: head; left behind: head")
+  ema = restore(tmp_path, parallel.make_mesh(), weights="ema").backbone
+  for part, found in ((state.params, ema.params), (state.model_state, ema.model_state)):
+    jax.tree.map(np.testing.assert_array_equal, part["encoder"], found["encoder"])
