@@ -17,7 +17,7 @@ VARIANTS = {
     "vit_large": (1e-3, 50.0, 0.75, 0.2),
     "vit_huge": (1e-3, 50.0, 0.75, 0.3),
     "resnet50": (0.01, 30.0, 1.0, 0.0),
-    "cifar10_cpu": (1e-3, 3.0, 0.75, 0.0),
+    "cifar10_cpu": (1e-3, 4.0, 0.75, 0.0),
     "sample": (1e-3, 4.0, 0.75, 0.0),
 }
 
@@ -64,7 +64,7 @@ def _cifar10_cpu(learning_rate, epochs, layer_decay, drop_path):
       augment=dict(name="supervised", views=1, size=32, scale=(0.5, 1.0), method="bicubic"),
       optimizer=dict(name="adamw", learning_rate=learning_rate, layer_decay=layer_decay, weight_decay=0.05,
                      weight_decay_on="weights", schedule="cosine", warmup_epochs=0.3),
-      data=dict(name="cifar10", split="train[:20000]", size=32, cache=True),
+      data=dict(name="cifar10", split="train[:10000]", size=32, cache=True),
       checkpoint=dict(every_steps=100, keep=1),
       batch_size=128, epochs=epochs, log_every=25)
 
