@@ -142,8 +142,8 @@ def _over_epochs(wanted: Wanted, mesh, ratio: float, reconstruct: Callable[..., 
 
 def _error(made: Reconstruction, images) -> float:
   """Mean squared error of a removed pixel, of values in [0, 1]; where nothing was hidden the two agree exactly."""
-  wrong = jnp.square(made.pasted - images).mean(-1)
-  return float(wrong.sum() / jnp.maximum((wrong > 1e-10).sum(), 1))
+  wrong = np.square(np.asarray(made.pasted) - np.asarray(images)).mean(-1)
+  return wrong.sum() / max((wrong > 1e-10).sum(), 1)
 
 
 def draw_columns(path: pathlib.Path, groups: Sequence[Sequence[Column]], *, title: str) -> None:

@@ -77,7 +77,7 @@ def affine(values: jax.Array, matrix: jax.Array, cubic) -> jax.Array:
   """Pillow's Image.transform(AFFINE): output pixel (x, y) reads the input at `matrix` (x + 1/2, y + 1/2, 1).
 
   Args:
-    values: whole numbers f32[3, W, H]; matrix: f32[2, 3]; cubic: bool[], Keys' cubic with a = -1/2, else bilinear.
+    values: whole numbers f32[3, W, H]; matrix: f32[2, 3]; cubic: bool[], Keys' cubic with a = -1, else bilinear.
   Returns: whole numbers f32[3, W, H]; FILL where the place lies outside the image.
   """
   _, width, height = values.shape
@@ -94,8 +94,8 @@ def _taps(at: jax.Array, size: int, cubic) -> list[tuple[jax.Array, jax.Array]]:
   """Four neighbours along one side and their weights [1, W, H]; bilinear leaves the outer two without any."""
   first = jnp.floor(at - 0.5)
   d = at - 0.5 - first
-  far = lambda t: ((-0.5 * t + 2.5) * t - 4.0) * t + 2.0
-  near = lambda t: (1.5 * t - 2.5) * t * t + 1.0
+  far = lambda t: ((-t + 5) * t - 8) * t + 4
+  near = lambda t: (t - 2) * t * t + 1
   weights = jnp.where(cubic, jnp.stack([far(1 + d), near(d), near(1 - d), far(2 - d)]),
                       jnp.stack([jnp.zeros_like(d), 1 - d, d, jnp.zeros_like(d)]))
   return [(jnp.clip(first + i - 1, 0, size - 1).astype(jnp.int32), weights[i][None]) for i in range(4)]
@@ -140,7 +140,7 @@ def _invert(values, amount, negative):
 
 
 def _posterize(values, amount, negative):
-  unit = 2.0 ** (4 + jnp.floor(0.4 * amount))  # 4 bits are kept at magnitude 0, none at 10
+  unit = jnp.array([16.0, 32.0, 64.0, 128.0, 256.0])[jnp.floor(0.4 * amount).astype(jnp.int32)]  # 4 bits kept, to none
   return jnp.floor(values / unit) * unit
 
 

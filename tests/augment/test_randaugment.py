@@ -54,7 +54,7 @@ def pillow(name: str, amount: float, negative: bool, cubic: bool) -> np.ndarray:
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_operation_is_pillows(name):
-  for amount, negative, cubic in [(9.0, False, False), (8.3, True, True), (5.0, False, True), (10.0, True, False)]:
+  for amount, negative, cubic in [(9.0, False, False), (8.3, True, True), (5.0, False, True), (9.9, True, False)]:
     difference = np.abs(ours(name, amount, negative, cubic) - pillow(name, amount, negative, cubic))
     assert (difference > 1).mean() < 0.002, (name, amount, difference.max())  # borders of the affine map may flip
     assert difference.mean() < 0.05
