@@ -189,7 +189,7 @@ def _overview() -> str:
 
 def _help(command: str) -> str:
   function, specs = COMMANDS[command]
-  lines = [f"  --{s.name:10} {s.help}" + (f" (default {s.default})" if s.default not in (None, "") else "")
+  lines = [f"  --{s.name.replace('_', '-'):12} {s.help}" + (f" (default {s.default})" if s.default not in (None, "") else "")
            for s in specs]
   return "\n".join(line.removeprefix("  ") for line in function.__doc__.splitlines()) + "\n" + "\n".join(lines)
 
