@@ -324,9 +324,10 @@ def test_too_little_shared_memory():
 
 
 ORPHANS = """
-import multiprocessing, sys, time
+import multiprocessing, signal, sys, time
 from ssl_jax.data import pipeline, sources, transforms
 if __name__ == "__main__":
+  signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it starts in the background
   source = sources.make("synthetic")
   batches = pipeline.train_batches(source, batch_size=8, seed=0, start=0, stop=10**6, workers=2,
                                    transform=transforms.resize_center_crop(32))

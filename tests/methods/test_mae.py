@@ -41,8 +41,8 @@ def normalized(images) -> np.ndarray:
   return (np.asarray(images, np.float64) - mean) / std
 
 
-@pytest.mark.parametrize("norm_pix", [True, False])
-@pytest.mark.parametrize("ratio, masking, visible", [(0.75, "random", 4), (0.5, "block", 8), (0.75, "grid", 4)])
+@pytest.mark.parametrize("norm_pix, ratio, masking, visible", [
+    (True, 0.75, "random", 4), (False, 0.75, "random", 4), (False, 0.5, "block", 8), (True, 0.75, "grid", 4)])
 def test_loss_is_the_papers(norm_pix, ratio, masking, visible):
   method = make(norm_pix=norm_pix, mask_ratio=ratio, masking=masking)
   params = params_of(method)

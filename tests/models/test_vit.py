@@ -97,7 +97,7 @@ def gradient_of(encoder, weights):
 
 
 @pytest.mark.parametrize("options", [dict(layers="scan"), dict(layers="scan", remat="dots"), dict(layers="scan", remat="full"),
-                                     dict(remat="dots"), dict(remat="full")], ids=str)
+                                     dict(remat="full")], ids=str)
 def test_scanned_unrolled_and_recomputed_layers_agree(options):
   encoder, other = make(layers="unroll"), make(**options)
   weights = weights_of(encoder)
