@@ -48,7 +48,7 @@ class Decoder(nn.Module):
   def __call__(self, tokens: jax.Array, *, train: bool, order: jax.Array, grid: tuple[int, int],
                everywhere: bool = False) -> jax.Array:
     """`order`: i32[B, L], the mask as in patches.py; `grid`: (rows, columns) of patches; `everywhere`: all L patches."""
-    batch, visible = tokens.shape[0], tokens.shape[1] - 1
+    visible = tokens.shape[1] - 1
     positions = jnp.asarray(patches.sincos_positions(grid, self.width))[order].astype(self.dtype)
     seen = Dense(self.width, dtype=self.dtype, name="embed")(tokens)
     mask = self.param("mask", TOKEN, (1, 1, self.width)).astype(self.dtype)

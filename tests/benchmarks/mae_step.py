@@ -107,13 +107,13 @@ def torch_step(images: np.ndarray, decoder):
 def our_method(decoder, batch: int):
   encoder = models.make("vit_tiny", normalize="none")
   width, depth, heads = decoder
-  return encoder, methods.make("mae", encoder, DataSpec(1000, 10, batch), mask_ratio=RATIO, decoder_width=width,
-                               decoder_depth=depth, decoder_heads=heads)
+  return methods.make("mae", encoder, DataSpec(1000, 10, batch), mask_ratio=RATIO, decoder_width=width,
+                      decoder_depth=depth, decoder_heads=heads)
 
 
 def our_step(images: np.ndarray, decoder):
   """(() -> one step, number of trained parameters)."""
-  method = our_method(decoder, len(images))[1]
+  method = our_method(decoder, len(images))
   adam = optim.make(total_steps=100, steps_per_epoch=10, batch_size=len(images), name="adamw", learning_rate=LEARNING_RATE,
                     momentum=BETAS[0], beta2=BETAS[1], weight_decay=DECAY, weight_decay_on="matrices", schedule="constant")
   parts = (method, lambda key, batch: batch, adam.transform)
