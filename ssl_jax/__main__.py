@@ -57,10 +57,14 @@ def show(values) -> None:
 
   ssl-jax show augmentations --config=configs/pretrain/moco_sample.py --output=views.png
     one image under each operation of SimCLR's figure 4, and the recipe's own views
+  ssl-jax show task --config=configs/pretrain/jigsaw_cifar10_cpu.py --config.data.data_dir=TFDS --output=task.png
+    what a pretext task makes of an image: the turns, the patches, the tiles, and the answers
   ssl-jax show reconstructions --workdir=runs/mae --ratios=0.75,0.8,0.85,0.95
     images of the test split as a masked autoencoder sees and restores them, at several ratios
   ssl-jax show reconstructions --workdir=runs/mae --over-epochs
     the same images restored by each checkpoint that the run kept
+  ssl-jax show colours --workdir=runs/colorization --data-dir=PHOTOS --split=train --size=64
+    grey images, the colours that a colorization gives them, and the true ones
   """
   from ssl_jax import config
   from ssl_jax.show import Wanted, show as run
@@ -71,17 +75,32 @@ def show(values) -> None:
     raise ValueError(f"--ratios={values.ratios} are no numbers; use shares such as 0.75,0.9") from error
   run(values.rest, Wanted(
       config=values.config and config.check(config.TrainConfig, values.config), workdir=values.workdir or "",
-      ratios=ratios, **{name: getattr(values, name) for name in ("output", "index", "seed", "images", "split", "over_epochs",
-                                                                 "step")}))
+      ratios=ratios, **{name: getattr(values, name) for name in ("output", "index", "seed", "images", "split", "data_dir",
+                                                                 "size", "over_epochs", "step")}))
+
+
+def prepare(values) -> None:
+  """Derive from the data what a recipe needs: ssl-jax prepare WHAT --config=RECIPE --output=FILE.json
+
+  ssl-jax prepare colour_prior --config=configs/pretrain/colorization.py --config.data.data_dir=TFDS --output=prior.json
+    how frequent each of 313 colours is; then train with --config=configs/pretrain/colorization.py:prior.json
+  """
+  from ssl_jax import config
+  from ssl_jax.prepare import prepare as run
+
+  run(values.rest, values.config and config.check(config.TrainConfig, values.config), values.output)
 
 
 COMMANDS = {
     "train": (train, (CONFIG, WORKDIR, Flag("force", False, "resume although the config differs from the run's"))),
     "evaluate": (evaluate, (CONFIG, WORKDIR, Flag("step", 0, "the checkpoint to measure; 0: the last"))),
+    "prepare": (prepare, (CONFIG._replace(required=False), Flag("output", None, "the file to write, a .json"))),
     "show": (show, (CONFIG._replace(required=False), WORKDIR._replace(required=False),
                     Flag("output", "", "the picture to write, a .png; default WORKDIR/pictures/PICTURE.png"),
                     Flag("index", 0, "the (first) image of the data set"), Flag("seed", 0, "of the random draws"),
-                    Flag("images", 6, "how many are reconstructed"), Flag("split", "test", "which images are reconstructed"),
+                    Flag("images", 6, "how many are drawn"), Flag("split", "test", "which images are coloured or reconstructed"),
+                    Flag("data_dir", "", "a folder of other images to colour or reconstruct"),
+                    Flag("size", 0, "side at which the network sees them; 0: as in the run"),
                     Flag("ratios", "", "shares of patches removed, 0.75,0.9; default the run's own"),
                     Flag("over_epochs", False, "reconstruct with each kept checkpoint"),
                     Flag("step", 0, "the checkpoint to reconstruct with; 0: the last"))),
@@ -143,7 +162,7 @@ def _parse(command: str, specs: tuple[Flag, ...], words: list[str]):
                and not values[spec.name].value]
     if missing:
       raise ValueError(f"--{missing[0]} is missing: {next(s.help for s in specs if s.name == missing[0])}")
-    if rest and command != "show":
+    if rest and command not in ("prepare", "show"):
       raise ValueError(f"{rest[0]!r} is not a flag; flags start with --")
   except (flags.Error, ValueError, OSError) as error:
     reason = str(error).strip()

@@ -101,7 +101,10 @@ class EvaluateDataConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-  """Measurements of a trained backbone. `tasks` holds the options of each task under its name."""
+  """Measurements of a trained backbone. `tasks` holds the options of each task under its name.
+
+  A task that runs several times has names of its own choice there, each with `task`, the kind: stage3=dict(task="linear_probe", ...).
+  """
 
   tasks: Mapping
   data: EvaluateDataConfig = EvaluateDataConfig()
@@ -241,7 +244,7 @@ def _factories(sections: Mapping) -> list[tuple[tuple[str, ...], Any]]:
   lookups = {"method": methods.factory, "encoder": models.factory, "augment": augment.factory}
   found = [((s,), lookup(sections[s].get("name", ""))) for s, lookup in lookups.items() if s in sections]
   found += [(("optimizer",), optim.make)] if "optimizer" in sections else []
-  return found + [(("tasks", name), tasks.factory(name)) for name in sections.get("tasks", {})]
+  return found + [(("tasks", name), tasks.factory(options.get("task", name))) for name, options in sections.get("tasks", {}).items()]
 
 
 def _fill(tree: dict, path: tuple[str, ...], factory) -> None:

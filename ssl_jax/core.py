@@ -53,6 +53,15 @@ class Reconstruction(NamedTuple):
   pasted: jax.Array  # the answer where the image was hidden, the image where it was not
 
 
+class Exercise(NamedTuple):
+  """A pretext task as it is set for a batch: what the network is shown and what it should answer."""
+
+  pieces: jax.Array  # f32[B, N, h, w, 3], mostly in [0, 1]: the turns, the patches, the tiles
+  answers: jax.Array  # i32[B, M]
+  names: tuple[str, ...]  # of the N pieces, for a person
+  asked: str = ""  # what an answer says, for a person
+
+
 class Method(NamedTuple):
   """A way to learn. Each function is pure, sees the global batch and names no device axis."""
 
@@ -63,6 +72,8 @@ class Method(NamedTuple):
   pyramid: Callable[[PyTree, PyTree, jax.Array], dict[str, jax.Array]] | None = None  # feature maps by layer name
   predict: Callable[[PyTree, PyTree, jax.Array], jax.Array] | None = None  # as encode -> f32[B, C]: logits of its classes
   reconstruct: Callable[..., Reconstruction] | None = None  # (params, model_state, images, key, **options)
+  pose: Callable[[Key, jax.Array], Exercise] | None = None  # the pretext task, of images f32[B, H, W, 3] in [0, 1]
+  examine: Callable[[PyTree, PyTree, jax.Array], dict[str, jax.Array]] | None = None  # as encode -> scores f32[B] of that task
 
 
 def keep_extra(extra: PyTree, params: PyTree, carry: PyTree) -> PyTree:

@@ -30,7 +30,7 @@ def evaluate(config: EvaluateConfig, workdir: str | pathlib.Path, *, step: int =
   Returns: {backbone: {task: scalars}}.
   Raises: ValueError for bad configs, data or checkpoints, before anything is encoded.
   """
-  jobs = {name: tasks.make(name, **options) for name, options in config.tasks.items()}
+  jobs = {name: tasks.make(**{"task": name, **options}) for name, options in config.tasks.items()}
   mesh = parallel.make_mesh()
   parallel.check_batch(config.batch_size, mesh)
   run = restore(workdir, mesh, step=step, weights=config.weights)
@@ -95,6 +95,8 @@ def _write(folder: pathlib.Path, name: str, result, data: TaskData, config: Eval
               "versions": {package: importlib.metadata.version(package) for package in VERSIONS}}
   (folder / f"{name}.json").write_text(json.dumps({"scalars": result.scalars, "protocol": protocol}, indent=1))
   found = result.predictions
+  if not found:
+    return
   matrix = pictures.confusion_matrix(found["label"], found["prediction"], data.num_classes)
   pictures.draw_confusion(folder / f"{name}.png", matrix, class_names=data.class_names, title=name)
   if "neighbours" in found:
@@ -107,10 +109,10 @@ def _write(folder: pathlib.Path, name: str, result, data: TaskData, config: Eval
 
 
 def _print(table: dict, folder: pathlib.Path) -> None:
-  names = list(next(iter(table.values())))
-  drawn = rich.table.Table("representation", *(f"{name} top-1 %" for name in names))
-  for label, row in table.items():
-    drawn.add_row(label, *(f"{100 * row[name]['top1']:.1f}" for name in names))
+  headlines = {name: next(iter(scalars)) for name, scalars in next(iter(table.values())).items()}
+  drawn = rich.table.Table("%", *table)
+  for name, headline in headlines.items():
+    drawn.add_row(f"{name}, {headline.replace('top1', 'top-1')}", *(f"{100 * row[name][headline]:.1f}" for row in table.values()))
   console = rich.console.Console(soft_wrap=True)
   console.print(drawn)
   console.print(f"figures with their protocol and pictures: {folder}", markup=False)

@@ -17,7 +17,7 @@ from ssl_jax.core import Method, PyTree, TrainState, Weights
 from ssl_jax.tasks.backbone import Backbone
 
 # Options of an encoder that may differ from the run it starts from: its weights mean the same under each of them.
-FREE = ("batch_groups", "drop_path", "dtype", "image_size", "layers", "pool", "remat")
+FREE = ("batch_groups", "drop_path", "dtype", "image_size", "layers", "output_stride", "pool", "remat")
 # Parts of an encoder that one use of it has and another has not.
 OWN = ("fc_norm", "norm", "positions")
 
@@ -58,7 +58,8 @@ def _restore(checkpoints: Checkpoints, workdir, mesh, step: int, weights: str) -
   found = checkpoints.restore_weights(step, Weights(abstract.params, abstract.model_state), which=weights)
   names = {"method": config.method["name"], "encoder": dict(config.encoder), "weights": weights}
   method = parts.method
-  make = functools.partial(Backbone, encode=method.encode, pyramid=method.pyramid, predict=method.predict)
+  make = functools.partial(Backbone, encode=method.encode, pyramid=method.pyramid, predict=method.predict,
+                           examine=method.examine)
 
   def untrained() -> Backbone:
     fresh = init()

@@ -36,6 +36,8 @@ class Wanted(NamedTuple):
   seed: int = 0  # of the random draws
   images: int = 6
   split: str = "test"
+  data_dir: str = ""  # a folder of images to draw instead of the run's own
+  size: int = 0  # side at which they are shown to the network; 0: as in the run
   ratios: tuple[float, ...] = ()  # (): the run's own
   over_epochs: bool = False
   step: int = 0  # which checkpoint; 0: the last
@@ -44,7 +46,7 @@ class Wanted(NamedTuple):
 def show(words: Sequence[str], wanted: Wanted) -> pathlib.Path:
   """Draws the picture named by the one word in `words`; returns the PNG it wrote.
 
-  "augmentations" needs a config, "reconstructions" the workdir of a run.
+  "augmentations" and "task" need a config, "colours" and "reconstructions" the workdir of a run.
   Raises: ValueError for an unknown picture, what it needs and lacks, an image that is not there or a file that is no .png.
   """
   if len(words) != 1 or words[0] not in PICTURES:
@@ -88,6 +90,29 @@ def _views(config: TrainConfig, num_examples: int, image, key: jax.Array) -> lis
   return [(f"{config.augment['name']}, view {i + 1}", view) for i, view in enumerate(found[:VIEWS])]
 
 
+def _task(wanted: Wanted, output: pathlib.Path) -> None:
+  """Images as the recipe crops them and, beside each, the pieces that the method makes of it, with the answers."""
+  config = wanted.config
+  source = _source(config.data, wanted.index, wanted.images)
+  parts = assemble(config, DataSpec(max(len(source), config.batch_size), max(source.num_classes, 2), config.batch_size))
+  if parts.method.pose is None:
+    raise ValueError(f"method {config.method['name']!r} sets no task to draw; use a pretext task such as rotation or jigsaw, or "
+                     "`ssl-jax show augmentations`")
+  augment_key, pose_key = jax.random.split(jax.random.key(wanted.seed))
+  host = host_transform(config)
+  raw = [host(np.random.default_rng((wanted.seed, i)), source[i]["image"])
+         for i in range(wanted.index, wanted.index + wanted.images)]
+  images = jax.jit(parts.augment)(augment_key, {"image": np.stack(raw)})["image"]
+  exercise = parts.method.pose(pose_key, images)
+  columns = [Column(name, exercise.pieces[:, i]) for i, name in enumerate(exercise.names)]
+  answers = np.asarray(exercise.answers)
+  asked = f"; answers ({exercise.asked}), a row an image: " + "  ".join(
+      " ".join(map(str, row)) for row in answers[:1 if (answers == answers[:1]).all() else None]) if exercise.asked else ""
+  output.parent.mkdir(parents=True, exist_ok=True)
+  draw_columns(output, [[Column("image", images)], columns],
+               title=f"What {config.method['name']} shows the network, {config.data.name} {config.data.split}{asked}")
+
+
 def _reconstructions(wanted: Wanted, output: pathlib.Path) -> None:
   """Images hidden in part and restored, at several ratios or by each checkpoint of the run."""
   mesh = parallel.make_mesh(jax.devices()[:1])
@@ -95,7 +120,9 @@ def _reconstructions(wanted: Wanted, output: pathlib.Path) -> None:
   if run.method.reconstruct is None:
     raise ValueError(f"{wanted.workdir} was trained with method {run.config.method['name']!r}, which reconstructs nothing; "
                      "train one that does, such as configs/pretrain/mae_sample.py")
-  images = _images(dataclasses.replace(run.config.data, split=wanted.split, cache=False), run.config.augment["size"], wanted)
+  if run.config.method["name"] == "colorization":
+    raise ValueError(f"{wanted.workdir} was trained with method 'colorization'; see it with `ssl-jax show colours`")
+  images = _images(run, wanted)
   ratios = wanted.ratios or (run.config.method["mask_ratio"],)
   reconstruct = functools.partial(jax.jit(run.method.reconstruct, static_argnames="mask_ratio"),
                                   images=images, key=jax.random.key(wanted.seed))
@@ -108,6 +135,25 @@ def _reconstructions(wanted: Wanted, output: pathlib.Path) -> None:
            + ("" if wanted.over_epochs else f", step {run.step}") + f"; {shown}")
   output.parent.mkdir(parents=True, exist_ok=True)
   draw_columns(output, groups, title=title)
+
+
+def _colours(wanted: Wanted, output: pathlib.Path) -> None:
+  """Grey images, the colours that a network gives them at three temperatures, and the true ones."""
+  run = restore(wanted.workdir, parallel.make_mesh(jax.devices()[:1]), step=wanted.step)
+  if run.config.method["name"] != "colorization":
+    raise ValueError(f"{wanted.workdir} was trained with method {run.config.method['name']!r}, which gives no colours; train one "
+                     "that does, such as configs/pretrain/colorization_cifar10_cpu.py")
+  images = _images(run, wanted)
+  own = run.config.method["temperature"]
+  reconstruct = jax.jit(run.method.reconstruct)
+  made = {t: reconstruct(run.backbone.params, run.backbone.model_state, images, jax.random.key(0), temperature=t)
+          for t in (1.0, own, own / 8)}
+  names = {1.0: "mean, T = 1", own: f"annealed mean, T = {own:g}", own / 8: f"nearly the mode, T = {own / 8:.2g}"}
+  groups = [[Column("seen", made[own].seen)], [Column(names[t], found.pasted) for t, found in made.items()],
+            [Column("colours alone", made[own].predicted), Column("truth", images)]]
+  output.parent.mkdir(parents=True, exist_ok=True)
+  draw_columns(output, groups, title=f"{run.config.encoder['name']} of {wanted.workdir}, step {run.step}; "
+               f"{wanted.data_dir or run.config.data.name} {wanted.split}")
 
 
 class Column(NamedTuple):
@@ -165,8 +211,11 @@ def draw_columns(path: pathlib.Path, groups: Sequence[Sequence[Column]], *, titl
   figure.savefig(path)
 
 
-def _images(data: DataConfig, size: int, wanted: Wanted) -> jax.Array:
+def _images(run: Restored, wanted: Wanted) -> jax.Array:
   """f32[N, size, size, 3]: successive images of the split as evaluation shows them."""
+  data, size = dataclasses.replace(run.config.data, split=wanted.split, cache=False), wanted.size or run.config.augment["size"]
+  if wanted.data_dir:
+    data = dataclasses.replace(data, name="folder", data_dir=wanted.data_dir)
   source = _source(data, wanted.index, wanted.images)
   cut = transforms.resize_center_crop(size, interpolation=data.interpolation)
   rng = np.random.default_rng(0)  # the transform takes one and draws nothing
@@ -187,8 +236,10 @@ def _bytes(images) -> np.ndarray:
 
 
 PICTURES = {  # function, what it needs, an example
+    "task": (_task, "config", "ssl-jax show task --config=configs/pretrain/jigsaw_cifar10_cpu.py --output=task.png"),
     "augmentations": (_augmentations, "config",
                       "ssl-jax show augmentations --config=configs/pretrain/moco_sample.py --output=views.png"),
+    "colours": (_colours, "workdir", "ssl-jax show colours --workdir=runs/colorization"),
     "reconstructions": (_reconstructions, "workdir",
                         "ssl-jax show reconstructions --workdir=runs/mae --ratios=0.75,0.8,0.85,0.95"),
 }

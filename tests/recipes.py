@@ -32,8 +32,8 @@ def evaluate_recipes() -> dict[str, EvaluateConfig]:
 
 
 def shrunk(config: TrainConfig, *, batch: int, size: int) -> dict:
-  """The recipe with a tiny encoder of the same family, float32, small images and batches; of the method, only
-  its decoder is made small."""
+  """The recipe with a tiny encoder of the same family, float32, small images and batches; of the method, its
+  decoder, heads and tiles are made small."""
   small = to_json(config)
   if small["encoder"]["name"].startswith("vit"):
     small["encoder"] |= {"name": "vit", "width": 16, "depth": 2, "heads": 2, "patch": 4, "dtype": "float32"}
@@ -41,6 +41,8 @@ def shrunk(config: TrainConfig, *, batch: int, size: int) -> dict:
     small["method"] |= {name: value for name, value in decoder.items() if name in small["method"]}
   else:
     small["encoder"] |= {"name": "resnet10", "width": 8, "stem": "small", "dtype": "float32"}
+  geometry = {"tile": 4, "gap": 1, "jitter": 2, "permutations": 24, "counts": 32, "width": 32, "channel_jitter": 0}
+  small["method"] |= {name: value for name, value in geometry.items() if name in small["method"]}
   if small["encoder"].get("batch_groups", 1) > 1:
     small["encoder"]["batch_groups"] = 2
   small["data"] |= dataclasses.asdict(config.data) | {"name": "synthetic", "data_dir": "", "size": size,

@@ -28,7 +28,7 @@ def test_pretraining_step_can_be_traced(name):
 @pytest.mark.parametrize("name", evaluate_recipes())
 def test_transfer_recipe_makes_its_tasks(name):
   for task, options in evaluate_recipes()[name].tasks.items():
-    assert tasks.make(task, **options).name == task
+    assert tasks.make(**{"task": task, **options}).name == options.get("task", task)
 
 
 def test_every_recipe_says_how_to_run_it():

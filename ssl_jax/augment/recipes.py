@@ -117,6 +117,28 @@ def none(*, size: int = 224, scale: Scale = (1.0, 1.0), crop: bool = True) -> Vi
   return lambda key, image: crops.evaluation_view(image, size=size, crop_ratio=1.0)
 
 
+def padded_crop(*, size: int = 32, pad: int = 4, flip: bool = True) -> View:
+  """A window of `size` pixels anywhere in the image with `pad` black pixels around it, nothing resized -> flip.
+
+  CIFAR's usual augmentation; with pad=0 the random crop of the pretext tasks, whose patches must keep their scale.
+  Source: He et al. 2016 (pad 4); Noroozi & Favaro 2016, Zhang et al. 2016 (pad 0).
+  """
+  _check(size, (1.0, 1.0))
+
+  def view(key: Key, image: jax.Array) -> jax.Array:
+    padded = jnp.pad(crops.to_float(image), ((pad, pad), (pad, pad), (0, 0)))
+    room = [side - size for side in padded.shape[:2]]
+    if min(room) < 0:
+      raise ValueError(f"config.augment.size {size} does not fit an image of {image.shape[0]} x {image.shape[1]} with pad "
+                       f"{pad}; use config.data.size {size} or more")
+    down_key, across_key, flip_key = jax.random.split(key, 3)
+    start = [jax.random.randint(k, (), 0, r + 1) for k, r in zip((down_key, across_key), room)]
+    window = jax.lax.dynamic_slice(padded, (*start, 0), (size, size, 3))
+    return ops.random_flip(flip_key, window) if flip else window
+
+  return view
+
+
 TRANSFORMS: dict[str, Callable[[Key, jax.Array], jax.Array]] = {
     "flip": ops.random_flip,
     "grayscale": lambda key, image: ops.grayscale(image, definition="tf"),
@@ -164,7 +186,7 @@ def adjacent(*, size: int = 224, scale: Scale = (0.08, 0.5)) -> Pair:
   return _pair(functools.partial(crops.sample_adjacent, scale=scale), size, scale)
 
 
-VIEWS = {f.__name__: f for f in (moco_v1, moco_v2, simclr, supervised, finetune, none)}
+VIEWS = {f.__name__: f for f in (moco_v1, moco_v2, simclr, supervised, finetune, padded_crop, none)}
 PAIRS = {f.__name__: f for f in (study, global_local, adjacent)}
 
 

@@ -98,3 +98,21 @@ def _resample_by_matmul(rows: Taps, columns: Taps, planes: jax.Array) -> jax.Arr
 def _dense(taps: Taps, columns: int) -> jax.Array:
   hit = taps.index[:, :, None] == jnp.arange(columns)[None, None]
   return jnp.where(hit, taps.weight[:, :, None], 0.0).sum(1)
+
+
+def matrix(full: int, size: int, method: str) -> np.ndarray:
+  """f32[size, full]: the antialiased resampling of a whole side, as Pillow and jax.image.resize do it.
+
+  For lengths that are known when a program is traced; a stack of such matrices makes a choice among them a table look-up.
+  Args:
+    method: "nearest", "bilinear", "bicubic" (a = -1/2) or "lanczos" (three lobes).
+  """
+  center = (np.arange(size) + 0.5) * full / size
+  if method == "nearest":
+    return (np.floor(center)[:, None] == np.arange(full)).astype(np.float32)
+  x = np.abs(np.arange(full) + 0.5 - center[:, None]) / max(full / size, 1)
+  weight = {"bilinear": lambda: np.maximum(1 - x, 0),
+            "bicubic": lambda: np.where(x < 1, (1.5 * x - 2.5) * x * x + 1, np.where(
+                x < 2, ((-0.5 * x + 2.5) * x - 4) * x + 2, 0)),
+            "lanczos": lambda: np.where(x < 3, np.sinc(x) * np.sinc(x / 3), 0)}[method]()
+  return (weight / weight.sum(1, keepdims=True)).astype(np.float32)

@@ -67,3 +67,52 @@ class SimCLRHead(nn.Module):
       elif self.final_bn:
         x = BatchNorm(train, use_bias=False)(x)
     return x.astype(jnp.float32)
+
+
+class Pairs(nn.Module):
+  """f32[B, N, D], features of N pieces -> f32[B, P, answers]: a two-layer classifier on each of P pairs of pieces.
+
+  The first layer on a concatenation is the sum of one on the first and one on the second piece, so it runs once a piece.
+  `first`, `second`: the places of a pair's pieces among the N.
+  """
+
+  answers: int
+  width: int
+  first: tuple[int, ...]
+  second: tuple[int, ...]
+  dropout: float = 0.5
+  momentum: float = 0.9
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    init = nn.initializers.normal(0.01)
+    sides = []
+    for name, places in (("first", self.first), ("second", self.second)):
+      needed = sorted(set(places))
+      side = nn.Dense(self.width, use_bias=False, kernel_init=init, name=name)(x[:, jnp.array(needed)])
+      sides.append(side[:, jnp.array([needed.index(place) for place in places])])
+    x = nn.relu(BatchNorm(train, momentum=self.momentum)(sides[0] + sides[1]))
+    x = nn.Dropout(self.dropout, deterministic=not train, rng_collection="drop")(x)
+    return nn.Dense(self.answers, kernel_init=nn.initializers.normal(0.005))(x)
+
+
+class Puzzle(nn.Module):
+  """f32[B, N, D], features of N tiles -> f32[B, 1, answers]: each to `width` numbers (BatchNorm, ReLU), then all together."""
+
+  answers: int
+  width: int = 1000
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    x = nn.relu(BatchNorm(train)(nn.Dense(self.width, use_bias=False, kernel_init=_torch_kernel)(x)))
+    return Linear(self.answers)(x.reshape(x.shape[0], 1, -1), train=train)
+
+
+class Counts(nn.Module):
+  """[..., D] -> [..., width], non-negative. It starts near zero with every unit alive: a unit below zero would never learn."""
+
+  width: int
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    return nn.relu(nn.Dense(self.width, kernel_init=nn.initializers.normal(0.001), bias_init=nn.initializers.constant(0.03))(x))

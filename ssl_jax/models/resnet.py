@@ -31,17 +31,19 @@ class Block(nn.Module):
   conv: Any
   norm: Any
   zero_init: bool
+  dilation: int = 1
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
+    wide = functools.partial(self.conv, self.channels, 3, dilation=self.dilation)
     last = self.norm(scale_init=nn.initializers.zeros if self.zero_init else nn.initializers.ones, name="norm_last")
     if self.bottleneck:
       y = nn.relu(self.norm()(self.conv(self.channels, 1)(x)))
-      y = nn.relu(self.norm()(self.conv(self.channels, 3, self.stride)(y)))
+      y = nn.relu(self.norm()(wide(self.stride)(y)))
       y = last(self.conv(4 * self.channels, 1)(y))
     else:
-      y = nn.relu(self.norm()(self.conv(self.channels, 3, self.stride)(x)))
-      y = last(self.conv(self.channels, 3)(y))
+      y = nn.relu(self.norm()(wide(self.stride)(x)))
+      y = last(wide()(y))
     if x.shape != y.shape:
       x = self.norm(name="norm_shortcut")(self.conv(y.shape[-1], 1, self.stride, name="conv_shortcut")(x))
     return nn.relu(x + y)
@@ -50,11 +52,15 @@ class Block(nn.Module):
 class ResNet(nn.Module):
   """f32[B, H, W, 3] in [0, 1] -> f32[B, D], the average-pooled last map; `pyramid=True`: the maps by name.
 
+  `until=layer` stops there and returns that map; `since=layer` takes such a map and goes on behind it. See `models.split`.
+
   Args:
     depths: blocks in each stage.
     bottleneck: 1-3-1 blocks (D = 32 width) instead of 3-3 (D = 8 width).
     width: channels of the first stage: 64 as published, 128 and 256 are SimCLR's 2x and 4x.
     stem: "imagenet" 7x7 stride 2 and max-pool; "cifar" 3x3 stride 1; "small" 3x3 stride 2.
+    output_stride: where maps would become coarser than one cell for so many pixels a side, convolutions are dilated instead
+      (the first block of such a stage as the stage before it, as torchvision does); 0: nowhere. Weights mean the same.
     norm: "batch" or "group". batch_groups: see BatchNorm. channel_groups: groups of channels of GroupNorm.
     zero_init: start the last scale of each block at zero (SimCLR; MoCo and torchvision do not).
     kernel_init: "fan_out" (torchvision, MoCo) or "fan_in" (SimCLR).
@@ -73,24 +79,48 @@ class ResNet(nn.Module):
   kernel_init: Literal["fan_out", "fan_in"] = "fan_out"
   normalize: Literal["none", "imagenet", "cifar10", "centred"] = "imagenet"
   dtype: Literal["float32", "bfloat16"] = "float32"
+  output_stride: int = 0
+
+  def layers(self) -> tuple[str, ...]:
+    """Names of the maps, the last is the coarsest."""
+    return ("stem", *(f"stage{i + 1}" for i in range(len(self.depths))))
 
   @nn.compact
-  def __call__(self, images: jax.Array, *, train: bool, pyramid: bool = False):
+  def __call__(self, images: jax.Array, *, train: bool, pyramid: bool = False, since: str = "", until: str = ""):
+    names = self.layers()
+    done, last = names.index(since) + 1 if since else 0, names.index(until or names[-1])
     dtype = jnp.dtype(self.dtype)
     conv = functools.partial(_conv, kernel_init=INITS[self.kernel_init], dtype=dtype)
     norm = self._norm(train, dtype)
-    x = normalize(images, self.normalize).astype(dtype)
-    x = conv(self.width, 7 if self.stem == "imagenet" else 3, 1 if self.stem == "cifar" else 2, name="conv_stem")(x)
-    x = nn.relu(norm(name="norm_stem")(x))
-    maps = {"stem": x}
-    if self.stem == "imagenet":
+    x, maps = images.astype(dtype), {}
+    if not done:
+      x = normalize(images, self.normalize).astype(dtype)
+      x = conv(self.width, 7 if self.stem == "imagenet" else 3, 1 if self.stem == "cifar" else 2, name="conv_stem")(x)
+      maps["stem"] = x = nn.relu(norm(name="norm_stem")(x))
+    if self.stem == "imagenet" and done <= 1 <= last:
       x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
-    for stage, depth in enumerate(self.depths):
-      for block in range(depth):
-        x = Block(self.width * 2**stage, 2 if stage and not block else 1, self.bottleneck, conv, norm,
-                  self.zero_init, name=f"stage{stage + 1}_block{block + 1}")(x)
+    for stage, (stride, *dilations) in enumerate(self._strides()):
+      if not done <= stage + 1 <= last:
+        continue
+      for block in range(self.depths[stage]):
+        x = Block(self.width * 2**stage, 1 if block else stride, self.bottleneck, conv, norm, self.zero_init,
+                  dilations[min(block, 1)], name=f"stage{stage + 1}_block{block + 1}")(x)
       maps[f"stage{stage + 1}"] = x
-    return {k: v.astype(jnp.float32) for k, v in maps.items()} if pyramid else x.astype(jnp.float32).mean((1, 2))
+    if pyramid:
+      return {k: v.astype(jnp.float32) for k, v in maps.items()}
+    return x.astype(jnp.float32) if until else x.astype(jnp.float32).mean((1, 2))
+
+  def _strides(self) -> list[tuple[int, int, int]]:
+    """Of each stage: stride and dilation of its first block, dilation of the others."""
+    made, found, dilation = {"imagenet": 4, "small": 2, "cifar": 1}[self.stem], [], 1
+    for stage in range(len(self.depths)):
+      stride = 2 if stage else 1
+      if self.output_stride and made * stride > self.output_stride:
+        found.append((1, dilation, dilation := dilation * stride))
+      else:
+        found.append((stride, dilation, dilation))
+        made *= stride
+    return found
 
   def _norm(self, train: bool, dtype):
     if self.norm == "group":
@@ -98,10 +128,10 @@ class ResNet(nn.Module):
     return functools.partial(BatchNorm, train, groups=self.batch_groups, dtype=dtype)
 
 
-def _conv(channels: int, kernel: int, stride: int = 1, **options) -> nn.Conv:
+def _conv(channels: int, kernel: int, stride: int = 1, dilation: int = 1, **options) -> nn.Conv:
   """Bias-free convolution with PyTorch's symmetric padding."""
-  pad = kernel // 2
-  return nn.Conv(channels, (kernel,) * 2, (stride,) * 2, ((pad, pad),) * 2, use_bias=False, **options)
+  pad = dilation * (kernel // 2)
+  return nn.Conv(channels, (kernel,) * 2, (stride,) * 2, ((pad, pad),) * 2, kernel_dilation=dilation, use_bias=False, **options)
 
 
 ENCODERS = {

@@ -80,7 +80,7 @@ class Block(nn.Module):
   def _drop(self, branch: jax.Array, rate: jax.Array) -> jax.Array:
     if not (self.train and self.drops):
       return branch
-    kept = jax.random.bernoulli(self.make_rng("drop_path"), 1 - rate, (branch.shape[0], 1, 1))
+    kept = jax.random.bernoulli(self.make_rng("drop"), 1 - rate, (branch.shape[0], 1, 1))
     return jnp.where(kept, branch / (1 - rate).astype(branch.dtype), 0)
 
 
@@ -107,7 +107,7 @@ class Blocks(nn.Module):
     """[B, T, D] -> the same, and every block's output [depth, B, T, D] if `keep_maps`."""
     unrolled = self.layers == "unroll" or (self.layers == "auto" and jax.default_backend() == "cpu")
     block = Block if self.remat == "none" else nn.remat(Block, policy=REMAT[self.remat], prevent_cse=unrolled)
-    scanned = nn.scan(block, variable_axes={"params": 0}, split_rngs={"params": True, "drop_path": True},
+    scanned = nn.scan(block, variable_axes={"params": 0}, split_rngs={"params": True, "drop": True},
                       length=self.depth, unroll=self.depth if unrolled else 1)
     rates = jnp.asarray(np.linspace(0, self.drop_path, self.depth), jnp.float32)
     return scanned(self.heads, round(self.mlp_ratio * x.shape[-1]), self.dtype, train, self.drop_path > 0, keep_maps,

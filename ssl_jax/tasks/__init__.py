@@ -31,9 +31,9 @@ def factory(name: str) -> Callable[..., Task]:
   return importlib.import_module(f"{__name__}.{name}").make
 
 
-def make(name: str, **options) -> Task:
-  """Makes the task `name` with that task's own options.
+def make(task: str, **options) -> Task:
+  """Makes the task called `task` with that task's own options.
 
   Raises: ValueError for an unknown name or option, with the known and the nearest ones, or for an option's value.
   """
-  return call_checked(factory(name), options, f"config.tasks.{name}")
+  return call_checked(factory(task), options, f"config.tasks.{task}")

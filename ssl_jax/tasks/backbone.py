@@ -25,6 +25,7 @@ class Backbone(NamedTuple):
   encode: Callable[[PyTree, PyTree, jax.Array], jax.Array]  # f32[B, H, W, 3] in [0, 1] -> f32[B, D]
   pyramid: Callable[[PyTree, PyTree, jax.Array], dict[str, jax.Array]] | None = None  # f32[B, h, w, c] maps
   predict: Callable[[PyTree, PyTree, jax.Array], jax.Array] | None = None  # f32[B, C] logits of its own classes
+  examine: Callable[[PyTree, PyTree, jax.Array], dict[str, jax.Array]] | None = None  # scores f32[B] of its pretext task
   protocol: dict[str, Any] = {}  # method, checkpoint, step: repeated in every result's protocol
 
 

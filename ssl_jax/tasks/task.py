@@ -38,7 +38,7 @@ class TaskData(NamedTuple):
 class Result(NamedTuple):
   """What a task found."""
 
-  scalars: dict[str, float]  # accuracies in [0, 1]; `top1` is the headline
+  scalars: dict[str, float]  # the first is the headline, an accuracy in [0, 1]
   protocol: dict[str, Any]  # all one must know to repeat the numbers; JSON can hold it
   predictions: dict[str, np.ndarray] = {}  # by test row: "label", "prediction", "index", and the task's own
 

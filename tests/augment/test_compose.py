@@ -19,8 +19,8 @@ def batch(square):
 
 
 def test_known_names():
-  assert augment.known() == ["adjacent", "finetune", "global_local", "moco_v1", "moco_v2", "none", "simclr", "study",
-                             "supervised"]
+  assert augment.known() == ["adjacent", "finetune", "global_local", "moco_v1", "moco_v2", "none", "padded_crop", "simclr",
+                             "study", "supervised"]
 
 
 @pytest.mark.parametrize("name", augment.known())

@@ -1,0 +1,23 @@
+"""Colorization on CIFAR-10, small enough for two CPU cores in a quarter of an hour.
+
+Command:   ssl-jax prepare colour_prior --config=configs/pretrain/colorization_cifar10_cpu.py --config.data.data_dir=TFDS --output=prior.json
+           ssl-jax train --config=configs/pretrain/colorization_cifar10_cpu.py:prior.json --workdir=DIR --config.data.data_dir=TFDS
+           ssl-jax evaluate --config=configs/transfer/pretext.py --workdir=DIR
+           ssl-jax show colours --workdir=DIR
+Measured:  docs/results.md.
+"""
+
+from ssl_jax.colours import read_prior
+from ssl_jax.config import recipe
+
+
+def get_config(prior=""):
+  return recipe(
+      method=dict(name="colorization", prior=read_prior(prior)),
+      encoder=dict(name="resnet10", width=16, stem="small", output_stride=4, normalize="centred"),
+      augment=dict(name="padded_crop", views=1, size=32, pad=0, flip=True),
+      optimizer=dict(name="adamw", learning_rate=2e-3, weight_decay=1e-3, weight_decay_on="matrices", schedule="cosine",
+                     warmup_epochs=0.3),
+      data=dict(name="cifar10", split="train", size=32, cache=True),
+      checkpoint=dict(every_steps=500, keep=1),
+      batch_size=128, epochs=8.0, log_every=100)
