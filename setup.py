@@ -15,7 +15,8 @@ EXTRAS = {
     "prepare": ["tensorflow>=2.18,<3"],
     "import": ["torch>=2.4,<3", "safetensors>=0.4,<1"],
     "bench": ["torch>=2.4,<3", "torchvision>=0.19,<1"],
-    "test": ["pytest>=8.3,<10", "pytest-xdist>=3.6,<4", "scikit-learn>=1.5,<2", "scipy>=1.13,<2"],
+    "test": ["pytest>=8.3,<10", "pytest-xdist>=3.6,<4", "scikit-learn>=1.5,<2", "scikit-image>=0.24,<0.28",
+             "scipy>=1.13,<2"],
 }
 
 setuptools.setup(

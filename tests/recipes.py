@@ -1,11 +1,16 @@
-"""Finds every recipe in configs/ and makes small ones of them."""
+"""Finds every recipe in configs/, makes small ones of them, and checkpoints of runs that never ran."""
 
 import dataclasses
 import functools
 import pathlib
 import runpy
 
-from ssl_jax.config import EvaluateConfig, TrainConfig, check, to_json
+import jax
+
+from ssl_jax import parallel
+from ssl_jax.assembly import abstract_state, assemble
+from ssl_jax.checkpoint import Checkpoints
+from ssl_jax.config import DataSpec, EvaluateConfig, TrainConfig, check, to_json
 
 CONFIGS = pathlib.Path(__file__).resolve().parent.parent / "configs"
 
@@ -50,3 +55,18 @@ def shrunk(config: TrainConfig, *, batch: int, size: int) -> dict:
   small["augment"] |= {"size": size}
   small["batch_size"] = batch
   return small
+
+
+def save(config: TrainConfig, path, *, steps=(4,)):
+  """Checkpoints of a run that has learned nothing, but whose every leaf is its own."""
+  _, init = abstract_state(assemble(config, DataSpec(128, 10, 32)), config, parallel.make_mesh())
+  state = init()
+  with Checkpoints(path, keep=3) as checkpoints:
+    for step in steps:
+      moved = jax.tree.map(lambda leaf: leaf + 0.01 * step, (state.params, state.model_state))
+      average = getattr(state.extra, "ema", None)
+      extra = state.extra if average is None else state.extra._replace(ema=jax.tree.map(lambda leaf: leaf + 1.0, average))
+      checkpoints.save(state.replace(params=moved[0], model_state=moved[1], extra=extra),
+                       {"config": to_json(config), "data": {"num_examples": 128, "num_classes": 10}}, step=step)
+    checkpoints.wait()
+  return path

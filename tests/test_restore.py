@@ -8,11 +8,11 @@ import pytest
 
 from ssl_jax import parallel
 from ssl_jax.assembly import abstract_state, assemble
-from ssl_jax.checkpoint import Checkpoints
-from ssl_jax.config import DataSpec, EvaluateConfig, TrainConfig, check, recipe, to_json
+from ssl_jax.config import DataSpec, EvaluateConfig, TrainConfig, check, recipe
 from ssl_jax.evaluate import evaluate
 from ssl_jax.restore import restore, start_from
 from ssl_jax.train import train
+from tests.recipes import save
 
 VIT = dict(name="vit", width=16, depth=2, heads=2, patch=4)
 DATA = dict(name="synthetic", split="train[:128]", size=16, cache=True)
@@ -45,21 +45,6 @@ def one_device():
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(parallel, "make_mesh", lambda devices=None: whole(jax.devices()[:1]))
     yield
-
-
-def save(config: TrainConfig, path, *, steps=(4,)):
-  """Checkpoints of a run that has learned nothing, but whose every leaf is its own."""
-  _, init = abstract_state(assemble(config, DataSpec(128, 10, 32)), config, parallel.make_mesh())
-  state = init()
-  with Checkpoints(path, keep=3) as checkpoints:
-    for step in steps:
-      moved = jax.tree.map(lambda leaf: leaf + 0.01 * step, (state.params, state.model_state))
-      average = getattr(state.extra, "ema", None)
-      extra = state.extra if average is None else state.extra._replace(ema=jax.tree.map(lambda leaf: leaf + 1.0, average))
-      checkpoints.save(state.replace(params=moved[0], model_state=moved[1], extra=extra),
-                       {"config": to_json(config), "data": {"num_examples": 128, "num_classes": 10}}, step=step)
-    checkpoints.wait()
-  return path
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssl_jax.config import TrainConfig, check, recipe
+from ssl_jax import methods
+from ssl_jax.config import EvaluateConfig, TrainConfig, check, recipe
+from ssl_jax.evaluate import evaluate
 from ssl_jax.show import Wanted, show
 from ssl_jax.train import train
+from tests.recipes import save, shrunk, train_recipes
 
 CONFIG = check(TrainConfig, recipe(
     method=dict(name="simclr"), encoder=dict(name="resnet10"), augment=dict(name="moco_v2", views=2, size=32),
@@ -63,9 +66,62 @@ def test_refusals_of_reconstructions(workdir, changes, message):
     show(["reconstructions"], Wanted(**{"workdir": str(workdir), **changes}))
 
 
+def small(name: str) -> TrainConfig:
+  """A recipe of the method, in small, on images that have colours."""
+  found = next(config for recipe, config in train_recipes().items() if recipe.startswith(f"pretrain/{name}"))
+  return check(TrainConfig, shrunk(found, batch=16, size=16))
+
+
+@pytest.mark.parametrize("name", [name for name in methods.known() if name not in ("mae", "moco", "simclr", "supervised")])
+def test_a_pretext_task_is_drawn(name, tmp_path):
+  path = show(["task"], Wanted(small(name), output=str(tmp_path / "task.png"), images=2))
+  picture = np.asarray(Image.open(path).convert("RGB"))
+  assert picture.std() > 20 and picture.shape[1] > picture.shape[0]  # two rows, three columns and more
+
+
+def test_a_method_without_a_task_draws_none(tmp_path):
+  with pytest.raises(ValueError, match="method 'simclr' sets no task to draw; use a pretext task"):
+    show(["task"], Wanted(CONFIG, output=str(tmp_path / "x.png"), images=2))
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory):
+  path = tmp_path_factory.mktemp("colorization")
+  save(small("colorization"), path)
+  return path
+
+
+def test_colours_are_drawn_for_the_runs_images_and_for_a_folder(colours, tmp_path):
+  whole = np.asarray(Image.open(show(["colours"], Wanted(workdir=str(colours), images=3))).convert("RGB"))
+  rng = np.random.default_rng(0)
+  for i in range(2):
+    Image.fromarray(rng.integers(0, 256, (40, 50, 3), np.uint8)).save(tmp_path / f"{i}.png")
+  wanted = Wanted(workdir=str(colours), images=2, split="train", data_dir=str(tmp_path), size=24, output=str(tmp_path / "out.png"))
+  folder = np.asarray(Image.open(show(["colours"], wanted)).convert("RGB"))
+  assert whole.std() > 20 and whole.shape[0] > folder.shape[0]
+
+
+def test_colours_and_reconstructions_know_their_methods(colours, workdir):
+  with pytest.raises(ValueError, match="was trained with method 'mae', which gives no colours"):
+    show(["colours"], Wanted(workdir=str(workdir)))
+  with pytest.raises(ValueError, match="method 'colorization'; see it with `ssl-jax show colours`"):
+    show(["reconstructions"], Wanted(workdir=str(colours)))
+
+
+def test_layers_are_probed_under_names_of_their_own(colours, capsys):
+  """And the pretext task of a run that learned nothing is measured beside them."""
+  probe = dict(task="linear_probe", epochs=1, batch_size=64, learning_rates=(1.0,))
+  table = evaluate(check(EvaluateConfig, recipe(EvaluateConfig, tasks=dict(
+      pretext={}, early=dict(layer="stage1", grid=2, **probe), late=dict(layer="stage4", **probe)),
+      data=dict(train_split="train[:128]", test_split="test[:64]", cache=True), batch_size=64)), colours)
+  assert set(table["colorization"]) == {"pretext", "early", "late"}
+  assert 0 < table["colorization"]["pretext"]["auc"] < 1
+  assert "early, top-1" in (shown := capsys.readouterr().out) and "pretext, accuracy" in shown
+
+
 @pytest.mark.parametrize("words, output, index, message", [
     (["augmentation"], "x.png", 0, "takes one picture; did you mean 'augmentations'"),
-    ([], "x.png", 0, "takes one picture; known: augmentations, reconstructions"),
+    ([], "x.png", 0, "takes one picture; known: augmentations, colours, reconstructions, task"),
     (["augmentations"], "x.jpg", 0, "x.jpg is not a .png file"),
     (["augmentations"], "x.png", 8000, "--index=8000: the data set has 8000 images; use 0 to 7999")])
 def test_refusals(words, output, index, message, tmp_path):

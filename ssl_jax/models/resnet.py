@@ -31,19 +31,19 @@ class Block(nn.Module):
   conv: Any
   norm: Any
   zero_init: bool
-  dilation: int = 1
+  dilations: tuple[int, int] = (1, 1)  # of the strided convolution and of what follows it
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    wide = functools.partial(self.conv, self.channels, 3, dilation=self.dilation)
+    strided = self.conv(self.channels, 3, self.stride, self.dilations[0])
     last = self.norm(scale_init=nn.initializers.zeros if self.zero_init else nn.initializers.ones, name="norm_last")
     if self.bottleneck:
       y = nn.relu(self.norm()(self.conv(self.channels, 1)(x)))
-      y = nn.relu(self.norm()(wide(self.stride)(y)))
+      y = nn.relu(self.norm()(strided(y)))
       y = last(self.conv(4 * self.channels, 1)(y))
     else:
-      y = nn.relu(self.norm()(wide(self.stride)(x)))
-      y = last(wide()(y))
+      y = nn.relu(self.norm()(strided(x)))
+      y = last(self.conv(self.channels, 3, 1, self.dilations[1])(y))
     if x.shape != y.shape:
       x = self.norm(name="norm_shortcut")(self.conv(y.shape[-1], 1, self.stride, name="conv_shortcut")(x))
     return nn.relu(x + y)
@@ -60,7 +60,7 @@ class ResNet(nn.Module):
     width: channels of the first stage: 64 as published, 128 and 256 are SimCLR's 2x and 4x.
     stem: "imagenet" 7x7 stride 2 and max-pool; "cifar" 3x3 stride 1; "small" 3x3 stride 2.
     output_stride: where maps would become coarser than one cell for so many pixels a side, convolutions are dilated instead
-      (the first block of such a stage as the stage before it, as torchvision does); 0: nowhere. Weights mean the same.
+      (where the stride was, as the stage before): every other cell is then what the strided network computes; 0: nowhere.
     norm: "batch" or "group". batch_groups: see BatchNorm. channel_groups: groups of channels of GroupNorm.
     zero_init: start the last scale of each block at zero (SimCLR; MoCo and torchvision do not).
     kernel_init: "fan_out" (torchvision, MoCo) or "fan_in" (SimCLR).
@@ -104,14 +104,14 @@ class ResNet(nn.Module):
         continue
       for block in range(self.depths[stage]):
         x = Block(self.width * 2**stage, 1 if block else stride, self.bottleneck, conv, norm, self.zero_init,
-                  dilations[min(block, 1)], name=f"stage{stage + 1}_block{block + 1}")(x)
+                  (dilations[min(block, 1)], dilations[1]), name=f"stage{stage + 1}_block{block + 1}")(x)
       maps[f"stage{stage + 1}"] = x
     if pyramid:
       return {k: v.astype(jnp.float32) for k, v in maps.items()}
     return x.astype(jnp.float32) if until else x.astype(jnp.float32).mean((1, 2))
 
   def _strides(self) -> list[tuple[int, int, int]]:
-    """Of each stage: stride and dilation of its first block, dilation of the others."""
+    """Of each stage: its stride, the dilation there, the dilation behind it."""
     made, found, dilation = {"imagenet": 4, "small": 2, "cifar": 1}[self.stem], [], 1
     for stage in range(len(self.depths)):
       stride = 2 if stage else 1

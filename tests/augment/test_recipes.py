@@ -66,6 +66,21 @@ CASES = {
 }
 
 
+def test_a_padded_crop_is_a_window_of_the_padded_image_or_its_mirror_image(square):
+  view = jax.jit(lambda keys: jax.vmap(lambda key: recipes.padded_crop(size=32, pad=2)(key, square))(keys))
+  padded = np.pad(square / np.float32(255), ((2, 2), (2, 2), (0, 0)))
+  windows = {(top, left, flip): padded[top:top + 32, left:left + 32][:, ::-1 if flip else 1]
+             for top in range(5) for left in range(5) for flip in (False, True)}
+  seen = set()
+  for made in np.asarray(view(jax.random.split(jax.random.key(0), 120))):
+    where = [name for name, window in windows.items() if np.allclose(made, window, atol=1e-6)]
+    assert len(where) == 1
+    seen.add(where[0])
+  assert len(seen) > 35  # of 50
+  with pytest.raises(ValueError, match="config.augment.size 40 does not fit an image of 32 x 32 with pad 2"):
+    recipes.padded_crop(size=40, pad=2)(jax.random.key(0), square)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_recipe_is_the_published_sequence(square, name):
   recipe, options, published = CASES[name]

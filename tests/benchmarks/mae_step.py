@@ -15,21 +15,18 @@ Start it with GLIBC_TUNABLES=glibc.malloc.hugetlb=1 in the environment, which `s
 """
 
 import argparse
-import importlib.metadata
 import json
-import platform
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
 import torch.nn.functional as F
+from side_by_side import fastest, machine, train_step
 from torch import nn
 
-from ssl_jax import methods, models, optim, patches
-from ssl_jax.config import DataSpec
-from ssl_jax.core import Weights, make_init, make_train_step
+from ssl_jax import models, patches
+from ssl_jax.core import Weights
 
 SIZE, PATCH, WIDTH, DEPTH, HEADS = 224, 16, 192, 12, 3
 RATIO = 0.75
@@ -104,29 +101,13 @@ def torch_step(images: np.ndarray, decoder):
   return once, sum(p.numel() for p in model.parameters())
 
 
-def our_method(decoder, batch: int):
-  encoder = models.make("vit_tiny", normalize="none")
-  width, depth, heads = decoder
-  return methods.make("mae", encoder, DataSpec(1000, 10, batch), mask_ratio=RATIO, decoder_width=width,
-                      decoder_depth=depth, decoder_heads=heads)
-
-
 def our_step(images: np.ndarray, decoder):
   """(() -> one step, number of trained parameters)."""
-  method = our_method(decoder, len(images))
-  adam = optim.make(total_steps=100, steps_per_epoch=10, batch_size=len(images), name="adamw", learning_rate=LEARNING_RATE,
-                    momentum=BETAS[0], beta2=BETAS[1], weight_decay=DECAY, weight_decay_on="matrices", schedule="constant")
-  parts = (method, lambda key, batch: batch, adam.transform)
-  batch = jax.device_put({"image": images})
-  state = jax.jit(make_init(*parts))(jax.random.key(0), batch)
-  step = jax.jit(make_train_step(*parts), donate_argnums=0)
-
-  def once():
-    nonlocal state
-    state, metrics = step(state, batch)
-    return float(metrics["loss"].value())
-
-  return once, sum(leaf.size for leaf in jax.tree.leaves(state.params))
+  width, depth, heads = decoder
+  adam = dict(name="adamw", learning_rate=LEARNING_RATE, momentum=BETAS[0], beta2=BETAS[1], weight_decay=DECAY,
+              weight_decay_on="matrices", schedule="constant")
+  return train_step("mae", models.make("vit_tiny", normalize="none"), {"image": images}, optimizer=adam, mask_ratio=RATIO,
+                    decoder_width=width, decoder_depth=depth, decoder_heads=heads)
 
 
 def encoder_step(images: np.ndarray, keep: int):
@@ -161,23 +142,6 @@ def masking_step(images: np.ndarray, width: int):
   return lambda: jax.block_until_ready(step(tokens, mask, jax.random.key(0)))
 
 
-def timed(function) -> float:
-  began = time.perf_counter()
-  function()
-  return time.perf_counter() - began
-
-
-def fastest(functions: dict, rounds: int) -> dict[str, float]:
-  """Seconds of each, called in turn."""
-  for function in functions.values():
-    function(), function()
-  seconds = {name: [] for name in functions}
-  for _ in range(rounds):
-    for name, function in functions.items():
-      seconds[name].append(timed(function))
-  return {name: min(values) for name, values in seconds.items()}
-
-
 def main():
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--batch", type=int, default=32)
@@ -195,8 +159,7 @@ def main():
         f"all {encoder['all']:.3f} s", flush=True)
   print(json.dumps({
       "benchmark": "mae_step", "batch": args.batch, "decoder": args.decoder, "parameters": ours_count,
-      "machine": platform.processor() or platform.machine(), "threads": torch.get_num_threads(),
-      "versions": {name: importlib.metadata.version(name) for name in ("jax", "flax", "torch", "numpy")},
+      "threads": torch.get_num_threads(), **machine("torch"),
       "ours_seconds": round(step["ours"], 4), "torch_seconds": round(step["torch"], 4),
       "ratio": round(step["torch"] / step["ours"], 3),
       "encoder_cost_of_visible": round(encoder["visible"] / encoder["all"], 3),

@@ -10,20 +10,15 @@ fastest of each counts. The last line is one JSON object; ratios above 1 mean th
 
 import argparse
 import copy
-import importlib.metadata
 import json
-import platform
-import time
 
-import jax
 import numpy as np
 import torch
 import torch.nn.functional as F
+from side_by_side import fastest, machine, train_step
 from torch import nn
 
-from ssl_jax import methods, models, optim
-from ssl_jax.config import DataSpec
-from ssl_jax.core import make_init, make_train_step
+from ssl_jax import models
 
 QUEUE, DIM, MOMENTUM, TEMPERATURE = 4096, 128, 0.99, 0.2
 LEARNING_RATE, DECAY = 0.03, 1e-4
@@ -75,37 +70,18 @@ class TorchMoco:
 
 
 def torch_step(width: int, views: np.ndarray):
-  """() -> seconds of one step."""
+  """() -> one step."""
   moco = TorchMoco(width)
   first, second = (torch.from_numpy(np.ascontiguousarray(views[:, i].transpose(0, 3, 1, 2))).to(
       memory_format=torch.channels_last) for i in range(2))
-  return lambda: timed(lambda: moco.step(first, second))
+  return lambda: moco.step(first, second)
 
 
 def our_step(width: int, views: np.ndarray):
-  """() -> seconds of one step."""
-  encoder = models.make("resnet18", width=width, stem="cifar", normalize="none")
-  method = methods.make("moco", encoder, DataSpec(50_000, 10, len(views)), dim=DIM, mlp=True, queue_size=QUEUE,
-                        momentum=MOMENTUM, temperature=TEMPERATURE, shuffle=False)
-  sgd = optim.make(total_steps=100, steps_per_epoch=10, batch_size=len(views), learning_rate=LEARNING_RATE,
-                   weight_decay=DECAY, schedule="constant")
-  parts = (method, lambda key, batch: batch, sgd.transform)
-  batch = jax.device_put({"views": views})
-  state = jax.jit(make_init(*parts))(jax.random.key(0), batch)
-  step = jax.jit(make_train_step(*parts), donate_argnums=0)
-
-  def once():
-    nonlocal state
-    state, metrics = step(state, batch)
-    return float(metrics["loss"].value())
-
-  return lambda: timed(once)
-
-
-def timed(function) -> float:
-  began = time.perf_counter()
-  function()
-  return time.perf_counter() - began
+  """() -> one step."""
+  sgd = dict(learning_rate=LEARNING_RATE, weight_decay=DECAY, schedule="constant")
+  return train_step("moco", models.make("resnet18", width=width, stem="cifar", normalize="none"), {"views": views}, optimizer=sgd,
+                    dim=DIM, mlp=True, queue_size=QUEUE, momentum=MOMENTUM, temperature=TEMPERATURE, shuffle=False)[0]
 
 
 def main():
@@ -115,18 +91,10 @@ def main():
   parser.add_argument("--rounds", type=int, default=5)
   args = parser.parse_args()
   views = np.random.default_rng(0).random((args.batch, 2, 32, 32, 3), np.float32)
-  result = {"benchmark": "moco_step", "batch": args.batch, "machine": platform.processor() or platform.machine(),
-            "threads": torch.get_num_threads(),
-            "versions": {name: importlib.metadata.version(name) for name in ("jax", "flax", "torch", "numpy")}}
+  result = {"benchmark": "moco_step", "batch": args.batch, "threads": torch.get_num_threads(), **machine("torch")}
   for width in args.widths:
     steps = {"ours": our_step(width, views), "torch": torch_step(width, views)}
-    for step in steps.values():
-      step()
-    seconds = {name: [] for name in steps}
-    for _ in range(args.rounds):
-      for name, step in steps.items():
-        seconds[name].append(step())
-    best = {name: min(values) for name, values in seconds.items()}
+    best = fastest(steps, args.rounds)
     result[f"width{width}"] = {f"{name}_images_per_second": round(args.batch / s, 1) for name, s in best.items()} | {
         "ratio": round(best["torch"] / best["ours"], 3)}
     print(f"width {width}: ours {best['ours']:.3f} s, PyTorch {best['torch']:.3f} s", flush=True)

@@ -8,6 +8,7 @@ import pytest
 from ssl_jax import models
 from ssl_jax.models import heads, network, stack
 from ssl_jax.models.norm import BatchNorm
+from ssl_jax.models.resnet import ResNet
 
 IMAGES = jax.random.uniform(jax.random.key(0), (8, 32, 32, 3))
 TINY = dict(width=8, stem="small")
@@ -46,6 +47,16 @@ def test_stems_halve_as_they_say(stem, side):
   assert maps["stage4"].shape == (8, side, side, 64)
   features, _ = encoder.apply(weights, IMAGES)
   np.testing.assert_allclose(features, maps["stage4"].mean((1, 2)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("bottleneck", [False, True])
+def test_dilated_network_computes_the_strided_one_and_what_lies_between(bottleneck):
+  strided, dilated = (network(ResNet((1, 1, 2, 1), bottleneck, width=4, stem="small", output_stride=stride)) for stride in (0, 4))
+  weights = jax.jit(strided.init)(jax.random.key(0), IMAGES[:2])
+  coarse, fine = (jax.jit(lambda w, net=net: net.apply(w, IMAGES[:2], pyramid=True)[0])(weights) for net in (strided, dilated))
+  assert [fine[layer].shape[1] for layer in ("stage1", "stage2", "stage3", "stage4")] == [16, 8, 8, 8]
+  for layer, step in {"stage2": 1, "stage3": 2, "stage4": 4}.items():
+    np.testing.assert_allclose(fine[layer][:, ::step, ::step], coarse[layer], rtol=1e-4, atol=1e-5)
 
 
 def test_group_norm_network_has_no_state_and_treats_images_alone():

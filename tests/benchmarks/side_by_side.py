@@ -1,0 +1,48 @@
+"""What benchmarks share: a training step of ours as a function to call, functions timed in turn, where it was measured."""
+
+import importlib.metadata
+import os
+import platform
+import time
+
+import jax
+
+from ssl_jax import methods, optim
+from ssl_jax.config import DataSpec
+from ssl_jax.core import make_init, make_train_step
+
+
+def train_step(name: str, encoder, batch: dict, *, optimizer: dict, classes: int = 10, **options):
+  """(() -> loss of one more step of the method on the batch, already augmented; number of parameters)."""
+  method = methods.make(name, encoder, DataSpec(50_000, classes, len(next(iter(batch.values())))), **options)
+  rule = optim.make(total_steps=100, steps_per_epoch=10, batch_size=256, **optimizer)
+  parts = (method, lambda key, batch: batch, rule.transform)
+  batch = jax.device_put(batch)
+  state = jax.jit(make_init(*parts))(jax.random.key(0), batch)
+  step = jax.jit(make_train_step(*parts), donate_argnums=0)
+
+  def once() -> float:
+    nonlocal state
+    state, metrics = step(state, batch)
+    return float(metrics["loss"].value())
+
+  return once, sum(leaf.size for leaf in jax.tree.leaves(state.params))
+
+
+def fastest(functions: dict, rounds: int) -> dict[str, float]:
+  """Seconds of each function, called in turn so that all meet the same machine; the least of `rounds`."""
+  for function in functions.values():
+    function(), function()
+  seconds = {name: [] for name in functions}
+  for _ in range(rounds):
+    for name, function in functions.items():
+      began = time.perf_counter()
+      function()
+      seconds[name].append(time.perf_counter() - began)
+  return {name: min(values) for name, values in seconds.items()}
+
+
+def machine(*packages: str) -> dict:
+  """Where and with which versions: part of every benchmark's result."""
+  return {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count(), "device": jax.devices()[0].device_kind,
+          "versions": {name: importlib.metadata.version(name) for name in ("jax", "flax", "numpy", *packages)}}
