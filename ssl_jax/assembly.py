@@ -62,10 +62,20 @@ def assemble(config: TrainConfig, data: DataSpec) -> Assembly:
 
 
 def abstract_state(parts: Assembly, config: TrainConfig, mesh: Mesh) -> tuple[TrainState, Callable[[], TrainState]]:
-  """(The state as shapes with shardings, a function that makes the first one on the devices)."""
+  """(The state as shapes with shardings, a function that makes the first one on the devices).
+
+  Raises: ValueError if the method takes another number of views than config.augment makes.
+  """
   init = make_init(parts.method, parts.augment, parts.optimizer.transform)
   key = jax.random.key(config.seed)
-  shapes = jax.eval_shape(init, key, parts.batch)
+  try:
+    shapes = jax.eval_shape(init, key, parts.batch)
+  except KeyError as error:  # one view is batch["image"], several are batch["views"]
+    wanted = {"image": "one view", "views": "two views"}.get(error.args[0])
+    if wanted is None:
+      raise
+    raise ValueError(f"method {config.method['name']!r} takes {wanted} of an image, but config.augment.views is "
+                     f"{config.augment['views']}; use {1 if error.args[0] == 'image' else 2}") from None
   shardings = parallel.state_sharding(shapes, mesh, config.sharding)
   abstract = jax.tree.map(lambda s, d: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=d), shapes, shardings)
 

@@ -1,5 +1,6 @@
 """Conformance: what every method must do. Methods are found by themselves; each is tried with a recipe that uses it."""
 
+import dataclasses
 import functools
 
 import jax
@@ -77,6 +78,16 @@ def fitted(name: str):
     params, opt_state, loss, gradient = step(params, opt_state)
     found.append(float(loss))
   return found, gradient, len(traces), (method, state, batch, params)
+
+
+@pytest.mark.parametrize("name", methods.known())
+def test_another_number_of_views_is_refused(name):
+  config = config_of(name)
+  views = 3 - config.augment["views"]
+  config = dataclasses.replace(config, augment={**config.augment, "views": views})
+  parts = assemble(config, DataSpec(num_examples=100_000, num_classes=10, batch_size=BATCH))
+  with pytest.raises(ValueError, match=f"method '{name}' takes .* config.augment.views is {views}; use {3 - views}"):
+    abstract_state(parts, config, parallel.make_mesh())
 
 
 @pytest.mark.parametrize("name", methods.known())
