@@ -59,6 +59,8 @@ def show(values) -> None:
     one image under each operation of SimCLR's figure 4, and the recipe's own views
   ssl-jax show task --config=configs/pretrain/jigsaw_cifar10_cpu.py --config.data.data_dir=TFDS --output=task.png
     what a pretext task makes of an image: the turns, the patches, the tiles, and the answers
+  ssl-jax show corruptions --config=configs/pretrain/moco_sample.py --index=3 --output=corruptions.png
+    a test image under the fifteen corruptions of ImageNet-C (CIFAR-10-C below 64 pixels) at severities 1, 3 and 5
   ssl-jax show reconstructions --workdir=runs/mae --ratios=0.75,0.8,0.85,0.95
     images of the test split as a masked autoencoder sees and restores them, at several ratios
   ssl-jax show reconstructions --workdir=runs/mae --over-epochs
@@ -98,8 +100,8 @@ COMMANDS = {
     "show": (show, (CONFIG._replace(required=False), WORKDIR._replace(required=False),
                     Flag("output", "", "the picture to write, a .png; default WORKDIR/pictures/PICTURE.png"),
                     Flag("index", 0, "the (first) image of the data set"), Flag("seed", 0, "of the random draws"),
-                    Flag("images", 6, "how many are drawn"), Flag("split", "test", "which images are coloured or reconstructed"),
-                    Flag("data_dir", "", "a folder of other images to colour or reconstruct"),
+                    Flag("images", 6, "how many are drawn"), Flag("split", "test", "which images are corrupted, coloured or reconstructed"),
+                    Flag("data_dir", "", "a folder of other images to draw instead"),
                     Flag("size", 0, "side at which the network sees them; 0: as in the run"),
                     Flag("ratios", "", "shares of patches removed, 0.75,0.9; default the run's own"),
                     Flag("over_epochs", False, "reconstruct with each kept checkpoint"),

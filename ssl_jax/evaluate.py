@@ -94,6 +94,8 @@ def _write(folder: pathlib.Path, name: str, result, data: TaskData, config: Eval
               "device": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
               "versions": {package: importlib.metadata.version(package) for package in VERSIONS}}
   (folder / f"{name}.json").write_text(json.dumps({"scalars": result.scalars, "protocol": protocol}, indent=1))
+  if "error" in result.protocol:
+    pictures.draw_errors(folder / f"{name}.png", result.protocol["error"], title=f"{name}: error, %")
   found = result.predictions
   if not found:
     return

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from ssl_jax import parallel
+from ssl_jax import corrupt, parallel
 from ssl_jax.assembly import assemble, host_transform, open_source
 from ssl_jax.augment import gallery
 from ssl_jax.checkpoint import Checkpoints
@@ -23,6 +23,7 @@ from ssl_jax.data import decode, transforms
 from ssl_jax.restore import Restored, restore
 
 VIEWS = 10  # of the recipe, below the ten operations
+SMALL = 64  # pixels below which corruptions take the parameters for CIFAR
 TILE = 1.15  # side of a reconstruction in the figure, inches
 
 
@@ -46,7 +47,7 @@ class Wanted(NamedTuple):
 def show(words: Sequence[str], wanted: Wanted) -> pathlib.Path:
   """Draws the picture named by the one word in `words`; returns the PNG it wrote.
 
-  "augmentations" and "task" need a config, "colours" and "reconstructions" the workdir of a run.
+  "augmentations", "task" and "corruptions" need a config, "colours" and "reconstructions" the workdir of a run.
   Raises: ValueError for an unknown picture, what it needs and lacks, an image that is not there or a file that is no .png.
   """
   if len(words) != 1 or words[0] not in PICTURES:
@@ -113,6 +114,23 @@ def _task(wanted: Wanted, output: pathlib.Path) -> None:
                title=f"What {config.method['name']} shows the network, {config.data.name} {config.data.split}{asked}")
 
 
+def _corruptions(wanted: Wanted, output: pathlib.Path) -> None:
+  """One image under the fifteen corruptions at severities 1, 3 and 5."""
+  config, severities = wanted.config, (1, 3, 5)
+  size = wanted.size or config.augment["size"]
+  table = "cifar" if size < SMALL else "imagenet"
+  made = {name: jax.jit(corrupt.make(name, table=table)) for name in corrupt.CORRUPTIONS}
+  image = _images(config, wanted._replace(images=1))[0]
+  columns = [Column("clean", jnp.stack([image] * 3))]
+  for name, function in made.items():
+    key = jax.random.key(wanted.seed)
+    columns.append(Column(name.replace("_", "\n"), jnp.stack([function(key, image, severity) for severity in severities])))
+  output.parent.mkdir(parents=True, exist_ok=True)
+  draw_columns(output, [columns[:1], columns[1:8], columns[8:]],
+               title=f"Image {wanted.index} of {config.data.name} {wanted.split} at severities {severities}, parameters of {table}; "
+               "frost procedural")
+
+
 def _reconstructions(wanted: Wanted, output: pathlib.Path) -> None:
   """Images hidden in part and restored, at several ratios or by each checkpoint of the run."""
   mesh = parallel.make_mesh(jax.devices()[:1])
@@ -122,7 +140,7 @@ def _reconstructions(wanted: Wanted, output: pathlib.Path) -> None:
                      "train one that does, such as configs/pretrain/mae_sample.py")
   if run.config.method["name"] == "colorization":
     raise ValueError(f"{wanted.workdir} was trained with method 'colorization'; see it with `ssl-jax show colours`")
-  images = _images(run, wanted)
+  images = _images(run.config, wanted)
   ratios = wanted.ratios or (run.config.method["mask_ratio"],)
   reconstruct = functools.partial(jax.jit(run.method.reconstruct, static_argnames="mask_ratio"),
                                   images=images, key=jax.random.key(wanted.seed))
@@ -143,7 +161,7 @@ def _colours(wanted: Wanted, output: pathlib.Path) -> None:
   if run.config.method["name"] != "colorization":
     raise ValueError(f"{wanted.workdir} was trained with method {run.config.method['name']!r}, which gives no colours; train one "
                      "that does, such as configs/pretrain/colorization_cifar10_cpu.py")
-  images = _images(run, wanted)
+  images = _images(run.config, wanted)
   own = run.config.method["temperature"]
   reconstruct = jax.jit(run.method.reconstruct)
   made = {t: reconstruct(run.backbone.params, run.backbone.model_state, images, jax.random.key(0), temperature=t)
@@ -211,9 +229,9 @@ def draw_columns(path: pathlib.Path, groups: Sequence[Sequence[Column]], *, titl
   figure.savefig(path)
 
 
-def _images(run: Restored, wanted: Wanted) -> jax.Array:
+def _images(config: TrainConfig, wanted: Wanted) -> jax.Array:
   """f32[N, size, size, 3]: successive images of the split as evaluation shows them."""
-  data, size = dataclasses.replace(run.config.data, split=wanted.split, cache=False), wanted.size or run.config.augment["size"]
+  data, size = dataclasses.replace(config.data, split=wanted.split, cache=False), wanted.size or config.augment["size"]
   if wanted.data_dir:
     data = dataclasses.replace(data, name="folder", data_dir=wanted.data_dir)
   source = _source(data, wanted.index, wanted.images)
@@ -239,6 +257,8 @@ PICTURES = {  # function, what it needs, an example
     "task": (_task, "config", "ssl-jax show task --config=configs/pretrain/jigsaw_cifar10_cpu.py --output=task.png"),
     "augmentations": (_augmentations, "config",
                       "ssl-jax show augmentations --config=configs/pretrain/moco_sample.py --output=views.png"),
+    "corruptions": (_corruptions, "config",
+                    "ssl-jax show corruptions --config=configs/pretrain/moco_sample.py --output=corruptions.png"),
     "colours": (_colours, "workdir", "ssl-jax show colours --workdir=runs/colorization"),
     "reconstructions": (_reconstructions, "workdir",
                         "ssl-jax show reconstructions --workdir=runs/mae --ratios=0.75,0.8,0.85,0.95"),

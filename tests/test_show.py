@@ -121,7 +121,7 @@ def test_layers_are_probed_under_names_of_their_own(colours, capsys):
 
 @pytest.mark.parametrize("words, output, index, message", [
     (["augmentation"], "x.png", 0, "takes one picture; did you mean 'augmentations'"),
-    ([], "x.png", 0, "takes one picture; known: augmentations, colours, reconstructions, task"),
+    ([], "x.png", 0, "takes one picture; known: augmentations, colours, corruptions, reconstructions, task"),
     (["augmentations"], "x.jpg", 0, "x.jpg is not a .png file"),
     (["augmentations"], "x.png", 8000, "--index=8000: the data set has 8000 images; use 0 to 7999")])
 def test_refusals(words, output, index, message, tmp_path):

@@ -20,4 +20,4 @@ def get_config(prior=""):
                      warmup_epochs=0.3),
       data=dict(name="cifar10", split="train", size=32, cache=True),
       checkpoint=dict(every_steps=500, keep=1),
-      batch_size=128, epochs=8.0, log_every=100)
+      batch_size=128, epochs=4.0, log_every=100)

@@ -39,7 +39,7 @@ def factory(name: str) -> Callable[..., Augment]:
   def make_augment(*, views, **options) -> Augment:
     _check_views(name, views)
     made = recipe(**options)
-    apply = _every_view(made, views) if name in recipes.VIEWS else functools.partial(_for_each, made)
+    apply = _every_view(made, views) if name in recipes.VIEWS else functools.partial(for_each, made)
     return _batched(apply, views, crop=options.get("crop", True))
 
   inherited = inspect.signature(recipe).parameters.values()
@@ -67,7 +67,7 @@ def evaluation(*, size: int, crop_ratio: float = 0.875,
                method: Literal["bilinear", "bicubic"] = "bicubic") -> Augment:
   """The Augment of evaluation: `crops.evaluation_view` of each image, no randomness."""
   view = functools.partial(crops.evaluation_view, size=size, crop_ratio=crop_ratio, method=method)
-  return lambda key, batch: {**batch, "image": _for_each(view, _image(batch))}
+  return lambda key, batch: {**batch, "image": for_each(view, _image(batch))}
 
 
 def _check_views(name: str, views: int) -> None:
@@ -123,8 +123,8 @@ def _every_view(view: recipes.View, views: int) -> Callable:
   return apply
 
 
-def _for_each(function: Callable, *arrays) -> jax.Array:
-  """`function` of every row of the arrays, stacked."""
+def for_each(function: Callable, *arrays) -> jax.Array:
+  """`function` of every row of the arrays, stacked; on one CPU device row by row, see above."""
   return _fastest(lambda *rows: lax.map(lambda row: function(*row), rows), jax.vmap(function), *arrays)
 
 

@@ -174,3 +174,26 @@ def _tile(axes, image: np.ndarray, text: str, color: str) -> None:
   axes.set_xlabel(text, fontsize=8, color=color, labelpad=2)
   for spine in axes.spines.values():
     spine.set(color=color, linewidth=3)
+
+
+def draw_errors(path: str | pathlib.Path, errors: dict[str, dict[int, float]], *, title: str = "") -> None:
+  """Writes a PNG: a heat map, a row a corruption, a column a severity, the mean behind them.
+
+  Args:
+    errors: by corruption, by severity, in [0, 1].
+  """
+  severities = list(next(iter(errors.values())))
+  table = np.array([[row[s] for s in severities] + [np.mean(list(row.values()))] for row in errors.values()])
+  figure = Figure(figsize=(1.7 + 0.72 * (len(severities) + 1), 0.8 + 0.33 * len(errors)), layout="constrained")
+  axes = figure.subplots()
+  axes.imshow(table, cmap="magma_r", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+  for (row, column), error in np.ndenumerate(table):
+    axes.text(column, row, f"{100 * error:.1f}", ha="center", va="center", fontsize=8, color="white" if error > 0.5 else "#1c2733")
+  axes.axvline(len(severities) - 0.5, color="white", linewidth=3)
+  axes.set_xticks(range(len(severities) + 1), [*map(str, severities), "mean"], fontsize=8)
+  axes.set_yticks(range(len(errors)), [name.replace("_", " ") for name in errors], fontsize=8)
+  axes.set_xlabel("severity", fontsize=8)
+  axes.tick_params(length=0)
+  axes.spines[:].set_visible(False)
+  axes.set_title(title or "error, %", fontsize=9, loc="left")
+  figure.savefig(path, dpi=110)

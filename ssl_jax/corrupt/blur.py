@@ -1,0 +1,102 @@
+"""Blur of an image f32[H, W, 3] in [0, 1]."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ssl_jax.corrupt.linear import move, pick, smooth, truncate, zoom
+from ssl_jax.corrupt.tables import PARAMETERS
+
+
+def gaussian_blur(key, image, severity, *, table):
+  """scikit-image's gaussian: cut off at 4 sigma, edge pixels repeated. Exact."""
+  return smooth(image, PARAMETERS["gaussian_blur"][table], severity)
+
+
+def defocus_blur(key, image, severity, *, table):
+  """A disk as kernel, smoothed itself; the border mirrored without the edge pixel. Exact, by Fourier transforms."""
+  kernels = [_disk(*row) for row in PARAMETERS["defocus_blur"][table]]
+  reach = max(len(kernel) for kernel in kernels) // 2
+  height, width = (side + 2 * reach for side in image.shape[:2])
+  transfer = np.stack([_transfer(kernel, height, width) for kernel in kernels])
+  padded = jnp.pad(image, ((reach, reach), (reach, reach), (0, 0)), mode="reflect")
+  spectrum = jnp.fft.rfft2(padded, axes=(0, 1)) * jnp.asarray(transfer)[severity - 1][..., None]
+  found = jnp.fft.irfft2(spectrum, s=(height, width), axes=(0, 1))
+  return found[reach:height - reach, reach:width - reach]
+
+
+def _disk(radius: float, sigma: float) -> np.ndarray:
+  """f64[17, 17] or [2 r + 1, 2 r + 1]: an indicator smoothed by 3 or 5 taps, mirrored at its border.
+
+  Where the disk touches that border the sum exceeds 1 (1.013 for a radius of 8): the corruption brightens a little.
+  """
+  reach, taps = (8, 1) if radius <= 8 else (int(radius), 2)
+  line = np.arange(-reach, reach + 1)
+  disk = (line[:, None] ** 2 + line[None] ** 2 <= radius**2).astype(np.float64)
+  disk /= disk.sum()
+  gauss = np.exp(-np.arange(-taps, taps + 1) ** 2 / (2 * sigma**2))
+  gauss /= gauss.sum()
+  padded = np.pad(disk, taps, mode="reflect")
+  across = sum(g * padded[:, i:i + len(disk)] for i, g in enumerate(gauss))
+  return sum(g * across[i:i + len(disk)] for i, g in enumerate(gauss))
+
+
+def _transfer(kernel: np.ndarray, height: int, width: int) -> np.ndarray:
+  """c64[height, width / 2 + 1]: what a correlation with the kernel about its middle multiplies a spectrum by."""
+  whole = np.zeros((height, width))
+  whole[:len(kernel), :len(kernel)] = kernel
+  whole = np.roll(whole, (-(len(kernel) // 2),) * 2, (0, 1))
+  return np.conj(np.fft.rfft2(whole)).astype(np.complex64)
+
+
+def motion_blur(key, image, severity, *, table):
+  """Along a random direction within 45 degrees of the horizontal. Exact for that direction, which is random."""
+  rows = PARAMETERS["motion_blur"][table]
+  radius, sigma = pick(rows, severity)
+  angle = jax.random.uniform(key, minval=-45.0, maxval=45.0)
+  return move(image, radius, sigma, angle, most=max(radius for radius, _ in rows))
+
+
+def zoom_blur(key, image, severity, *, table):
+  """The mean of the image and of itself enlarged by up to 26 factors. Exact."""
+  rows = PARAMETERS["zoom_blur"][table]
+  count, distance = pick(rows, severity)
+
+  def add(total, i):
+    return total + jnp.where(i < count, 1.0, 0.0) * zoom(image, 1 + i * distance), None
+
+  total, _ = lax.scan(add, image, jnp.arange(max(count for count, _ in rows), dtype=jnp.float32))
+  return total / (count + 1)
+
+
+def glass_blur(key, image, severity, *, table):
+  """Smoothed, each pixel replaced by a near one, pass after pass in reading order backwards, smoothed again.
+
+  Random; given the draws, exact. In the reference the swap of two pixels copies the second over the first (numpy views), so a
+  pixel becomes what its partner is by then: the old one where the partner's turn is still to come, else what that has become.
+  These chains of references are followed in parallel, each step twice as far.
+  """
+  rows = PARAMETERS["glass_blur"][table]
+  sigmas = [row[0] for row in rows]
+  _, reach, passes = pick(rows, severity)
+  image = truncate(smooth(image, sigmas, severity))
+  height, width, channels = image.shape
+  flat = lax.fori_loop(0, passes.astype(jnp.int32), lambda i, flat: flat[_sources(
+      jax.random.fold_in(key, i), height, width, reach.astype(jnp.int32))], image.reshape(-1, channels))
+  return smooth(flat.reshape(image.shape), sigmas, severity)
+
+
+def _sources(key, height: int, width: int, reach) -> jax.Array:
+  """i32[H W]: which old pixel each becomes in one pass."""
+  down, across = jax.random.randint(key, (2, height, width), -reach, reach)
+  row, column = jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")
+  moved = (row > reach) & (row <= height - reach) & (column > reach) & (column <= width - reach)
+  partner = jnp.where(moved, (row + down) * width + column + across, row * width + column).ravel()
+  own, moved = jnp.arange(height * width), moved.ravel()
+  earlier = moved & moved[partner] & (partner > own)  # its turn has been: what it has become counts
+  follow = jnp.where(earlier, partner, own)  # a chain of pixels that end as one and the same
+  _, follow = lax.while_loop(lambda two: (two[0] != two[1]).any(), lambda two: (two[1], two[1][two[1]]), (own, follow))
+  return partner[follow]
