@@ -14,6 +14,7 @@ EXTRAS = {
     "tensorboard": ["tensorboardX>=2.6,<3"],
     "prepare": ["tensorflow>=2.18,<3"],
     "import": ["torch>=2.4,<3", "safetensors>=0.4,<1"],
+    "parity": ["imagecorruptions==1.1.2", "opencv-python-headless>=4.10,<6"],
     "bench": ["torch>=2.4,<3", "torchvision>=0.19,<1"],
     "test": ["pytest>=8.3,<10", "pytest-xdist>=3.6,<4", "scikit-learn>=1.5,<2", "scikit-image>=0.24,<0.28",
              "scipy>=1.13,<2"],

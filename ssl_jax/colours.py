@@ -85,9 +85,10 @@ def encode(ab: jax.Array, bins: Bins, *, sigma: float = 5.0) -> tuple[jax.Array,
 
 def cross_entropy(logits: jax.Array, which: jax.Array, weight: jax.Array) -> jax.Array:
   """f32[...] nats: -sum_k weight_k log softmax(logits)[which_k]; logits f32[..., Q], the others as `encode` gives them."""
-  hit = which[..., None] == jnp.arange(logits.shape[-1]).reshape((1,) * which.ndim + (-1,))
-  target = jnp.where(hit, weight[..., None], 0.0).sum(-2)
-  return -(target * jax.nn.log_softmax(logits)).sum(-1)
+  every = jnp.arange(logits.shape[-1]).reshape((1,) * (logits.ndim - 1) + (-1,))
+  # Written out over K: one pass over the logits that gathers and scatters nothing, and never holds [..., K, Q].
+  target = sum(jnp.where(which[..., k, None] == every, weight[..., k, None], 0.0) for k in range(which.shape[-1]))
+  return jax.nn.logsumexp(logits, axis=-1) - (target * logits).sum(-1)
 
 
 def class_weights(bins: Bins, *, uniform: float = 0.5, smoothing: float = 5.0) -> np.ndarray:

@@ -20,9 +20,9 @@ _FROM_LAB = np.array([[1 / 116, 1 / 500, 0], [1 / 116, 0, 0], [1 / 116, 0, -1 / 
 
 def rgb_to_lab(images: jax.Array) -> jax.Array:
   """sRGB f32[..., 3] in [0, 1] -> (L, a, b)."""
-  linear = jnp.where(images > 0.04045, jnp.power((jnp.maximum(images, 0.04045) + 0.055) / 1.055, 2.4), images / 12.92)
+  linear = jnp.where(images > 0.04045, _power((jnp.maximum(images, 0.04045) + 0.055) / 1.055, 2.4), images / 12.92)
   xyz = _times(_TO_XYZ, linear)
-  root = jnp.where(xyz > 0.008856, jnp.cbrt(jnp.maximum(xyz, 0.008856)), 7.787 * xyz + 16 / 116)
+  root = jnp.where(xyz > 0.008856, _power(jnp.maximum(xyz, 0.008856), 1 / 3), 7.787 * xyz + 16 / 116)
   return _times(_TO_LAB, root) - jnp.array([16.0, 0.0, 0.0]).reshape((1,) * (images.ndim - 1) + (3,))
 
 
@@ -31,12 +31,17 @@ def lab_to_rgb(lab: jax.Array) -> jax.Array:
   root = _times(_FROM_LAB, lab + jnp.array([16.0, 0.0, 0.0]).reshape((1,) * (lab.ndim - 1) + (3,)))
   xyz = jnp.where(root > 0.2068966, root**3, (root - 16 / 116) / 7.787)
   linear = jnp.clip(_times(_FROM_XYZ, xyz), 0, 1)
-  return jnp.where(linear > 0.0031308, 1.055 * jnp.power(jnp.maximum(linear, 0.0031308), 1 / 2.4) - 0.055, 12.92 * linear)
+  return jnp.where(linear > 0.0031308, 1.055 * _power(jnp.maximum(linear, 0.0031308), 1 / 2.4) - 0.055, 12.92 * linear)
 
 
 def lightness(images: jax.Array) -> jax.Array:
   """Images [..., 3] as grey ones, f32[..., 3]: L / 100 in every channel."""
   return jnp.broadcast_to(rgb_to_lab(images)[..., :1] / 100, images.shape)
+
+
+def _power(base: jax.Array, exponent: float) -> jax.Array:
+  """Of a positive base: a logarithm and an exponential, which vectorise where a general power does not."""
+  return jnp.exp(exponent * jnp.log(base))
 
 
 def _times(matrix: np.ndarray, vectors: jax.Array) -> jax.Array:

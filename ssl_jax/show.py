@@ -166,7 +166,7 @@ def _colours(wanted: Wanted, output: pathlib.Path) -> None:
   reconstruct = jax.jit(run.method.reconstruct)
   made = {t: reconstruct(run.backbone.params, run.backbone.model_state, images, jax.random.key(0), temperature=t)
           for t in (1.0, own, own / 8)}
-  names = {1.0: "mean, T = 1", own: f"annealed mean, T = {own:g}", own / 8: f"nearly the mode, T = {own / 8:.2g}"}
+  names = {1.0: "mean\nT = 1", own: f"annealed mean\nT = {own:g}", own / 8: f"near the mode\nT = {own / 8:.2g}"}
   groups = [[Column("seen", made[own].seen)], [Column(names[t], found.pasted) for t, found in made.items()],
             [Column("colours alone", made[own].predicted), Column("truth", images)]]
   output.parent.mkdir(parents=True, exist_ok=True)

@@ -119,6 +119,25 @@ def test_layers_are_probed_under_names_of_their_own(colours, capsys):
   assert "early, top-1" in (shown := capsys.readouterr().out) and "pretext, accuracy" in shown
 
 
+def test_corruptions_are_drawn(tmp_path):
+  path = show(["corruptions"], Wanted(CONFIG, output=str(tmp_path / "c.png"), index=3))
+  picture = np.asarray(Image.open(path).convert("RGB"))
+  assert picture.std() > 20 and picture.shape[1] > 4 * picture.shape[0]  # sixteen columns, three rows
+  with pytest.raises(ValueError, match="takes images of 32 pixels a side and more"):
+    show(["corruptions"], Wanted(CONFIG, output=str(tmp_path / "c.png"), size=16))
+
+
+def test_a_classifiers_errors_under_corruption_are_measured_and_drawn(tmp_path, capsys):
+  config = small("supervised")
+  save(config, tmp_path)
+  table = evaluate(check(EvaluateConfig, recipe(EvaluateConfig, tasks=dict(robustness=dict(
+      corruptions=("contrast", "fog"), severities=(1, 5), examples=100)),
+      data=dict(train_split="train[:128]", test_split="test[:128]", size=32, cache=True), batch_size=64)), tmp_path)
+  assert set(table["supervised"]["robustness"]) == {"error", "clean_error", "contrast", "fog"}
+  assert "robustness, error" in capsys.readouterr().out
+  assert (tmp_path / "evaluations" / "step4" / "robustness-supervised.png").read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize("words, output, index, message", [
     (["augmentation"], "x.png", 0, "takes one picture; did you mean 'augmentations'"),
     ([], "x.png", 0, "takes one picture; known: augmentations, colours, corruptions, reconstructions, task"),

@@ -35,6 +35,8 @@ def make(*, corruptions: tuple[str, ...] = (), severities: tuple[int, ...] = SEV
          released: str = "", examples: int = 0) -> Task:
   """Clean error, error by corruption and severity, their means, and mCE where all severities of the fifteen were measured.
 
+  mCE is for ImageNet-C alone, whose normalisers are known; of CIFAR-10-C the mean error is published.
+
   Images are corrupted on device while they are evaluated, each as a function of its pixels and the seed, so that batches, devices
   and order do not matter; one program a corruption serves all severities. `released` reads the published files instead: these are
   other data, and results say which.
@@ -85,7 +87,7 @@ def make(*, corruptions: tuple[str, ...] = (), severities: tuple[int, ...] = SEV
         errors.setdefault(name, {})[severity] = _error(found)
         done += 1
         progress(done, len(names) * len(severities), errors[name][severity])
-    return Result(_scalars(_error(clean), errors), {
+    return Result(_scalars(_error(clean), errors, normalised=which == "imagenet"), {
         **data.protocol, **backbone.protocol, "task": "robustness", "severities": list(severities), "error": {
             name: {str(s): e for s, e in row.items()} for name, row in errors.items()}, "test_rows": len(clean.x),
         "backbone_mode": "evaluation", "corruption_data": f"released files in {released}" if released else
@@ -107,10 +109,10 @@ def mean_corruption_error(errors: dict[str, dict[int, float]], clean: float) -> 
   return float(np.mean(ratios)), float(np.mean(relative))
 
 
-def _scalars(clean: float, errors: dict[str, dict[int, float]]) -> dict[str, float]:
+def _scalars(clean: float, errors: dict[str, dict[int, float]], *, normalised: bool) -> dict[str, float]:
   means = {name: float(np.mean(list(row.values()))) for name, row in errors.items()}
   scalars = {"error": float(np.mean(list(means.values()))), "clean_error": clean, **means}
-  if set(ALEXNET) <= set(errors) and all(set(errors[name]) == set(SEVERITIES) for name in ALEXNET):
+  if normalised and set(ALEXNET) <= set(errors) and all(set(errors[name]) == set(SEVERITIES) for name in ALEXNET):
     scalars["mce"], scalars["relative_mce"] = mean_corruption_error(errors, clean)
   return scalars
 
