@@ -37,7 +37,7 @@ def test_a_batch_is_drawn_image_by_image(batch):
   key = jax.random.key(0)
   out = MOCO(key, batch)
   np.testing.assert_array_equal(out["label"], batch["label"])
-  assert 0 <= out["views"].min() and out["views"].max() <= 1
+  assert -1e-6 <= out["views"].min() and out["views"].max() <= 1 + 1e-6  # the blur comes last, and rounds
   np.testing.assert_array_equal(out["views"], MOCO(key, batch)["views"])
   assert not np.array_equal(out["views"], MOCO(jax.random.key(1), batch)["views"])
   assert not np.array_equal(out["views"][:, 0], out["views"][:, 1])
