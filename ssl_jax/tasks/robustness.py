@@ -15,8 +15,9 @@ from ssl_jax.augment.compose import for_each
 from ssl_jax.config import nearest
 from ssl_jax.data import pipeline, sources, transforms
 from ssl_jax.tasks.backbone import Backbone
+from ssl_jax.tasks.classification import check_classifier, classify
 from ssl_jax.tasks.features import Features, extract as extract_features
-from ssl_jax.tasks.task import Batches, Result, Task, TaskData, check_choice, check_labels, silent
+from ssl_jax.tasks.task import Batches, Result, Task, TaskData, check_choice, silent
 
 SEVERITIES = (1, 2, 3, 4, 5)
 CLEAN_ALEXNET = 0.435
@@ -63,27 +64,21 @@ def make(*, corruptions: tuple[str, ...] = (), severities: tuple[int, ...] = SEV
 
   def run(backbone: Backbone, data: TaskData, mesh: Mesh, key: jax.Array, *, extract=extract_features,
           progress=silent) -> Result:
-    if backbone.predict is None:
-      raise ValueError(f"task 'robustness' needs a network with a classifier of its own, which "
-                       f"{backbone.protocol.get('backbone', 'this backbone')!r} is not; fine-tune it first "
-                       "(configs/transfer/finetune.py)")
+    check_classifier(backbone, "robustness")
     first = next(iter(data.test()))["image"]
     files = _released(released, names, severities, len(first), first.shape[1]) if released else {}
     test = _first(data.test, examples)
     which = table or ("cifar" if first.shape[1] < 64 else "imagenet")
-    clean = extract(backbone._replace(encode=backbone.predict), test, mesh)
-    check_labels(clean.y, data.num_classes, "test")
-    if clean.x.shape[1] != data.num_classes:
-      raise ValueError(f"the network tells {clean.x.shape[1]} classes apart, the test images have {data.num_classes}; use the "
-                       "data set that it was trained on")
+    clean = classify(backbone, test, data.num_classes, mesh, extract)
     errors, done = {}, 0
     for name in names:
       for severity in severities:
         if released:
-          found = extract(backbone._replace(encode=backbone.predict), _first(files[name, severity], examples), mesh)
+          found = classify(backbone, _first(files[name, severity], examples), data.num_classes, mesh, extract)
         else:
           state = {"network": backbone.model_state, "severity": np.int32(severity), "key": np.asarray(jax.random.key_data(key))}
-          found = extract(backbone._replace(encode=_corrupted(backbone.predict, name, which, textures), model_state=state), test, mesh)
+          noisy = backbone._replace(predict=_corrupted(backbone.predict, name, which, textures), model_state=state)
+          found = classify(noisy, test, data.num_classes, mesh, extract)
         errors.setdefault(name, {})[severity] = _error(found)
         done += 1
         progress(done, len(names) * len(severities), errors[name][severity])
