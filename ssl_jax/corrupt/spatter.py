@@ -55,7 +55,7 @@ def _edges(levels: jax.Array) -> jax.Array:
   shifted = lambda dy, dx: _shift(strength, dy, dx)
   ahead = jnp.where(flat, shifted(0, 1), jnp.where(steep, shifted(1, 0), jnp.where(same, shifted(1, 1), shifted(1, -1))))
   behind = jnp.where(flat, shifted(0, -1), jnp.where(steep, shifted(-1, 0), jnp.where(same, shifted(-1, -1), shifted(-1, 1))))
-  ridge = (strength > behind) & (strength >= ahead)
+  ridge = (strength > behind) & ((strength > ahead) | ((flat | steep) & (strength == ahead)))  # of equals, OpenCV's choice
   weak, found = ridge & (strength > WEAK), ridge & (strength > STRONG)
   grown = lambda _, found: weak & (lax.reduce_window(found.astype(jnp.float32), 0.0, lax.max, (3, 3), (1, 1), "SAME") > 0)
   return lax.fori_loop(0, GROWTH, grown, found)
