@@ -129,7 +129,7 @@ def standardize(tiles: jax.Array) -> jax.Array:
 def equalize(tiles: jax.Array) -> jax.Array:
   """[..., h, w, 3]: each tile with channel means 0 and a root mean square over all channels of 1, as 0.5 + z / 4.
 
-  Where released code multiplies by 50 we divide by 1 / 1: networks with BatchNorm do not notice.
+  Released code then multiplies by 50, which a network with BatchNorm does not notice.
   """
   centred = tiles - tiles.mean((-3, -2), keepdims=True)
   power = jnp.sqrt(jnp.square(centred).mean((-3, -2, -1), keepdims=True))
