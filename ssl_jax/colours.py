@@ -52,7 +52,10 @@ def bins(prior: tuple[float, ...] = (), *, neighbours: int = 5) -> Bins:
 
 
 def _candidates(centres: np.ndarray, neighbours: int) -> np.ndarray:
-  """A colour is within 5 sqrt 2 of the middle of its cell, so its n nearest are within twice that of the middle's n nearest."""
+  """i32[cells, C]: with a middle's n-th nearest bin at d, those of any colour in its cell lie within d + 10 sqrt 2 of that middle:
+
+  a colour is at most 5 sqrt 2 away from it, so its own n-th nearest is at most d + 5 sqrt 2 from the colour.
+  """
   middles = (np.indices(_CELLS).reshape(2, -1).T + _LEAST) * STEP
   distance = np.linalg.norm(middles[:, None] - centres[None], axis=-1)
   reach = np.sort(distance, axis=1)[:, neighbours - 1 : neighbours] + STEP * np.sqrt(2) + 1e-3

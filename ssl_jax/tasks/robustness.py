@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import pathlib
 
@@ -14,6 +15,7 @@ from ssl_jax import corrupt
 from ssl_jax.augment.compose import for_each
 from ssl_jax.config import nearest
 from ssl_jax.data import pipeline, sources, transforms
+from ssl_jax.data.reader import Source
 from ssl_jax.tasks.backbone import Backbone
 from ssl_jax.tasks.classification import check_classifier, classify
 from ssl_jax.tasks.features import Features, extract as extract_features
@@ -65,7 +67,7 @@ def make(*, corruptions: tuple[str, ...] = (), severities: tuple[int, ...] = SEV
   def run(backbone: Backbone, data: TaskData, mesh: Mesh, key: jax.Array, *, extract=extract_features,
           progress=silent) -> Result:
     check_classifier(backbone, "robustness")
-    first = next(iter(data.test()))["image"]
+    first = next(iter(data.test()))["image"]  # this process's share of a batch
     files = _released(released, names, severities, len(first), first.shape[1]) if released else {}
     test = _first(data.test, examples)
     which = table or ("cifar" if first.shape[1] < 64 else "imagenet")
@@ -163,21 +165,40 @@ def _released(folder: str, names, severities, batch_size: int, size: int) -> dic
     raise ValueError(f"config.tasks.robustness.released: {folder} lacks {len(missing)} of {len(wanted)}, {', '.join(missing[:3])} "
                      "among them; it must hold labels.npy and CORRUPTION.npy (CIFAR-10-C) or CORRUPTION/SEVERITY/CLASS/ (ImageNet-C). "
                      "Complete it, or name what there is in config.tasks.robustness.corruptions")
+  read = functools.partial(pipeline.eval_batches, batch_size=batch_size * jax.process_count(),
+                           transform=transforms.resize_center_crop(size), process_index=jax.process_index(),
+                           process_count=jax.process_count())
   if arrays:
-    return {(name, s): functools.partial(_array_batches, root, name, s, batch_size) for name in names for s in severities}
-  transform = transforms.resize_center_crop(size)
-  return {(name, s): functools.partial(pipeline.eval_batches, sources.make("folder", data_dir=str(root / name / str(s))),
-                                       batch_size=batch_size, transform=transform) for name in names for s in severities}
+    return {(name, s): functools.partial(read, _rows(root, name, s)) for name in names for s in severities}
+  return {(name, s): functools.partial(read, sources.make("folder", data_dir=str(root / name / str(s))))
+          for name in names for s in severities}
 
 
-def _array_batches(root: pathlib.Path, name: str, severity: int, batch_size: int):
-  """The rows of a severity in CIFAR-10-C's form: uint8[5 N, 32, 32, 3], severity by severity."""
-  images, labels = np.load(root / f"{name}.npy", mmap_mode="r"), np.load(root / "labels.npy")
-  if len(images) != len(labels) or len(images) % len(SEVERITIES):
-    raise ValueError(f"{root / name}.npy holds {len(images)} images and labels.npy {len(labels)}; both must hold five times as many "
-                     "as the test set: fetch them again")
-  count = len(images) // len(SEVERITIES)
-  for start in range(0, count, batch_size):
-    rows = np.arange(start, min(start + batch_size, count))
-    at = rows + (severity - 1) * count
-    yield {"image": np.asarray(images[at]), "label": labels[at].astype(np.int32), "index": rows.astype(np.int32)}
+def _rows(root: pathlib.Path, name: str, severity: int) -> Source:
+  """A severity of a file in CIFAR-10-C's form, uint8[5 N, 32, 32, 3]. Raises ValueError if the labels do not fit it."""
+  path = root / f"{name}.npy"
+  images, labels = np.load(path, mmap_mode="r"), np.load(root / "labels.npy")
+  if len(images) != len(labels) or len(labels) % len(SEVERITIES):
+    raise ValueError(f"{path} holds {len(images)} images and labels.npy {len(labels)}; both must hold five times as many as the "
+                     "test set: fetch them again")
+  count = len(labels) // len(SEVERITIES)
+  mine = slice((severity - 1) * count, severity * count)
+  return Source(_Rows(f"{path}, severity {severity}", images[mine], labels[mine]), 0, (), images.shape[1:])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Rows:
+  """A Reader of arrays."""
+
+  origin: str
+  images: np.ndarray
+  labels: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.images)
+
+  def read(self, indices):
+    return [{"image": np.asarray(self.images[i]), "label": int(self.labels[i])} for i in indices]
+
+  def name(self, index: int) -> str:
+    return f"{self.origin}, row {index}"
