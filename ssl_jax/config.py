@@ -88,6 +88,7 @@ class EvaluateDataConfig:
   data_dir: str = ""
   train_split: str = ""
   test_split: str = "test"
+  shuffle: bool = False  # the test images, by a fixed seed: for test-time training online where they lie class by class
   size: int = 0  # side of the images shown to the network; 0: that of the training views
   interpolation: Literal["bilinear", "bicubic"] = "bilinear"  # of the resize
   crop_ratio: float = 1.0  # share of the shorter side that the centre crop keeps: 0.875 for photographs

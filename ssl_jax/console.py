@@ -29,11 +29,7 @@ class Console:
     self._file = path.open("a", buffering=1)
     self._board = _tensorboard(workdir) if tensorboard else None
     self._terminal = rich.console.Console(highlight=False, soft_wrap=True)
-    columns = (rich.progress.TextColumn("{task.description}"), rich.progress.BarColumn(bar_width=20),
-               rich.progress.MofNCompleteColumn(), rich.progress.TimeElapsedColumn(),
-               rich.progress.TimeRemainingColumn(), rich.progress.TextColumn("{task.fields[figures]}"))
-    self._bar = rich.progress.Progress(*columns, console=self._terminal, disable=not self._terminal.is_terminal,
-                                       refresh_per_second=2)
+    self._bar = _bar(self._terminal)
     self._task = self._bar.add_task("train", total=total, completed=start, figures="")
     self._first = (start, time.monotonic())
     self._bar.start()
@@ -77,6 +73,36 @@ class Console:
       self._file.close()
       if self._board:
         self._board.close()
+
+
+class Progress:
+  """Of a task: `progress(done, total, loss)`. A live bar on a terminal; elsewhere a line a minute."""
+
+  def __init__(self, name: str):
+    self._terminal = rich.console.Console(highlight=False, soft_wrap=True)
+    self._bar = _bar(self._terminal, quiet=jax.process_index() > 0)
+    self._task = self._bar.add_task(name, total=None, figures="")
+    self._name, self._said = name, time.monotonic()
+
+  def __call__(self, done: int, total: int, loss: float) -> None:
+    self._bar.update(self._task, completed=done, total=total or None, figures=f"{loss:.4f}")
+    if not self._terminal.is_terminal and jax.process_index() == 0 and time.monotonic() - self._said > 60:
+      self._said = time.monotonic()
+      self._terminal.print(f"{self._name}: {done} of {total or 'an unknown number'}, {loss:.4f}", markup=False)
+
+  def __enter__(self) -> Progress:
+    self._bar.start()
+    return self
+
+  def __exit__(self, *_) -> None:
+    self._bar.stop()
+
+
+def _bar(terminal: rich.console.Console, *, quiet: bool = False) -> rich.progress.Progress:
+  columns = (rich.progress.TextColumn("{task.description}"), rich.progress.BarColumn(bar_width=20),
+             rich.progress.MofNCompleteColumn(), rich.progress.TimeElapsedColumn(),
+             rich.progress.TimeRemainingColumn(), rich.progress.TextColumn("{task.fields[figures]}"))
+  return rich.progress.Progress(*columns, console=terminal, disable=quiet or not terminal.is_terminal, refresh_per_second=2)
 
 
 def _step(row: str) -> float:

@@ -62,6 +62,17 @@ class Exercise(NamedTuple):
   asked: str = ""  # what an answer says, for a person
 
 
+class Adaptable(NamedTuple):
+  """What learning at test time needs from a method. Pure functions; the views are all of ONE test image."""
+
+  pose: Callable[[Key, jax.Array], PyTree]  # augmented copies f32[N, H, W, 3] -> the task, every leaf [N, ...]
+  loss: Callable[[PyTree, PyTree, PyTree], jax.Array]  # (params, model_state, the task) -> f32[N], without labels
+  predict: Callable[[PyTree, PyTree, jax.Array], jax.Array]  # (params, model_state, images) -> f32[B, C] logits
+  moves: tuple[str, ...]  # which params move, by the beginning of their path: "encoder", "decoder/mask"
+  certainty: Callable[[PyTree, PyTree, jax.Array], jax.Array] | None = None  # as predict -> f32[B]: how well it solves the task
+  params: Callable[[PyTree, PyTree], PyTree] = lambda params, model_state: params  # all that could move: a frozen encoder too
+
+
 class Method(NamedTuple):
   """A way to learn. Each function is pure, sees the global batch and names no device axis."""
 
@@ -74,6 +85,7 @@ class Method(NamedTuple):
   reconstruct: Callable[..., Reconstruction] | None = None  # (params, model_state, images, key, **options)
   pose: Callable[[Key, jax.Array], Exercise] | None = None  # the pretext task, of images f32[B, H, W, 3] in [0, 1]
   examine: Callable[[PyTree, PyTree, jax.Array], dict[str, jax.Array]] | None = None  # as encode -> scores f32[B] of that task
+  adaptable: Adaptable | None = None  # if it can go on learning on a test image
 
 
 def keep_extra(extra: PyTree, params: PyTree, carry: PyTree) -> PyTree:

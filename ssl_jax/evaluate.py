@@ -14,10 +14,12 @@ import rich.table
 
 from ssl_jax import augment, parallel, tasks
 from ssl_jax.config import EvaluateConfig, TrainConfig, options_of
+from ssl_jax.console import Progress
 from ssl_jax.data import pipeline, sources, transforms
 from ssl_jax.restore import Restored, restore
 from ssl_jax.tasks import features, pictures
 from ssl_jax.tasks.backbone import Backbone, mean_image, pixels
+from ssl_jax.tasks.shelf import Shelf
 from ssl_jax.tasks.task import TaskData
 
 VERSIONS = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -42,7 +44,9 @@ def evaluate(config: EvaluateConfig, workdir: str | pathlib.Path, *, step: int =
     label = backbone.protocol["backbone"]
     extract = features.remembered()
     for name, task in jobs.items():
-      result = task.run(backbone, data, mesh, jax.random.key(config.seed), extract=extract)
+      shelf = {"shelf": Shelf(folder / "unfinished" / f"{name}-{label.replace(' ', '_')}.npz")} if task.resumes else {}
+      with Progress(f"{name}, {label}") as progress:
+        result = task.run(backbone, data, mesh, jax.random.key(config.seed), extract=extract, progress=progress, **shelf)
       table.setdefault(label, {})[name] = dict(result.scalars)
       if jax.process_index() == 0:
         _write(folder, f"{name}-{label.replace(' ', '_')}", result, data, config, mesh)
@@ -60,6 +64,7 @@ def task_data(config: EvaluateConfig, trained: TrainConfig) -> TaskData:
   resize = round(size / data.crop_ratio)
   splits = {"train": data.train_split or trained.data.split, "test": data.test_split}
   train, test = (_open(name, split, data_dir, resize, data.cache) for split in splits.values())
+  test = sources.shuffled(test) if data.shuffle else test
   shared = dict(workers=data.workers, process_index=jax.process_index(), process_count=jax.process_count())
   square = functools.partial(transforms.resize_center_crop, interpolation=data.interpolation)
   read = functools.partial(pipeline.eval_batches, batch_size=config.batch_size,
@@ -72,9 +77,9 @@ def task_data(config: EvaluateConfig, trained: TrainConfig) -> TaskData:
   live = {**options_of(config.augment), "size": size, "views": 1}
   return TaskData(
       train=functools.partial(read, train), test=functools.partial(read, test), num_classes=train.num_classes,
-      class_names=tuple(train.class_names), train_steps=train_steps, train_size=len(train),
+      class_names=tuple(train.class_names), train_steps=train_steps, train_size=len(train), test_size=len(test),
       augment=augment.make(config.augment["name"], **live),
-      protocol={"data": name, "train_split": splits["train"], "test_split": splits["test"], "resize": resize,
+      protocol={"data": name, "train_split": splits["train"], "test_split": splits["test"], "shuffled": data.shuffle, "resize": resize,
                 "interpolation": data.interpolation, "crop": size, "live_augment": {**dict(config.augment), **live}})
 
 
@@ -94,7 +99,9 @@ def _write(folder: pathlib.Path, name: str, result, data: TaskData, config: Eval
               "device": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
               "versions": {package: importlib.metadata.version(package) for package in VERSIONS}}
   (folder / f"{name}.json").write_text(json.dumps({"scalars": result.scalars, "protocol": protocol}, indent=1))
-  if "error" in result.protocol:
+  if "error_without" in result.protocol:
+    _draw_gain(folder / f"{name}.png", result.protocol, title=name)
+  elif "error" in result.protocol:
     pictures.draw_errors(folder / f"{name}.png", result.protocol["error"], title=f"{name}: error, %")
   found = result.predictions
   if not found:
@@ -108,6 +115,13 @@ def _write(folder: pathlib.Path, name: str, result, data: TaskData, config: Eval
         folder / f"{name}-neighbours.png", pictures.images_at(data.test, found["index"][rows]), found["label"][rows],
         pictures.images_at(data.train, near), found["neighbour_labels"][rows, :5],
         similarity=found["similarity"][rows, :5], class_names=data.class_names, title=name)
+
+
+def _draw_gain(path: pathlib.Path, protocol: dict, title: str) -> None:
+  """Errors with and without learning on the test images."""
+  found = {name: pictures.bars_of(protocol[field], protocol["standard_error"])
+           for name, field in (("without", "error_without"), (protocol["mode"], "error"))}
+  pictures.draw_bars(path, found, title=title)
 
 
 def _print(table: dict, folder: pathlib.Path) -> None:

@@ -65,7 +65,7 @@ def make(*, total_steps: int, steps_per_epoch: int, batch_size: int,
   elif name == "adamw":
     rule = optax.adamw(rate, b1=momentum, b2=beta2, weight_decay=weight_decay, mask=mask)
   else:
-    rule = optax.chain(decayed, optax.sgd(rate, momentum, nesterov=name == "nesterov"))
+    rule = optax.chain(decayed, optax.sgd(rate, momentum or None, nesterov=name == "nesterov"))
   clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
   layers = _scale_by_depth(layer_decay) if layer_decay != 1 else optax.identity()
   return Optimizer(_promoting(optax.chain(clip, rule, layers)), rate)

@@ -69,6 +69,16 @@ def compile_step(step: Step, mesh: Mesh, shardings: PyTree) -> Callable:
   return jax.jit(step, in_shardings=(shardings, batch), out_shardings=(shardings, whole), donate_argnums=0)
 
 
+def per_device(function: Callable, mesh: Mesh, cut: tuple[bool, ...]) -> Callable:
+  """`function` run by every device on its own rows, without a word to the others.
+
+  Args:
+    cut: of each argument, whether it is rows that are divided over the devices, or the same for all. Results are rows.
+  """
+  specs = tuple(BATCH if rows else PartitionSpec() for rows in cut)
+  return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=BATCH, check_vma=False)  # gradients are a device's own
+
+
 def to_devices(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
   """This process's rows of a global batch, as arrays cut over the mesh. Does not wait for the copy."""
   sharding = NamedSharding(mesh, BATCH)

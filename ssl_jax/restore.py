@@ -59,7 +59,7 @@ def _restore(checkpoints: Checkpoints, workdir, mesh, step: int, weights: str) -
   names = {"method": config.method["name"], "encoder": dict(config.encoder), "weights": weights}
   method = parts.method
   make = functools.partial(Backbone, encode=method.encode, pyramid=method.pyramid, predict=method.predict,
-                           examine=method.examine)
+                           examine=method.examine, adaptable=method.adaptable)
 
   def untrained() -> Backbone:
     fresh = init()

@@ -21,9 +21,9 @@ from ssl_jax.config import DataConfig, DataSpec, TrainConfig, nearest
 from ssl_jax.core import Reconstruction
 from ssl_jax.data import decode, transforms
 from ssl_jax.restore import Restored, restore
+from ssl_jax.tasks.corrupted import SMALL
 
 VIEWS = 10  # of the recipe, below the ten operations
-SMALL = 64  # pixels below which corruptions take the parameters for CIFAR
 TILE = 1.15  # side of a reconstruction in the figure, inches
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
-import signal
 import time
 
 import jax
@@ -18,6 +16,7 @@ from ssl_jax.core import TrainState
 from ssl_jax.data import pipeline
 from ssl_jax.meter import Meter
 from ssl_jax.restore import start_from
+from ssl_jax.stop import Stop
 
 # Fields that may change between a run and its resumption: they do not touch what is computed.
 HARMLESS = ("config.checkpoint.", "config.log_every", "config.tensorboard", "config.sharding", "config.data.workers",
@@ -114,21 +113,3 @@ def _headline(config, parts, source, mesh, start, compile_seconds, state) -> str
           f"images of {config.data.name}, batch {config.batch_size}, {mesh.size} x "
           f"{mesh.devices.flat[0].device_kind}; compiled in {compile_seconds:.1f} s\n"
           + (f"going on at step {start} of {parts.total_steps}" if start else f"{parts.total_steps} steps"))
-
-
-class Stop:
-  """Turns the first SIGTERM or SIGINT into `requested`; the second ends the process at once."""
-
-  def __enter__(self):
-    self.requested = ""
-    self._old = {number: signal.signal(number, self._on) for number in (signal.SIGTERM, signal.SIGINT)}
-    return self
-
-  def _on(self, number, frame):
-    if self.requested:
-      os._exit(128 + number)
-    self.requested = signal.Signals(number).name
-
-  def __exit__(self, *_):
-    for number, handler in self._old.items():
-      signal.signal(number, handler)

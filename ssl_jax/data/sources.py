@@ -47,6 +47,29 @@ def make(name: str, *, split: str = "train", data_dir: str = "", image_size: int
   return records.make(name, data_dir, split)
 
 
+def shuffled(source: Source, seed: int = 0) -> Source:
+  """The same images in a random order of their own: for streams whose images would come class by class."""
+  order = np.random.default_rng(seed).permutation(len(source))
+  return dataclasses.replace(source, reader=Reordered(source.reader, order))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reordered:
+  """A Reader that shows another's records in an order of its own."""
+
+  origin: Reader
+  order: np.ndarray  # i64[N]
+
+  def __len__(self) -> int:
+    return len(self.order)
+
+  def read(self, indices: Sequence[int]) -> list[Record]:
+    return self.origin.read([int(self.order[i]) for i in indices])
+
+  def name(self, index: int) -> str:
+    return self.origin.name(int(self.order[index]))
+
+
 def _meant(name: str) -> str:
   hint = nearest(name, BUILT_IN)
   return hint.partition("?")[0] + "?" if "?" in hint else ""

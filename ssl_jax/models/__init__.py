@@ -11,9 +11,9 @@ import jax
 
 from ssl_jax.config import call_checked, nearest
 from ssl_jax.core import Weights
-from ssl_jax.models import heads, resnet, vit
+from ssl_jax.models import heads, preact, resnet, vit
 
-ENCODERS = {**resnet.ENCODERS, **vit.ENCODERS}
+ENCODERS = {**resnet.ENCODERS, **preact.ENCODERS, **vit.ENCODERS}
 
 
 class Network(NamedTuple):
@@ -82,7 +82,7 @@ def split(encoder: Network, layer: str) -> tuple[Network, Network]:
   Raises: ValueError if the encoder is no ResNet or has nothing behind a layer of that name.
   """
   module = encoder.module
-  known = module.layers()[:-1] if isinstance(module, resnet.ResNet) else ()
+  known = module.layers()[:-1] if isinstance(module, (resnet.ResNet, preact.PreResNet)) else ()
   if layer not in known:
     raise ValueError(f"config.method.branch is {layer!r}, but " + (f"a branch leaves this encoder at one of {', '.join(known)}"
                      if known else "only a ResNet can be split; use '', or config.encoder.name='resnet18'"))

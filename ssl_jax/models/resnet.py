@@ -77,7 +77,7 @@ class ResNet(nn.Module):
   channel_groups: int = 8
   zero_init: bool = False
   kernel_init: Literal["fan_out", "fan_in"] = "fan_out"
-  normalize: Literal["none", "imagenet", "cifar10", "centred"] = "imagenet"
+  normalize: Literal["none", "imagenet", "cifar10", "centred", "signed"] = "imagenet"
   dtype: Literal["float32", "bfloat16"] = "float32"
   output_stride: int = 0
 
@@ -90,8 +90,8 @@ class ResNet(nn.Module):
     names = self.layers()
     done, last = names.index(since) + 1 if since else 0, names.index(until or names[-1])
     dtype = jnp.dtype(self.dtype)
-    conv = functools.partial(_conv, kernel_init=INITS[self.kernel_init], dtype=dtype)
-    norm = self._norm(train, dtype)
+    conv = functools.partial(conv_layer, kernel_init=INITS[self.kernel_init], dtype=dtype)
+    norm = norm_layer(self, train, dtype)
     x, maps = images.astype(dtype), {}
     if not done:
       x = normalize(images, self.normalize).astype(dtype)
@@ -122,13 +122,15 @@ class ResNet(nn.Module):
         made *= stride
     return found
 
-  def _norm(self, train: bool, dtype):
-    if self.norm == "group":
-      return functools.partial(nn.GroupNorm, self.channel_groups, epsilon=1e-5, dtype=dtype)
-    return functools.partial(BatchNorm, train, groups=self.batch_groups, dtype=dtype)
+
+def norm_layer(encoder: nn.Module, train: bool, dtype):
+  """The constructor of the norm that an encoder's `norm`, `batch_groups` and `channel_groups` ask for."""
+  if encoder.norm == "group":
+    return functools.partial(nn.GroupNorm, encoder.channel_groups, epsilon=1e-5, dtype=dtype)
+  return functools.partial(BatchNorm, train, groups=encoder.batch_groups, dtype=dtype)
 
 
-def _conv(channels: int, kernel: int, stride: int = 1, dilation: int = 1, **options) -> nn.Conv:
+def conv_layer(channels: int, kernel: int, stride: int = 1, dilation: int = 1, **options) -> nn.Conv:
   """Bias-free convolution with PyTorch's symmetric padding."""
   pad = dilation * (kernel // 2)
   return nn.Conv(channels, (kernel,) * 2, (stride,) * 2, ((pad, pad),) * 2, kernel_dilation=dilation, use_bias=False, **options)

@@ -145,7 +145,7 @@ class ViT(nn.Module, kw_only=True):
   drop_path: float = 0.0
   layers: Literal["auto", "scan", "unroll"] = "auto"
   remat: Literal["none", "dots", "full"] = "none"
-  normalize: Literal["none", "imagenet", "cifar10", "centred"] = "imagenet"
+  normalize: Literal["none", "imagenet", "cifar10", "centred", "signed"] = "imagenet"
   dtype: Literal["float32", "bfloat16"] = "float32"
 
   def __post_init__(self):

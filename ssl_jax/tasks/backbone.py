@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from ssl_jax.core import PyTree
+from ssl_jax.core import Adaptable, PyTree
 from ssl_jax.tasks import placement
 from ssl_jax.tasks.task import Batches
 
@@ -26,6 +26,7 @@ class Backbone(NamedTuple):
   pyramid: Callable[[PyTree, PyTree, jax.Array], dict[str, jax.Array]] | None = None  # f32[B, h, w, c] maps
   predict: Callable[[PyTree, PyTree, jax.Array], jax.Array] | None = None  # f32[B, C] logits of its own classes
   examine: Callable[[PyTree, PyTree, jax.Array], dict[str, jax.Array]] | None = None  # scores f32[B] of its pretext task
+  adaptable: Adaptable | None = None  # if it can go on learning at test time
   protocol: dict[str, Any] = {}  # method, checkpoint, step: repeated in every result's protocol
 
 

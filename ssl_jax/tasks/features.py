@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from ssl_jax.augment.crops import to_float
 from ssl_jax.core import PyTree
 from ssl_jax.tasks import placement
 from ssl_jax.tasks.backbone import Backbone
@@ -112,11 +113,6 @@ def _cells(side: int, grid: int) -> np.ndarray:
     inside = slice(i * side // grid, -(-(i + 1) * side // grid))
     cells[i, inside] = 1 / (inside.stop - inside.start)
   return cells
-
-
-def to_float(images: jax.Array) -> jax.Array:
-  """uint8 [0, 255] to f32 [0, 1]."""
-  return images.astype(jnp.float32) / 255
 
 
 @functools.partial(jax.jit, static_argnames=("function", "mesh"))

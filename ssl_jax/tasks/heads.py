@@ -17,10 +17,11 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from ssl_jax.augment.crops import to_float
 from ssl_jax.core import PyTree
 from ssl_jax.tasks import placement
 from ssl_jax.tasks.backbone import Backbone
-from ssl_jax.tasks.features import feature_function, to_float
+from ssl_jax.tasks.features import feature_function
 from ssl_jax.tasks.task import TaskData
 
 STREAM_BYTES = 256 << 20  # features sent to the devices at a time, where they do not fit there whole

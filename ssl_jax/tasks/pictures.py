@@ -197,3 +197,43 @@ def draw_errors(path: str | pathlib.Path, errors: dict[str, dict[int, float]], *
   axes.spines[:].set_visible(False)
   axes.set_title(title or "error, %", fontsize=9, loc="left")
   figure.savefig(path, dpi=110)
+
+
+BAR_COLOURS = ("#9aa5b1", "#4c78a8", "#f58518", "#54a24b", "#b279a2", "#e45756")
+Bars = dict[str, tuple[float, float]]  # by condition: error in [0, 1] and its standard error
+
+
+def draw_bars(path: str | pathlib.Path, series: dict[str, Bars], *, title: str = "") -> None:
+  """Writes a PNG: for every condition a bar of each series with its standard error, the mean over all but "clean" behind them.
+
+  Args:
+    series: by name, the reference first; conditions that one of them lacks are left out.
+  """
+  names = [name for name in next(iter(series.values())) if all(name in bars for bars in series.values())]
+  harmed = [name for name in names if name != "clean"]
+  figure = Figure(figsize=(2 + 0.32 * (len(names) + 2) * (0.6 + 0.4 * len(series)), 3.6), layout="constrained")
+  axes = figure.subplots()
+  width = 0.84 / len(series)
+  places = np.array([*range(len(names)), *([len(names) + 0.6] if len(harmed) > 1 else [])])
+  for i, (label, bars) in enumerate(series.items()):
+    heights, spreads = (np.array([bars[name][k] for name in names]) for k in range(2))
+    if len(harmed) > 1:
+      heights, spreads = np.append(heights, np.mean([bars[name][0] for name in harmed])), np.append(spreads, 0)
+    axes.bar(places + (i - (len(series) - 1) / 2) * width, 100 * heights, width, yerr=100 * spreads, label=label,
+             color=BAR_COLOURS[i % len(BAR_COLOURS)], error_kw={"elinewidth": 0.8, "ecolor": "#1c2733"})
+    axes.text(places[-1] + (i - (len(series) - 1) / 2) * width, 100 * heights[-1] + 0.8, f"{100 * heights[-1]:.1f}", ha="center",
+              va="bottom", fontsize=7, rotation=90)
+  axes.set_xticks(places, [name.replace("_", "\n") for name in names] + (["mean of the\ncorrupted"] if len(harmed) > 1 else []), fontsize=8)
+  axes.set_ylabel("error, %", fontsize=9)
+  axes.margins(y=0.14)
+  axes.spines[["top", "right"]].set_visible(False)
+  axes.tick_params(axis="x", length=0)
+  axes.legend(fontsize=8, frameon=False, ncols=len(series), loc="upper left", bbox_to_anchor=(0, 1.1))
+  axes.set_title(title, fontsize=9, loc="right")
+  figure.savefig(path, dpi=110)
+
+
+def bars_of(error: dict[str, dict], spread: dict[str, dict]) -> Bars:
+  """A protocol's errors and standard errors as bars; a severity is named where there are several."""
+  return {name if len(row) == 1 else f"{name} {severity}": (value, spread.get(name, {}).get(severity, 0.0))
+          for name, row in error.items() for severity, value in row.items()}

@@ -31,6 +31,7 @@ class TaskData(NamedTuple):
   train_steps: Callable[[int, int, int, int], Iterator[dict[str, np.ndarray]]] | None = None
   # (global batch size, first step, step to end before, seed) -> shuffled full batches, the process's share
   train_size: int = 0  # images in an epoch of `train_steps`
+  test_size: int = 0  # images of the test split, for progress; 0: not known
   augment: Augment | None = None  # on device, uint8 in, f32 in [0, 1] out; None: none
   protocol: dict[str, Any] = {}  # data set, splits, resize, crop: repeated in every result's protocol
 
@@ -54,6 +55,7 @@ class Task(NamedTuple):
 
   name: str
   run: Callable[..., Result]
+  resumes: bool = False  # takes hours: `run` also takes `shelf`, where it keeps what it has found so far
 
 
 def silent(done: int, total: int, loss: float) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from ssl_jax.tasks import linear_probe
 from ssl_jax.tasks.backbone import digest
-from ssl_jax.tasks.features import to_float
+from ssl_jax.augment.crops import to_float
 
 QUICK = dict(preset="moco", batch_size=32, epochs=10)
 

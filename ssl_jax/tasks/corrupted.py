@@ -1,0 +1,194 @@
+"""Test images under corruption: made on the fly or read from the published files."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssl_jax import corrupt
+from ssl_jax.augment.compose import for_each
+from ssl_jax.config import nearest
+from ssl_jax.data import pipeline, sources, transforms
+from ssl_jax.data.reader import Source
+from ssl_jax.tasks.backbone import Backbone
+from ssl_jax.tasks.task import Batches, TaskData, check_choice
+
+SEVERITIES = (1, 2, 3, 4, 5)
+SMALL = 64  # pixels a side below which the parameters are those for CIFAR
+CLEAN = "clean"  # the name of no corruption, at severity 0
+
+
+class Corruptions(NamedTuple):
+  """Which corruptions at which severities, with which parameters, of how many images."""
+
+  names: tuple[str, ...]
+  severities: tuple[int, ...]
+  table: str
+  textures: str
+  released: str
+  examples: int
+
+
+class Cell(NamedTuple):
+  """One corruption at one severity: what to read, and the network that sees it corrupted."""
+
+  name: str
+  severity: int
+  backbone: Backbone
+  batches: Batches
+
+
+def choose(task: str, *, corruptions: tuple[str, ...], severities: tuple[int, ...], table: str, textures: str, released: str,
+           examples: int, clean: bool = False) -> Corruptions:
+  """Checks the options that tasks on corrupted images share.
+
+  Args:
+    corruptions: names; (): the fifteen of the benchmark. clean: whether "clean" is one of them, and with () the first.
+    table: "imagenet" or "cifar", see corrupt.make; "": cifar for images below 64 pixels. textures: of frost.
+    released: a folder with CIFAR-10-C's npy files (labels.npy among them) or ImageNet-C's (CORRUPTION/SEVERITY/CLASS/ images).
+    examples: how many test images, the first ones; 0: all.
+  Raises: ValueError for an unknown name, a severity outside 1 to 5, a negative number.
+  """
+  known = (*corrupt.known(), *((CLEAN,) if clean else ()))
+  names = tuple(corruptions) or (*((CLEAN,) if clean else ()), *corrupt.CORRUPTIONS)
+  for name in names:
+    if name not in known:
+      raise ValueError(f"config.tasks.{task}.corruptions: no corruption is called {name!r}{nearest(name, known)}")
+  if not severities or set(severities) - set(SEVERITIES):
+    raise ValueError(f"config.tasks.{task}.severities is {severities}; use some of 1 to 5")
+  if table:
+    check_choice("table", table, ("imagenet", "cifar"))
+  if examples < 0:
+    raise ValueError(f"config.tasks.{task}.examples is {examples}; use 0 for all, or how many")
+  return Corruptions(names, tuple(severities), table, textures, released, examples)
+
+
+def cells(chosen: Corruptions, backbone: Backbone, read, data: TaskData, key: jax.Array) -> tuple[Corruptions, list[Cell]]:
+  """(The choice with its table, every corruption at every severity; severities of one corruption share a program.)
+
+  Each image is corrupted as a function of its pixels and the key, so that batches, devices and order do not matter.
+
+  Args:
+    read: what `encode` and `predict` of the cells' backbones do to corrupted images; as `encode`.
+  Raises: ValueError if released files are asked for and missing, naming them; before anything is read.
+  """
+  first = next(iter(data.test()))["image"]  # this process's share of a batch
+  chosen = chosen._replace(table=chosen.table or ("cifar" if first.shape[1] < SMALL else "imagenet"))
+  harmed = [name for name in chosen.names if name != CLEAN]
+  files = _released(chosen.released, harmed, chosen.severities, len(first), first.shape[1]) if chosen.released else {}
+  plain, test, found = backbone._replace(encode=read, predict=read), first_of(data.test, chosen.examples), []
+  for name in chosen.names:
+    for severity in chosen.severities if name != CLEAN else (0,):
+      if name == CLEAN:
+        found.append(Cell(name, 0, plain, test))
+      elif chosen.released:
+        found.append(Cell(name, severity, plain, first_of(files[name, severity], chosen.examples)))
+      else:
+        found.append(Cell(name, severity, _corrupted(backbone, read, name, severity, key, chosen), test))
+  return chosen, found
+
+
+def origin(chosen: Corruptions) -> str:
+  """Where the corrupted images come from, for a protocol."""
+  if chosen.released:
+    return f"released files in {chosen.released}"
+  frost = "of " + chosen.textures if chosen.textures else "procedural"
+  return f"made on the fly, parameters of {chosen.table}, frost {frost}: not the released files"
+
+
+def _corrupted(backbone: Backbone, read, name: str, severity: int, key: jax.Array, chosen: Corruptions) -> Backbone:
+  see = _seen(read, name, chosen.table, chosen.textures)
+  state = {"network": backbone.model_state, "severity": np.int32(severity), "key": np.asarray(jax.random.key_data(key))}
+  return backbone._replace(encode=see, predict=see, model_state=state)
+
+
+@functools.lru_cache(maxsize=None)  # one function for equal arguments: one compile for all severities
+def _seen(read, name: str, table: str, textures: str):
+  function = corrupt.make(name, table=table, textures=textures)
+
+  def encode(params, model_state, images):
+    key = jax.random.wrap_key_data(model_state["key"])
+    one = lambda image: function(jax.random.fold_in(key, _digest(image)), image, model_state["severity"])
+    return read(params, model_state["network"], for_each(one, images))
+
+  return encode
+
+
+def _digest(image: jax.Array) -> jax.Array:
+  """u32[]: a number that depends on every pixel and its place."""
+  levels = jnp.round(image * 255).astype(jnp.uint32).ravel()
+  return (levels * (jnp.arange(levels.size, dtype=jnp.uint32) * jnp.uint32(2654435761) + jnp.uint32(1))).sum(dtype=jnp.uint32)
+
+
+def first_of(batches: Batches, examples: int) -> Batches:
+  """The same batches without what lies behind the first `examples` images of the split."""
+  if not examples:
+    return batches
+
+  @functools.wraps(batches)
+  def first():
+    read = 0
+    for batch in batches():
+      index = np.asarray(batch.get("index", np.arange(read, read + len(batch["image"]))))
+      mask = np.asarray(batch.get("mask", np.ones(len(index), bool))) & (index < examples)
+      if read and jax.process_count() == 1 and not mask.any():
+        return
+      read += len(index)
+      yield {**batch, "index": index, "mask": mask}
+
+  return first
+
+
+def _released(folder: str, names, severities, batch_size: int, size: int) -> dict[tuple[str, int], Batches]:
+  """Batches of the published files by corruption and severity. Raises ValueError for what is missing, before anything is read."""
+  root = pathlib.Path(folder)
+  arrays = (root / "labels.npy").is_file()
+  wanted = [root / f"{name}.npy" for name in names] if arrays else [root / name / str(s) for name in names for s in severities]
+  missing = [str(path) for path in wanted if not path.exists()]
+  if missing:
+    raise ValueError(f"released: {folder} lacks {len(missing)} of {len(wanted)}, {', '.join(missing[:3])} "
+                     "among them; it must hold labels.npy and CORRUPTION.npy (CIFAR-10-C) or CORRUPTION/SEVERITY/CLASS/ (ImageNet-C). "
+                     "Complete it, or name what there is in corruptions")
+  read = functools.partial(pipeline.eval_batches, batch_size=batch_size * jax.process_count(),
+                           transform=transforms.resize_center_crop(size), process_index=jax.process_index(),
+                           process_count=jax.process_count())
+  if arrays:
+    return {(name, s): functools.partial(read, _rows(root, name, s)) for name in names for s in severities}
+  return {(name, s): functools.partial(read, sources.make("folder", data_dir=str(root / name / str(s))))
+          for name in names for s in severities}
+
+
+def _rows(root: pathlib.Path, name: str, severity: int) -> Source:
+  """A severity of a file in CIFAR-10-C's form, uint8[5 N, 32, 32, 3]. Raises ValueError if the labels do not fit it."""
+  path = root / f"{name}.npy"
+  images, labels = np.load(path, mmap_mode="r"), np.load(root / "labels.npy")
+  if len(images) != len(labels) or len(labels) % len(SEVERITIES):
+    raise ValueError(f"{path} holds {len(images)} images and labels.npy {len(labels)}; both must hold five times as many as the "
+                     "test set: fetch them again")
+  count = len(labels) // len(SEVERITIES)
+  mine = slice((severity - 1) * count, severity * count)
+  return Source(_Rows(f"{path}, severity {severity}", images[mine], labels[mine]), 0, (), images.shape[1:])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Rows:
+  """A Reader of arrays."""
+
+  origin: str
+  images: np.ndarray
+  labels: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.images)
+
+  def read(self, indices):
+    return [{"image": np.asarray(self.images[i]), "label": int(self.labels[i])} for i in indices]
+
+  def name(self, index: int) -> str:
+    return f"{self.origin}, row {index}"

@@ -1,0 +1,10 @@
+"""Test-time training: a network goes on learning, without labels, on the very image that it must judge.
+
+adapt: the inner loop on one image. run: many images, each from the trained weights, or streams that carry them along.
+"""
+
+from ssl_jax.ttt.adapt import Adapt, Answer, Lesson, make_adapt, put, take
+from ssl_jax.ttt.run import Program, check_images, compile_adapt, online, standard
+
+__all__ = ["Adapt", "Answer", "Lesson", "Program", "check_images", "compile_adapt", "make_adapt", "online", "put", "standard",
+           "take"]
