@@ -67,6 +67,10 @@ def show(values) -> None:
     the same images restored by each checkpoint that the run kept
   ssl-jax show colours --workdir=runs/colorization --data-dir=PHOTOS --split=train --size=64
     grey images, the colours that a colorization gives them, and the true ones
+  ssl-jax show adaptation --workdir=runs/probe --config=configs/ttt/mae.py:cifar10_cpu --corruption=fog --severity=5 --index=3
+    a corrupted test image while the network learns on it: what it restores, its loss, the classes it believes in
+  ssl-jax show errors --evaluations=joint=runs/joint/evaluations/STEP/robustness-joint.json,online=... --output=errors.png
+    errors under corruption that several evaluations found, side by side
   """
   from ssl_jax import config
   from ssl_jax.show import Wanted, show as run
@@ -75,10 +79,11 @@ def show(values) -> None:
     ratios = tuple(float(ratio) for ratio in values.ratios.split(",") if ratio)
   except ValueError as error:
     raise ValueError(f"--ratios={values.ratios} are no numbers; use shares such as 0.75,0.9") from error
+  kind = config.EvaluateConfig if values.config and "tasks" in values.config else config.TrainConfig
   run(values.rest, Wanted(
-      config=values.config and config.check(config.TrainConfig, values.config), workdir=values.workdir or "",
+      config=values.config and config.check(kind, values.config), workdir=values.workdir or "",
       ratios=ratios, **{name: getattr(values, name) for name in ("output", "index", "seed", "images", "split", "data_dir",
-                                                                 "size", "over_epochs", "step")}))
+                                                                 "size", "over_epochs", "step", "corruption", "severity", "evaluations")}))
 
 
 def prepare(values) -> None:
@@ -105,6 +110,8 @@ COMMANDS = {
                     Flag("size", 0, "side at which the network sees them; 0: as in the run"),
                     Flag("ratios", "", "shares of patches removed, 0.75,0.9; default the run's own"),
                     Flag("over_epochs", False, "reconstruct with each kept checkpoint"),
+                    Flag("corruption", "gaussian_noise", "of the image that is adapted to"), Flag("severity", 5, "of that corruption"),
+                    Flag("evaluations", "", "what robustness and ttt wrote, NAME=FILE.json,NAME=FILE.json"),
                     Flag("step", 0, "the checkpoint to reconstruct with; 0: the last"))),
 }
 

@@ -70,6 +70,7 @@ class Adaptable(NamedTuple):
   predict: Callable[[PyTree, PyTree, jax.Array], jax.Array]  # (params, model_state, images) -> f32[B, C] logits
   moves: tuple[str, ...]  # which params move, by the beginning of their path: "encoder", "decoder/mask"
   certainty: Callable[[PyTree, PyTree, jax.Array], jax.Array] | None = None  # as predict -> f32[B]: how well it solves the task
+  reconstruct: Callable[..., Reconstruction] | None = None  # (params, model_state, images, key), for pictures
   params: Callable[[PyTree, PyTree], PyTree] = lambda params, model_state: params  # all that could move: a frozen encoder too
 
 

@@ -80,6 +80,9 @@ def start_from(state: TrainState, config: TrainConfig, mesh) -> tuple[TrainState
   fresh, left = set(), set()
 
   def graft(weights: Weights) -> Weights:
+    if "frozen" in weights.model_state:  # what this method does not train it takes whole
+      return weights._replace(model_state={**weights.model_state, "frozen": _frozen(
+          weights.model_state["frozen"], source.backbone.params, config.start.workdir)})
     parts = [_graft(new, old, fresh, left) for new, old in zip(weights, source.backbone[:2])]
     return Weights(*parts)
 
@@ -116,6 +119,17 @@ def _graft(new: PyTree, old: PyTree, fresh: set, left: set) -> PyTree:
     raise ValueError("the encoder of config.start.workdir does not fit: " + "; ".join(sorted(problems)[:20]))
   return {**new, "encoder": jax.tree_util.tree_map_with_path(
       lambda path, leaf: out.get(tuple(key.key for key in path), leaf), new.get("encoder", {}))}
+
+
+def _frozen(new: PyTree, old: PyTree, workdir: str) -> PyTree:
+  """The parts of `old` that `new` has. Raises ValueError if one is missing or shaped differently."""
+  wanted, found = _leaves(new), _leaves({name: part for name, part in old.items() if name in new})
+  problems = [f"{'/'.join(path)} is {found[path].shape if path in found else 'missing'}, wanted {leaf.shape}"
+              for path, leaf in wanted.items() if path not in found or found[path].shape != leaf.shape]
+  if problems:
+    raise ValueError(f"config.start.workdir {workdir} does not fit: " + "; ".join(sorted(problems)[:20])
+                     + "\nUse the encoder and decoder options of that run, which must be of method 'mae'.")
+  return jax.tree_util.tree_map_with_path(lambda path, leaf: found[tuple(key.key for key in path)], new)
 
 
 def _leaves(tree: PyTree) -> dict[tuple[str, ...], Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
+import math
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -13,15 +15,19 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from ssl_jax import corrupt, parallel
+from ssl_jax import corrupt, parallel, ttt
 from ssl_jax.assembly import assemble, host_transform, open_source
 from ssl_jax.augment import gallery
 from ssl_jax.checkpoint import Checkpoints
-from ssl_jax.config import DataConfig, DataSpec, TrainConfig, nearest
-from ssl_jax.core import Reconstruction
+from ssl_jax.config import DataConfig, DataSpec, EvaluateConfig, TrainConfig, nearest
+from ssl_jax.core import Reconstruction, Weights
 from ssl_jax.data import decode, transforms
 from ssl_jax.restore import Restored, restore
-from ssl_jax.tasks.corrupted import SMALL
+from ssl_jax.evaluate import task_data
+from ssl_jax.tasks import pictures
+from ssl_jax.tasks.corrupted import SMALL, cells, choose
+from ssl_jax.tasks.ttt import image_at, make_rule, pixels_of
+from ssl_jax.ttt import watch
 
 VIEWS = 10  # of the recipe, below the ten operations
 TILE = 1.15  # side of a reconstruction in the figure, inches
@@ -30,7 +36,7 @@ TILE = 1.15  # side of a reconstruction in the figure, inches
 class Wanted(NamedTuple):
   """What a picture is asked for; each picture uses its part."""
 
-  config: TrainConfig | None = None
+  config: TrainConfig | EvaluateConfig | None = None
   workdir: str = ""
   output: str = ""  # "": WORKDIR/pictures/<picture>.png
   index: int = 0  # the (first) image of the data set
@@ -42,19 +48,24 @@ class Wanted(NamedTuple):
   ratios: tuple[float, ...] = ()  # (): the run's own
   over_epochs: bool = False
   step: int = 0  # which checkpoint; 0: the last
+  corruption: str = "gaussian_noise"  # of the image that is adapted to
+  severity: int = 5
+  evaluations: str = ""  # NAME=FILE.json,NAME=FILE.json
 
 
 def show(words: Sequence[str], wanted: Wanted) -> pathlib.Path:
   """Draws the picture named by the one word in `words`; returns the PNG it wrote.
 
-  "augmentations", "task" and "corruptions" need a config, "colours" and "reconstructions" the workdir of a run.
+  "augmentations", "task" and "corruptions" need a config, "colours" and "reconstructions" the workdir of a run, "adaptation" both, "errors"
+  evaluations.
   Raises: ValueError for an unknown picture, what it needs and lacks, an image that is not there or a file that is no .png.
   """
   if len(words) != 1 or words[0] not in PICTURES:
     raise ValueError(f"`ssl-jax show` takes one picture{nearest(' '.join(words), PICTURES)}")
   draw, needs, example = PICTURES[words[0]]
-  if not getattr(wanted, needs):
-    raise ValueError(f"`ssl-jax show {words[0]}` needs --{needs}; for example {example}")
+  for need in needs:
+    if not getattr(wanted, need):
+      raise ValueError(f"`ssl-jax show {words[0]}` needs --{need}; for example {example}")
   if not wanted.output and not wanted.workdir:
     raise ValueError("--output is missing: the picture to write, a .png")
   name = words[0] + ("-over-epochs" if wanted.over_epochs else "")
@@ -174,6 +185,51 @@ def _colours(wanted: Wanted, output: pathlib.Path) -> None:
                f"{wanted.data_dir or run.config.data.name} {wanted.split}")
 
 
+def _adaptation(wanted: Wanted, output: pathlib.Path) -> None:
+  """One corrupted test image while the network learns on it, with the options of a recipe's first task of kind ttt."""
+  options = next((task for name, task in wanted.config.tasks.items() if task.get("task", name) == "ttt"), None)
+  if options is None:
+    raise ValueError("`ssl-jax show adaptation` needs a --config with a task of kind ttt, such as configs/ttt/mae.py:cifar10_cpu")
+  run = restore(wanted.workdir, parallel.make_mesh(jax.local_devices()[:1]), step=wanted.step, weights=wanted.config.weights)
+  adaptable, backbone = run.method.adaptable, run.backbone
+  if adaptable is None:
+    raise ValueError(f"{wanted.workdir} was trained with method {run.config.method['name']!r}, which learns nothing at test time; "
+                     "train one with method 'joint' or 'mae_probe'")
+  data = task_data(wanted.config, run.config)
+  learn = ttt.make_adapt(adaptable, data.augment, make_rule(options["optimizer"], **{
+      name: options[name] for name in ("learning_rate", "momentum", "weight_decay")}), curve=True, **{
+          name: options[name] for name in ("steps", "copies", "micro_batches", "threshold")})
+  chosen = choose("ttt", corruptions=(wanted.corruption,), severities=(wanted.severity,), table=options["table"],
+                  textures=options["textures"], released=options["released"], examples=wanted.index + 1, clean=True)
+  key = jax.random.key(wanted.config.seed)
+  segment = image_at(cells(chosen, backbone, pixels_of, data, key)[1][0], wanted.index, parallel.make_mesh(jax.local_devices()[:1]))
+  weights = Weights(adaptable.params(backbone.params, backbone.model_state), backbone.model_state)
+  moving = ttt.take(weights.params, options["moves"] or adaptable.moves)
+  history = watch.watch(learn, adaptable, weights, moving, segment.images[0], key, wanted.index)
+  output.parent.mkdir(parents=True, exist_ok=True)
+  watch.draw(output, history, label=int(segment.labels[0]), class_names=data.class_names, title=(
+      f"Image {wanted.index} of {data.protocol['data']} {data.protocol['test_split']}, {wanted.corruption} at severity "
+      f"{wanted.severity}: {run.config.method['name']} learning on {options['copies']} copies a step"))
+
+
+def _errors(wanted: Wanted, output: pathlib.Path) -> None:
+  """What evaluations under corruption found, side by side."""
+  series = {}
+  for word in wanted.evaluations.split(","):
+    name, _, file = word.rpartition("=")
+    if not pathlib.Path(file).is_file():
+      raise ValueError(f"--evaluations={wanted.evaluations}: there is no file {file!r}; write NAME=FILE.json,NAME=FILE.json")
+    protocol = json.loads(pathlib.Path(file).read_text())["protocol"]
+    if "error" not in protocol:
+      raise ValueError(f"{file} holds no errors under corruption; use those of the tasks robustness and ttt")
+    rows = protocol["test_rows"]
+    spread = protocol.get("standard_error") or {name: {s: math.sqrt(e * (1 - e) / rows) for s, e in row.items()}
+                                                for name, row in protocol["error"].items()}
+    series[name or pathlib.Path(file).stem] = pictures.bars_of(protocol["error"], spread)
+  output.parent.mkdir(parents=True, exist_ok=True)
+  pictures.draw_bars(output, series)
+
+
 class Column(NamedTuple):
   """One column of a picture: what stands above it and the images in it, f32[N, H, W, 3] in [0, 1]."""
 
@@ -254,12 +310,14 @@ def _bytes(images) -> np.ndarray:
 
 
 PICTURES = {  # function, what it needs, an example
-    "task": (_task, "config", "ssl-jax show task --config=configs/pretrain/jigsaw_cifar10_cpu.py --output=task.png"),
-    "augmentations": (_augmentations, "config",
+    "adaptation": (_adaptation, ("workdir", "config"), "ssl-jax show adaptation --workdir=runs/probe --config=configs/ttt/mae.py:cifar10_cpu"),
+    "errors": (_errors, ("evaluations",), "ssl-jax show errors --evaluations=joint=A.json,online=B.json --output=errors.png"),
+    "task": (_task, ("config",), "ssl-jax show task --config=configs/pretrain/jigsaw_cifar10_cpu.py --output=task.png"),
+    "augmentations": (_augmentations, ("config",),
                       "ssl-jax show augmentations --config=configs/pretrain/moco_sample.py --output=views.png"),
-    "corruptions": (_corruptions, "config",
+    "corruptions": (_corruptions, ("config",),
                     "ssl-jax show corruptions --config=configs/pretrain/moco_sample.py --output=corruptions.png"),
-    "colours": (_colours, "workdir", "ssl-jax show colours --workdir=runs/colorization"),
-    "reconstructions": (_reconstructions, "workdir",
+    "colours": (_colours, ("workdir",), "ssl-jax show colours --workdir=runs/colorization"),
+    "reconstructions": (_reconstructions, ("workdir",),
                         "ssl-jax show reconstructions --workdir=runs/mae --ratios=0.75,0.8,0.85,0.95"),
 }

@@ -42,8 +42,10 @@ def shrunk(config: TrainConfig, *, batch: int, size: int) -> dict:
   small = to_json(config)
   if small["encoder"]["name"].startswith("vit"):
     small["encoder"] |= {"name": "vit", "width": 16, "depth": 2, "heads": 2, "patch": 4, "dtype": "float32"}
-    decoder = {"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2}
+    decoder = {f"{part}_{name}": value for part in ("decoder", "head") for name, value in (("width", 16), ("depth", 1), ("heads", 2))}
     small["method"] |= {name: value for name, value in decoder.items() if name in small["method"]}
+  elif small["encoder"]["name"].startswith(("preresnet", "wrn")):
+    small["encoder"] |= {"name": "preresnet14", "width": 8, "stem": "small", "dtype": "float32"}
   else:
     small["encoder"] |= {"name": "resnet10", "width": 8, "stem": "small", "dtype": "float32"}
   geometry = {"tile": 4, "gap": 1, "jitter": 2, "permutations": 24, "counts": 32, "width": 32, "channel_jitter": 0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 
 from ssl_jax import losses, patches
 from ssl_jax.config import DataSpec
-from ssl_jax.core import Aux, Init, Method, Reconstruction, Weights, keep_extra
+from ssl_jax.core import Aux, Init, Key, Method, PyTree, Reconstruction, Weights, keep_extra
 from ssl_jax.metrics import Mean
 from ssl_jax.models import Network, mae_decoder, network, readers, vit
 from ssl_jax.normalize import denormalize, normalize
@@ -31,42 +32,72 @@ def make(encoder: Network, data: DataSpec, *, mask_ratio: float = 0.75,
   Raises: ValueError if the encoder is no vision transformer, or an option is out of range.
   Source: He et al. 2022, section 3 and appendix A; released code for details.
   """
+  auto = autoencoder(encoder, mask_ratio=mask_ratio, masking=masking, norm_pix=norm_pix, decoder_width=decoder_width,
+                     decoder_depth=decoder_depth, decoder_heads=decoder_heads)
+
+  def init(key, batch):
+    return Init(auto.init(key, batch["image"]), {"encoder": {}, "decoder": {}})
+
+  def loss(params, model_state, extra, batch, key):
+    mask_key, drop_key = jax.random.split(key)
+    order = auto.draw(mask_key, batch["image"])
+    error, guess = auto.errors(params, batch["image"], order, train=True, key=drop_key)
+    return error.mean(), Aux(model_state, metrics={"visible_mean_error": Mean.of(guess)})
+
+  def reconstruct(params, model_state, images, key, **options):
+    return auto.reconstruct(params, images, key, **options)
+
+  return Method(init, loss, keep_extra, *readers(encoder), reconstruct=reconstruct)
+
+
+class Autoencoder(NamedTuple):
+  """A masked autoencoder as functions of params {"encoder", "decoder"} and images f32[B, H, W, 3] in [0, 1]."""
+
+  init: Callable[[Key, jax.Array], PyTree]
+  draw: Callable[[Key, jax.Array], jax.Array]  # (key, images) -> masks i32[B, L], see patches.py
+  errors: Callable[..., tuple[jax.Array, jax.Array]]  # (params, images, masks) -> f32[B], and that of the visible mean
+  reconstruct: Callable[..., Reconstruction]  # (params, images, key, *, mask_ratio)
+
+
+def autoencoder(encoder: Network, *, mask_ratio: float, masking: str, norm_pix: bool, decoder_width: int, decoder_depth: int,
+                decoder_heads: int) -> Autoencoder:
+  """The parts of `make`, which has the arguments, for whatever else learns by restoring images. Raises as `make` does."""
   vision = _check(encoder, mask_ratio)
   side, kind = vision.patch, vision.normalize
   decoder = network(mae_decoder.Decoder(side * side * 3, decoder_width, decoder_depth, decoder_heads, vision.layers,
                                         vision.remat, jnp.dtype(vision.dtype)))
 
-  def draw(key, images, ratio) -> Mask:
+  def mask_of(order, images, ratio=mask_ratio) -> Mask:
     grid = patches.grid_of(*images.shape[1:3], side)
-    return Mask(patches.random_order(key, images.shape[0], grid, ratio, masking), grid,
-                patches.visible_count(grid[0] * grid[1], ratio))
+    return Mask(order, grid, patches.visible_count(grid[0] * grid[1], ratio))
 
-  def init(key, batch):
+  def draw(key, images, ratio=mask_ratio) -> jax.Array:
+    return patches.random_order(key, images.shape[0], patches.grid_of(*images.shape[1:3], side), ratio, masking)
+
+  def init(key, images):
     encoder_key, decoder_key, mask_key = jax.random.split(key, 3)
-    mask = draw(mask_key, batch["image"], mask_ratio)
-    trunk = encoder.init(encoder_key, batch["image"], visible=mask.seen)
-    tokens, _ = encoder.apply(trunk, batch["image"], visible=mask.seen)
+    mask = mask_of(draw(mask_key, images), images)
+    trunk = encoder.init(encoder_key, images, visible=mask.seen)
+    tokens, _ = encoder.apply(trunk, images, visible=mask.seen)
     top = decoder.init(decoder_key, tokens, order=mask.order, grid=mask.grid)
-    return Init({"encoder": trunk.params, "decoder": top.params}, {"encoder": {}, "decoder": {}})
+    return {"encoder": trunk.params, "decoder": top.params}
 
   def predict(params, images, mask, *, everywhere=False, **training):
     tokens, _ = encoder.apply(Weights(params["encoder"], {}), images, visible=mask.seen, **training)
     return decoder.apply(Weights(params["decoder"], {}), tokens, order=mask.order, grid=mask.grid, everywhere=everywhere,
                          **training)[0]
 
-  def loss(params, model_state, extra, batch, key):
-    mask_key, drop_key = jax.random.split(key)
-    mask = draw(mask_key, batch["image"], mask_ratio)
-    predicted = predict(params, batch["image"], mask, train=True, key=drop_key)
-    visible, removed = jnp.split(in_mask_order(batch["image"], mask), [mask.count], axis=1)
+  def errors(params, images, order, **training):
+    mask = mask_of(order, images)
+    predicted = predict(params, images, mask, **training)
+    visible, removed = jnp.split(in_mask_order(images, mask), [mask.count], axis=1)
     mean, deviation = statistics(removed)
     target = (removed - mean) / deviation
     guess = (losses.channel_mean(visible) - mean) / deviation
-    metrics = {"visible_mean_error": Mean.of(losses.patch_error(guess, target))}
-    return losses.patch_error(predicted, target).mean(), Aux(model_state, metrics=metrics)
+    return losses.patch_error(predicted, target), losses.patch_error(guess, target)
 
-  def reconstruct(params, model_state, images, key, *, mask_ratio=mask_ratio):
-    mask = draw(key, images, mask_ratio)
+  def reconstruct(params, images, key, *, mask_ratio=mask_ratio):
+    mask = mask_of(draw(key, images, mask_ratio), images, mask_ratio)
     pixels = in_mask_order(images, mask)
     mean, deviation = statistics(pixels)
     predicted = predict(params, images, mask, everywhere=True) * deviation + mean
@@ -81,7 +112,7 @@ def make(encoder: Network, data: DataSpec, *, mask_ratio: float = 0.75,
   def statistics(rows):
     return losses.patch_statistics(rows) if norm_pix else (jnp.zeros(()), jnp.ones(()))
 
-  return Method(init, loss, keep_extra, *readers(encoder), reconstruct=reconstruct)
+  return Autoencoder(init, draw, errors, reconstruct)
 
 
 class Mask(NamedTuple):
@@ -105,7 +136,7 @@ def _picture(rows: jax.Array, mask: Mask, side: int, kind: str) -> jax.Array:
 def _check(encoder: Network, mask_ratio: float) -> vit.ViT:
   vision = encoder.module
   if not isinstance(vision, vit.ViT):
-    raise ValueError("method 'mae' needs an encoder that can leave patches out; use config.encoder.name='vit_base' or "
+    raise ValueError("a masked autoencoder needs an encoder that can leave patches out; use config.encoder.name='vit_base' or "
                      f"another of {', '.join(vit.ENCODERS)}")
   if vision.pool == "fc_norm":
     raise ValueError("config.encoder.pool 'fc_norm' is for fine-tuning: its norm is not part of a masked autoencoder; "

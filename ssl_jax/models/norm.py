@@ -58,3 +58,31 @@ class BatchNorm(nn.Module):
       raise ValueError(f"batch of {batch} images does not divide into {self.groups} BatchNorm groups; "
                        f"use a batch that is a multiple of {self.groups}, or change config.encoder.batch_groups")
     return self.groups
+
+
+class GroupNorm(nn.Module):
+  """Each image by itself: over all positions and the channels of each of `groups` equal contiguous groups.
+
+  Statistics are float32. Raises ValueError if the groups do not divide the channels.
+  Source: Wu & He 2018; epsilon as in PyTorch.
+  """
+
+  groups: int
+  epsilon: float = 1e-5
+  scale_init: Any = nn.initializers.ones
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    batch, width = x.shape[0], x.shape[-1]
+    if width % self.groups:
+      raise ValueError(f"config.encoder.channel_groups {self.groups} does not divide {width} channels; use a divisor")
+    scale = self.param("scale", self.scale_init, (width,), jnp.float32)
+    bias = self.param("bias", nn.initializers.zeros, (width,), jnp.float32)
+    wide = x.astype(jnp.float32).reshape(batch, -1, self.groups, width // self.groups)
+    mean = wide.mean((1, 3))
+    var = jnp.maximum((wide * wide).mean((1, 3)) - mean * mean, 0)
+    factor = jnp.repeat(jax.lax.rsqrt(var + self.epsilon), width // self.groups, 1) * scale[None]
+    shift = bias[None] - jnp.repeat(mean, width // self.groups, 1) * factor
+    y = x.astype(jnp.float32).reshape(batch, -1, width) * factor[:, None] + shift[:, None]
+    return y.astype(self.dtype).reshape(x.shape)

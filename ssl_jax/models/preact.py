@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from typing import Any, Literal
 
+import einops
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,7 @@ class PreBlock(nn.Module):
       if self.shortcut == "conv":
         x = self.conv(self.channels, 1, self.stride, name="conv_shortcut")(y)
       else:  # of the block's own input, not of the normalised one
-        x = nn.avg_pool(x, (self.stride,) * 2, (self.stride,) * 2)
+        x = einops.reduce(x, "b (h s) (w t) c -> b h w c", "mean", s=self.stride, t=self.stride)
         x = jnp.pad(x, ((0, 0),) * 3 + ((0, self.channels - x.shape[-1]),))
     y = self.conv(self.channels, 3, self.stride, name="conv1")(y)
     return x + self.conv(self.channels, 3, name="conv2")(nn.relu(self.norm(name="norm2")(y)))

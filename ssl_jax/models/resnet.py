@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ssl_jax.models.norm import BatchNorm
+from ssl_jax.models.norm import BatchNorm, GroupNorm
 from ssl_jax.normalize import normalize
 
 INITS = {
@@ -126,7 +126,7 @@ class ResNet(nn.Module):
 def norm_layer(encoder: nn.Module, train: bool, dtype):
   """The constructor of the norm that an encoder's `norm`, `batch_groups` and `channel_groups` ask for."""
   if encoder.norm == "group":
-    return functools.partial(nn.GroupNorm, encoder.channel_groups, epsilon=1e-5, dtype=dtype)
+    return functools.partial(GroupNorm, encoder.channel_groups, dtype=dtype)
   return functools.partial(BatchNorm, train, groups=encoder.batch_groups, dtype=dtype)
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
 from ssl_jax import optim, ttt
@@ -57,8 +58,7 @@ def make(*, mode: Literal["standard", "online"] = "standard", steps: int = 10, c
     raise ValueError(f"config.tasks.ttt.together is {together}; use 0 for the default, or how many images at once")
   chosen = choose("ttt", corruptions=corruptions, severities=severities, table=table, textures=textures, released=released,
                   examples=examples, clean=True)
-  rule = optim.make(total_steps=max(steps, 1), steps_per_epoch=max(steps, 1), batch_size=copies, name=optimizer, schedule="constant",
-                    learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay).transform
+  rule = make_rule(optimizer, learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
   settings = dict(mode=mode, steps=steps, copies=copies, learning_rate=learning_rate, optimizer=optimizer, momentum=momentum,
                   weight_decay=weight_decay, threshold=threshold, micro_batches=micro_batches)
 
@@ -74,7 +74,7 @@ def make(*, mode: Literal["standard", "online"] = "standard", steps: int = 10, c
                            curve=curve)
     weights = Weights(adaptable.params(backbone.params, backbone.model_state), backbone.model_state)
     moving = ttt.take(weights.params, moves or adaptable.moves)
-    exact, found = cells(chosen, backbone, _pixels, data, key)
+    exact, found = cells(chosen, backbone, pixels_of, data, key)
     many = together or images_at_once(learn, moving)
     many = min(many, -(-len(found) // mesh.size)) if mode == "online" else many
     program = ttt.compile_adapt(learn, mesh, together=many, carried=mode == "online")
@@ -101,6 +101,12 @@ def make(*, mode: Literal["standard", "online"] = "standard", steps: int = 10, c
     return Result(scalars, {**protocol, **details, "ledger": ledger})
 
   return Task("ttt", run, resumes=True)
+
+
+def make_rule(name: str, *, learning_rate: float, momentum: float, weight_decay: float) -> optax.GradientTransformation:
+  """The optimiser of an image: a constant rate."""
+  return optim.make(total_steps=1, steps_per_epoch=1, batch_size=1, name=name, schedule="constant", learning_rate=learning_rate,
+                    momentum=momentum, weight_decay=weight_decay).transform
 
 
 class _Work(NamedTuple):
@@ -158,7 +164,7 @@ class _Rows:
       self._saved = time.monotonic()
 
 
-class _Segment(NamedTuple):
+class Segment(NamedTuple):
   """A batch of the split, corrupted, whole on every process."""
 
   images: np.ndarray  # u8[N, H, W, 3]
@@ -170,7 +176,7 @@ def _standard(work: _Work, rows: _Rows) -> Iterator[float]:
   """Cell by cell; yields the loss of the images just answered."""
   for cell in work.cells:
     seen, done = 0, rows.done(cell)
-    for segment in _segments(cell, work.mesh):
+    for segment in segments_of(cell, work.mesh):
       first = min(max(done - seen, 0), len(segment.labels))
       rows.pause()
       for last, answer in ttt.standard(*work[:4], segment.images, segment.index, start=first):
@@ -186,7 +192,7 @@ def _online(work: _Work, rows: _Rows) -> Iterator[float]:
   for group in (work.cells[i:i + size] for i in range(0, len(work.cells), size)):
     seen, done = 0, rows.done(group[0])
     moving = _resumed(rows, work) if done else jax.tree.map(lambda leaf: np.stack([np.asarray(leaf)] * size), work.moving)
-    for segments in zip(*(_segments(cell, work.mesh) for cell in group)):
+    for segments in zip(*(segments_of(cell, work.mesh) for cell in group)):
       padded = [*segments, *[segments[-1]] * (size - len(group))]
       images, index = np.stack([segment.images for segment in padded], 1), segments[0].index
       rows.pause()
@@ -212,17 +218,27 @@ def _placed(moving, mesh: Mesh):
   return jax.tree.map(lambda leaf: placement.spread(leaf, mesh) if isinstance(leaf, np.ndarray) else leaf, moving)
 
 
-def _segments(cell: Cell, mesh: Mesh) -> Iterator[_Segment]:
+def segments_of(cell: Cell, mesh: Mesh) -> Iterator[Segment]:
   """The cell's images batch by batch, in the order of the split."""
   for batch in cell.batches():
     if jax.process_count() == 1 and "mask" in batch and not np.any(batch["mask"]):
       return
     found = extract_features(cell.backbone, lambda batch=batch: iter([batch]), mesh)
     side = batch["image"].shape[1:]
-    yield _Segment(np.round(found.x * 255).astype(np.uint8).reshape(-1, *side), found.y, found.index)
+    yield Segment(np.round(found.x * 255).astype(np.uint8).reshape(-1, *side), found.y, found.index)
 
 
-def _pixels(params, model_state, images: jax.Array) -> jax.Array:
+def image_at(cell: Cell, index: int, mesh: Mesh) -> Segment:
+  """The one image numbered `index` of a cell."""
+  for segment in segments_of(cell, mesh):
+    if index in segment.index:
+      place = int(np.flatnonzero(segment.index == index)[0])
+      return Segment(*(field[place:place + 1] for field in segment))
+  raise ValueError(f"--index={index}: the test split ends before it")
+
+
+def pixels_of(params, model_state, images: jax.Array) -> jax.Array:
+  """What a cell's backbone reads: the images themselves, flat."""
   return images.reshape(len(images), -1)
 
 

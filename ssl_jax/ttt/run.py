@@ -58,8 +58,9 @@ def compile_adapt(adapt: Adapt, mesh: Mesh, *, together: int, carried: bool, loo
   finish = rows(adapt.finish, (False, carried, True))
 
   def whole(weights, moving, key, image, index):
-    lesson, _ = jax.lax.scan(lambda lesson, number: (adapt.step(weights, lesson, number), None),
-                             adapt.begin(weights, moving, key, image, index), jnp.arange(adapt.steps))
+    lesson = adapt.begin(weights, moving, key, image, index)
+    if adapt.steps:
+      lesson, _ = jax.lax.scan(lambda lesson, number: (adapt.step(weights, lesson, number), None), lesson, jnp.arange(adapt.steps))
     return adapt.finish(weights, moving, lesson)
 
   def by_step(weights, moving, key, images, indices):
