@@ -211,7 +211,7 @@ def draw_bars(path: str | pathlib.Path, series: dict[str, Bars], *, title: str =
   """
   names = [name for name in next(iter(series.values())) if all(name in bars for bars in series.values())]
   harmed = [name for name in names if name != "clean"]
-  figure = Figure(figsize=(2 + 0.32 * (len(names) + 2) * (0.6 + 0.4 * len(series)), 3.6), layout="constrained")
+  figure = Figure(figsize=(3 + 0.32 * (len(names) + 2) * (0.6 + 0.4 * len(series)), 3.6), layout="constrained")
   axes = figure.subplots()
   width = 0.84 / len(series)
   places = np.array([*range(len(names)), *([len(names) + 0.6] if len(harmed) > 1 else [])])

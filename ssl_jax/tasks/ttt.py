@@ -54,6 +54,8 @@ def make(*, mode: Literal["standard", "online"] = "standard", steps: int = 10, c
   Source: Sun et al. 2020; Gandelsman et al. 2022.
   """
   check_choice("mode", mode, ("standard", "online"))
+  if learning_rate <= 0:
+    raise ValueError(f"config.tasks.ttt.learning_rate is {learning_rate}; use a positive one, or steps=0 to learn nothing")
   if together < 0:
     raise ValueError(f"config.tasks.ttt.together is {together}; use 0 for the default, or how many images at once")
   chosen = choose("ttt", corruptions=corruptions, severities=severities, table=table, textures=textures, released=released,
