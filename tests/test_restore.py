@@ -52,6 +52,26 @@ def workdir(tmp_path_factory):
   return save(mae(), tmp_path_factory.mktemp("mae"), steps=(4, 8))
 
 
+def probe(workdir, **options) -> TrainConfig:
+  """A classifier on the frozen autoencoder."""
+  return check(TrainConfig, recipe(**{**COMMON, **dict(
+      method=dict(name="mae_probe", head_width=8, head_depth=1, head_heads=2, decoder_width=8, decoder_depth=1, decoder_heads=2) | options,
+      encoder=VIT, start=dict(workdir=str(workdir)), epochs=2.0, augment=dict(name="none", views=1, size=16),
+      optimizer=dict(name="adamw", learning_rate=1e-2, weight_decay=0.2))}))
+
+
+def test_a_frozen_network_is_taken_whole_and_never_moves(workdir, tmp_path):
+  train(probe(workdir), tmp_path)
+  mesh = parallel.make_mesh()
+  source, found = restore(workdir, mesh).backbone, restore(tmp_path, mesh)
+  jax.tree.map(np.testing.assert_array_equal, found.backbone.model_state["frozen"], source.params)  # decoder included
+  assert set(found.backbone.params) == {"head"}
+  before, after = (jax.tree.leaves(backbone.params) for backbone in (found.untrained(), found.backbone))
+  assert all(np.abs(a - b).max() > 1e-3 for a, b in zip(after, before, strict=True))
+  with pytest.raises(ValueError, match=r"does not fit: .*decoder/embed/kernel is \(16, 8\), wanted \(16, 4\)"):
+    train(probe(workdir, decoder_width=4, decoder_heads=1), tmp_path / "other")
+
+
 @pytest.fixture(scope="module")
 def tuned(workdir, tmp_path_factory):
   path = tmp_path_factory.mktemp("tuned")

@@ -146,3 +146,28 @@ def test_a_classifiers_errors_under_corruption_are_measured_and_drawn(tmp_path, 
 def test_refusals(words, output, index, message, tmp_path):
   with pytest.raises(ValueError, match=re.escape(message)):
     show(words, Wanted(CONFIG, output=str(tmp_path / output), index=index))
+
+
+ADAPT = dict(steps=2, copies=4, corruptions=("brightness",), examples=4)
+
+
+@pytest.mark.parametrize("name", ["transfer/vit_probe.py:cifar10_cpu", "pretrain/joint.py:cifar10_cpu"])
+def test_learning_on_a_test_image_is_drawn_and_errors_side_by_side(name, tmp_path):
+  workdir = save(check(TrainConfig, shrunk(train_recipes()[name], batch=32, size=32)), tmp_path)
+  config = check(EvaluateConfig, recipe(EvaluateConfig, tasks=dict(first=dict(task="ttt", **ADAPT)), batch_size=8,
+                                        augment=dict(name="none"), data=dict(test_split="test[:16]")))
+  path = show(["adaptation"], Wanted(config, workdir=str(workdir), corruption="contrast", index=2))
+  assert min(np.asarray(Image.open(path)).shape[:2]) > 400
+  evaluate(config, workdir)
+  found = list((workdir / "evaluations" / "step4").glob("first-*.json"))
+  assert found and found[0].with_suffix(".png").exists()
+  bars = show(["errors"], Wanted(evaluations=f"a={found[0]},b={found[0]}", output=str(tmp_path / "bars.png")))
+  assert min(np.asarray(Image.open(bars)).shape[:2]) > 300
+  with pytest.raises(ValueError, match="there is no file 'none.json'"):
+    show(["errors"], Wanted(evaluations="a=none.json", output=str(tmp_path / "bars.png")))
+
+
+def test_a_network_that_learns_nothing_at_test_time_is_not_drawn(workdir):
+  config = check(EvaluateConfig, recipe(EvaluateConfig, tasks=dict(ttt=ADAPT), augment=dict(name="none")))
+  with pytest.raises(ValueError, match="trained with method 'mae', which learns nothing at test time"):
+    show(["adaptation"], Wanted(config, workdir=str(workdir)))

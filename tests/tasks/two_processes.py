@@ -10,12 +10,14 @@ if __name__ == "__main__":  # before jax starts; the test imports this file for 
   os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 from jax.sharding import AxisType  # noqa: E402
 
 from ssl_jax import tasks  # noqa: E402
+from ssl_jax.core import Adaptable  # noqa: E402
 from ssl_jax.tasks import pictures  # noqa: E402
-from ssl_jax.tasks.backbone import mean_image, pixels  # noqa: E402
+from ssl_jax.tasks.backbone import Backbone, mean_image, pixels  # noqa: E402
 from ssl_jax.tasks.task import TaskData  # noqa: E402
 
 
@@ -40,6 +42,23 @@ def share(images, labels, size=16):
   return batches
 
 
+def learner() -> Backbone:
+  """A matrix that is judged by its first three outputs and learns by making the others small."""
+  weight = np.random.default_rng(3).standard_normal((48, 6)).astype(np.float32) / 7
+
+  def outputs(params, model_state, images):
+    return (images - 0.5).reshape(len(images), -1) @ params["weight"]
+
+  def predict(params, model_state, images):
+    return outputs(params, model_state, images)[:, :3]
+
+  def loss(params, model_state, images):
+    return jnp.square(outputs(params, model_state, images)[:, 3:]).mean(1)
+
+  return Backbone({"weight": weight}, {}, predict, predict=predict, protocol={"backbone": "matrix"}, adaptable=Adaptable(
+      lambda key, images: images + 0.1 * jax.random.normal(key, images.shape), loss, predict, ("weight",)))
+
+
 def measure():
   """Everything a task does, on all devices of all processes."""
   mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
@@ -60,6 +79,10 @@ def measure():
                         ("linear_probe", {**probe, "live": True})):
     result = tasks.make(name, **options).run(backbone, data, mesh, jax.random.key(0))
     found[f"{name} {options}"] = {**result.scalars, "predictions": result.predictions["prediction"].tolist()}
+  for mode in ("standard", "online"):
+    task = tasks.make("ttt", mode=mode, steps=2, copies=2, learning_rate=0.1, corruptions=("clean",), examples=50)
+    result = task.run(learner(), data, mesh, jax.random.key(0))
+    found[mode] = {**result.scalars, "loss": result.protocol["losses"]["clean"]["0"][1], "predictions": []}
   shown = pictures.images_at(data.train, np.array([[7, 100], [0, 7]]))
   found["images"] = bool((shown == train[0][[[7, 100], [0, 7]]]).all())
   return found
