@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
 from ssl_jax import parallel
-from ssl_jax.core import Key, PyTree, Weights
+from ssl_jax.core import Augment, Key, PyTree, Weights
 from ssl_jax.tasks import placement
-from ssl_jax.ttt.adapt import Adapt, Answer
+from ssl_jax.tasks.backbone import Backbone
+from ssl_jax.ttt.adapt import Adapt, Answer, make_adapt, take
 
 COPIES_AT_ONCE = 2048  # images in one forward pass on an accelerator
 BYTES_AT_ONCE = 2**31  # of moving leaves, gradients and momenta
@@ -109,6 +112,31 @@ def online(program: Program, weights: Weights, moving: PyTree, key: Key, images:
     yield answer, moving
 
 
+def judge(backbone: Backbone, images: np.ndarray, *, size: int, augment: Augment, optimizer: optax.GradientTransformation, key: Key,
+          steps: int, copies: int, moves: tuple[str, ...] = (), together: int = 0, mesh: Mesh | None = None, **options) -> Answer:
+  """Standard test-time training of images at hand: what is thought of each of them, learning on it first.
+
+  Args:
+    backbone: of a run of method 'joint' or 'mae_probe', see `restore.restore`.
+    images: see `check_images`; `size` is that of training. Image i draws from fold_in(key, i).
+    augment, optimizer, steps, copies, options: see `make_adapt`. moves: see `take`; (): what the method says.
+    together: images at once on a device, 0: `images_at_once`. mesh: None: all devices.
+  Returns: an Answer with an axis of images in front, on the host.
+  Raises: ValueError for images that it cannot take, or a network with nothing to learn on them.
+  """
+  if backbone.adaptable is None:
+    raise ValueError(f"{backbone.protocol.get('backbone', 'this backbone')!r} has no task to learn on a test image; train one with "
+                     "method 'joint' or 'mae_probe'")
+  images = check_images(images, size)
+  mesh = mesh or parallel.make_mesh()
+  adapt = make_adapt(backbone.adaptable, augment, optimizer, steps=steps, copies=copies, **options)
+  weights = Weights(backbone.adaptable.params(backbone.params, backbone.model_state), backbone.model_state)
+  moving = take(weights.params, moves or backbone.adaptable.moves)
+  program = compile_adapt(adapt, mesh, together=together or images_at_once(adapt, moving), carried=False)
+  found = standard(program, *placement.replicate((weights, moving, key), mesh), images, np.arange(len(images), dtype=np.int32))
+  return jax.tree.map(lambda *parts: np.concatenate(parts), *(answer for _, answer in found))
+
+
 def check_images(images: np.ndarray, size: int) -> np.ndarray:
   """Images as adapting takes them, u8[N, size, size, 3]: pixels in [0, 1] are rounded to grey levels, grey is made colour.
 
@@ -122,6 +150,8 @@ def check_images(images: np.ndarray, size: int) -> np.ndarray:
   if images.shape[1:3] != (size, size):
     raise ValueError(f"test images are {images.shape[1]} x {images.shape[2]} pixels, but the network was trained on {size} x {size}; "
                      "resize them, or set config.data.size")
+  if images.shape[-1] == 1:
+    warnings.warn("test images have one channel; it is taken for red, green and blue alike", stacklevel=2)
   if images.dtype != np.uint8:
     bad = np.flatnonzero(~(np.isfinite(images) & (images >= 0) & (images <= 1)).reshape(len(images), -1).all(1))
     if len(bad):

@@ -12,6 +12,7 @@ from ssl_jax import augment, methods, models, parallel, ttt
 from ssl_jax.config import DataSpec
 from ssl_jax.core import Adaptable, Weights
 from ssl_jax.tasks import placement
+from ssl_jax.tasks.backbone import Backbone
 from ssl_jax.ttt.adapt import ALWAYS
 
 SIZE, KEY = 16, jax.random.key(3)
@@ -194,6 +195,17 @@ def test_masks_of_photographs_remove_147_of_196_patches():
   assert order.shape == (128, 196) and int(196 * (1 - 0.75)) == 196 - 147
 
 
+def test_images_at_hand_are_judged_in_one_call():
+  adaptable, weights, _ = trained("joint")
+  backbone = Backbone(*weights, None, predict=adaptable.predict, adaptable=adaptable)
+  found = ttt.judge(backbone, IMAGES[:3] / 255, size=SIZE, augment=CROPS, optimizer=optax.sgd(0.05), key=KEY, steps=2, copies=4)
+  assert found.logits.shape == (3, 10) and found.adapted.all()
+  np.testing.assert_allclose(found.curve[:, 0], unadapted(rows=slice(3)), rtol=1e-5, atol=1e-5)
+  with pytest.raises(ValueError, match="'matrix' has no task to learn on a test image"):
+    ttt.judge(backbone._replace(adaptable=None, protocol={"backbone": "matrix"}), IMAGES, size=SIZE, augment=CROPS,
+              optimizer=optax.sgd(0.05), key=KEY, steps=2, copies=4)
+
+
 @pytest.mark.parametrize("images, message", [
     (np.full((2, 8, 8, 3), np.nan), r"2 of 2 test images, number 0 first, have pixels that are no number"),
     (np.zeros((2, 8, 9, 3)), "test images are 8 x 9 pixels, but the network was trained on 8 x 8; resize them"),
@@ -205,7 +217,8 @@ def test_images_it_cannot_take_are_refused(images, message):
 
 
 def test_grey_and_float_images_are_converted():
-  found = ttt.check_images(np.full((2, 8, 8, 1), 0.5, np.float32), 8)
+  with pytest.warns(UserWarning, match="test images have one channel; it is taken for red, green and blue alike"):
+    found = ttt.check_images(np.full((2, 8, 8, 1), 0.5, np.float32), 8)
   assert found.shape == (2, 8, 8, 3) and found.dtype == np.uint8 and (found == 128).all()
 
 
