@@ -86,6 +86,20 @@ def show(values) -> None:
                                                                  "size", "over_epochs", "step", "corruption", "severity", "evaluations")}))
 
 
+def plan(values) -> None:
+  """Know what a run needs before owning the chips: ssl-jax plan --config=configs/pretrain/mae.py:large --topology=v5e:8x8
+
+  Compiles the real train step for that TPU slice on this machine and prints whether it fits, its FLOPs and memory traffic an image,
+  the least time of a step and of the whole schedule, the collectives, and, where it does not fit, what would make it fit.
+  """
+  from ssl_jax import config
+  from ssl_jax.plan import plan as run, write
+
+  os.environ.setdefault("JAX_PLATFORMS", "cpu")
+  write(run(config.check(config.TrainConfig, values.config), values.topology, images=values.images, classes=values.classes,
+            advise=values.advise), values.output)
+
+
 def prepare(values) -> None:
   """Derive from the data what a recipe needs: ssl-jax prepare WHAT --config=RECIPE --output=FILE.json
 
@@ -101,6 +115,9 @@ def prepare(values) -> None:
 COMMANDS = {
     "train": (train, (CONFIG, WORKDIR, Flag("force", False, "resume although the config differs from the run's"))),
     "evaluate": (evaluate, (CONFIG, WORKDIR, Flag("step", 0, "the checkpoint to measure; 0: the last"))),
+    "plan": (plan, (CONFIG, Flag("topology", None, "CHIP:SHAPE, such as v5e:8x8"), Flag("output", "", "a .json to write as well"),
+                    Flag("images", 0, "in the training data, if its name does not tell"), Flag("classes", 0, "likewise"),
+                    Flag("advise", True, "where it does not fit, try what would"))),
     "prepare": (prepare, (CONFIG._replace(required=False), Flag("output", None, "the file to write, a .json"))),
     "show": (show, (CONFIG._replace(required=False), WORKDIR._replace(required=False),
                     Flag("output", "", "the picture to write, a .png; default WORKDIR/pictures/PICTURE.png"),
