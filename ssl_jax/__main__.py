@@ -156,8 +156,8 @@ def main() -> None:
     if os.environ.get("SSL_JAX_TRACEBACK"):
       raise
     _stop(f"{error}\n(SSL_JAX_TRACEBACK=1 shows where this was raised)", 1)
-  except KeyboardInterrupt:
-    _stop("interrupted", 130)
+  except KeyboardInterrupt as stopped:
+    _stop(str(stopped) or "interrupted", 130)
 
 
 def _use_huge_pages() -> None:

@@ -154,9 +154,16 @@ def _changed(config: TrainConfig, change: dict[str, Any]) -> TrainConfig:
 
 
 def collectives(program: str) -> dict[str, dict[str, int]]:
-  """By kind, how many stand in a compiled program's text and the bytes of their results on a chip; one in a loop counts once."""
-  found = {}
-  for shapes, kind, start in re.findall(rf"= (.+?) ({'|'.join(COLLECTIVES)})(-start)?\(", program):
+  """By kind, how many stand in a compiled program's text and the bytes of their results on a chip.
+
+  One in a loop counts once; the pieces into which the compiler fuses one with computation share its channel and count once.
+  """
+  found, channels = {}, set()
+  for shapes, kind, start, rest in re.findall(rf"= (.+?) ({'|'.join(COLLECTIVES)})(-start)?\((.*)", program):
+    channel = re.search(r"channel_id=(\d+)", rest)
+    if channel and channel[1] in channels:
+      continue
+    channels |= {channel[1]} if channel else set()
     sizes = [ITEM_BYTES.get(dtype, 4) * math.prod(map(int, filter(None, dims.split(","))))
              for dtype, dims in re.findall(r"(\w+)\[([\d,]*)\]", shapes)]
     size = max(sizes, default=0) if start else sum(sizes)  # an asynchronous one names its operand as well

@@ -59,6 +59,7 @@ def test_collectives_are_counted_by_kind_with_their_bytes():
   program = """
   %all-reduce.1 = (f32[8,4]{1,0}, bf16[2]{0}) all-reduce(%a, %b), channel_id=1
   %all-gather-start.2 = (f32[2,4]{1,0}, f32[8,4]{1,0}) all-gather-start(%c), channel_id=2
+  %piece.3 = f32[8,4]{1,0} all-gather(%d), channel_id=2
   %all-gather-done.2 = f32[8,4]{1,0} all-gather-done(%all-gather-start.2)
   %x = f32[] add(%all-reduce.1, %y)
   """

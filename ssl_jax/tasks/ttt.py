@@ -92,7 +92,7 @@ def make(*, mode: Literal["standard", "online"] = "standard", steps: int = 10, c
         progress(rows.count(), total, loss)
         rows.save(now=bool(stop.requested))
         if stop.requested:
-          raise KeyboardInterrupt
+          raise KeyboardInterrupt(f"stopped by {stop.requested} after {rows.count()} of {total} answers; the same command goes on")
     _, plain = cells(chosen, backbone, backbone.predict, data, key)
     trained = [classify(cell.backbone, cell.batches, data.num_classes, mesh, extract).x.argmax(1) for cell in plain]
     shelf.clear()
