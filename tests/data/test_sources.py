@@ -178,3 +178,13 @@ def test_a_file_that_vanished_is_reported_in_its_place(class_folder, tmp_path):
   found = source.read_each([3, 4, 5])
   assert [isinstance(record, DecodeError) for record in found] == [False, True, False]
   assert "No such file" in str(found[1])
+
+
+def test_a_shuffled_source_shows_every_image_once_in_a_fixed_order():
+  plain = sources.make("sample", split="test[:50]")
+  mixed, again, other = (sources.shuffled(plain, seed) for seed in (0, 0, 1))
+  labels = [record["label"] for record in mixed.__getitems__(range(50))]
+  assert sorted(mixed.name(i) for i in range(50)) == sorted(plain.name(i) for i in range(50))
+  assert [mixed.name(i) for i in range(50)] == [again.name(i) for i in range(50)] != [other.name(i) for i in range(50)]
+  where = [plain.name(i) for i in range(50)].index(mixed.name(7))
+  assert labels[7] == plain[where]["label"] and mixed[7]["image"] == plain[where]["image"]

