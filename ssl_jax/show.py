@@ -25,7 +25,7 @@ from ssl_jax.data import decode, transforms
 from ssl_jax.restore import Restored, restore
 from ssl_jax.evaluate import task_data
 from ssl_jax.tasks import pictures
-from ssl_jax.tasks.corrupted import SMALL, cells, choose
+from ssl_jax.tasks.corrupted import CLEAN, SMALL, cells, choose
 from ssl_jax.tasks.ttt import image_at, make_rule, pixels_of
 from ssl_jax.ttt import watch
 
@@ -219,13 +219,15 @@ def _errors(wanted: Wanted, output: pathlib.Path) -> None:
     name, _, file = word.rpartition("=")
     if not pathlib.Path(file).is_file():
       raise ValueError(f"--evaluations={wanted.evaluations}: there is no file {file!r}; write NAME=FILE.json,NAME=FILE.json")
-    protocol = json.loads(pathlib.Path(file).read_text())["protocol"]
+    found = json.loads(pathlib.Path(file).read_text())
+    protocol = found["protocol"]
     if "error" not in protocol:
       raise ValueError(f"{file} holds no errors under corruption; use those of the tasks robustness and ttt")
-    rows = protocol["test_rows"]
+    rows, clean = protocol["test_rows"], found["scalars"].get("clean_error")
+    errors = ({} if clean is None else {CLEAN: {"0": clean}}) | protocol["error"]
     spread = protocol.get("standard_error") or {name: {s: math.sqrt(e * (1 - e) / rows) for s, e in row.items()}
-                                                for name, row in protocol["error"].items()}
-    series[name or pathlib.Path(file).stem] = pictures.bars_of(protocol["error"], spread)
+                                                for name, row in errors.items()}
+    series[name or pathlib.Path(file).stem] = pictures.bars_of(errors, spread)
   output.parent.mkdir(parents=True, exist_ok=True)
   pictures.draw_bars(output, series)
 

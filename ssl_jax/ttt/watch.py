@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ssl_jax.augment.crops import to_float
 from ssl_jax.core import Adaptable, Key, PyTree, Weights
@@ -71,6 +72,7 @@ def draw(path: pathlib.Path, history: History, *, label: int, class_names: tuple
   for axis in (left, right):
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(labelsize=7)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
   figure.suptitle(title, fontsize=8, x=0.01, ha="left")
   figure.savefig(path)
 
