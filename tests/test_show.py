@@ -72,7 +72,7 @@ def small(name: str) -> TrainConfig:
   return check(TrainConfig, shrunk(found, batch=16, size=16))
 
 
-@pytest.mark.parametrize("name", [name for name in methods.known() if name not in ("mae", "moco", "simclr", "supervised")])
+@pytest.mark.parametrize("name", [name for name in methods.known() if name not in ("mae", "mae_probe", "moco", "simclr", "supervised")])
 def test_a_pretext_task_is_drawn(name, tmp_path):
   path = show(["task"], Wanted(small(name), output=str(tmp_path / "task.png"), images=2))
   picture = np.asarray(Image.open(path).convert("RGB"))
@@ -140,7 +140,7 @@ def test_a_classifiers_errors_under_corruption_are_measured_and_drawn(tmp_path, 
 
 @pytest.mark.parametrize("words, output, index, message", [
     (["augmentation"], "x.png", 0, "takes one picture; did you mean 'augmentations'"),
-    ([], "x.png", 0, "takes one picture; known: augmentations, colours, corruptions, reconstructions, task"),
+    ([], "x.png", 0, "takes one picture; known: adaptation, augmentations, colours, corruptions, errors, reconstructions, task"),
     (["augmentations"], "x.jpg", 0, "x.jpg is not a .png file"),
     (["augmentations"], "x.png", 8000, "--index=8000: the data set has 8000 images; use 0 to 7999")])
 def test_refusals(words, output, index, message, tmp_path):

@@ -40,6 +40,7 @@ def make(encoder: Network, data: DataSpec, *, branch: str = "stage2", copies: Li
   trunk, rest = split(encoder, branch) if branch else (encoder, None)
   classes, turns = (network(heads.Linear(width)) for width in (data.num_classes, len(TURNS)))
   classify, recognise = (stack(rest, top) if rest else top for top in (classes, turns))
+  turn = four_turns if copies == "four" else one_turn
 
   def init(key, batch):
     images = _views(batch, copies)[0]
@@ -53,7 +54,7 @@ def make(encoder: Network, data: DataSpec, *, branch: str = "stage2", copies: Li
 
   def loss(params, model_state, extra, batch, key):
     images, others = _views(batch, copies)
-    turned, answers = _blocks(four_turns(key, others) if copies == "four" else one_turn(key, others))
+    turned, answers = _blocks(turn(key, others))
     shown = turned if copies == "four" else jnp.concatenate([images, turned])  # of four, the first block is upright
     below, head, other = (Weights(params[name], model_state[name]) for name in ("encoder", "head", "turns"))
     maps, below_state = trunk.apply(below, shown, train=True)
@@ -90,8 +91,8 @@ def make(encoder: Network, data: DataSpec, *, branch: str = "stage2", copies: Li
   def certainty(params, model_state, images):
     return jax.nn.softmax(guess(params, model_state, images))[:, 0]
 
-  return Method(init, loss, keep_extra, encode, pyramid, predict=predict, adaptable=Adaptable(
-      pose, turns_loss, predict, ("encoder", "turns"), certainty))
+  return Method(init, loss, keep_extra, encode, pyramid, predict=predict, pose=None if copies == "second" else turn,
+                adaptable=Adaptable(pose, turns_loss, predict, ("encoder", "turns"), certainty))
 
 
 def _views(batch, copies: str) -> tuple[jax.Array, jax.Array]:
