@@ -151,9 +151,8 @@ def test_refusals(words, output, index, message, tmp_path):
 ADAPT = dict(steps=2, copies=4, corruptions=("brightness",), examples=4)
 
 
-@pytest.mark.parametrize("name", ["transfer/vit_probe.py:cifar10_cpu", "pretrain/joint.py:cifar10_cpu"])
-def test_learning_on_a_test_image_is_drawn_and_errors_side_by_side(name, tmp_path):
-  workdir = save(check(TrainConfig, shrunk(train_recipes()[name], batch=32, size=32)), tmp_path)
+def test_learning_on_a_test_image_is_drawn_and_errors_side_by_side(tmp_path):
+  workdir = save(check(TrainConfig, shrunk(train_recipes()["transfer/vit_probe.py:cifar10_cpu"], batch=32, size=32)), tmp_path)
   config = check(EvaluateConfig, recipe(EvaluateConfig, tasks=dict(first=dict(task="ttt", **ADAPT)), batch_size=8,
                                         augment=dict(name="none"), data=dict(test_split="test[:16]")))
   path = show(["adaptation"], Wanted(config, workdir=str(workdir), corruption="contrast", index=2))
