@@ -20,7 +20,7 @@ from ssl_jax.assembly import assemble, host_transform, open_source
 from ssl_jax.augment import gallery
 from ssl_jax.checkpoint import Checkpoints
 from ssl_jax.config import DataConfig, DataSpec, EvaluateConfig, TrainConfig, nearest
-from ssl_jax.core import Reconstruction, Weights
+from ssl_jax.core import Reconstruction
 from ssl_jax.data import decode, transforms
 from ssl_jax.restore import Restored, restore
 from ssl_jax.evaluate import task_data
@@ -190,7 +190,8 @@ def _adaptation(wanted: Wanted, output: pathlib.Path) -> None:
   options = next((task for name, task in wanted.config.tasks.items() if task.get("task", name) == "ttt"), None)
   if options is None:
     raise ValueError("`ssl-jax show adaptation` needs a --config with a task of kind ttt, such as configs/ttt/mae.py:cifar10_cpu")
-  run = restore(wanted.workdir, parallel.make_mesh(jax.local_devices()[:1]), step=wanted.step, weights=wanted.config.weights)
+  mesh = parallel.make_mesh(jax.local_devices()[:1])
+  run = restore(wanted.workdir, mesh, step=wanted.step, weights=wanted.config.weights)
   adaptable, backbone = run.method.adaptable, run.backbone
   if adaptable is None:
     raise ValueError(f"{wanted.workdir} was trained with method {run.config.method['name']!r}, which learns nothing at test time; "
@@ -202,9 +203,8 @@ def _adaptation(wanted: Wanted, output: pathlib.Path) -> None:
   chosen = choose("ttt", corruptions=(wanted.corruption,), severities=(wanted.severity,), table=options["table"],
                   textures=options["textures"], released=options["released"], examples=wanted.index + 1, clean=True)
   key = jax.random.key(wanted.config.seed)
-  segment = image_at(cells(chosen, backbone, pixels_of, data, key)[1][0], wanted.index, parallel.make_mesh(jax.local_devices()[:1]))
-  weights = Weights(adaptable.params(backbone.params, backbone.model_state), backbone.model_state)
-  moving = ttt.take(weights.params, options["moves"] or adaptable.moves)
+  segment = image_at(cells(chosen, backbone, pixels_of, data, key)[1][0], wanted.index, mesh)
+  weights, moving = ttt.beginning(backbone, options["moves"])
   history = watch.watch(learn, adaptable, weights, moving, segment.images[0], key, wanted.index)
   output.parent.mkdir(parents=True, exist_ok=True)
   watch.draw(output, history, label=int(segment.labels[0]), class_names=data.class_names, title=(

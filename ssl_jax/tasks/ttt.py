@@ -74,8 +74,7 @@ def make(*, mode: Literal["standard", "online"] = "standard", steps: int = 10, c
     augment = data.augment or (lambda key, batch: {"image": to_float(batch["image"])})
     learn = ttt.make_adapt(adaptable, augment, rule, steps=steps, copies=copies, micro_batches=micro_batches, threshold=threshold,
                            curve=curve)
-    weights = Weights(adaptable.params(backbone.params, backbone.model_state), backbone.model_state)
-    moving = ttt.take(weights.params, moves or adaptable.moves)
+    weights, moving = ttt.beginning(backbone, moves)
     exact, found = cells(chosen, backbone, pixels_of, data, key)
     many = together or images_at_once(learn, moving)
     many = min(many, -(-len(found) // mesh.size)) if mode == "online" else many

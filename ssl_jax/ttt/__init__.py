@@ -4,7 +4,7 @@ adapt: the inner loop on one image. run: many images, each from the trained weig
 """
 
 from ssl_jax.ttt.adapt import Adapt, Answer, Lesson, make_adapt, put, take
-from ssl_jax.ttt.run import Program, check_images, compile_adapt, judge, online, standard
+from ssl_jax.ttt.run import Program, beginning, check_images, compile_adapt, judge, online, standard
 
-__all__ = ["Adapt", "Answer", "Lesson", "Program", "check_images", "compile_adapt", "judge", "make_adapt", "online", "put", "standard",
+__all__ = ["Adapt", "Answer", "Lesson", "Program", "beginning", "check_images", "compile_adapt", "judge", "make_adapt", "online", "put", "standard",
            "take"]

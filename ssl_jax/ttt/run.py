@@ -130,11 +130,16 @@ def judge(backbone: Backbone, images: np.ndarray, *, size: int, augment: Augment
   images = check_images(images, size)
   mesh = mesh or parallel.make_mesh()
   adapt = make_adapt(backbone.adaptable, augment, optimizer, steps=steps, copies=copies, **options)
-  weights = Weights(backbone.adaptable.params(backbone.params, backbone.model_state), backbone.model_state)
-  moving = take(weights.params, moves or backbone.adaptable.moves)
+  weights, moving = beginning(backbone, moves)
   program = compile_adapt(adapt, mesh, together=together or images_at_once(adapt, moving), carried=False)
   found = standard(program, *placement.replicate((weights, moving, key), mesh), images, np.arange(len(images), dtype=np.int32))
   return jax.tree.map(lambda *parts: np.concatenate(parts), *(answer for _, answer in found))
+
+
+def beginning(backbone: Backbone, moves: tuple[str, ...] = ()) -> tuple[Weights, PyTree]:
+  """(All params that could move and the model state, of them those that do) of a backbone that is adaptable; see `take`."""
+  weights = Weights(backbone.adaptable.params(backbone.params, backbone.model_state), backbone.model_state)
+  return weights, take(weights.params, moves or backbone.adaptable.moves)
 
 
 def check_images(images: np.ndarray, size: int) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from ssl_jax import augment, methods, models, parallel, ttt
+from ssl_jax import augment, methods, models, parallel, patches, ttt
 from ssl_jax.config import DataSpec
 from ssl_jax.core import Adaptable, Weights
 from ssl_jax.tasks import placement
@@ -192,7 +192,7 @@ def test_learning_lowers_the_loss_of_the_same_masks():
 def test_masks_of_photographs_remove_147_of_196_patches():
   method = methods.make("mae_probe", models.make("vit", **{**VIT, "patch": 16}), DATA, head_width=16, head_depth=1, head_heads=2, **SMALL)
   _, order = jax.eval_shape(method.adaptable.pose, KEY, jnp.zeros((128, 224, 224, 3)))
-  assert order.shape == (128, 196) and int(196 * (1 - 0.75)) == 196 - 147
+  assert order.shape == (128, 196) and patches.visible_count(196, 0.75) == 196 - 147
 
 
 def test_images_at_hand_are_judged_in_one_call():
