@@ -155,7 +155,9 @@ def main() -> None:
   except (ValueError, OSError, RuntimeError) as error:
     if os.environ.get("SSL_JAX_TRACEBACK"):
       raise
-    _stop(f"{error}\n(SSL_JAX_TRACEBACK=1 shows where this was raised)", 1)
+    from ssl_jax import parallel
+
+    _stop(f"{parallel.whoami()}{error}\n(SSL_JAX_TRACEBACK=1 shows where this was raised)", 1)
   except KeyboardInterrupt as stopped:
     _stop(str(stopped) or "interrupted", 130)
 

@@ -7,8 +7,10 @@ import importlib.metadata
 import json
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import jax
+import numpy as np
 import rich.console
 import rich.table
 
@@ -48,8 +50,9 @@ def evaluate(config: EvaluateConfig, workdir: str | pathlib.Path, *, step: int =
       with Progress(f"{name}, {label}") as progress:
         result = task.run(backbone, data, mesh, jax.random.key(config.seed), extract=extract, progress=progress, **shelf)
       table.setdefault(label, {})[name] = dict(result.scalars)
+      shown = _neighbours(result.predictions, data)  # by all processes: each has read its share of the images
       if jax.process_index() == 0:
-        _write(folder, f"{name}-{label.replace(' ', '_')}", result, data, config, mesh)
+        _write(folder, f"{name}-{label.replace(' ', '_')}", result, shown, data, config, mesh)
   if jax.process_index() == 0:
     _print(table, folder)
   return table
@@ -93,7 +96,18 @@ def _backbones(config: EvaluateConfig, run: Restored, data: TaskData) -> list[Ba
   return [made[name]() for name in config.baselines] + [run.backbone]
 
 
-def _write(folder: pathlib.Path, name: str, result, data: TaskData, config: EvaluateConfig, mesh) -> None:
+def _neighbours(found: dict[str, np.ndarray], data: TaskData) -> dict[str, Any]:
+  """What `pictures.draw_neighbours` takes: a few test images and their nearest; {} where a task looked for none."""
+  if "neighbours" not in found:
+    return {}
+  rows = pictures.first_of_each_class(found["label"], 8)
+  near = found["neighbours"][rows, :5]
+  return dict(queries=pictures.images_at(data.test, found["index"][rows]), query_labels=found["label"][rows],
+              neighbours=pictures.images_at(data.train, near), neighbour_labels=found["neighbour_labels"][rows, :5],
+              similarity=found["similarity"][rows, :5])
+
+
+def _write(folder: pathlib.Path, name: str, result, shown: dict, data: TaskData, config: EvaluateConfig, mesh) -> None:
   """One JSON with the whole protocol, and pictures: the confusion matrix, and neighbours where there are any."""
   protocol = {**result.protocol, "evaluation_batch_size": config.batch_size, "seed": config.seed,
               "device": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
@@ -108,13 +122,8 @@ def _write(folder: pathlib.Path, name: str, result, data: TaskData, config: Eval
     return
   matrix = pictures.confusion_matrix(found["label"], found["prediction"], data.num_classes)
   pictures.draw_confusion(folder / f"{name}.png", matrix, class_names=data.class_names, title=name)
-  if "neighbours" in found:
-    rows = pictures.first_of_each_class(found["label"], 8)
-    near = found["neighbours"][rows, :5]
-    pictures.draw_neighbours(
-        folder / f"{name}-neighbours.png", pictures.images_at(data.test, found["index"][rows]), found["label"][rows],
-        pictures.images_at(data.train, near), found["neighbour_labels"][rows, :5],
-        similarity=found["similarity"][rows, :5], class_names=data.class_names, title=name)
+  if shown:
+    pictures.draw_neighbours(folder / f"{name}-neighbours.png", **shown, class_names=data.class_names, title=name)
 
 
 def _draw_gain(path: pathlib.Path, protocol: dict, title: str) -> None:

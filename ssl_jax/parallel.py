@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import collections
 import os
+import socket
+import sys
 from collections.abc import Callable, Iterator
 
 import jax
@@ -19,16 +21,26 @@ def start() -> None:
   """Joins the other processes of the job, where the environment says that there are any.
 
   On a Cloud TPU pod or under Slurm jax finds them itself when SSL_JAX_DISTRIBUTED=1; elsewhere set
-  JAX_COORDINATOR_ADDRESS=host:port, JAX_NUM_PROCESSES and JAX_PROCESS_ID as well.
+  JAX_COORDINATOR_ADDRESS=host:port, JAX_NUM_PROCESSES and JAX_PROCESS_ID as well. A process that says nothing for
+  SSL_JAX_PATIENCE seconds (30) is taken for dead, and the job ends.
   """
   if os.environ.get("SSL_JAX_DISTRIBUTED") != "1":
     return
   if os.environ.get("JAX_PLATFORMS") == "cpu":
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
   address = os.environ.get("JAX_COORDINATOR_ADDRESS")
-  jax.distributed.initialize(**({} if address is None else dict(
+  patience = int(os.environ.get("SSL_JAX_PATIENCE", "30"))
+  jax.distributed.initialize(heartbeat_timeout_seconds=patience, **({} if address is None else dict(
       coordinator_address=address, num_processes=int(os.environ["JAX_NUM_PROCESSES"]),
       process_id=int(os.environ["JAX_PROCESS_ID"]))))
+  print(f"{whoami()}pid {os.getpid()}", file=sys.stderr, flush=True)  # the service names the dead by number
+
+
+def whoami() -> str:
+  """"process 1 of 4 on HOST: ", for what a process says of itself; "" where there is only one."""
+  if not jax.distributed.is_initialized():
+    return ""
+  return f"process {jax.process_index()} of {jax.process_count()} on {socket.gethostname()}: "
 
 
 def make_mesh(devices=None) -> Mesh:
@@ -82,7 +94,8 @@ def per_device(function: Callable, mesh: Mesh, cut: tuple[bool, ...]) -> Callabl
 def to_devices(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
   """This process's rows of a global batch, as arrays cut over the mesh. Does not wait for the copy."""
   sharding = NamedSharding(mesh, BATCH)
-  return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
+  with jax.transfer_guard_host_to_device("allow"):  # where there are several processes jax takes this copy for an accident
+    return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
 
 
 def prefetch(batches: Iterator[dict[str, np.ndarray]], mesh: Mesh, ahead: int = 2) -> Iterator[dict]:

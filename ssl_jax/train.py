@@ -67,7 +67,7 @@ def _loop(config: TrainConfig, parts: Assembly, source, mesh, console: Console, 
       process_count=jax.process_count(), max_bad_fraction=config.data.max_bad_fraction)
   meter = Meter(step=start, batch_size=config.batch_size, steps_per_epoch=parts.steps_per_epoch,
                 schedule=parts.optimizer.schedule)
-  unread = None
+  unread, stopped = None, ""
   with batches, Stop() as stop, jax.transfer_guard("disallow"):
     ahead = parallel.prefetch(batches, mesh)
     for done in range(start + 1, parts.total_steps + 1):
@@ -77,7 +77,8 @@ def _loop(config: TrainConfig, parts: Assembly, source, mesh, console: Console, 
       if unread is not None:
         meter.add(done - 1, unread)
       unread = metrics
-      last = done == parts.total_steps or bool(stop.requested)
+      stopped = stop.look()
+      last = done == parts.total_steps or bool(stopped)
       log = last or done % config.log_every == 0
       due = last or done % config.checkpoint.every_steps == 0
       if log or due:  # nothing is saved before its loss is known to be finite
@@ -90,7 +91,7 @@ def _loop(config: TrainConfig, parts: Assembly, source, mesh, console: Console, 
       console.step(done)
       if last:
         break
-  return state, stop.requested
+  return state, stopped
 
 
 def _resume_from(checkpoints: Checkpoints, identity: dict, workdir: pathlib.Path, force: bool) -> int:

@@ -89,9 +89,10 @@ def make(*, mode: Literal["standard", "online"] = "standard", steps: int = 10, c
     with Stop() as stop:
       for loss in (_online if mode == "online" else _standard)(work, rows):
         progress(rows.count(), total, loss)
-        rows.save(now=bool(stop.requested))
-        if stop.requested:
-          raise KeyboardInterrupt(f"stopped by {stop.requested} after {rows.count()} of {total} answers; the same command goes on")
+        stopped = stop.look()
+        rows.save(now=bool(stopped))
+        if stopped:
+          raise KeyboardInterrupt(f"stopped by {stopped} after {rows.count()} of {total} answers; the same command goes on")
     _, plain = cells(chosen, backbone, backbone.predict, data, key)
     trained = [classify(cell.backbone, cell.batches, data.num_classes, mesh, extract).x.argmax(1) for cell in plain]
     shelf.clear()

@@ -1,0 +1,140 @@
+"""Runs of several real processes as their user meets them: the same figures as one, stopped by a notice to one, killed, resumed."""
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+TOTAL = 24
+RECIPE = """
+from ssl_jax.config import recipe
+
+def get_config():
+  return recipe(
+      method=dict(name="moco", dim=16, mlp=True, queue_size=64, momentum=0.9, temperature=0.2),
+      encoder=dict(name="resnet10", width=8, stem="small", batch_groups=2),
+      augment=dict(name="moco_v2", views=2, size=16),
+      optimizer=dict(learning_rate=0.03, weight_decay=1e-4),
+      data=dict(name="synthetic", split="train[:128]", size=16, cache=True),
+      checkpoint=dict(every_steps=100, keep=2), batch_size=32, epochs=6.0, log_every=1)
+"""
+KNN = """
+from ssl_jax.config import EvaluateConfig, recipe
+
+def get_config():
+  return recipe(EvaluateConfig, tasks=dict(knn=dict(k=5, also=())), data=dict(train_split="train[:128]", test_split="train[128:192]"))
+"""
+
+
+@pytest.fixture(scope="module")
+def recipes(tmp_path_factory) -> pathlib.Path:
+  folder = tmp_path_factory.mktemp("recipes")
+  (folder / "tiny.py").write_text(RECIPE)
+  (folder / "knn.py").write_text(KNN)
+  return folder
+
+
+@contextlib.contextmanager
+def job(recipes: pathlib.Path, command: str, workdir: pathlib.Path, *words: str, processes: int):
+  """The same command in each process, four devices in all; none outlives the test."""
+  with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+  file = recipes / ("tiny.py" if command == "train" else "knn.py")
+  shared = {**os.environ, "PYTHONUNBUFFERED": "1", "JAX_PLATFORMS": "cpu", "SSL_JAX_PATIENCE": "15",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={4 // processes}",
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_COMPILATION_CACHE_DIR": str(recipes / f"compiled{processes}")}
+  if processes > 1:
+    shared |= {"SSL_JAX_DISTRIBUTED": "1", "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": str(processes)}
+  started = [subprocess.Popen([sys.executable, "-m", "ssl_jax", command, f"--config={file}", f"--workdir={workdir}", *words],
+                              env={**shared, "JAX_PROCESS_ID": str(rank)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+             for rank in range(processes)]
+  try:
+    yield started
+  finally:
+    for process in started:
+      process.kill()
+      process.wait()
+      process.stdout.close()
+
+
+def finish(started: list[subprocess.Popen]) -> list[str]:
+  outputs = [process.communicate(timeout=240)[0] for process in started]
+  assert [process.returncode for process in started] == [0] * len(started), "\n".join(output[-3000:] for output in outputs)
+  return outputs
+
+
+def rows(workdir: pathlib.Path) -> list[dict]:
+  path = workdir / "metrics.jsonl"
+  return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")] if path.exists() else []
+
+
+def wait_for_steps(workdir: pathlib.Path, count: int, started: list[subprocess.Popen]) -> None:
+  deadline = time.monotonic() + 240
+  while len(rows(workdir)) < count:
+    assert all(process.poll() is None for process in started) and time.monotonic() < deadline
+    time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def alone(recipes, tmp_path_factory) -> pathlib.Path:
+  """The folder of the run by one process with four devices."""
+  workdir = tmp_path_factory.mktemp("alone")
+  with job(recipes, "train", workdir, processes=1) as started:
+    finish(started)
+  return workdir
+
+
+@pytest.fixture(scope="module")
+def stopped(recipes, tmp_path_factory) -> tuple[pathlib.Path, list[str]]:
+  """(Folder, outputs) of two processes, the second of which got a notice."""
+  workdir = tmp_path_factory.mktemp("stopped")
+  with job(recipes, "train", workdir, processes=2) as started:
+    wait_for_steps(workdir, 3, started)
+    started[1].send_signal(signal.SIGTERM)
+    return workdir, finish(started)
+
+
+def checkpoints(workdir: pathlib.Path) -> list[int]:
+  return sorted(int(path.name.removeprefix("step_")) for path in (workdir / "checkpoints").iterdir())
+
+
+def test_a_notice_to_one_process_stops_both_at_one_step_and_either_number_goes_on(recipes, alone, stopped):
+  workdir, outputs = stopped
+  at, = checkpoints(workdir)
+  assert 3 <= at < TOTAL and f"saved step {at}" in outputs[0] and "stopped by a notice to one of the processes" in outputs[0]
+  assert all(f"process {rank} of 2 on " in output for rank, output in enumerate(outputs))
+  with job(recipes, "train", workdir, processes=1) as started:
+    assert f"going on at step {at} of {TOTAL}" in finish(started)[0]
+  found, expected = rows(workdir), rows(alone)
+  assert [row["step"] for row in found] == list(range(1, TOTAL + 1))
+  for name in ("loss", "gradient_norm", "contrast_accuracy"):
+    assert [row[name] for row in found] == pytest.approx([row[name] for row in expected], rel=2e-3), name
+
+
+def test_two_processes_measure_a_run_as_one_does(recipes, alone):
+  measured = []
+  for processes in (1, 2):
+    with job(recipes, "evaluate", alone, processes=processes) as started:
+      finish(started)
+    file, = (alone / "evaluations").rglob("knn*.json")
+    measured.append(json.loads(file.read_text())["scalars"])
+    file.unlink()
+  assert measured[0] == measured[1]
+
+
+def test_a_process_that_dies_takes_the_job_down_within_a_minute_by_name(recipes, tmp_path):
+  with job(recipes, "train", tmp_path, "--config.epochs=6000.0", processes=2) as started:
+    wait_for_steps(tmp_path, 2, started)
+    started[1].kill()
+    output = started[0].communicate(timeout=60)[0]
+  assert started[0].returncode != 0
+  assert re.search(r"Task 1 heartbeat timeout|unhealthy[^\n]*\n1\n", output), output[-3000:]
