@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: makes .venv beside the checkout's files and installs the project with the extras named.
 # Usage: install EXTRAS, e.g. install "" or install "[test]". A second call installs nothing and needs no network.
 

@@ -134,7 +134,10 @@ COMMANDS = {
 
 
 def main() -> None:
-  """Runs the command named first; the rest are its flags. Exit status: 0 done, 1 failed, 2 misused."""
+  """Runs the command named first; the rest are its flags.
+
+  Exit status: 0 done, 1 failed, 2 misused, 75 asked to stop and saved (the same command goes on), 130 interrupted.
+  """
   words = sys.argv[1:]
   if not words or words[0] in ("-h", "--help", "help"):
     print(_overview())
@@ -150,16 +153,20 @@ def main() -> None:
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   flags.FLAGS(["ssl-jax"])  # libraries look into the global flags
   absl.logging.set_verbosity(absl.logging.ERROR)  # what Orbax says of every folder it opens
+  from ssl_jax.stop import Stopped  # imports jax, not for --help
+
   try:
     function(values)
+  except Stopped as stopped:
+    _stop(str(stopped), 75)
   except (ValueError, OSError, RuntimeError) as error:
     if os.environ.get("SSL_JAX_TRACEBACK"):
       raise
     from ssl_jax import parallel
 
     _stop(f"{parallel.whoami()}{error}\n(SSL_JAX_TRACEBACK=1 shows where this was raised)", 1)
-  except KeyboardInterrupt as stopped:
-    _stop(str(stopped) or "interrupted", 130)
+  except KeyboardInterrupt:
+    _stop("interrupted", 130)
 
 
 def _use_huge_pages() -> None:
@@ -197,6 +204,8 @@ def _parse(command: str, specs: tuple[Flag, ...], words: list[str]):
     if "Traceback" in reason:  # what a recipe raised, as ml_collections reports it
       reason = reason.splitlines()[-1].partition(": ")[2]
     _stop(f"{reason}\n`ssl-jax {command} --help` says what it takes.", 2)
+  if "://" in (getattr(values, "workdir", None) or ""):
+    _stop(f"--workdir={values.workdir} is no folder; mount the bucket and name the folder, as launch/tpu_pod.sh does by itself", 2)
   return types.SimpleNamespace(rest=rest, **{spec.name: values[spec.name].value for spec in specs})
 
 

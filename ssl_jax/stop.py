@@ -12,6 +12,10 @@ from jax.experimental import multihost_utils
 _looks = itertools.count(1)  # every process looks equally often, in all its works together
 
 
+class Stopped(Exception):
+  """Work ended before its end because it was asked to. What it had is saved: the same command goes on."""
+
+
 class Stop:
   """Turns the first SIGTERM or SIGINT into a wish to stop; the second ends the process at once.
 

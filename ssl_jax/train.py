@@ -16,7 +16,7 @@ from ssl_jax.core import TrainState
 from ssl_jax.data import pipeline
 from ssl_jax.meter import Meter
 from ssl_jax.restore import start_from
-from ssl_jax.stop import Stop
+from ssl_jax.stop import Stop, Stopped
 
 # Fields that may change between a run and its resumption: they do not touch what is computed.
 HARMLESS = ("config.checkpoint.", "config.log_every", "config.tensorboard", "config.sharding", "config.data.workers",
@@ -24,12 +24,13 @@ HARMLESS = ("config.checkpoint.", "config.log_every", "config.tensorboard", "con
 
 
 def train(config: TrainConfig, workdir: str | pathlib.Path, *, force: bool = False) -> TrainState:
-  """Runs or resumes `config` in `workdir` until its last step, SIGTERM or Ctrl-C; returns the last state.
+  """Runs or resumes `config` in `workdir` until its last step; returns the last state.
 
   Args:
     workdir: holds `checkpoints/` and `metrics.jsonl`. Calling again goes on from the last checkpoint, bit for bit.
     force: resume even though the config differs from the checkpoint's.
-  Raises: ValueError for bad configs or data, before anything compiles; NonFiniteLoss, with nothing bad saved.
+  Raises: ValueError for bad configs or data, before anything compiles; NonFiniteLoss, with nothing bad saved; Stopped,
+    on SIGTERM or Ctrl-C, with all saved.
   """
   workdir = pathlib.Path(workdir)
   mesh = parallel.make_mesh()
@@ -53,8 +54,9 @@ def train(config: TrainConfig, workdir: str | pathlib.Path, *, force: bool = Fal
       state, stopped = _loop(config, parts, source, mesh, console, step, state, start,
                              save=lambda state, step: checkpoints.save(state, identity, step=step))
       checkpoints.wait()
-      console.note(f"saved step {int(state.step)} in {workdir}"
-                   + (f"; stopped by {stopped}, the same command goes on" if stopped else ""))
+      console.note(f"saved step {int(state.step)} in {workdir}")
+  if stopped:
+    raise Stopped(f"stopped by {stopped} at step {int(state.step)} of {parts.total_steps}; the same command goes on")
   return state
 
 

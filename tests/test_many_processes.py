@@ -66,9 +66,9 @@ def job(recipes: pathlib.Path, command: str, workdir: pathlib.Path, *words: str,
       process.stdout.close()
 
 
-def finish(started: list[subprocess.Popen]) -> list[str]:
+def finish(started: list[subprocess.Popen], status: int = 0) -> list[str]:
   outputs = [process.communicate(timeout=240)[0] for process in started]
-  assert [process.returncode for process in started] == [0] * len(started), "\n".join(output[-3000:] for output in outputs)
+  assert [process.returncode for process in started] == [status] * len(started), "\n".join(output[-3000:] for output in outputs)
   return outputs
 
 
@@ -100,7 +100,7 @@ def stopped(recipes, tmp_path_factory) -> tuple[pathlib.Path, list[str]]:
   with job(recipes, "train", workdir, processes=2) as started:
     wait_for_steps(workdir, 3, started)
     started[1].send_signal(signal.SIGTERM)
-    return workdir, finish(started)
+    return workdir, finish(started, 75)
 
 
 def checkpoints(workdir: pathlib.Path) -> list[int]:

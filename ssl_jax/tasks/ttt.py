@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from ssl_jax import optim, ttt
 from ssl_jax.augment.crops import to_float
 from ssl_jax.core import Weights
-from ssl_jax.stop import Stop
+from ssl_jax.stop import Stop, Stopped
 from ssl_jax.tasks import placement
 from ssl_jax.tasks.backbone import Backbone, digest
 from ssl_jax.tasks.classification import check_classifier, classify
@@ -92,7 +92,7 @@ def make(*, mode: Literal["standard", "online"] = "standard", steps: int = 10, c
         stopped = stop.look()
         rows.save(now=bool(stopped))
         if stopped:
-          raise KeyboardInterrupt(f"stopped by {stopped} after {rows.count()} of {total} answers; the same command goes on")
+          raise Stopped(f"stopped by {stopped} after {rows.count()} of {total} answers; the same command goes on")
     _, plain = cells(chosen, backbone, backbone.predict, data, key)
     trained = [classify(cell.backbone, cell.batches, data.num_classes, mesh, extract).x.argmax(1) for cell in plain]
     shelf.clear()

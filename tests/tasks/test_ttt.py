@@ -12,6 +12,7 @@ import pytest
 
 from ssl_jax import augment, methods, models, tasks
 from ssl_jax.config import DataSpec
+from ssl_jax.stop import Stopped
 from ssl_jax.tasks import ttt as task_module
 from ssl_jax.tasks.backbone import Backbone
 from ssl_jax.tasks.shelf import Shelf
@@ -75,7 +76,7 @@ def test_stopped_and_resumed_is_as_if_never_stopped(mode, data, mesh_of, tmp_pat
     if done >= 14:  # of 30: in the middle of the second corruption
       os.kill(os.getpid(), signal.SIGINT)
 
-  with pytest.raises(KeyboardInterrupt):
+  with pytest.raises(Stopped, match="stopped by SIGINT after"):
     task.run(network(), data, mesh_of(1), KEY, progress=stop_in_the_middle, shelf=shelf)
   assert 14 <= calls[-1] < 20
   stopped = calls.pop()
