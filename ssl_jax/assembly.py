@@ -25,6 +25,7 @@ class Assembly(NamedTuple):
   batch: dict[str, jax.ShapeDtypeStruct]  # the global uint8 batch that the host delivers
   steps_per_epoch: int
   total_steps: int
+  accumulate: int
 
 
 def open_source(data: DataConfig):
@@ -58,7 +59,7 @@ def assemble(config: TrainConfig, data: DataSpec) -> Assembly:
   augmentation = augment.make(config.augment["name"], **{**options_of(config.augment), **cut})
   optimizer = call_checked(functools.partial(optim.make, total_steps=total_steps, steps_per_epoch=steps_per_epoch,
                                              batch_size=config.batch_size), config.optimizer, "config.optimizer")
-  return Assembly(method, augmentation, optimizer, _batch(config), steps_per_epoch, total_steps)
+  return Assembly(method, augmentation, optimizer, _batch(config), steps_per_epoch, total_steps, config.accumulate)
 
 
 def abstract_state(parts: Assembly, config: TrainConfig, mesh: Mesh) -> tuple[TrainState, Callable[[], TrainState]]:
@@ -87,7 +88,7 @@ def abstract_state(parts: Assembly, config: TrainConfig, mesh: Mesh) -> tuple[Tr
 
 def compile_train_step(parts: Assembly, abstract: TrainState, mesh: Mesh) -> Any:
   """The train step as one compiled program: a batch of another shape is an error, never a second compile."""
-  step = make_train_step(parts.method, parts.augment, parts.optimizer.transform)
+  step = make_train_step(parts.method, parts.augment, parts.optimizer.transform, accumulate=parts.accumulate)
   shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
   return parallel.compile_step(step, mesh, shardings).lower(abstract, parts.batch).compile()
 

@@ -73,9 +73,10 @@ class TrainConfig:
   log_every: int = 50  # steps
   tensorboard: bool = False
   sharding: Literal["replicate", "fsdp"] = "replicate"  # of parameters and optimiser over devices
+  accumulate: int = 1  # parts that a batch is taken in, one after the other, to save memory; see core.make_train_step
 
   def __post_init__(self):
-    for field in ("batch_size", "epochs", "log_every"):
+    for field in ("batch_size", "epochs", "log_every", "accumulate"):
       if getattr(self, field) <= 0:
         raise ValueError(f"config.{field} is {getattr(self, field)}; use a positive number")
 

@@ -37,11 +37,18 @@ class Init(NamedTuple):
   extra: PyTree = ()  # the method's own state: a typed NamedTuple, or (). A field `ema: Weights` can be evaluated.
 
 
+class Carry(NamedTuple):
+  """What a loss hands to `after_update`. Where a batch is taken in parts, rows are joined and the rest is averaged over the parts."""
+
+  rows: PyTree = ()  # leaves lead with the batch axis; MoCo: this step's keys
+  means: PyTree = ()  # MoCo: the key encoder's statistics
+
+
 class Aux(NamedTuple):
   """What a loss hands on beside its value."""
 
   model_state: PyTree
-  carry: PyTree = ()  # what after_update needs; MoCo: this step's keys
+  carry: Carry = Carry()
   metrics: Metrics = {}
 
 
@@ -79,7 +86,7 @@ class Method(NamedTuple):
 
   init: Callable[[Key, Batch], Init]  # batch: augmented, any values; only shapes matter
   loss: Callable[[PyTree, PyTree, PyTree, Batch, Key], tuple[jax.Array, Aux]]  # (params, model_state, extra, batch, key)
-  after_update: Callable[[PyTree, PyTree, PyTree], PyTree]  # (extra, updated params, carry) -> extra
+  after_update: Callable[[PyTree, PyTree, Carry], PyTree]  # (extra, updated params, carry) -> extra
   encode: Callable[[PyTree, PyTree, jax.Array], jax.Array]  # f32[B, H, W, 3] in [0, 1] -> f32[B, D]; deterministic
   pyramid: Callable[[PyTree, PyTree, jax.Array], dict[str, jax.Array]] | None = None  # feature maps by layer name
   predict: Callable[[PyTree, PyTree, jax.Array], jax.Array] | None = None  # as encode -> f32[B, C]: logits of its classes
@@ -89,7 +96,7 @@ class Method(NamedTuple):
   adaptable: Adaptable | None = None  # if it can go on learning on a test image
 
 
-def keep_extra(extra: PyTree, params: PyTree, carry: PyTree) -> PyTree:
+def keep_extra(extra: PyTree, params: PyTree, carry: Carry) -> PyTree:
   """The `after_update` of a method without state of its own."""
   return extra
 
@@ -121,17 +128,22 @@ def make_init(method: Method, augment: Augment, optimizer: optax.GradientTransfo
   return init
 
 
-def make_train_step(method: Method, augment: Augment, optimizer: optax.GradientTransformation) -> Step:
+def make_train_step(method: Method, augment: Augment, optimizer: optax.GradientTransformation, *, accumulate: int = 1) -> Step:
   """Returns the pure `step(state, batch) -> (state, metrics)`; `parallel.compile_step` adds jit and shardings.
 
   Metrics always hold `loss` and `gradient_norm` (global L2 norm): if both are finite, so are the new parameters.
+
+  Args:
+    accumulate: parts that the augmented batch is taken in, one after the other, to save memory; gradients are averaged. A loss that is
+      a mean over images is the same whatever their number; what images of a batch know of each other (BatchNorm's statistics,
+      SimCLR's negatives) ends at the part.
   """
 
   def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     augment_key, loss_key = jax.random.split(jax.random.fold_in(state.key, state.step))
     views = augment(augment_key, batch)
-    (loss, aux), gradients = jax.value_and_grad(method.loss, has_aux=True)(
-        state.params, state.model_state, state.extra, views, loss_key)
+    learn = jax.value_and_grad(method.loss, has_aux=True) if accumulate == 1 else _in_parts(method.loss, accumulate)
+    (loss, aux), gradients = learn(state.params, state.model_state, state.extra, views, loss_key)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     extra = method.after_update(state.extra, params, aux.carry)
@@ -140,3 +152,28 @@ def make_train_step(method: Method, augment: Augment, optimizer: optax.GradientT
                          opt_state=opt_state), metrics
 
   return step
+
+
+def _in_parts(loss: Callable, parts: int) -> Callable:
+  """`jax.value_and_grad(loss, has_aux=True)` with only one part's activations alive at a time."""
+
+  def cut(leaf):  # rows a, a + parts, ... are part a: a device's own rows stay on it
+    return leaf.reshape(leaf.shape[0] // parts, parts, *leaf.shape[1:]).swapaxes(0, 1)
+
+  def join(leaf):
+    return leaf.swapaxes(0, 1).reshape(-1, *leaf.shape[2:])
+
+  def learn(params, model_state, extra, batch, key):
+    def one(so_far, inputs):
+      gradients, model_state = so_far
+      (value, aux), found = jax.value_and_grad(loss, has_aux=True)(params, model_state, extra, *inputs)
+      return (jax.tree.map(jnp.add, gradients, found), aux.model_state), (value, aux.carry, aux.metrics)
+
+    begin = (jax.tree.map(jnp.zeros_like, params), model_state)
+    (gradients, model_state), (values, carry, metrics) = jax.lax.scan(
+        one, begin, (jax.tree.map(cut, batch), jax.random.split(key, parts)))
+    carry = Carry(jax.tree.map(join, carry.rows), jax.tree.map(lambda leaf: leaf.mean(0), carry.means))
+    metrics = jax.tree.map(lambda leaf: leaf.sum(0), metrics)  # totals and counts
+    return (values.mean(), Aux(model_state, carry, metrics)), jax.tree.map(lambda leaf: leaf / parts, gradients)
+
+  return learn

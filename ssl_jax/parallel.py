@@ -49,12 +49,14 @@ def make_mesh(devices=None) -> Mesh:
   return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
 
 
-def check_batch(batch_size: int, mesh: Mesh) -> None:
-  """Raises ValueError unless the global batch divides over the devices."""
-  if batch_size % mesh.size:
-    below = batch_size // mesh.size * mesh.size or mesh.size
-    raise ValueError(f"config.batch_size {batch_size} is not divisible by {mesh.size} devices; use a multiple of "
-                     f"{mesh.size}, such as {below}")
+def check_batch(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
+  """Raises ValueError unless the global batch divides over the devices, and each device's rows into `accumulate` parts."""
+  unit = mesh.size * accumulate
+  if batch_size % unit:
+    below = batch_size // unit * unit or unit
+    parts = f" times config.accumulate {accumulate}" if accumulate > 1 else ""
+    raise ValueError(f"config.batch_size {batch_size} is not divisible by {mesh.size} devices{parts}; use a multiple of "
+                     f"{unit}, such as {below}")
 
 
 def state_sharding(state: PyTree, mesh: Mesh, kind: str = "replicate") -> PyTree:

@@ -37,12 +37,12 @@ def plan(config: TrainConfig, topology: str, *, images: int = 0, classes: int = 
   Args:
     topology: CHIP:SHAPE, such as "v5e:8x8".
     images, classes: of the training data; 0: those of a data set that SIZES knows.
-    advise: if the step does not fit, try what would make it fit: remat, fsdp, smaller batches.
+    advise: if the step does not fit, try what would make it fit: remat, fsdp, parts of a batch, smaller batches.
   Returns: a dict that JSON can hold: "fits", "memory" (bytes a chip), "an_image", "roofline", "collectives", "schedule", "advice".
   Raises: ValueError for an unknown topology, a batch that does not divide, unknown data, or if libtpu is missing.
   """
   chip, mesh = open_topology(topology)
-  parallel.check_batch(config.batch_size, mesh)
+  parallel.check_batch(config.batch_size, mesh, config.accumulate)
   data = _data(config, images, classes)
   began = time.monotonic()
   found = _measure(config, data, chip, mesh)
@@ -133,13 +133,18 @@ def _advise(config: TrainConfig, data: DataSpec, chip: Chip, mesh: Mesh) -> list
 
 
 def _changes(config: TrainConfig, mesh: Mesh) -> Iterator[dict[str, Any]]:
-  remat = [{"config.encoder.remat": kind} for kind in ("dots", "full")] if config.encoder.get("remat") == "none" else []
+  kinds = ("dots", "full") if "layers" in config.encoder else ("full",)  # transformers, convolutional networks
+  remat = [{"config.encoder.remat": kind} for kind in kinds] if config.encoder.get("remat") == "none" else []
   yield from remat
   fsdp = {"config.sharding": "fsdp"} if config.sharding == "replicate" else {}
   if fsdp:
     yield fsdp
   if fsdp and remat:
     yield {**fsdp, **remat[-1]}
+  accumulate = 2 * config.accumulate
+  while config.batch_size % (mesh.size * accumulate) == 0:
+    yield {"config.accumulate": accumulate}
+    accumulate *= 2
   batch = config.batch_size // 2
   while batch >= mesh.size and batch % mesh.size == 0:
     yield {"config.batch_size": batch}

@@ -34,7 +34,7 @@ def train(config: TrainConfig, workdir: str | pathlib.Path, *, force: bool = Fal
   """
   workdir = pathlib.Path(workdir)
   mesh = parallel.make_mesh()
-  parallel.check_batch(config.batch_size, mesh)
+  parallel.check_batch(config.batch_size, mesh, config.accumulate)
   source = open_source(config.data)
   parts = assemble(config, DataSpec(len(source), source.num_classes, config.batch_size))
   abstract, init = abstract_state(parts, config, mesh)

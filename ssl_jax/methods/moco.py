@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from ssl_jax import losses
 from ssl_jax.config import DataSpec
-from ssl_jax.core import Aux, Init, Method, Weights
+from ssl_jax.core import Aux, Carry, Init, Method, Weights
 from ssl_jax.metrics import Mean
 from ssl_jax.models import Network, heads, network, readers, stack
 
@@ -22,13 +22,6 @@ class MocoState(NamedTuple):
   ema: Weights  # the key encoder: moving average of the query's parameters, BatchNorm statistics of its own
   queue: jax.Array  # f32[K, dim], unit rows
   cursor: jax.Array  # i32[]: the row where the next batch of keys is written
-
-
-class Keys(NamedTuple):
-  """One step's keys on their way from the loss to the queue."""
-
-  keys: jax.Array  # f32[B, dim]
-  model_state: dict
 
 
 def make(encoder: Network, data: DataSpec, *, dim: int = 128, mlp: bool = False, queue_size: int = 65536,
@@ -59,25 +52,26 @@ def make(encoder: Network, data: DataSpec, *, dim: int = 128, mlp: bool = False,
     ema = jax.tree.map(jnp.copy, query)  # a copy: donated buffers may not be shared
     return Init(*query, MocoState(ema, queue, jnp.zeros((), jnp.int32)))
 
-  def keys_of(ema: Weights, images, key):
+  def keys_of(ema: Weights, images, key) -> Carry:
+    """rows: the keys f32[B, dim], unit; means: the key network's statistics."""
     if not shuffle:
       keys, model_state = net.apply(ema, images, train=True)
-      return Keys(losses.unit(keys), model_state)
+      return Carry(losses.unit(keys), model_state)
     order = jax.random.permutation(key, images.shape[0])
     keys, model_state = net.apply(ema, images[order], train=True)
-    return Keys(losses.unit(keys)[jnp.argsort(order)], model_state)
+    return Carry(losses.unit(keys)[jnp.argsort(order)], model_state)
 
   def loss(params, model_state, extra, batch, key):
     queries, model_state = net.apply(Weights(params, model_state), batch["views"][:, 0], train=True)
     carry = jax.lax.stop_gradient(keys_of(extra.ema, batch["views"][:, 1], key))
-    values, hits = losses.info_nce(losses.unit(queries), carry.keys, extra.queue, temperature=temperature)
+    values, hits = losses.info_nce(losses.unit(queries), carry.rows, extra.queue, temperature=temperature)
     return values.mean(), Aux(model_state, carry, {"contrast_accuracy": Mean.of(hits)})
 
   def after_update(extra, params, carry):
     ema = jax.tree.map(lambda k, q: momentum * k + (1 - momentum) * q, extra.ema.params, params)
-    queue = jax.lax.dynamic_update_slice(extra.queue, carry.keys, (extra.cursor, jnp.zeros((), jnp.int32)))
-    cursor = (extra.cursor + carry.keys.shape[0]) % queue_size
-    return MocoState(Weights(ema, carry.model_state), queue, cursor)
+    queue = jax.lax.dynamic_update_slice(extra.queue, carry.rows, (extra.cursor, jnp.zeros((), jnp.int32)))
+    cursor = (extra.cursor + carry.rows.shape[0]) % queue_size
+    return MocoState(Weights(ema, carry.means), queue, cursor)
 
   return Method(init, loss, after_update, *readers(encoder))
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ssl_jax import losses, metrics
 from ssl_jax.augment import mix
 from ssl_jax.config import DataSpec
-from ssl_jax.core import Aux, Init, Method, Weights, keep_extra
+from ssl_jax.core import Aux, Carry, Init, Method, Weights, keep_extra
 from ssl_jax.models import Network, heads, network, readers, stack
 
 
@@ -51,10 +51,10 @@ def make(encoder: Network, data: DataSpec, *, label_smoothing: float = 0.0, mixu
     values = losses.cross_entropy(logits, labels, smoothing=label_smoothing)
     if mixup or cutmix:
       values = own * values + (1 - own) * losses.cross_entropy(logits, mix.partner(labels), smoothing=label_smoothing)
-    return values.mean(), Aux(model_state, model_state, {"accuracy": metrics.accuracy(logits, labels)})
+    return values.mean(), Aux(model_state, Carry(means=model_state), {"accuracy": metrics.accuracy(logits, labels)})
 
-  def average(extra, params, model_state):
-    return Average(jax.tree.map(lambda old, new: ema * old + (1 - ema) * new, extra.ema, Weights(params, model_state)))
+  def average(extra, params, carry):
+    return Average(jax.tree.map(lambda old, new: ema * old + (1 - ema) * new, extra.ema, Weights(params, carry.means)))
 
   def predict(params, model_state, images):
     return net.apply(Weights(params, model_state), images)[0]

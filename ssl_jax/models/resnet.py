@@ -66,6 +66,7 @@ class ResNet(nn.Module):
     kernel_init: "fan_out" (torchvision, MoCo) or "fan_in" (SimCLR).
     normalize: how pixels are centred and scaled first: a key of NORMALIZE.
     dtype: of activations; parameters, statistics and the pooled output are float32.
+    remat: "full" keeps only what lies between blocks and computes the inside again in the backward pass.
   """
 
   depths: tuple[int, ...]
@@ -80,6 +81,7 @@ class ResNet(nn.Module):
   normalize: Literal["none", "imagenet", "cifar10", "centred", "signed"] = "imagenet"
   dtype: Literal["float32", "bfloat16"] = "float32"
   output_stride: int = 0
+  remat: Literal["none", "full"] = "none"
 
   def layers(self) -> tuple[str, ...]:
     """Names of the maps, the last is the coarsest."""
@@ -99,12 +101,13 @@ class ResNet(nn.Module):
       maps["stem"] = x = nn.relu(norm(name="norm_stem")(x))
     if self.stem == "imagenet" and done <= 1 <= last:
       x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+    block_of = nn.remat(Block) if self.remat == "full" else Block
     for stage, (stride, *dilations) in enumerate(self._strides()):
       if not done <= stage + 1 <= last:
         continue
       for block in range(self.depths[stage]):
-        x = Block(self.width * 2**stage, 1 if block else stride, self.bottleneck, conv, norm, self.zero_init,
-                  (dilations[min(block, 1)], dilations[1]), name=f"stage{stage + 1}_block{block + 1}")(x)
+        x = block_of(self.width * 2**stage, 1 if block else stride, self.bottleneck, conv, norm, self.zero_init,
+                     (dilations[min(block, 1)], dilations[1]), name=f"stage{stage + 1}_block{block + 1}")(x)
       maps[f"stage{stage + 1}"] = x
     if pyramid:
       return {k: v.astype(jnp.float32) for k, v in maps.items()}

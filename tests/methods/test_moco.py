@@ -80,7 +80,7 @@ def test_queue_is_first_in_first_out():
     _, aux = method.loss(before.params, before.model_state, before.extra, views(i), loss_key)
     expected = np.array(before.extra.queue)
     place = i * BATCH % QUEUE
-    expected[place:place + BATCH] = aux.carry.keys
+    expected[place:place + BATCH] = aux.carry.rows
     np.testing.assert_allclose(after.extra.queue, expected, rtol=1e-5, atol=1e-6)
     assert int(after.extra.cursor) == (i + 1) * BATCH % QUEUE
 
@@ -91,7 +91,7 @@ def test_this_steps_keys_are_not_negatives_of_their_own_step():
   own, _ = method.loss(state.params, state.model_state, state.extra, views(2), jax.random.key(5))
   queries, _ = make_net_outputs(state, views(2)["views"][:, 0])
   _, aux = method.loss(state.params, state.model_state, state.extra, views(2), jax.random.key(5))
-  by_hand, _ = losses.info_nce(losses.unit(queries), aux.carry.keys, state.extra.queue, temperature=0.2)
+  by_hand, _ = losses.info_nce(losses.unit(queries), aux.carry.rows, state.extra.queue, temperature=0.2)
   np.testing.assert_allclose(own, by_hand.mean(), rtol=1e-5)
 
 
@@ -116,7 +116,7 @@ def test_shuffled_keys_come_back_in_order():
     for shuffle in (False, True):
       method = methods.make("moco", network(OneLayer(groups)), DataSpec(100, 10, BATCH), queue_size=QUEUE, dim=DIM,
                             shuffle=shuffle)
-      found = [method.loss(state.params, state.model_state, state.extra, views(7), jax.random.key(k))[1].carry.keys
+      found = [method.loss(state.params, state.model_state, state.extra, views(7), jax.random.key(k))[1].carry.rows
                for k in range(4)]
       keys[groups, shuffle] = np.stack(found)
   np.testing.assert_allclose(keys[1, True], keys[1, False], atol=1e-5)

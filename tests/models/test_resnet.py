@@ -1,5 +1,7 @@
 """ResNets against published sizes and PyTorch's conventions."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -108,6 +110,19 @@ def test_batch_norm_in_groups_is_batch_norm_of_each_part():
   np.testing.assert_allclose(y, expected.reshape(x.shape), rtol=1e-4, atol=1e-5)
   np.testing.assert_allclose(state["batch_stats"]["mean"], 0.1 * parts.mean((0, 1)), rtol=1e-5)
   np.testing.assert_allclose(state["batch_stats"]["var"], 0.9 + 0.1 * parts.var(1).mean(0), rtol=1e-5)
+
+
+def test_remat_changes_nothing_but_what_is_kept():
+  plain, remat = (make("resnet10", remat=kind, **TINY) for kind in ("none", "full"))
+  weights = plain.init(jax.random.key(0), IMAGES)
+  assert jax.tree.structure(weights) == jax.tree.structure(remat.init(jax.random.key(0), IMAGES))
+
+  def loss(network, params):
+    y, state = network.apply(weights._replace(params=params), IMAGES, train=True)
+    return jnp.square(y).mean(), state
+
+  found, expected = (jax.jit(jax.value_and_grad(functools.partial(loss, network), has_aux=True))(weights.params) for network in (remat, plain))
+  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), found, expected)
 
 
 def test_batch_norm_in_evaluation_uses_the_running_statistics():
