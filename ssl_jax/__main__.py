@@ -37,7 +37,7 @@ def train(values) -> None:
   from ssl_jax.train import train as run
 
   parallel.start()
-  run(config.check(config.TrainConfig, values.config), values.workdir, force=values.force)
+  run(config.check(config.TrainConfig, values.config), values.workdir, force=values.force, profile=values.profile, hlo=values.hlo)
 
 
 def evaluate(values) -> None:
@@ -113,7 +113,9 @@ def prepare(values) -> None:
 
 
 COMMANDS = {
-    "train": (train, (CONFIG, WORKDIR, Flag("force", False, "resume although the config differs from the run's"))),
+    "train": (train, (CONFIG, WORKDIR, Flag("force", False, "resume although the config differs from the run's"),
+                      Flag("profile", "", "steps to trace into WORKDIR/profile, such as 20-25"),
+                      Flag("hlo", False, "write the compiled step, its memory and its cost to WORKDIR/hlo"))),
     "evaluate": (evaluate, (CONFIG, WORKDIR, Flag("step", 0, "the checkpoint to measure; 0: the last"))),
     "plan": (plan, (CONFIG, Flag("topology", None, "CHIP:SHAPE, such as v5e:8x8"), Flag("output", "", "a .json to write as well"),
                     Flag("images", 0, "in the training data, if its name does not tell"), Flag("classes", 0, "likewise"),

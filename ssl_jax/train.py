@@ -15,6 +15,7 @@ from ssl_jax.console import Console
 from ssl_jax.core import TrainState
 from ssl_jax.data import pipeline
 from ssl_jax.meter import Meter
+from ssl_jax.profile import Profile, dump
 from ssl_jax.restore import start_from
 from ssl_jax.stop import Stop, Stopped
 
@@ -23,12 +24,13 @@ HARMLESS = ("config.checkpoint.", "config.log_every", "config.tensorboard", "con
             "config.data.cache", "config.data.data_dir", "config.data.max_bad_fraction")
 
 
-def train(config: TrainConfig, workdir: str | pathlib.Path, *, force: bool = False) -> TrainState:
+def train(config: TrainConfig, workdir: str | pathlib.Path, *, force: bool = False, profile: str = "", hlo: bool = False) -> TrainState:
   """Runs or resumes `config` in `workdir` until its last step; returns the last state.
 
   Args:
     workdir: holds `checkpoints/` and `metrics.jsonl`. Calling again goes on from the last checkpoint, bit for bit.
     force: resume even though the config differs from the checkpoint's.
+    profile: steps to trace into `workdir/profile`, such as "20-25". hlo: write the compiled step to `workdir/hlo`.
   Raises: ValueError for bad configs or data, before anything compiles; NonFiniteLoss, with nothing bad saved; Stopped,
     on SIGTERM or Ctrl-C, with all saved.
   """
@@ -42,6 +44,7 @@ def train(config: TrainConfig, workdir: str | pathlib.Path, *, force: bool = Fal
   workdir.mkdir(parents=True, exist_ok=True)
   with Checkpoints(workdir, keep=config.checkpoint.keep, keep_every=config.checkpoint.keep_every) as checkpoints:
     start = _resume_from(checkpoints, identity, workdir, force)
+    trace = Profile(workdir / "profile", profile, start=start)
     state, origin = checkpoints.restore(start, abstract) if start else init(), ""
     if config.start.workdir and not start:
       state, origin = start_from(state, config, mesh)
@@ -51,7 +54,9 @@ def train(config: TrainConfig, workdir: str | pathlib.Path, *, force: bool = Fal
       console.note(_headline(config, parts, source, mesh, start, time.monotonic() - began, state))
       if origin:
         console.note(origin)
-      state, stopped = _loop(config, parts, source, mesh, console, step, state, start,
+      if hlo and jax.process_index() == 0:
+        console.note(dump(step, workdir / "hlo"))
+      state, stopped = _loop(config, parts, source, mesh, console, step, state, start, trace,
                              save=lambda state, step: checkpoints.save(state, identity, step=step))
       checkpoints.wait()
       console.note(f"saved step {int(state.step)} in {workdir}")
@@ -60,7 +65,7 @@ def train(config: TrainConfig, workdir: str | pathlib.Path, *, force: bool = Fal
   return state
 
 
-def _loop(config: TrainConfig, parts: Assembly, source, mesh, console: Console, step, state: TrainState, start: int, *,
+def _loop(config: TrainConfig, parts: Assembly, source, mesh, console: Console, step, state: TrainState, start: int, trace: Profile, *,
           save) -> tuple[TrainState, str]:
   """Steps `start` to the last; metrics of one step are read while the next runs. (state, signal that stopped it)."""
   batches = pipeline.train_batches(
@@ -75,6 +80,7 @@ def _loop(config: TrainConfig, parts: Assembly, source, mesh, console: Console, 
     for done in range(start + 1, parts.total_steps + 1):
       with meter.waiting():
         batch = next(ahead)
+      trace.before(done)
       state, metrics = step(state, batch)
       if unread is not None:
         meter.add(done - 1, unread)
@@ -91,6 +97,8 @@ def _loop(config: TrainConfig, parts: Assembly, source, mesh, console: Console, 
       if due:
         save(state, done)
       console.step(done)
+      if traced := trace.after(done, state):
+        console.note(traced)
       if last:
         break
   return state, stopped

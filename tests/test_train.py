@@ -150,6 +150,21 @@ def test_log_shows_three_speeds_and_the_waiting_share(undisturbed):
     assert row["input_images_per_second"] > 0
 
 
+def test_steps_are_traced_and_the_program_is_written(recipe_file, tmp_path):
+  output = finish(start(recipe_file, tmp_path, "--profile=steps 3-4", "--hlo", "--config.epochs=2.0"))
+  assert "traced steps 3 to 4 into" in output
+  assert any(path.stat().st_size > 1000 for path in (tmp_path / "profile").rglob("*.xplane.pb"))
+  assert "HloModule" in (tmp_path / "hlo" / "train_step.hlo.txt").read_text()
+  assert json.loads((tmp_path / "hlo" / "train_step.json").read_text())["memory"]["temp_size_in_bytes"] > 0
+
+
+@pytest.mark.parametrize("steps, message", [("five", "--profile=five: no steps; use two numbers"), ("9-8", "use later steps"),
+                                            ("55-60", "the run goes on after step 60")])
+def test_steps_that_cannot_be_traced_are_refused(steps, message, recipe_file, undisturbed):
+  with pytest.raises(ValueError, match=message):
+    train(config(recipe_file), undisturbed[0], profile=steps)
+
+
 def test_changed_config_is_refused_with_the_differences(recipe_file, undisturbed):
   changed = config(recipe_file, seed=3, log_every=7)
   with pytest.raises(ValueError, match=r"another config:\n  config.seed: 0 -> 3\nUse the old values"):
