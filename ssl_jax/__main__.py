@@ -25,6 +25,7 @@ class Flag(NamedTuple):
 
 
 CONFIG = Flag("config", None, "a recipe, FILE.py or FILE.py:VARIANT; --config.section.option=value changes an option")
+RECIPES = ("config", "evaluation")  # flags that name a recipe
 WORKDIR = Flag("workdir", None, "the folder of the run: checkpoints, metrics, evaluations")
 
 
@@ -89,15 +90,20 @@ def show(values) -> None:
 def plan(values) -> None:
   """Know what a run needs before owning the chips: ssl-jax plan --config=configs/pretrain/mae.py:large --topology=v5e:8x8
 
-  Compiles the real train step for that TPU slice on this machine and prints whether it fits, its FLOPs and memory traffic an image,
-  the least time of a step and of the whole schedule, the collectives, and, where it does not fit, what would make it fit.
+  Compiles the real train step for that TPU slice, or for GPUs (h100:8, h100:4x8), on this machine and prints whether it fits, its
+  FLOPs and memory traffic an image, the least time of a step and of the whole schedule, the collectives, and, where it does not fit,
+  what would make it fit.
+  ssl-jax plan --config=configs/transfer/vit_probe.py:vit_large --evaluation=configs/ttt/mae.py:imagenet --topology=v5e:2x2
+    the same of what an evaluation does with the network of that recipe: a pass over images, or learning on each of them
   """
   from ssl_jax import config
-  from ssl_jax.plan import plan as run, write
 
   os.environ.setdefault("JAX_PLATFORMS", "cpu")
-  write(run(config.check(config.TrainConfig, values.config), values.topology, images=values.images, classes=values.classes,
-            advise=values.advise), values.output)
+  from ssl_jax.plan import plan as run, write
+
+  evaluation = values.evaluation and config.check(config.EvaluateConfig, values.evaluation)
+  write(run(config.check(config.TrainConfig, values.config), values.topology, evaluation=evaluation or None, images=values.images,
+            classes=values.classes, advise=values.advise), values.output)
 
 
 def prepare(values) -> None:
@@ -117,7 +123,9 @@ COMMANDS = {
                       Flag("profile", "", "steps to trace into WORKDIR/profile, such as 20-25"),
                       Flag("hlo", False, "write the compiled step, its memory and its cost to WORKDIR/hlo"))),
     "evaluate": (evaluate, (CONFIG, WORKDIR, Flag("step", 0, "the checkpoint to measure; 0: the last"))),
-    "plan": (plan, (CONFIG, Flag("topology", None, "CHIP:SHAPE, such as v5e:8x8"), Flag("output", "", "a .json to write as well"),
+    "plan": (plan, (CONFIG, Flag("topology", None, "CHIP:SHAPE, such as v5e:8x8; GPUs h100:8, or machines x GPUs h100:4x8"),
+                    Flag("evaluation", None, "a recipe of an evaluation: plan that instead; overrides as of --config", False),
+                    Flag("output", "", "a .json to write as well"),
                     Flag("images", 0, "in the training data, if its name does not tell"), Flag("classes", 0, "likewise"),
                     Flag("advise", True, "where it does not fit, try what would"))),
     "prepare": (prepare, (CONFIG._replace(required=False), Flag("output", None, "the file to write, a .json"))),
@@ -186,8 +194,8 @@ def _parse(command: str, specs: tuple[Flag, ...], words: list[str]):
   values = flags.FlagValues()
   words = [_underscored(word) for word in words]
   for spec in specs:
-    if spec.name == "config":
-      config_flags.DEFINE_config_file("config", spec.default, spec.help, flag_values=values,
+    if spec.name in RECIPES:
+      config_flags.DEFINE_config_file(spec.name, spec.default, spec.help, flag_values=values,
                                       sys_argv=["ssl-jax", *words])
     else:
       define = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer}.get(type(spec.default), flags.DEFINE_string)
@@ -219,22 +227,23 @@ def _underscored(word: str) -> str:
 
 def _check_overrides(words: list[str]) -> None:
   """Refuses `--config.x` that the config lacks, naming the nearest fields, before absl sees it."""
-  file = next((w.split("=", 1)[1] for w in words if w.startswith(("--config=", "-config="))), None)
-  if file is None:
-    return
-  if not pathlib.Path(file.split(":")[0]).is_file():
-    raise ValueError(f"--config={file}: there is no file {file.split(':')[0]}")
-  loader, alone = flags.FlagValues(), ["ssl-jax", f"--config={file}"]
-  config_flags.DEFINE_config_file("config", flag_values=loader, sys_argv=alone)
-  loader(alone)
-  fields = _fields(loader.config.to_dict())
-  for word in words:
-    name = word.lstrip("-").split("=")[0]
-    if name.startswith("config.") and name not in fields:
-      raise ValueError(f"--{name} is unknown{nearest(name, fields)}")
+  for recipe in RECIPES:
+    file = next((w.split("=", 1)[1] for w in words if w.startswith((f"--{recipe}=", f"-{recipe}="))), None)
+    if file is None:
+      continue
+    if not pathlib.Path(file.split(":")[0]).is_file():
+      raise ValueError(f"--{recipe}={file}: there is no file {file.split(':')[0]}")
+    loader, alone = flags.FlagValues(), ["ssl-jax", f"--{recipe}={file}"]
+    config_flags.DEFINE_config_file(recipe, flag_values=loader, sys_argv=alone)
+    loader(alone)
+    fields = _fields(loader[recipe].value.to_dict(), recipe)
+    for word in words:
+      name = word.lstrip("-").split("=")[0]
+      if name.startswith(f"{recipe}.") and name not in fields:
+        raise ValueError(f"--{name} is unknown{nearest(name, fields)}")
 
 
-def _fields(config: dict, where: str = "config") -> list[str]:
+def _fields(config: dict, where: str) -> list[str]:
   inner = [_fields(v, f"{where}.{k}") if isinstance(v, dict) else [f"{where}.{k}"] for k, v in config.items()]
   return [name for names in inner for name in names]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -86,11 +86,16 @@ def abstract_state(parts: Assembly, config: TrainConfig, mesh: Mesh) -> tuple[Tr
   return abstract, lambda: jax.jit(make, out_shardings=shardings)(key)
 
 
-def compile_train_step(parts: Assembly, abstract: TrainState, mesh: Mesh) -> Any:
-  """The train step as one compiled program: a batch of another shape is an error, never a second compile."""
+def lower_train_step(parts: Assembly, abstract: TrainState, mesh: Mesh) -> jax.stages.Lowered:
+  """The train step for a mesh, ready to be compiled."""
   step = make_train_step(parts.method, parts.augment, parts.optimizer.transform, accumulate=parts.accumulate)
   shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-  return parallel.compile_step(step, mesh, shardings).lower(abstract, parts.batch).compile()
+  return parallel.compile_step(step, mesh, shardings).lower(abstract, parts.batch)
+
+
+def compile_train_step(parts: Assembly, abstract: TrainState, mesh: Mesh) -> jax.stages.Compiled:
+  """The train step as one compiled program: a batch of another shape is an error, never a second compile."""
+  return lower_train_step(parts, abstract, mesh).compile()
 
 
 def _batch(config: TrainConfig) -> dict[str, jax.ShapeDtypeStruct]:

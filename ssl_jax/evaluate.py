@@ -17,6 +17,7 @@ import rich.table
 from ssl_jax import augment, parallel, tasks
 from ssl_jax.config import EvaluateConfig, TrainConfig, options_of
 from ssl_jax.console import Progress
+from ssl_jax.core import Augment
 from ssl_jax.data import pipeline, sources, transforms
 from ssl_jax.restore import Restored, restore
 from ssl_jax.tasks import features, pictures
@@ -77,13 +78,17 @@ def task_data(config: EvaluateConfig, trained: TrainConfig) -> TaskData:
     return pipeline.train_batches(train, batch_size=batch_size, seed=seed, start=start, stop=stop,
                                   transform=square(resize, resize), **shared)
 
-  live = {**options_of(config.augment), "size": size, "views": 1}
   return TaskData(
       train=functools.partial(read, train), test=functools.partial(read, test), num_classes=train.num_classes,
       class_names=tuple(train.class_names), train_steps=train_steps, train_size=len(train), test_size=len(test),
-      augment=augment.make(config.augment["name"], **live),
+      augment=live_augment(config, size),
       protocol={"data": name, "train_split": splits["train"], "test_split": splits["test"], "shuffled": data.shuffle, "resize": resize,
-                "interpolation": data.interpolation, "crop": size, "live_augment": {**dict(config.augment), **live}})
+                "interpolation": data.interpolation, "crop": size, "live_augment": {**dict(config.augment), "size": size, "views": 1}})
+
+
+def live_augment(config: EvaluateConfig, size: int) -> Augment:
+  """`config.augment` of one view of this side."""
+  return augment.make(config.augment["name"], **{**options_of(config.augment), "size": size, "views": 1})
 
 
 def _open(name: str, split: str, data_dir: str, size: int, cache: bool):

@@ -12,7 +12,7 @@ from ssl_jax import methods, models, parallel
 from ssl_jax.config import DataSpec
 from ssl_jax.core import Aux, Carry, Init, Method, make_init, make_train_step
 from ssl_jax.metrics import Mean
-from ssl_jax.plan import collectives
+from ssl_jax.plan.hlo import collectives
 
 BATCH = 32
 

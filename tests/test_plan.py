@@ -4,11 +4,14 @@ import dataclasses
 import importlib.util
 import json
 
+import jax
+import jax.numpy as jnp
 import pytest
 
-from ssl_jax import chips
-from ssl_jax.config import TrainConfig, check
-from ssl_jax.plan import collectives, open_topology, plan, write
+from ssl_jax import parallel
+from ssl_jax.config import EvaluateConfig, TrainConfig, check, recipe
+from ssl_jax.plan import chips, open_topology, plan, write
+from ssl_jax.plan.hlo import Cost, collectives, cost
 from tests.recipes import shrunk, train_recipes
 
 needs_compiler = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu, the TPU's compiler, is not installed: extra `tpu`")
@@ -40,7 +43,7 @@ def test_a_topology_that_the_compiler_does_not_know_is_refused():
     open_topology("v5e:3x5")
 
 
-@pytest.mark.parametrize("topology", ["v5e", "v7:2x2", "v5e:2y2", "h100"])
+@pytest.mark.parametrize("topology", ["v5e", "v7:2x2", "v5e:2y2", "h100", "h100:2x2x2"])
 def test_nonsense_is_refused_with_what_is_known(topology):
   with pytest.raises(ValueError, match=f"--topology={topology}: no such topology.* known: .*v5e:8x8"):
     open_topology(topology)
@@ -55,12 +58,98 @@ def test_what_a_plan_must_know_is_asked_for():
     plan(dataclasses.replace(config, batch_size=18), "v5e:2x2", images=100)
 
 
+def test_a_missing_compiler_is_named_with_the_command_that_installs_it(monkeypatch):
+  monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+  for topology, extra in (("v5e:2x2", "tpu"), ("h100:8", "cuda12")):
+    with pytest.raises(ValueError, match=rf"pip install 'ssl_jax\[{extra}\]'"):
+      open_topology(topology)
+
+
+@needs_compiler
+def test_an_evaluation_and_learning_at_test_time_are_planned():
+  evaluation = check(EvaluateConfig, recipe(EvaluateConfig, batch_size=16, augment=dict(name="padded_crop", pad=2, flip=True), tasks=dict(
+      knn=dict(k=5), standard=dict(task="ttt", steps=3, copies=4, together=2), online=dict(task="ttt", mode="online", steps=1, copies=4, together=1))))
+  found = plan(small("pretrain/joint.py:cifar10_cpu"), "v5e:2x2", evaluation=evaluation, images=1000, classes=10)["tasks"]
+  assert found.keys() == {"knn", "standard", "online"} and all(row["fits"] for row in found.values())
+  assert {name: row["roofline"]["images_at_once"] for name, row in found.items()} == {"knn": 16, "standard": 8, "online": 4}
+  flops = {name: row["an_image"]["flops"] for name, row in found.items()}
+  assert 15 < flops["standard"] / flops["knn"] < 45  # 12 copies there and back, two predictions
+  assert 2.2 < flops["standard"] / flops["online"] < 3.2  # three steps to one
+  assert "all-reduce" not in found["standard"]["collectives"]  # each image for itself
+  with pytest.raises(ValueError, match="a recipe of method 'joint' or 'mae_probe'"):
+    plan(small("pretrain/supervised_sample.py"), "v5e:2x2", evaluation=evaluation, images=1000, classes=10)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax_cuda12_plugin") is None, reason="the GPU's compiler is not installed: extra `cuda12`")
+def test_a_small_plan_for_gpus():
+  config = small("pretrain/supervised_sample.py")
+  gpu, tpu = (plan(config, topology, images=1000, classes=10) for topology in ("h100:2x2", "v5e:2x2"))
+  assert gpu["fits"] and gpu["chips"] == 4 and gpu["collectives"]["all-reduce"]["count"] >= 1
+  assert 0.4 < gpu["an_image"]["flops"] / tpu["an_image"]["flops"] < 1.2  # which pads small channels
+  assert gpu["memory"]["usable"] == 0.75 * 80 * chips.GIB
+
+
+@needs_compiler
+def test_what_a_loop_repeats_counts_as_often_as_it_runs():
+  """Layers under a scan, and a scan of scans, cost what the same products cost written out."""
+  mesh = open_topology("v5e:2x2")[1]
+  cut = jax.NamedSharding(mesh, parallel.BATCH)
+  x, w = jax.ShapeDtypeStruct((256, 256), jnp.float32, sharding=cut), jax.ShapeDtypeStruct((8, 256, 256), jnp.float32, sharding=cut)
+
+  def scanned(x, w):
+    return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, w)[0]
+
+  def nested(x, w):
+    return jax.lax.scan(lambda x, _: (scanned(x, w), None), x, None, length=3)[0]
+
+  flops, gathered = zip(*((cost(text).flops, collectives(text)) for text in (
+      jax.jit(f, out_shardings=cut).lower(x, w).compile().as_text() for f in (scanned, nested))))
+  one = 8 * 2 * 64 * 256 * 256
+  assert flops == (pytest.approx(one, rel=0.01), pytest.approx(3 * one, rel=0.01))
+  assert gathered[0]
+
+
+def test_cost_and_collectives_follow_a_program_into_its_loops():
+  text = """HloModule tiny
+
+%body (p: (s32[], f32[4])) -> (s32[], f32[4]) {
+  %p = (s32[], f32[4]{0}) parameter(0)
+  %i = s32[] get-tuple-element(%p), index=0
+  %x = f32[4]{0} get-tuple-element(%p), index=1
+  %one = s32[] constant(1)
+  %next = s32[] add(%i, %one)
+  %twice = f32[4]{0} multiply(%x, %x)
+  %sum = f32[4]{0} all-reduce(%twice), channel_id=3, replica_groups={}, to_apply=%add
+  ROOT %out = (s32[], f32[4]{0}) tuple(%next, %sum)
+}
+
+%condition (q: (s32[], f32[4])) -> pred[] {
+  %q = (s32[], f32[4]{0}) parameter(0)
+  %j = s32[] get-tuple-element(%q), index=0
+  %limit = s32[] constant(7)
+  ROOT %less = pred[] compare(%j, %limit), direction=LT
+}
+
+ENTRY %main (start: (s32[], f32[4])) -> (s32[], f32[4]) {
+  %start = (s32[], f32[4]{0}) parameter(0)
+  ROOT %loop = (s32[], f32[4]{0}) while(%start), condition=%condition, body=%body
+}
+"""
+  add = "%add (a: f32[], b: f32[]) -> f32[] {\n  %a = f32[] parameter(0)\n  %b = f32[] parameter(1)\n  ROOT %c = f32[] add(%a, %b)\n}\n\n%body"
+  text = text.replace("%body", add, 1)
+  assert collectives(text) == {"all-reduce": {"count": 7, "bytes": 7 * 16}}
+  assert 7 * 4 <= cost(text).flops < 7 * 12 and cost(text).traffic > 7 * 3 * 16
+  assert cost(text.replace("constant(7)", "parameter(1)")) != Cost(0, 0)
+
+
 def test_collectives_are_counted_by_kind_with_their_bytes():
   program = """
+ENTRY %main (a: f32[8,4]) -> f32[] {
   %all-reduce.1 = (f32[8,4]{1,0}, bf16[2]{0}) all-reduce(%a, %b), channel_id=1
   %all-gather-start.2 = (f32[2,4]{1,0}, f32[8,4]{1,0}) all-gather-start(%c), channel_id=2
   %piece.3 = f32[8,4]{1,0} all-gather(%d), channel_id=2
   %all-gather-done.2 = f32[8,4]{1,0} all-gather-done(%all-gather-start.2)
   %x = f32[] add(%all-reduce.1, %y)
-  """
+}
+"""
   assert collectives(program) == {"all-reduce": {"count": 1, "bytes": 132}, "all-gather": {"count": 1, "bytes": 128}}

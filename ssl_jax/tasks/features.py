@@ -46,7 +46,7 @@ def extract(backbone: Backbone, batches: Batches, mesh: Mesh, *, layer: str = ""
     size = size or _round_up(len(batch["image"]), len(mesh.local_devices))
     rows = _complete(batch, size, read)
     read += len(batch["image"])
-    ahead = _encode(*weights, placement.join(rows, mesh), function=function, mesh=mesh)
+    ahead = encode_rows(*weights, placement.join(rows, mesh), function=function, mesh=mesh)
     if pending is not None:
       kept.append(_fetch(pending))
     pending = ahead
@@ -116,7 +116,7 @@ def _cells(side: int, grid: int) -> np.ndarray:
 
 
 @functools.partial(jax.jit, static_argnames=("function", "mesh"))
-def _encode(params, model_state, rows, *, function, mesh):
+def encode_rows(params, model_state, rows, *, function, mesh):
   """Rows split over the devices in, the whole batch on each out: every process can then read it."""
   x = function(params, model_state, to_float(rows["image"]))
   if x.ndim != 2:
@@ -126,7 +126,7 @@ def _encode(params, model_state, rows, *, function, mesh):
 
 
 def _complete(batch: dict[str, np.ndarray], size: int, read: int) -> dict[str, np.ndarray]:
-  """The four leaves that `_encode` takes, with `size` rows, those added masked out."""
+  """The four leaves that `encode_rows` takes, with `size` rows, those added masked out."""
   images = np.asarray(batch["image"])
   if images.dtype != np.uint8 or images.ndim != 4:
     raise ValueError("evaluation images must be uint8[B, H, W, 3], these are "

@@ -32,13 +32,16 @@ class Program(NamedTuple):
   mesh: Mesh
 
 
-def images_at_once(adapt: Adapt, moving: PyTree) -> int:
+def images_at_once(adapt: Adapt, moving: PyTree, platform: str = "") -> int:
   """The default number of images that a device adapts to at once; the answers do not depend on it.
 
   One on CPU, where convolutions whose weights differ by image are slow (half the speed at 4, a third at 16). On accelerators as many
   as make a forward pass of COPIES_AT_ONCE images, whose own weights, gradients and momenta stay below BYTES_AT_ONCE.
+
+  Args:
+    platform: "cpu" or another; "": this machine's.
   """
-  if jax.default_backend() == "cpu":
+  if (platform or jax.default_backend()) == "cpu":
     return 1
   weights = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(moving))
   return max(1, min(COPIES_AT_ONCE // adapt.copies, BYTES_AT_ONCE // (3 * weights)))
@@ -173,9 +176,12 @@ class _rows:
     self._jitted = jax.jit(parallel.per_device(functools.partial(_each, function, cut), mesh, cut))
     self._compiled = None
 
+  def lower(self, *args) -> jax.stages.Lowered:
+    return self._jitted.lower(*args)
+
   def __call__(self, *args):
     if self._compiled is None:
-      self._compiled = self._jitted.lower(*args).compile()
+      self._compiled = self.lower(*args).compile()
     return self._compiled(*args)
 
   def memory(self) -> int:
