@@ -74,7 +74,7 @@ def test_an_evaluation_and_learning_at_test_time_are_planned():
   assert {name: row["roofline"]["images_at_once"] for name, row in found.items()} == {"knn": 16, "standard": 8, "online": 4}
   flops = {name: row["an_image"]["flops"] for name, row in found.items()}
   assert 15 < flops["standard"] / flops["knn"] < 45  # 12 copies there and back, two predictions
-  assert 2.2 < flops["standard"] / flops["online"] < 3.2  # three steps to one
+  assert 1.4 < flops["standard"] / flops["online"] < 3  # three steps to one, the predictions of both
   assert "all-reduce" not in found["standard"]["collectives"]  # each image for itself
   with pytest.raises(ValueError, match="a recipe of method 'joint' or 'mae_probe'"):
     plan(small("pretrain/supervised_sample.py"), "v5e:2x2", evaluation=evaluation, images=1000, classes=10)
