@@ -1,6 +1,7 @@
 """Plans: a real step compiled for chips that are not there, and what is refused before that."""
 
 import dataclasses
+import importlib
 import importlib.util
 import json
 
@@ -14,6 +15,7 @@ from ssl_jax.plan import chips, open_topology, plan, write
 from ssl_jax.plan.hlo import Cost, collectives, cost
 from tests.recipes import shrunk, train_recipes
 
+plan_module = importlib.import_module("ssl_jax.plan.plan")  # the package has a function of this name
 needs_compiler = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu, the TPU's compiler, is not installed: extra `tpu`")
 
 
@@ -35,6 +37,33 @@ def test_a_small_plan_is_complete_and_adds_up(tmp_path, capsys):
   write(found, tmp_path / "deep" / "plan.json")
   assert json.loads((tmp_path / "deep" / "plan.json").read_text())["roofline"] == roof
   assert "fits, with" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("error, wanted", [
+    ("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm.", 20.5 * chips.GIB),
+    ("RESOURCE_EXHAUSTED: the total memory required for HLO temporaries (16.00G) exceeds available HBM (15.75G).", 17 * chips.GIB),
+    ("RESOURCE_EXHAUSTED: no figure", 0)])
+def test_a_refusal_says_how_much_was_wanted(error, wanted):
+  assert plan_module._wanted(error, chips.GIB) == wanted
+
+
+def test_advice_is_tried_in_turn_until_something_fits(monkeypatch, capsys):
+  tried = []
+
+  def measured(config, data, chip, mesh):
+    tried.append(config)
+    return {"fits": config.accumulate == 4, "memory": {"total": chips.GIB * 100 // (config.accumulate + 1), "usable": 16 * chips.GIB}}
+
+  monkeypatch.setattr(plan_module, "_training", measured)
+  monkeypatch.setattr(plan_module, "open_topology", lambda topology: (chips.CHIPS["v5e"], parallel.make_mesh(jax.devices()[:2])))
+  found = plan(small("pretrain/supervised_sample.py"), "v5e:1x2", images=100, classes=10)
+  assert [row["change"] for row in found["advice"]] == [
+      {"config.encoder.remat": "full"}, {"config.sharding": "fsdp"}, {"config.sharding": "fsdp", "config.encoder.remat": "full"},
+      {"config.accumulate": 2}, {"config.accumulate": 4}]
+  assert tried[3].encoder["remat"] == "full" and tried[3].sharding == "fsdp" and tried[-1].accumulate == 4
+  write(found, "")
+  shown = capsys.readouterr().out
+  assert "DOES NOT FIT, short of 34.00 GiB" in shown and "fits: --config.accumulate=4 (20.00 GiB)" in shown
 
 
 @needs_compiler

@@ -162,9 +162,7 @@ def _measure(work: Work, chip: Chip, mesh: Mesh) -> dict[str, Any]:
   except Exception as error:
     if "RESOURCE_EXHAUSTED" not in str(error) and "Ran out of memory" not in str(error):
       raise
-    wanted = re.search(r"Used ([\d.]+)([KMGT]) of", str(error))
-    total = int(float(wanted[1]) * 1024 ** " KMGT".index(wanted[2])) if wanted else 0
-    return {"fits": False, "memory": {**memory, "total": total, "usable": usable}}
+    return {"fits": False, "memory": {**memory, "total": _wanted(str(error), sum(memory.values())), "usable": usable}}
   sizes, text = compiled.memory_analysis(), compiled.as_text()
   memory |= {"temporaries": sizes.temp_size_in_bytes, "program": sizes.generated_code_size_in_bytes}
   memory["total"] = (sizes.argument_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
@@ -182,6 +180,13 @@ def _measure(work: Work, chip: Chip, mesh: Mesh) -> dict[str, Any]:
       "roofline": {"compute_seconds": compute, "memory_seconds": streaming, "step_seconds": step,
                    "bound": "compute" if compute >= streaming else "memory", "images_at_once": images, "images_a_second": images / step},
       "collectives": hlo.collectives(text)}
+
+
+def _wanted(error: str, given: int) -> int:
+  """Bytes that a program needs which the compiler refused for its size: of all, or of temporaries beside what it is given; 0: not said."""
+  whole, beside = (re.search(text, error) for text in (r"Used ([\d.]+)([KMGT]) of", r"\(([\d.]+)([KMGT])\) exceeds"))
+  found = whole or beside
+  return int(float(found[1]) * 1024 ** " KMGT".index(found[2])) + (0 if whole else given) if found else 0
 
 
 def _advise(config: TrainConfig, data: DataSpec, chip: Chip, mesh: Mesh) -> list[dict[str, Any]]:
