@@ -1,0 +1,76 @@
+"""The table of plans: real programs compiled for chips that are not there. python tests/benchmarks/plans.py [NAME ...] [--output=FILE]
+
+Each takes minutes to compile on two cores. The figures are the compiler's and the same on every machine. The last line is one JSON object.
+"""
+
+import os
+import sys
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+
+import dataclasses  # noqa: E402
+import importlib.metadata  # noqa: E402
+import importlib.util  # noqa: E402
+import json  # noqa: E402
+import pathlib  # noqa: E402
+
+from ssl_jax.config import EvaluateConfig, TrainConfig, check  # noqa: E402
+from ssl_jax.plan import plan, write  # noqa: E402
+
+ROOT = pathlib.Path(__file__).parents[2] / "configs"
+MOCO = dict(batch_size=4096, encoder=dict(batch_groups=128))
+# name: (recipe, changes, topology, evaluation)
+PLANS = {
+    "moco": ("pretrain/moco.py:e", MOCO, "v5e:8x8", ""),
+    "moco_global": ("pretrain/moco.py:e", dict(batch_size=4096, encoder=dict(batch_groups=1), method=dict(shuffle=False)), "v5e:8x8", ""),
+    "simclr": ("pretrain/simclr.py:100", {}, "v5e:8x8", ""),
+    "mae": ("pretrain/mae.py:large", {}, "v5e:8x8", ""),
+    "mae_remat": ("pretrain/mae.py:large", dict(encoder=dict(remat="dots")), "v5e:8x8", ""),
+    "mae_v5p": ("pretrain/mae.py:large", {}, "v5p:4x4x4", ""),
+    "ttt_mae": ("transfer/vit_probe.py:vit_large", {}, "v5e:2x2", "ttt/mae.py:imagenet"),
+    "moco_h100": ("pretrain/moco.py:e", MOCO, "h100:8x8", ""),
+    "mae_h100": ("pretrain/mae.py:large", {}, "h100:8x8", ""),
+    # weak scaling: 64 images a chip
+    **{f"moco_scaling_{chips}": ("pretrain/moco.py:e", dict(batch_size=64 * chips, encoder=dict(batch_groups=2 * chips)), topology, "")
+       for chips, topology in ((8, "v5e:2x4"), (64, "v5e:8x8"), (256, "v5e:16x16"))},
+}
+
+
+def load(file: str):
+  """The ConfigDict of FILE.py:VARIANT under configs."""
+  path, _, variant = file.partition(":")
+  specification = importlib.util.spec_from_file_location("recipe", ROOT / path)
+  module = importlib.util.module_from_spec(specification)
+  specification.loader.exec_module(module)
+  return module.get_config(*[variant] * bool(variant))
+
+
+def changed(config: TrainConfig, changes: dict) -> TrainConfig:
+  return dataclasses.replace(config, **{
+      name: {**getattr(config, name), **value} if isinstance(value, dict) else value for name, value in changes.items()})
+
+
+def main() -> None:
+  names = [word for word in sys.argv[1:] if not word.startswith("--")] or [*PLANS]
+  unknown = [name for name in names if name not in PLANS]
+  if unknown:
+    sys.exit(f"no plan is called {unknown[0]!r}; known: {', '.join(PLANS)}")
+  output = next((word.removeprefix("--output=") for word in sys.argv if word.startswith("--output=")), "")
+  table = {}
+  for name in names:
+    recipe, changes, topology, evaluation = PLANS[name]
+    config = changed(check(TrainConfig, load(recipe)), changes)
+    found = plan(config, topology, evaluation=check(EvaluateConfig, load(evaluation)) if evaluation else None, advise=False)
+    write(found, "")
+    rows = found["tasks"] if evaluation else {name: found}
+    for task, row in rows.items():
+      table[name if task == name else f"{name} {task}"] = {
+          "topology": topology, **{part: row[part] for part in ("fits", "memory", "an_image", "roofline", "collectives", "schedule") if part in row}}
+    if output:
+      pathlib.Path(output).write_text(json.dumps(table, indent=1))
+  print(json.dumps({"plans": table, "versions": {package: importlib.metadata.version(package) for package in ("jax", "libtpu")}}))
+
+
+if __name__ == "__main__":
+  main()
