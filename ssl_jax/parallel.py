@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections
+import contextvars
+import functools
 import os
 import socket
 import sys
@@ -15,6 +17,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ssl_jax.core import PyTree, Step
 
 BATCH = PartitionSpec("data")
+_mesh: contextvars.ContextVar[Mesh | None] = contextvars.ContextVar("mesh", default=None)  # of the step that is being traced
 
 
 def start() -> None:
@@ -80,7 +83,27 @@ def state_sharding(state: PyTree, mesh: Mesh, kind: str = "replicate") -> PyTree
 def compile_step(step: Step, mesh: Mesh, shardings: PyTree) -> Callable:
   """jit of a train step: state sharded as given and donated, batch cut along its first axis, metrics replicated."""
   batch, whole = NamedSharding(mesh, BATCH), NamedSharding(mesh, PartitionSpec())
-  return jax.jit(step, in_shardings=(shardings, batch), out_shardings=(shardings, whole), donate_argnums=0)
+
+  @functools.wraps(step)
+  def on_mesh(state, batch):
+    before = _mesh.set(mesh)
+    try:
+      return step(state, batch)
+    finally:
+      _mesh.reset(before)
+
+  return jax.jit(on_mesh, in_shardings=(shardings, batch), out_shardings=(shardings, whole), donate_argnums=0)
+
+
+def rows(array: jax.Array) -> jax.Array:
+  """`array`, whose rows are images of the batch, cut over the devices of the step that is being compiled.
+
+  Only for rows that were put into another order: the compiler may then lose sight of them and let every device work on all.
+  """
+  mesh = _mesh.get()
+  if mesh is None or len(array) % mesh.size:
+    return array
+  return jax.lax.with_sharding_constraint(array, NamedSharding(mesh, BATCH))
 
 
 def per_device(function: Callable, mesh: Mesh, cut: tuple[bool, ...]) -> Callable:

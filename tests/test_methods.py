@@ -135,6 +135,13 @@ def test_encode_and_pyramid_are_deterministic_and_leave_the_state_alone(name):
 
 
 @pytest.mark.parametrize("name", methods.known())
+def test_eight_devices_share_the_work(name):
+  """What is not cut over the devices is computed by each of them, which no figure shows but the bill does."""
+  one, eight = (compiled(name, devices)[0].cost_analysis()["flops"] for devices in (1, 8))
+  assert 8 * eight < 2.5 * one
+
+
+@pytest.mark.parametrize("name", methods.known())
 def test_eight_devices_equal_one(name):
   (one, losses_one), (eight, losses_eight) = trained(name, 1), trained(name, 8)
   np.testing.assert_allclose(losses_one, losses_eight, rtol=2e-4)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ssl_jax import losses
+from ssl_jax import losses, parallel
 from ssl_jax.config import DataSpec
 from ssl_jax.core import Aux, Carry, Init, Method, Weights
 from ssl_jax.metrics import Mean
@@ -37,12 +37,15 @@ def make(encoder: Network, data: DataSpec, *, dim: int = 128, mlp: bool = False,
     dim: width of a key. mlp: MoCo v2's two-layer head instead of a linear one.
     queue_size: K. momentum: m of the moving average, in [0, 1].
     temperature: positive; 0.07 in v1, 0.2 in v2.
-    shuffle: permute the key images over the BatchNorm groups, so that a key's statistics do not give it away;
-      needed unless BatchNorm is global or absent.
-  Raises: ValueError if an option is out of range or the batch does not divide the queue, naming sizes that work.
+    shuffle: deal the key images out anew among the BatchNorm groups, so that a key's statistics do not give it away; without effect
+      where BatchNorm is global or absent. See `deal`.
+  Raises: ValueError if an option is out of range, the batch does not divide the queue, or its groups cannot exchange images, naming
+    what would work.
   Source: He et al. 2020, algorithm 1; Chen et al. 2020 (v2).
   """
   _check(data, queue_size, momentum, temperature)
+  groups = getattr(encoder.module, "batch_groups", 1) if shuffle else 1
+  slices(data.batch_size, groups)
   net = stack(encoder, network(heads.MLP(dim) if mlp else heads.Linear(dim)))
 
   def init(key, batch):
@@ -52,18 +55,14 @@ def make(encoder: Network, data: DataSpec, *, dim: int = 128, mlp: bool = False,
     ema = jax.tree.map(jnp.copy, query)  # a copy: donated buffers may not be shared
     return Init(*query, MocoState(ema, queue, jnp.zeros((), jnp.int32)))
 
-  def keys_of(ema: Weights, images, key) -> Carry:
+  def keys_of(ema: Weights, images) -> Carry:
     """rows: the keys f32[B, dim], unit; means: the key network's statistics."""
-    if not shuffle:
-      keys, model_state = net.apply(ema, images, train=True)
-      return Carry(losses.unit(keys), model_state)
-    order = jax.random.permutation(key, images.shape[0])
-    keys, model_state = net.apply(ema, images[order], train=True)
-    return Carry(losses.unit(keys)[jnp.argsort(order)], model_state)
+    keys, model_state = net.apply(ema, deal(images, groups), train=True)
+    return Carry(deal(losses.unit(keys), groups), model_state)
 
   def loss(params, model_state, extra, batch, key):
     queries, model_state = net.apply(Weights(params, model_state), batch["views"][:, 0], train=True)
-    carry = jax.lax.stop_gradient(keys_of(extra.ema, batch["views"][:, 1], key))
+    carry = jax.lax.stop_gradient(keys_of(extra.ema, batch["views"][:, 1]))
     values, hits = losses.info_nce(losses.unit(queries), carry.rows, extra.queue, temperature=temperature)
     return values.mean(), Aux(model_state, carry, {"contrast_accuracy": Mean.of(hits)})
 
@@ -74,6 +73,29 @@ def make(encoder: Network, data: DataSpec, *, dim: int = 128, mlp: bool = False,
     return MocoState(Weights(ema, carry.means), queue, cursor)
 
   return Method(init, loss, after_update, *readers(encoder))
+
+
+def deal(rows: jax.Array, groups: int) -> jax.Array:
+  """Rows [B, ...] dealt out among `groups` contiguous groups: of k groups each is cut into k slices, and slice j of group i changes
+  places with slice i of group j. A second deal restores the order.
+
+  The published code permutes the batch at random, which moves every image to every device. What counts is that hardly two images share
+  a group both as queries and as keys; batches are random already. Here an image shares its group with 1/k of the others, k up to 8 as
+  with the published eight GPUs, and devices exchange only what they hold, all at once, or nothing where one holds k groups.
+  """
+  k = slices(len(rows), groups)
+  cut = rows.reshape(-1, k, k, len(rows) // groups // k, *rows.shape[1:])
+  return parallel.rows(cut.swapaxes(1, 2).reshape(rows.shape))
+
+
+def slices(batch: int, groups: int) -> int:
+  """k of `deal`: the largest common divisor of the groups' number and size, up to 8. Raises ValueError if there is none above 1."""
+  size = batch // groups
+  k = max(k for k in range(1, 9) if size % k == 0 and groups % k == 0)
+  if k == 1 < groups:
+    raise ValueError(f"{groups} BatchNorm groups of {size} images cannot be shuffled: the two numbers have no common divisor up to 8; use "
+                     "another config.encoder.batch_groups, such as 2 with a batch that 4 divides, or config.method.shuffle=False")
+  return k
 
 
 def _check(data: DataSpec, queue_size: int, momentum: float, temperature: float) -> None:
