@@ -14,6 +14,7 @@ from ssl_jax.assembly import abstract_state, assemble, compile_train_step
 from ssl_jax.checkpoint import Checkpoints
 from ssl_jax.config import DataSpec, TrainConfig, check
 from ssl_jax.core import TrainState, Weights
+from ssl_jax.plan.hlo import collectives
 from tests.recipes import train_recipes, shrunk
 
 BATCH, SIZE, STEPS = 16, 16, 3
@@ -139,6 +140,18 @@ def test_eight_devices_share_the_work(name):
   """What is not cut over the devices is computed by each of them, which no figure shows but the bill does."""
   one, eight = (compiled(name, devices)[0].cost_analysis()["flops"] for devices in (1, 8))
   assert 8 * eight < 2.5 * one
+
+
+@pytest.mark.parametrize("name", methods.known())
+def test_devices_exchange_gradients_and_features_but_no_images(name):
+  """Beside the sums of gradients and statistics, less than half of the bytes of a device's views; MoCo deals its keys' views out."""
+  step, abstract, _, _ = compiled(name, 8)
+  found = collectives(step.as_text())
+  views = config_of(name).augment["views"] * SIZE * SIZE * 3 * 4 * BATCH // 8
+  state = sum(leaf.size * 4 for leaf in jax.tree.leaves((abstract.params, abstract.model_state)))
+  assert found["all-reduce"]["bytes"] < 1.3 * state + views / 2
+  others = sum(row["bytes"] for kind, row in found.items() if kind not in ("all-reduce", "all-gather"))
+  assert others < (1.1 * views if name == "moco" else views / 2)
 
 
 @pytest.mark.parametrize("name", methods.known())

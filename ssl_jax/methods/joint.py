@@ -54,12 +54,15 @@ def make(encoder: Network, data: DataSpec, *, branch: str = "stage2", copies: Li
 
   def loss(params, model_state, extra, batch, key):
     images, others = _views(batch, copies)
-    turned, answers = _blocks(turn(key, others))
-    shown = turned if copies == "four" else jnp.concatenate([images, turned])  # of four, the first block is upright
+    exercise = turn(key, others)
+    # an image and its turns side by side: they stay on the image's device; of four turns the first is upright
+    shown = exercise.pieces if copies == "four" else jnp.concatenate([images[:, None], exercise.pieces], 1)
     below, head, other = (Weights(params[name], model_state[name]) for name in ("encoder", "head", "turns"))
-    maps, below_state = trunk.apply(below, shown, train=True)
-    logits, head_state = classify.apply(head, maps[:len(images)], train=True)
-    guesses, other_state = recognise.apply(other, maps[-len(turned):], train=True)
+    maps, below_state = trunk.apply(below, _flat(shown), train=True)
+    maps = maps.reshape(*shown.shape[:2], *maps.shape[1:])
+    logits, head_state = classify.apply(head, maps[:, 0], train=True)
+    guesses, other_state = recognise.apply(other, _flat(maps[:, -exercise.pieces.shape[1]:]), train=True)
+    answers = _flat(exercise.answers)
     value = losses.cross_entropy(logits, batch["label"]).mean() + weight * losses.cross_entropy(guesses, answers).mean()
     return value, Aux({"encoder": below_state, "head": head_state, "turns": other_state}, metrics={
         "accuracy": metrics.accuracy(logits, batch["label"]), "turns_accuracy": metrics.accuracy(guesses, answers)})
@@ -82,7 +85,8 @@ def make(encoder: Network, data: DataSpec, *, branch: str = "stage2", copies: Li
   predict, guess = through(classify, "head"), through(recognise, "turns")
 
   def pose(key, images):
-    return _blocks(one_turn(key, images))
+    exercise = one_turn(key, images)
+    return _flat(exercise.pieces), _flat(exercise.answers)
 
   def turns_loss(params, model_state, task):
     turned, answers = task
@@ -100,7 +104,6 @@ def _views(batch, copies: str) -> tuple[jax.Array, jax.Array]:
   return (batch["views"][:, 0], batch["views"][:, 1]) if copies == "second" else (batch["image"], batch["image"])
 
 
-def _blocks(exercise) -> tuple[jax.Array, jax.Array]:
-  """(pieces, answers) one after the other: all of the first turn, then all of the next."""
-  pieces, answers = (leaf.swapaxes(0, 1) for leaf in (exercise.pieces, exercise.answers))
-  return pieces.reshape(-1, *pieces.shape[2:]), answers.ravel()
+def _flat(leaf: jax.Array) -> jax.Array:
+  """[B, N, ...] as [B N, ...]."""
+  return leaf.reshape(-1, *leaf.shape[2:])
