@@ -13,6 +13,7 @@ from ssl_jax import parallel
 from ssl_jax.config import EvaluateConfig, TrainConfig, check, recipe
 from ssl_jax.plan import chips, open_topology, plan, write
 from ssl_jax.plan.hlo import Cost, collectives, cost
+from ssl_jax.plan.traffic import traffic
 from tests.recipes import shrunk, train_recipes
 
 plan_module = importlib.import_module("ssl_jax.plan.plan")  # the package has a function of this name
@@ -182,3 +183,63 @@ ENTRY %main (a: f32[8,4]) -> f32[] {
 }
 """
   assert collectives(program) == {"all-reduce": {"count": 1, "bytes": 132}, "all-gather": {"count": 1, "bytes": 128}}
+
+
+def test_traffic_is_what_passes_between_a_chip_and_its_main_memory():
+  text = """HloModule tiny
+
+%add (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %c = f32[] add(%a, %b)
+}
+
+%fused (p: f32[8,4], q: f32[4]) -> (f32[4], f32[8,4]) {
+  %p = f32[8,4]{1,0} parameter(0)
+  %q = f32[4]{0} parameter(1)
+  %zero = s32[] constant(0)
+  %row = f32[1,4]{1,0} dynamic-slice(%p, %zero, %zero), dynamic_slice_sizes={1,4}
+  %flat = f32[4]{0} bitcast(%row)
+  %sum = f32[4]{0} add(%flat, %q)
+  %back = f32[1,4]{1,0} bitcast(%sum)
+  %all = f32[8,4]{1,0} dynamic-update-slice(%p, %back, %zero, %zero)
+  ROOT %both = (f32[4]{0}, f32[8,4]{1,0}) tuple(%sum, %all)
+}
+
+%body (s: (s32[], f32[8,4], f32[4])) -> (s32[], f32[8,4], f32[4]) {
+  %s = (s32[], f32[8,4]{1,0}, f32[4]{0:S(1)}) parameter(0)
+  %i = s32[]{:S(2)} get-tuple-element(%s), index=0
+  %x = f32[8,4]{1,0} get-tuple-element(%s), index=1
+  %y = f32[4]{0:S(1)} get-tuple-element(%s), index=2
+  %f = (f32[4]{0:S(1)}, f32[8,4]{1,0}) fusion(%x, %y), kind=kLoop, calls=%fused
+  %y2 = f32[4]{0:S(1)} get-tuple-element(%f), index=0
+  %x2 = f32[8,4]{1,0} get-tuple-element(%f), index=1
+  ROOT %t = (s32[], f32[8,4]{1,0}, f32[4]{0:S(1)}) tuple(%i, %x2, %y2)
+}
+
+%condition (q: (s32[], f32[8,4], f32[4])) -> pred[] {
+  %q = (s32[], f32[8,4]{1,0}, f32[4]{0:S(1)}) parameter(0)
+  %j = s32[]{:S(2)} get-tuple-element(%q), index=0
+  %limit = s32[]{:S(2)} constant(5)
+  ROOT %less = pred[]{:S(2)} compare(%j, %limit), direction=LT
+}
+
+ENTRY %main (u: f32[8,4], v: f32[8,4]) -> f32[8,4] {
+  %u = f32[8,4]{1,0} parameter(0)
+  %v = f32[8,4]{1,0} parameter(1)
+  %product = f32[8,4]{1,0} multiply(%u, %v)
+  %kept = f32[8,4]{1,0:S(1)} negate(%product)
+  %copy = (f32[8,4]{1,0:S(1)}, f32[8,4]{1,0}, u32[]{:S(2)}) copy-start(%product)
+  %done = f32[8,4]{1,0:S(1)} copy-done(%copy)
+  %cut = ((f32[8,4]{1,0}), f32[2,4]{1,0:S(1)}, s32[]{:S(2)}) slice-start(%product), slice={[0:2], [0:4]}
+  %first = s32[]{:S(2)} constant(0)
+  %bias = f32[4]{0:S(1)} constant({1, 2, 3, 4})
+  %start = (s32[], f32[8,4]{1,0}, f32[4]{0:S(1)}) tuple(%first, %product, %bias)
+  %loop = (s32[], f32[8,4]{1,0}, f32[4]{0:S(1)}) while(%start), condition=%condition, body=%body
+  ROOT %out = f32[8,4]{1,0} get-tuple-element(%loop), index=1
+}
+"""
+  whole, row = 8 * 4 * 4, 4 * 4
+  # product: two read, one written; kept and copy: one read each; cut: two rows read; five times a row read and a row written
+  assert traffic(text) == 3 * whole + whole + whole + 2 * row + 5 * (row + row)
+  assert traffic(text.replace("S(1)", "S(0)")) > traffic(text)

@@ -33,7 +33,8 @@ def cost(program: str) -> Cost:
   XLA's analysis counts the body of a loop once, however often it runs: layers under a scan, parts of a batch, steps at test time. Here
   each body is analysed by itself as well and counted with the trips that the text tells. A loop whose number it does not tell counts once.
   """
-  parts = _computations(program)
+  parts = computations(program)
+  calls = _calls(parts)
 
   @functools.cache
   def once(name: str) -> Cost:
@@ -43,7 +44,7 @@ def cost(program: str) -> Cost:
   @functools.cache
   def whole(name: str) -> Cost:
     total = once(name)
-    for body, trips in _loops(parts, name):
+    for body, trips in _loops(calls, name):
       total += whole(body) * trips + once(body) * -1
     return total
 
@@ -55,8 +56,8 @@ def collectives(program: str) -> dict[str, dict[str, int]]:
 
   The pieces into which the compiler fuses one with computation share its channel and count once.
   """
-  parts, found, channels = _computations(program), {}, set()
-  for name, times in _times(parts).items():
+  parts, found, channels = computations(program), {}, set()
+  for name, times in run_times(parts).items():
     for shapes, kind, start, rest in re.findall(rf"= (.+?) ({'|'.join(COLLECTIVES)})(-start)?\((.*)", "\n".join(parts[name][1])):
       channel = re.search(r"channel_id=(\d+)", rest)
       if channel and channel[1] in channels:
@@ -70,7 +71,7 @@ def collectives(program: str) -> dict[str, dict[str, int]]:
   return found
 
 
-def _computations(program: str) -> dict[str, tuple[bool, list[str]]]:
+def computations(program: str) -> dict[str, tuple[bool, list[str]]]:
   """{name: (whether the program begins there, its lines)}, in the order of the text: what is called stands before who calls it."""
   found, name = {}, ""
   for line in program.splitlines():
@@ -101,35 +102,39 @@ def _called(parts, name: str) -> set[str]:
   return found
 
 
-def _loops(parts, name: str) -> list[tuple[str, int]]:
-  """(Body, trips) of the loops of a computation and of those that it calls, without those inside the bodies."""
-  calls, loops = _calls(parts, name)
-  return loops + [loop for other in calls for loop in _loops(parts, other)]
-
-
-def _calls(parts, name: str) -> tuple[list[str], list[tuple[str, int]]]:
-  """(Computations that run whenever this one does, (body, trips) of its loops)."""
-  calls, loops = [], []
-  for line in parts[name][1][1:]:
-    loop = re.search(r" while\(.*condition=%?([\w.\-]+), body=%?([\w.\-]+)", line)
-    if loop:
-      loops.append((loop[2], _trips(parts, loop[1], line)))
-    else:
-      calls += [word for word in re.findall(r"%([\w.\-]+)", line) if word in parts]
-  return calls, loops
-
-
-def _times(parts) -> dict[str, int]:
+def run_times(parts: dict[str, tuple[bool, list[str]]]) -> dict[str, int]:
   """How often each computation that the program reaches runs."""
+  calls = _calls(parts)
+  found = {name: 1 for name, (entry, _) in parts.items() if entry}
+  for name in reversed(parts):  # who calls stands behind what it calls
+    for other, trips in calls[name] if name in found else ():
+      found[other] = found.get(other, 0) + found[name] * (trips or 1)
+  return found
+
+
+def _calls(parts) -> dict[str, list[tuple[str, int]]]:
+  """By computation: (another that it runs, how often if in a loop, 0: once, not in a loop)."""
   found = {}
+  for name, (_, lines) in parts.items():
+    found[name] = []
+    for line in lines[1:]:
+      loop = re.search(r" while\(.*condition=%?([\w.\-]+), body=%?([\w.\-]+)", line)
+      if loop:
+        found[name].append((loop[2], _trips(parts, loop[1], line)))
+      elif "=%" in line or "={%" in line:  # names of computations follow these
+        found[name] += [(word, 0) for word in re.findall(r"%([\w.\-]+)", line.split("), ", 1)[-1]) if word in parts]
+  return found
 
-  def run(name: str, times: int) -> None:
-    found[name] = found.get(name, 0) + times
-    calls, loops = _calls(parts, name)
-    for other, trips in [*((call, 1) for call in calls), *loops]:
-      run(other, times * trips)
 
-  run(next(name for name, (entry, _) in parts.items() if entry), 1)
+def _loops(calls, name: str) -> list[tuple[str, int]]:
+  """(Body, trips) of the loops of a computation and of those that it calls, without those inside the bodies."""
+  found, waiting = [], [name]
+  while waiting:
+    for other, trips in calls[waiting.pop()]:
+      if trips:
+        found.append((other, trips))
+      else:
+        waiting.append(other)
   return found
 
 

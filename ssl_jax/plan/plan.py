@@ -21,6 +21,7 @@ from ssl_jax.evaluate import live_augment
 from ssl_jax.plan import hlo
 from ssl_jax.plan.chips import Chip
 from ssl_jax.plan.topology import open_topology, quiet
+from ssl_jax.plan.traffic import traffic
 from ssl_jax.tasks import features
 from ssl_jax.tasks.backbone import Backbone
 from ssl_jax.tasks.placement import along_data, replicated
@@ -167,16 +168,17 @@ def _measure(work: Work, chip: Chip, mesh: Mesh) -> dict[str, Any]:
   memory |= {"temporaries": sizes.temp_size_in_bytes, "program": sizes.generated_code_size_in_bytes}
   memory["total"] = (sizes.argument_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
                      + sizes.temp_size_in_bytes + sizes.generated_code_size_in_bytes)
-  flops, traffic = hlo.cost(text)
+  flops, accessed = hlo.cost(text)
+  moved = traffic(text)
   images = work.images(mesh)
   if chip.platform == "gpu":  # whose libraries' calls the analysis cannot look into: the same program, lowered for one CPU
     alone = parallel.make_mesh(jax.devices("cpu")[:1])
     flops = hlo.cost(work.lower(alone).compiler_ir("hlo").get_hlo_module().to_string()).flops / work.images(alone) * images / mesh.size
-  compute, streaming = flops / chip.flops, traffic / chip.bandwidth
+  compute, streaming = flops / chip.flops, moved / chip.bandwidth
   step, per_chip = max(compute, streaming), images / mesh.size
   return {
       "fits": memory["total"] <= usable, "memory": {**memory, "usable": usable}, "compile_seconds": time.monotonic() - began,
-      "an_image": {"flops": flops / per_chip, "hbm_bytes": traffic / per_chip},
+      "an_image": {"flops": flops / per_chip, "hbm_bytes": moved / per_chip, "bytes_accessed": accessed / per_chip},
       "roofline": {"compute_seconds": compute, "memory_seconds": streaming, "step_seconds": step,
                    "bound": "compute" if compute >= streaming else "memory", "images_at_once": images, "images_a_second": images / step},
       "collectives": hlo.collectives(text)}
