@@ -15,12 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_jax import patches
-from ssl_jax.models.dense import Dense
+from ssl_jax.models.dense import PRODUCT, Dense
 from ssl_jax.normalize import normalize
 
 EPSILON = 1e-6
 TOKEN = nn.initializers.normal(0.02)
-REMAT = {"dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+REMAT = {"dots": jax.checkpoint_policies.save_only_these_names(PRODUCT),
          "full": jax.checkpoint_policies.nothing_saveable}
 
 
@@ -90,7 +90,7 @@ class Blocks(nn.Module):
   Args:
     layers: "scan" compiles one block and loops over it (ViT-L compiles fast); "unroll" writes the blocks out, which
       XLA's CPU backend runs faster; "auto" scans on accelerators.
-    remat: what the backward pass computes again: "none", "dots" (all but matrix products), "full" (whole blocks).
+    remat: what the backward pass computes again: "none", "dots" (all but the dense layers: norms, GELU, attention), "full" (blocks).
     drop_path: rate of the last block; the rate grows linearly from 0 at the first.
   """
 

@@ -26,7 +26,7 @@ PLANS = {
     "moco_global": ("pretrain/moco.py:e", dict(batch_size=4096, encoder=dict(batch_groups=1), method=dict(shuffle=False)), "v5e:8x8", ""),
     "simclr": ("pretrain/simclr.py:100", {}, "v5e:8x8", ""),
     "mae": ("pretrain/mae.py:large", {}, "v5e:8x8", ""),
-    "mae_remat": ("pretrain/mae.py:large", dict(encoder=dict(remat="dots")), "v5e:8x8", ""),
+    "mae_no_remat": ("pretrain/mae.py:large", dict(encoder=dict(remat="none")), "v5e:8x8", ""),
     "mae_v5p": ("pretrain/mae.py:large", {}, "v5p:4x4x4", ""),
     "ttt_mae": ("transfer/vit_probe.py:vit_large", {}, "v5e:2x2", "ttt/mae.py:imagenet"),
     "moco_h100": ("pretrain/moco.py:e", MOCO, "h100:8x8", ""),
@@ -69,7 +69,8 @@ def main() -> None:
           "topology": topology, **{part: row[part] for part in ("fits", "memory", "an_image", "roofline", "collectives", "schedule") if part in row}}
     if output:
       pathlib.Path(output).write_text(json.dumps(table, indent=1))
-  print(json.dumps({"plans": table, "versions": {package: importlib.metadata.version(package) for package in ("jax", "libtpu")}}))
+  print(json.dumps({"plans": table, "versions": {package: importlib.metadata.version(package) for package in ("jax", "libtpu")
+                                                   if importlib.util.find_spec(package)}}))
 
 
 if __name__ == "__main__":
