@@ -13,19 +13,10 @@ import time
 
 import pytest
 
-TOTAL = 24
-RECIPE = """
-from ssl_jax.config import recipe
+from tests.test_train import RECIPE, rows
 
-def get_config():
-  return recipe(
-      method=dict(name="moco", dim=16, mlp=True, queue_size=64, momentum=0.9, temperature=0.2),
-      encoder=dict(name="resnet10", width=8, stem="small", batch_groups=2),
-      augment=dict(name="moco_v2", views=2, size=16),
-      optimizer=dict(learning_rate=0.03, weight_decay=1e-4),
-      data=dict(name="synthetic", split="train[:128]", size=16, cache=True),
-      checkpoint=dict(every_steps=100, keep=2), batch_size=32, epochs=6.0, log_every=1)
-"""
+TOTAL = 24
+CHANGES = ("--config.epochs=6.0", "--config.log_every=1", "--config.checkpoint.every_steps=100")
 KNN = """
 from ssl_jax.config import EvaluateConfig, recipe
 
@@ -48,7 +39,7 @@ def job(recipes: pathlib.Path, command: str, workdir: pathlib.Path, *words: str,
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     port = free.getsockname()[1]
-  file = recipes / ("tiny.py" if command == "train" else "knn.py")
+  file, words = (recipes / "tiny.py", (*CHANGES, *words)) if command == "train" else (recipes / "knn.py", words)
   shared = {**os.environ, "PYTHONUNBUFFERED": "1", "JAX_PLATFORMS": "cpu", "SSL_JAX_PATIENCE": "15",
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={4 // processes}",
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_COMPILATION_CACHE_DIR": str(recipes / f"compiled{processes}")}
@@ -70,11 +61,6 @@ def finish(started: list[subprocess.Popen], status: int = 0) -> list[str]:
   outputs = [process.communicate(timeout=240)[0] for process in started]
   assert [process.returncode for process in started] == [status] * len(started), "\n".join(output[-3000:] for output in outputs)
   return outputs
-
-
-def rows(workdir: pathlib.Path) -> list[dict]:
-  path = workdir / "metrics.jsonl"
-  return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")] if path.exists() else []
 
 
 def wait_for_steps(workdir: pathlib.Path, count: int, started: list[subprocess.Popen]) -> None:

@@ -14,8 +14,8 @@ from ssl_jax import parallel
 from ssl_jax.config import nearest
 from ssl_jax.plan.chips import CHIPS, Chip, known, target_of
 
-NEEDS = {"tpu": ("libtpu", "planning for a TPU needs its compiler, which is not installed; pip install 'ssl_jax[tpu]'"),
-         "gpu": ("jax_cuda12_plugin", "planning for a GPU needs its compiler, which is not installed; pip install 'ssl_jax[cuda12]'")}
+NEEDS = {"tpu": (("libtpu",), "planning for a TPU needs its compiler, which is not installed; pip install 'ssl_jax[tpu]'"),
+         "gpu": (("jax_cuda12_plugin", "jax_cuda13_plugin"), "planning for a GPU needs its compiler, which is not installed; pip install 'ssl_jax[cuda12]'")}
 
 
 def open_topology(topology: str) -> tuple[Chip, Mesh]:
@@ -29,8 +29,8 @@ def open_topology(topology: str) -> tuple[Chip, Mesh]:
   if name not in CHIPS or not re.fullmatch(r"\d+(x\d+)*", shape) or (CHIPS[name].platform == "gpu" and shape.count("x") > 1):
     raise ValueError(f"--topology={topology}: no such topology{nearest(topology, known())}")
   chip = CHIPS[name]
-  package, message = NEEDS[chip.platform]
-  if importlib.util.find_spec(package) is None:
+  packages, message = NEEDS[chip.platform]
+  if not any(map(importlib.util.find_spec, packages)):
     raise ValueError(message)
   os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
   from jax.experimental import topologies
