@@ -23,6 +23,7 @@ MOCO = dict(batch_size=4096, encoder=dict(batch_groups=128))
 # name: (recipe, changes, topology, evaluation)
 PLANS = {
     "moco": ("pretrain/moco.py:e", MOCO, "v5e:8x8", ""),
+    "moco_128": ("pretrain/moco.py:e", dict(batch_size=2048, encoder=dict(batch_groups=64)), "v5e:4x4", ""),  # 128 images a chip
     "moco_global": ("pretrain/moco.py:e", dict(batch_size=4096, encoder=dict(batch_groups=1), method=dict(shuffle=False)), "v5e:8x8", ""),
     "simclr": ("pretrain/simclr.py:100", {}, "v5e:8x8", ""),
     "mae": ("pretrain/mae.py:large", {}, "v5e:8x8", ""),
