@@ -139,7 +139,7 @@ def test_encode_and_pyramid_are_deterministic_and_leave_the_state_alone(name):
 def test_eight_devices_share_the_work(name):
   """What is not cut over the devices is computed by each of them, which no figure shows but the bill does."""
   one, eight = (compiled(name, devices)[0].cost_analysis()["flops"] for devices in (1, 8))
-  assert 8 * eight < 2.5 * one
+  assert 8 * eight < 2 * one  # of these tiny networks the optimiser is a large part, which each device does
 
 
 @pytest.mark.parametrize("name", methods.known())

@@ -168,7 +168,7 @@ ENTRY %main (start: (s32[], f32[4])) -> (s32[], f32[4]) {
   add = "%add (a: f32[], b: f32[]) -> f32[] {\n  %a = f32[] parameter(0)\n  %b = f32[] parameter(1)\n  ROOT %c = f32[] add(%a, %b)\n}\n\n%body"
   text = text.replace("%body", add, 1)
   assert collectives(text) == {"all-reduce": {"count": 7, "bytes": 7 * 16}}
-  assert 7 * 4 <= cost(text).flops < 7 * 12 and cost(text).traffic > 7 * 3 * 16
+  assert 7 * 4 <= cost(text).flops < 7 * 12 and cost(text).accessed > 7 * 3 * 16
   assert cost(text.replace("constant(7)", "parameter(1)")) != Cost(0, 0)
 
 

@@ -54,7 +54,7 @@ def _hendrycks(plain):
 def _cifar10_cpu(plain):
   """14 layers instead of 26, twice the width on maps of half the side, one turned copy: an eighth of the time an epoch."""
   return recipe(
-      # in a seventh of the published epochs a second loss of full weight costs the first more than it gives
+      # with a rotation loss of full weight, and 8 epochs, joint training was worse than plain; see docs/results.md
       method=PLAIN if plain else dict(JOINT, branch="stage2", copies="one", weight=0.5),
       encoder=dict(name="preresnet14", width=32, stem="small"),
       optimizer=dict(name="nesterov", learning_rate=0.1, momentum=0.9, weight_decay=5e-4, schedule="cosine", warmup_epochs=0.5),

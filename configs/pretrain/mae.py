@@ -4,9 +4,9 @@ Command:   ssl-jax train --config=configs/pretrain/mae.py:large_1600 --workdir=D
 Hardware:  published on 128 TPU v3 cores, ViT-L 1600 epochs in 31 hours [He et al. 2022].
 Expected:  after 1600 epochs fine-tuning / linear probe top-1 as listed beside each variant; ViT-L after 800: 85.4 with
            normalised pixels [He et al. 2022, tables 1 and 3; code README].
-Memory:    remat="dots" computes norms, GELU and attention again in the backward pass, which costs 2% more FLOPs and is as fast or
-           faster where memory bounds; "full" computes whole blocks again; --config.sharding=fsdp cuts parameters and optimiser over
-           the chips. All leave the result as it is.
+Memory:    remat="dots" computes norms, GELU and attention again in the backward pass, which costs 2% more FLOPs; without it 64
+           images a chip of ViT-L do not fit a v5e. "full" computes whole blocks again; --config.sharding=fsdp cuts parameters and
+           optimiser over the chips. All leave the result as it is.
 """
 
 from ssl_jax.config import recipe

@@ -18,13 +18,13 @@ class Cost(NamedTuple):
   """Of one run of a program on one chip."""
 
   flops: float
-  traffic: float  # bytes that its operations read and write in memory
+  accessed: float  # bytes that its operations read and write, in whichever memory; see traffic.py for the main one
 
   def __add__(self, other: Cost) -> Cost:  # type: ignore[override]
-    return Cost(self.flops + other.flops, self.traffic + other.traffic)
+    return Cost(self.flops + other.flops, self.accessed + other.accessed)
 
   def __mul__(self, times: float) -> Cost:  # type: ignore[override]
-    return Cost(self.flops * times, self.traffic * times)
+    return Cost(self.flops * times, self.accessed * times)
 
 
 def cost(program: str) -> Cost:
