@@ -4,6 +4,8 @@ import dataclasses
 import importlib
 import importlib.util
 import json
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -71,6 +73,18 @@ def test_advice_is_tried_in_turn_until_something_fits(monkeypatch, capsys):
 def test_a_topology_that_the_compiler_does_not_know_is_refused():
   with pytest.raises(ValueError, match="--topology=v5e:3x5: the compiler knows no such topology .*v5e:4x4"):
     open_topology("v5e:3x5")
+
+
+@needs_compiler
+def test_two_processes_plan_at_the_same_time():
+  """One keeps the compiler open while the other opens it, and neither has touched it before."""
+  code = "from ssl_jax.plan import open_topology; print(open_topology('v5e:2x2')[1].size, flush=True); input()"
+  each = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+  with subprocess.Popen([sys.executable, "-c", code], **each) as first, subprocess.Popen([sys.executable, "-c", code], **each) as second:
+    for process in (first, second):
+      assert process.stdout.readline() == "4\n", process.stderr.read()
+    for process in (first, second):
+      process.communicate("\n", timeout=60)
 
 
 @pytest.mark.parametrize("topology", ["v5e", "v7:2x2", "v5e:2y2", "h100", "h100:2x2x2"])

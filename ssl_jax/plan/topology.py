@@ -33,6 +33,7 @@ def open_topology(topology: str) -> tuple[Chip, Mesh]:
   if not any(map(importlib.util.find_spec, packages)):
     raise ValueError(message)
   os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+  os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # libtpu locks the chips for one process, be there chips or none
   from jax.experimental import topologies
 
   try:
