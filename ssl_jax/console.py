@@ -11,6 +11,8 @@ import jax
 import rich.console
 import rich.progress
 
+from ssl_jax.logbook import METRICS, clock
+
 
 class Console:
   """Writes rows of figures to `workdir/metrics.jsonl` and to the terminal.
@@ -23,7 +25,7 @@ class Console:
     self._speaks = jax.process_index() == 0
     if not self._speaks:
       return
-    path = workdir / "metrics.jsonl"
+    path = workdir / METRICS
     rows = path.read_text().splitlines(keepends=True) if path.exists() else []
     path.write_text("".join(row for row in rows if _step(row) <= start))
     self._file = path.open("a", buffering=1)
@@ -62,7 +64,7 @@ class Console:
   def _left(self, step: int) -> str:
     start, since = self._first
     seconds = (time.monotonic() - since) / max(step - start, 1) * (self._bar.tasks[0].total - step)
-    return f"{seconds // 3600:.0f}:{seconds // 60 % 60:02.0f}:{seconds % 60:02.0f}"
+    return clock(seconds)
 
   def __enter__(self) -> Console:
     return self

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import json
 import pathlib
 from collections.abc import Iterator
@@ -14,24 +13,23 @@ import numpy as np
 import rich.console
 import rich.table
 
-from ssl_jax import augment, parallel, tasks
+from ssl_jax import atlas, augment, parallel, tasks
 from ssl_jax.config import EvaluateConfig, TrainConfig, options_of
 from ssl_jax.console import Progress
 from ssl_jax.core import Augment
 from ssl_jax.data import pipeline, sources, transforms
+from ssl_jax.provenance import provenance
 from ssl_jax.restore import Restored, restore
 from ssl_jax.tasks import features, pictures
 from ssl_jax.tasks.backbone import Backbone, mean_image, pixels
 from ssl_jax.tasks.shelf import Shelf
 from ssl_jax.tasks.task import TaskData
 
-VERSIONS = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
-
 
 def evaluate(config: EvaluateConfig, workdir: str | pathlib.Path, *, step: int = 0) -> dict:
   """Runs every task of `config` on the run's backbone and the baselines asked for.
 
-  Writes `workdir/evaluations/step<N>/<task>-<backbone>.json` and pictures; prints a table.
+  Writes `workdir/evaluations/step<N>/<task>-<backbone>.json`, pictures and, of a k-NN search, an atlas (.npz); prints a table.
   Returns: {backbone: {task: scalars}}.
   Raises: ValueError for bad configs, data or checkpoints, before anything is encoded.
   """
@@ -51,9 +49,10 @@ def evaluate(config: EvaluateConfig, workdir: str | pathlib.Path, *, step: int =
       with Progress(f"{name}, {label}") as progress:
         result = task.run(backbone, data, mesh, jax.random.key(config.seed), extract=extract, progress=progress, **shelf)
       table.setdefault(label, {})[name] = dict(result.scalars)
-      shown = _neighbours(result.predictions, data)  # by all processes: each has read its share of the images
+      asked = data.train if result.protocol.get("leave_one_out") else data.test
+      seen = atlas.make(result.predictions, data.train, asked, data.class_names) if "neighbours" in result.predictions else {}
       if jax.process_index() == 0:
-        _write(folder, f"{name}-{label.replace(' ', '_')}", result, shown, data, config, mesh)
+        _write(folder, f"{name}-{label.replace(' ', '_')}", result, seen, data, config, mesh)
   if jax.process_index() == 0:
     _print(table, folder)
   return table
@@ -101,22 +100,9 @@ def _backbones(config: EvaluateConfig, run: Restored, data: TaskData) -> list[Ba
   return [made[name]() for name in config.baselines] + [run.backbone]
 
 
-def _neighbours(found: dict[str, np.ndarray], data: TaskData) -> dict[str, Any]:
-  """What `pictures.draw_neighbours` takes: a few test images and their nearest; {} where a task looked for none."""
-  if "neighbours" not in found:
-    return {}
-  rows = pictures.first_of_each_class(found["label"], 8)
-  near = found["neighbours"][rows, :5]
-  return dict(queries=pictures.images_at(data.test, found["index"][rows]), query_labels=found["label"][rows],
-              neighbours=pictures.images_at(data.train, near), neighbour_labels=found["neighbour_labels"][rows, :5],
-              similarity=found["similarity"][rows, :5])
-
-
-def _write(folder: pathlib.Path, name: str, result, shown: dict, data: TaskData, config: EvaluateConfig, mesh) -> None:
-  """One JSON with the whole protocol, and pictures: the confusion matrix, and neighbours where there are any."""
-  protocol = {**result.protocol, "evaluation_batch_size": config.batch_size, "seed": config.seed,
-              "device": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
-              "versions": {package: importlib.metadata.version(package) for package in VERSIONS}}
+def _write(folder: pathlib.Path, name: str, result, seen: atlas.Atlas, data: TaskData, config: EvaluateConfig, mesh) -> None:
+  """One JSON with the whole protocol, and pictures: the confusion matrix, and neighbours and the atlas where there are any."""
+  protocol = {**result.protocol, "evaluation_batch_size": config.batch_size, "seed": config.seed, **provenance(mesh)}
   (folder / f"{name}.json").write_text(json.dumps({"scalars": result.scalars, "protocol": protocol}, indent=1))
   if "error_without" in result.protocol:
     _draw_gain(folder / f"{name}.png", result.protocol, title=name)
@@ -127,8 +113,11 @@ def _write(folder: pathlib.Path, name: str, result, shown: dict, data: TaskData,
     return
   matrix = pictures.confusion_matrix(found["label"], found["prediction"], data.num_classes)
   pictures.draw_confusion(folder / f"{name}.png", matrix, class_names=data.class_names, title=name)
-  if shown:
-    pictures.draw_neighbours(folder / f"{name}-neighbours.png", **shown, class_names=data.class_names, title=name)
+  if seen:
+    np.savez_compressed(folder / f"{name}.npz", **seen)
+    pictures.draw_neighbours(folder / f"{name}-neighbours.png", seen["query_image"], seen["label"][:len(seen["query_image"])],
+                             seen["neighbour_image"], seen["neighbour_label"], similarity=seen["similarity"],
+                             class_names=data.class_names, title=name)
 
 
 def _draw_gain(path: pathlib.Path, protocol: dict, title: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 import time
 
@@ -14,8 +15,10 @@ from ssl_jax.config import DataSpec, TrainConfig, differences, to_json
 from ssl_jax.console import Console
 from ssl_jax.core import TrainState
 from ssl_jax.data import pipeline
+from ssl_jax.logbook import STARTS
 from ssl_jax.meter import Meter
 from ssl_jax.profile import Profile, dump
+from ssl_jax.provenance import provenance
 from ssl_jax.restore import start_from
 from ssl_jax.stop import Stop, Stopped
 
@@ -28,7 +31,7 @@ def train(config: TrainConfig, workdir: str | pathlib.Path, *, force: bool = Fal
   """Runs or resumes `config` in `workdir` until its last step; returns the last state.
 
   Args:
-    workdir: holds `checkpoints/` and `metrics.jsonl`. Calling again goes on from the last checkpoint, bit for bit.
+    workdir: holds `checkpoints/`, `metrics.jsonl` and `starts.jsonl`. Calling again goes on from the last checkpoint, bit for bit.
     force: resume even though the config differs from the checkpoint's.
     profile: steps to trace into `workdir/profile`, such as "20-25". hlo: write the compiled step to `workdir/hlo`.
   Raises: ValueError for bad configs or data, before anything compiles; NonFiniteLoss, with nothing bad saved; Stopped,
@@ -50,6 +53,8 @@ def train(config: TrainConfig, workdir: str | pathlib.Path, *, force: bool = Fal
       state, origin = start_from(state, config, mesh)
     began = time.monotonic()
     step = compile_train_step(parts, abstract, mesh)
+    _record(workdir, {"step": start, "total_steps": parts.total_steps, "began": time.time(), "parameters": _count(state),
+                      **identity, **provenance(mesh)})
     with Console(workdir, start=start, total=parts.total_steps, tensorboard=config.tensorboard) as console:
       console.note(_headline(config, parts, source, mesh, start, time.monotonic() - began, state))
       if origin:
@@ -118,9 +123,18 @@ def _resume_from(checkpoints: Checkpoints, identity: dict, workdir: pathlib.Path
   return steps[-1]
 
 
+def _record(workdir: pathlib.Path, start: dict) -> None:
+  if jax.process_index() == 0:
+    with (workdir / STARTS).open("a") as file:
+      file.write(json.dumps(start) + "\n")
+
+
+def _count(state: TrainState) -> int:
+  return sum(leaf.size for leaf in jax.tree.leaves(state.params))
+
+
 def _headline(config, parts, source, mesh, start, compile_seconds, state) -> str:
-  parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-  return (f"{config.method['name']}, {config.encoder['name']} ({parameters / 1e6:.2f}M parameters), {len(source)} "
+  return (f"{config.method['name']}, {config.encoder['name']} ({_count(state) / 1e6:.2f}M parameters), {len(source)} "
           f"images of {config.data.name}, batch {config.batch_size}, {mesh.size} x "
           f"{mesh.devices.flat[0].device_kind}; compiled in {compile_seconds:.1f} s\n"
           + (f"going on at step {start} of {parts.total_steps}" if start else f"{parts.total_steps} steps"))

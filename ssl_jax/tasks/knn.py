@@ -137,7 +137,7 @@ def _scores(found: Neighbours, queries: Features, bank: Features, ks, temperatur
     ranks, headline = np.concatenate(ranks), np.concatenate(choices) if headline is None else headline
     suffix = "" if k == ks[0] else f"_k{k}"
     scalars |= {f"top1{suffix}": float((ranks < 1).mean()), f"top5{suffix}": float((ranks < 5).mean())}
-  predictions = {"label": queries.y, "prediction": headline.astype(np.int32), "index": queries.index,
+  predictions = {"label": queries.y, "prediction": headline.astype(np.int32), "index": queries.index, "features": queries.x,
                  "neighbours": bank.index[found.index], "neighbour_labels": bank.y[found.index],
                  "similarity": found.similarity}
   return scalars, predictions
