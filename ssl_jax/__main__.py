@@ -124,13 +124,13 @@ def report(values) -> None:
   """Look at runs: ssl-jax report --workdir=DIR [DIR ...]
 
   Writes one HTML page that needs no network: what ran, curves, evaluations, neighbours, a map of the features, corruptions, pictures.
-  Several runs stand side by side. It shows what lies in the folders; `ssl-jax evaluate` and `ssl-jax show` put more there.
+  Several runs stand side by side. What `ssl-jax evaluate` and `ssl-jax show` found before is on it.
   """
   if importlib.util.find_spec("bokeh") is None or importlib.util.find_spec("sklearn") is None:
     raise ValueError("a report needs bokeh and scikit-learn, which are not installed; pip install 'ssl_jax[report]'")
   from ssl_jax.report import report as run
 
-  run([values.workdir, *values.rest], values.output)
+  run([values.workdir, *values.rest], values.output, draw=values.draw)
 
 
 def watch(values) -> None:
@@ -154,7 +154,8 @@ COMMANDS = {
                     Flag("images", 0, "in the training data, if its name does not tell"), Flag("classes", 0, "likewise"),
                     Flag("advise", True, "where it does not fit, try what would"))),
     "prepare": (prepare, (CONFIG._replace(required=False), Flag("output", None, "the file to write, a .json"))),
-    "report": (report, (WORKDIR, Flag("output", "", "the page to write, a .html; default WORKDIR/report.html"))),
+    "report": (report, (WORKDIR, Flag("output", "", "the page to write, a .html; default WORKDIR/report.html"),
+                       Flag("draw", True, "first draw what a MAE or a colorization makes of test images, from checkpoint and data"))),
     "watch": (watch, (WORKDIR, Flag("once", False, "say how far it is and leave"))),
     "show": (show, (CONFIG._replace(required=False), WORKDIR._replace(required=False),
                     Flag("output", "", "the picture to write, a .png; default WORKDIR/pictures/PICTURE.png"),

@@ -311,6 +311,7 @@ def _bytes(images) -> np.ndarray:
   return np.asarray(jnp.clip(images, 0, 1) * 255 + 0.5, np.uint8)
 
 
+RESTORED = {"mae": "reconstructions", "colorization": "colours"}  # by method, the picture of what it makes of test images
 PICTURES = {  # function, what it needs, an example
     "adaptation": (_adaptation, ("workdir", "config"), "ssl-jax show adaptation --workdir=runs/probe --config=configs/ttt/mae.py:cifar10_cpu"),
     "errors": (_errors, ("evaluations",), "ssl-jax show errors --evaluations=joint=A.json,online=B.json --output=errors.png"),

@@ -1,6 +1,7 @@
 """The gallery a person looks at."""
 
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from ssl_jax import methods
 from ssl_jax.config import EvaluateConfig, TrainConfig, check, recipe
 from ssl_jax.evaluate import evaluate
+from ssl_jax.report import report
 from ssl_jax.show import Wanted, show
 from ssl_jax.train import train
 from tests.recipes import save, shrunk, train_recipes
@@ -48,6 +50,15 @@ def test_reconstructions_are_drawn_at_ratios_and_over_epochs(workdir):
     sizes[name] = picture.shape
     assert picture.std() > 20
   assert sizes["two"][1] > sizes["epochs"][1] > sizes["own"][1]  # 7, 4 and 4 columns, in 3, 3 and 2 groups
+
+
+def test_a_report_draws_what_the_network_restores_or_says_why_not(workdir, capsys, tmp_path):
+  drawn = workdir / "pictures" / "reconstructions.png"
+  drawn.unlink(missing_ok=True)
+  assert "reconstructions</figcaption>" in report([workdir], tmp_path / "page.html").read_text() and drawn.exists()
+  shutil.copytree(workdir, tmp_path / "copy", ignore=shutil.ignore_patterns("checkpoints", "pictures"))
+  text = report([tmp_path / "copy"]).read_text()
+  assert "<figcaption>" not in text and "without reconstructions, since" in capsys.readouterr().out
 
 
 def test_a_picture_is_a_function_of_its_seed(workdir, tmp_path):

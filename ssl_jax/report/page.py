@@ -14,6 +14,7 @@ from bokeh.resources import Resources
 from matplotlib import colormaps
 from PIL import Image
 
+from ssl_jax import show
 from ssl_jax.config import differences
 from ssl_jax.report import plots
 from ssl_jax.report.record import BASELINES, Evaluation, Record, read
@@ -30,15 +31,19 @@ class Heat(NamedTuple):
   rows: list[tuple[str, list[dict[str, str]]]]
 
 
-def report(workdirs: Sequence[str | pathlib.Path], output: str | pathlib.Path = "") -> pathlib.Path:
+def report(workdirs: Sequence[str | pathlib.Path], output: str | pathlib.Path = "", *, draw: bool = True) -> pathlib.Path:
   """Writes the page of the runs in `workdirs` to `output`, default report.html in the first; returns its path.
 
+  Args:
+    draw: what a network restores of test images (MAE, colorization) is drawn where it was not yet: this opens checkpoint and data.
   Raises: ValueError for a folder without a run, an output that is no .html, or a page that is too large even with small pictures.
   """
   path = pathlib.Path(output or pathlib.Path(workdirs[0]) / "report.html")
   if path.suffix != ".html":
     raise ValueError(f"--output={output} is not a .html file; give it that suffix")
   records = read(workdirs)
+  if draw and any([_draw(record) for record in records]):
+    records = read(workdirs)
   page = next((page for width in WIDTHS if len(page := _render(records, width).encode()) < LIMIT), None)
   if page is None:
     raise ValueError(f"a page of {len(records)} runs is over {LIMIT / 1e6:.0f} MB; name fewer")
@@ -46,6 +51,19 @@ def report(workdirs: Sequence[str | pathlib.Path], output: str | pathlib.Path = 
   path.write_bytes(page)
   print(f"wrote {path}, {len(page) / 1e6:.1f} MB")
   return path
+
+
+def _draw(record: Record) -> bool:
+  """Draws what is missing; whether there is a new picture."""
+  picture = show.RESTORED.get(record.config["method"]["name"]) if record.config else None
+  if picture is None or any(path.stem == picture for path in record.pictures):
+    return False
+  try:
+    show.show([picture], show.Wanted(workdir=str(record.folder)))
+  except (ValueError, OSError) as error:  # a page without it is better than none
+    print(f"{record.name}: without {picture}, since {error}")
+    return False
+  return True
 
 
 def _render(records: Sequence[Record], width: int) -> str:
