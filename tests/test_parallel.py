@@ -7,6 +7,8 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from ssl_jax import parallel
+from ssl_jax.assembly import abstract_state, assemble, compile_train_step
+from ssl_jax.config import DataSpec, TrainConfig, check, recipe
 
 
 def test_fsdp_cuts_large_leaves_along_their_longest_divisible_axis():
@@ -47,3 +49,27 @@ def test_batches_are_handed_on_in_order_and_completely():
 def test_batches_that_do_not_divide_are_refused(batch, message):
   with pytest.raises(ValueError, match=message):
     parallel.check_batch(batch, parallel.make_mesh())
+
+
+def test_cut_weights_parts_of_a_batch_and_remat_together_change_nothing():
+  """Two steps of a real transformer with all three, against neither, on eight devices."""
+  def after(**changes):
+    encoder = dict(name="vit", width=128, depth=2, heads=2, patch=8, layers="scan", remat=changes.pop("remat", "none"))
+    config = check(TrainConfig, recipe(
+        method=dict(name="supervised"), encoder=encoder, augment=dict(name="none", views=1, size=16), epochs=1.0, batch_size=32,
+        optimizer=dict(name="sgd", learning_rate=0.1), data=dict(name="synthetic", split="train[:64]", size=16), **changes))
+    mesh = parallel.make_mesh()
+    parts = assemble(config, DataSpec(64, 10, 32))
+    abstract, init = abstract_state(parts, config, mesh)
+    step, state = compile_train_step(parts, abstract, mesh), init()
+    draw = np.random.default_rng(0)
+    for _ in range(2):
+      batch = {"image": draw.integers(0, 256, (32, 16, 16, 3)).astype(np.uint8), "label": draw.integers(0, 10, 32).astype(np.int32)}
+      state, metrics = step(state, parallel.to_devices(batch, mesh))
+    cut = sum(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state))
+    return jax.device_get(state.params), float(metrics["loss"].value()), cut
+
+  (params, loss, cut), (expected, right, whole) = after(sharding="fsdp", accumulate=2, remat="dots"), after()
+  assert cut >= 6 and whole == 0  # the layers' large matrices, and the momentum of each
+  np.testing.assert_allclose(loss, right, rtol=1e-5)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), params, expected)

@@ -20,20 +20,22 @@ from ssl_jax.plan import plan, write  # noqa: E402
 
 ROOT = pathlib.Path(__file__).parents[2] / "configs"
 MOCO = dict(batch_size=4096, encoder=dict(batch_groups=128))
-# name: (recipe, changes, topology, evaluation)
+TTT = "ttt/mae.py:imagenet"
+# name: (recipe, changes, topology, evaluation, changes of its task ttt)
 PLANS = {
-    "moco": ("pretrain/moco.py:e", MOCO, "v5e:8x8", ""),
-    "moco_128": ("pretrain/moco.py:e", dict(batch_size=2048, encoder=dict(batch_groups=64)), "v5e:4x4", ""),  # 128 images a chip
-    "moco_global": ("pretrain/moco.py:e", dict(batch_size=4096, encoder=dict(batch_groups=1), method=dict(shuffle=False)), "v5e:8x8", ""),
-    "simclr": ("pretrain/simclr.py:100", {}, "v5e:8x8", ""),
-    "mae": ("pretrain/mae.py:large", {}, "v5e:8x8", ""),
-    "mae_no_remat": ("pretrain/mae.py:large", dict(encoder=dict(remat="none")), "v5e:8x8", ""),
-    "mae_v5p": ("pretrain/mae.py:large", {}, "v5p:4x4x4", ""),
-    "ttt_mae": ("transfer/vit_probe.py:vit_large", {}, "v5e:2x2", "ttt/mae.py:imagenet"),
-    "moco_h100": ("pretrain/moco.py:e", MOCO, "h100:8x8", ""),
-    "mae_h100": ("pretrain/mae.py:large", {}, "h100:8x8", ""),
+    "moco": ("pretrain/moco.py:e", MOCO, "v5e:8x8", "", {}),
+    "moco_128": ("pretrain/moco.py:e", dict(batch_size=2048, encoder=dict(batch_groups=64)), "v5e:4x4", "", {}),  # 128 images a chip
+    "moco_global": ("pretrain/moco.py:e", dict(batch_size=4096, encoder=dict(batch_groups=1), method=dict(shuffle=False)), "v5e:8x8", "", {}),
+    "simclr": ("pretrain/simclr.py:100", {}, "v5e:8x8", "", {}),
+    "mae": ("pretrain/mae.py:large", {}, "v5e:8x8", "", {}),
+    "mae_no_remat": ("pretrain/mae.py:large", dict(encoder=dict(remat="none")), "v5e:8x8", "", {}),
+    "mae_v5p": ("pretrain/mae.py:large", {}, "v5p:4x4x4", "", {}),
+    "ttt_mae": ("transfer/vit_probe.py:vit_large", {}, "v5e:2x2", TTT, dict(micro_batches=4)),
+    "ttt_mae_at_once": ("transfer/vit_probe.py:vit_large", {}, "v5p:2x2x1", TTT, {}),
+    "moco_h100": ("pretrain/moco.py:e", MOCO, "h100:8x8", "", {}),
+    "mae_h100": ("pretrain/mae.py:large", {}, "h100:8x8", "", {}),
     # weak scaling: 64 images a chip
-    **{f"moco_scaling_{chips}": ("pretrain/moco.py:e", dict(batch_size=64 * chips, encoder=dict(batch_groups=2 * chips)), topology, "")
+    **{f"moco_scaling_{chips}": ("pretrain/moco.py:e", dict(batch_size=64 * chips, encoder=dict(batch_groups=2 * chips)), topology, "", {})
        for chips, topology in ((8, "v5e:2x4"), (64, "v5e:8x8"), (256, "v5e:16x16"))},
 }
 
@@ -57,13 +59,16 @@ def main() -> None:
   unknown = [name for name in names if name not in PLANS]
   if unknown:
     sys.exit(f"no plan is called {unknown[0]!r}; known: {', '.join(PLANS)}")
-  output = next((word.removeprefix("--output=") for word in sys.argv if word.startswith("--output=")), "")
+  output = next((word.removeprefix("--output=") for word in sys.argv if word.startswith("--output=")), "", {})
   table = {}
   for name in names:
-    recipe, changes, topology, evaluation = PLANS[name]
+    recipe, changes, topology, evaluation, options = PLANS[name]
     config = changed(check(TrainConfig, load(recipe)), changes)
-    found = plan(config, topology, evaluation=check(EvaluateConfig, load(evaluation)) if evaluation else None, advise=False)
-    write(found, "")
+    measured = evaluation and check(EvaluateConfig, load(evaluation))
+    if options:
+      measured = dataclasses.replace(measured, tasks={"ttt": {**measured.tasks["ttt"], **options}})
+    found = plan(config, topology, evaluation=measured or None, advise=False)
+    write(found, "", {})
     rows = found["tasks"] if evaluation else {name: found}
     for task, row in rows.items():
       table[name if task == name else f"{name} {task}"] = {
