@@ -59,7 +59,7 @@ def main() -> None:
   unknown = [name for name in names if name not in PLANS]
   if unknown:
     sys.exit(f"no plan is called {unknown[0]!r}; known: {', '.join(PLANS)}")
-  output = next((word.removeprefix("--output=") for word in sys.argv if word.startswith("--output=")), "", {})
+  output = next((word.removeprefix("--output=") for word in sys.argv if word.startswith("--output=")), "")
   table = {}
   for name in names:
     recipe, changes, topology, evaluation, options = PLANS[name]
@@ -68,7 +68,7 @@ def main() -> None:
     if options:
       measured = dataclasses.replace(measured, tasks={"ttt": {**measured.tasks["ttt"], **options}})
     found = plan(config, topology, evaluation=measured or None, advise=False)
-    write(found, "", {})
+    write(found, "")
     rows = found["tasks"] if evaluation else {name: found}
     for task, row in rows.items():
       table[name if task == name else f"{name} {task}"] = {
