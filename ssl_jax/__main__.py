@@ -133,6 +133,28 @@ def report(values) -> None:
   run([values.workdir, *values.rest], values.output, draw=values.draw)
 
 
+def import_(values) -> None:
+  """Use weights that others trained: ssl-jax import --kind=KIND --input=FILE --output=DIR
+
+  Makes DIR a run that `evaluate`, `show`, `export` and --config.start.workdir take like a trained one. Kinds: moco_v1, moco_v2, mae (the
+  encoder), mae_full (with the decoder), timm_vit, torchvision_resnet, npz (what `ssl-jax export` wrote).
+  """
+  from ssl_jax.convert import Options, import_weights as run
+
+  run(values.kind, values.input, values.output, Options(values.normalize, values.heads, values.classes))
+
+
+def export(values) -> None:
+  """Give a network to others: ssl-jax export --workdir=DIR --output=FILE
+
+  FILE.npz or FILE.safetensors: all tensors, named and laid out as in PyTorch's libraries. FILE.stablehlo: the encoder as a program that
+  runs with jax alone, on images f32[b, size, size, 3] in [0, 1].
+  """
+  from ssl_jax.convert import export_weights as run
+
+  run(values.workdir, values.output, step=values.step, which=values.weights, size=values.size)
+
+
 def watch(values) -> None:
   """Follow a run from another terminal: ssl-jax watch --workdir=runs/sample
 
@@ -156,6 +178,12 @@ COMMANDS = {
     "prepare": (prepare, (CONFIG._replace(required=False), Flag("output", None, "the file to write, a .json"))),
     "report": (report, (WORKDIR, Flag("output", "", "the page to write, a .html; default WORKDIR/report.html"),
                        Flag("draw", True, "first draw what a MAE or a colorization makes of test images, from checkpoint and data"))),
+    "import": (import_, (Flag("kind", None, "what kind of file it is"), Flag("input", None, "a .pth, .pt, .tar, .safetensors or .npz"),
+                         Flag("output", None, "the new folder"), Flag("normalize", "", "how pixels are scaled first; needed for timm_vit"),
+                         Flag("heads", 0, "of a transformer of unusual size"), Flag("classes", 0, "of the data, where there is no head to tell"))),
+    "export": (export, (WORKDIR, Flag("output", None, "a .npz, .safetensors or .stablehlo"),
+                        Flag("step", 0, "the checkpoint; 0: the last"), Flag("weights", "params", "params, or ema for the moving average"),
+                        Flag("size", 0, "side of the program's images; 0: as in the run"))),
     "watch": (watch, (WORKDIR, Flag("once", False, "say how far it is and leave"))),
     "show": (show, (CONFIG._replace(required=False), WORKDIR._replace(required=False),
                     Flag("output", "", "the picture to write, a .png; default WORKDIR/pictures/PICTURE.png"),

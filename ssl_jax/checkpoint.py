@@ -39,6 +39,11 @@ class Checkpoints:
     self._manager.save(step, args=ocp.args.Composite(
         model=ocp.args.PyTreeSave(model), train=ocp.args.PyTreeSave(train), config=ocp.args.JsonSave(config)))
 
+  def save_weights(self, weights: Weights, average: Weights | None, config: dict, *, step: int) -> None:
+    """Starts to write a checkpoint without `train`: a network that was not trained here, which no run goes on from."""
+    self._manager.save(step, args=ocp.args.Composite(
+        model=ocp.args.PyTreeSave(_model(weights, average)), config=ocp.args.JsonSave(config)))
+
   def config(self, step: int) -> dict:
     """The run's config as JSON."""
     return self._manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))["config"]
@@ -113,12 +118,16 @@ def _shapes(tree: PyTree) -> dict[str, Any]:
 def _split(state: TrainState) -> tuple[dict, dict]:
   ema = getattr(state.extra, "ema", None)
   extra = state.extra if ema is None else state.extra._replace(ema=())
-  model = {"params": state.params, "model_state": state.model_state,
-           "ema": {} if ema is None else {"params": ema.params, "model_state": ema.model_state}}
+  model = _model(Weights(state.params, state.model_state), ema)
   key = state.key
   raw = jax.ShapeDtypeStruct((2,), np.uint32, sharding=key.sharding) if isinstance(
       key, jax.ShapeDtypeStruct) else jax.random.key_data(key)
   return model, {"extra": extra, "opt_state": state.opt_state, "key": raw, "step": state.step}
+
+
+def _model(weights: Weights, average: Weights | None) -> dict:
+  return {"params": weights.params, "model_state": weights.model_state,
+          "ema": {} if average is None else {"params": average.params, "model_state": average.model_state}}
 
 
 def _join(model: dict, train: dict) -> TrainState:

@@ -20,6 +20,12 @@ def lines(path: pathlib.Path) -> list[dict[str, Any]]:
   return found
 
 
+def append(path: pathlib.Path, line: dict[str, Any]) -> None:
+  """Adds a line."""
+  with path.open("a") as file:
+    file.write(json.dumps(line) + "\n")
+
+
 def clock(seconds: float) -> str:
   """h:mm:ss"""
   minutes, seconds = divmod(round(seconds), 60)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -30,6 +30,8 @@ class Restored(NamedTuple):
   config: TrainConfig
   step: int
   method: Method
+  data: DataSpec  # what it was trained on
+  parts: tuple[str, ...]  # of the network that there are; (): all
 
 
 def restore(workdir: str | pathlib.Path, mesh, *, step: int = 0, weights: str = "params") -> Restored:
@@ -53,11 +55,15 @@ def _restore(checkpoints: Checkpoints, workdir, mesh, step: int, weights: str) -
   step = step or steps[-1]
   stored = checkpoints.config(step)
   config = check(TrainConfig, stored["config"])
-  parts = assemble(config, DataSpec(batch_size=config.batch_size, **stored["data"]))
+  data = DataSpec(batch_size=config.batch_size, **stored["data"])
+  parts = assemble(config, data)
   abstract, init = abstract_state(parts, config, mesh)
-  found = checkpoints.restore_weights(step, Weights(abstract.params, abstract.model_state), which=weights)
+  held = only(Weights(abstract.params, abstract.model_state), stored.get("parts"))
+  found = checkpoints.restore_weights(step, held, which=weights)
   names = {"method": config.method["name"], "encoder": dict(config.encoder), "weights": weights}
   method = parts.method
+  if stored.get("parts"):  # imported without a head or decoder: what needs those is not to be had
+    method = method._replace(predict=None, examine=None, adaptable=None, reconstruct=None)
   make = functools.partial(Backbone, encode=method.encode, pyramid=method.pyramid, predict=method.predict,
                            examine=method.examine, adaptable=method.adaptable)
 
@@ -66,7 +72,12 @@ def _restore(checkpoints: Checkpoints, workdir, mesh, step: int, weights: str) -
     return make(fresh.params, fresh.model_state, protocol={**names, "backbone": "untrained", "step": 0})
 
   return Restored(make(*found, protocol={**names, "backbone": config.method["name"], "step": step}), untrained, config,
-                  step, method)
+                  step, method, data, tuple(stored.get("parts", ())))
+
+
+def only(weights: Weights, parts: Sequence[str] | None) -> Weights:
+  """Parameters and state of these parts of a network; of all, if none is named."""
+  return Weights(*({name: tree[name] for name in parts} for tree in weights)) if parts else weights
 
 
 def start_from(state: TrainState, config: TrainConfig, mesh) -> tuple[TrainState, str]:

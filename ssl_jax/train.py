@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 import time
 
@@ -15,7 +14,7 @@ from ssl_jax.config import DataSpec, TrainConfig, differences, to_json
 from ssl_jax.console import Console
 from ssl_jax.core import TrainState
 from ssl_jax.data import pipeline
-from ssl_jax.logbook import STARTS
+from ssl_jax.logbook import STARTS, append
 from ssl_jax.meter import Meter
 from ssl_jax.profile import Profile, dump
 from ssl_jax.provenance import provenance
@@ -53,8 +52,9 @@ def train(config: TrainConfig, workdir: str | pathlib.Path, *, force: bool = Fal
       state, origin = start_from(state, config, mesh)
     began = time.monotonic()
     step = compile_train_step(parts, abstract, mesh)
-    _record(workdir, {"step": start, "total_steps": parts.total_steps, "began": time.time(), "parameters": _count(state),
-                      **identity, **provenance(mesh)})
+    if jax.process_index() == 0:
+      append(workdir / STARTS, {"step": start, "total_steps": parts.total_steps, "began": time.time(), "parameters": _count(state),
+                                **identity, **provenance(mesh)})
     with Console(workdir, start=start, total=parts.total_steps, tensorboard=config.tensorboard) as console:
       console.note(_headline(config, parts, source, mesh, start, time.monotonic() - began, state))
       if origin:
@@ -115,18 +115,15 @@ def _resume_from(checkpoints: Checkpoints, identity: dict, workdir: pathlib.Path
   if not steps:
     return 0
   stored = checkpoints.config(steps[-1])
+  if "imported" in stored:
+    raise ValueError(f"{workdir} holds imported weights, not a run that could go on; name another --workdir and start from them with "
+                     f"--config.start.workdir={workdir}")
   changed = [line for part in ("config", "data") for line in differences(stored[part], identity[part], part)
              if not line.startswith(HARMLESS)]
   if changed and not force:
     raise ValueError(f"{workdir} holds a run with another config:\n  " + "\n  ".join(changed)
                      + "\nUse the old values, another --workdir, or --force to go on with the new ones.")
   return steps[-1]
-
-
-def _record(workdir: pathlib.Path, start: dict) -> None:
-  if jax.process_index() == 0:
-    with (workdir / STARTS).open("a") as file:
-      file.write(json.dumps(start) + "\n")
 
 
 def _count(state: TrainState) -> int:

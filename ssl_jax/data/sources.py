@@ -16,6 +16,8 @@ from ssl_jax.data import folder, synthetic
 from ssl_jax.data.decode import DecodeError, decode
 from ssl_jax.data.reader import Reader, Record, Source, cores
 
+SIZES = {  # images and classes of data sets that need not be at hand for a plan, or for the weights that others trained on them
+    "imagenet2012": (1_281_167, 1000), "cifar10": (50_000, 10), "cifar100": (50_000, 100), "sample": (8000, 10)}
 BUILT_IN = ("sample", "folder", "synthetic")
 SAMPLE = pathlib.Path(__file__).parent / "sample"  # Fashion-MNIST, MIT licence: see its LICENSE
 _CHUNK = 64  # images read in one call

@@ -31,6 +31,7 @@ class Block(nn.Module):
   conv: Any
   norm: Any
   zero_init: bool
+  shortcut: str = "conv"
   dilations: tuple[int, int] = (1, 1)  # of the strided convolution and of what follows it
 
   @nn.compact
@@ -44,7 +45,10 @@ class Block(nn.Module):
     else:
       y = nn.relu(self.norm()(strided(x)))
       y = last(self.conv(self.channels, 3, 1, self.dilations[1])(y))
-    if x.shape != y.shape:
+    if x.shape != y.shape and self.shortcut == "pad":
+      more = y.shape[-1] - x.shape[-1]
+      x = jnp.pad(x[:, ::self.stride, ::self.stride], ((0, 0), (0, 0), (0, 0), (more // 2, more - more // 2)))
+    elif x.shape != y.shape:
       x = self.norm(name="norm_shortcut")(self.conv(y.shape[-1], 1, self.stride, name="conv_shortcut")(x))
     return nn.relu(x + y)
 
@@ -62,6 +66,9 @@ class ResNet(nn.Module):
     output_stride: where maps would become coarser than one cell for so many pixels a side, convolutions are dilated instead
       (where the stride was, as the stage before): every other cell is then what the strided network computes; 0: nowhere.
     norm: "batch" or "group". batch_groups: see BatchNorm. channel_groups: groups of channels of GroupNorm.
+    shortcut: where a block changes the map's size, a 1x1 "conv" and its norm, or every other pixel with zeros for the new channels, half
+      of them before and half behind ("pad", option A of the paper's CIFAR networks).
+    padding: of convolutions: "symmetric", or "same" as TensorFlow does it, which at stride 2 pads even sides at the end only.
     zero_init: start the last scale of each block at zero (SimCLR; MoCo and torchvision do not).
     kernel_init: "fan_out" (torchvision, MoCo) or "fan_in" (SimCLR).
     normalize: how pixels are centred and scaled first: a key of NORMALIZE.
@@ -76,6 +83,8 @@ class ResNet(nn.Module):
   norm: Literal["batch", "group"] = "batch"
   batch_groups: int = 1
   channel_groups: int = 8
+  shortcut: Literal["conv", "pad"] = "conv"
+  padding: Literal["symmetric", "same"] = "symmetric"
   zero_init: bool = False
   kernel_init: Literal["fan_out", "fan_in"] = "fan_out"
   normalize: Literal["none", "imagenet", "cifar10", "centred", "signed"] = "imagenet"
@@ -92,7 +101,7 @@ class ResNet(nn.Module):
     names = self.layers()
     done, last = names.index(since) + 1 if since else 0, names.index(until or names[-1])
     dtype = jnp.dtype(self.dtype)
-    conv = functools.partial(conv_layer, kernel_init=INITS[self.kernel_init], dtype=dtype)
+    conv = functools.partial(conv_layer, same=self.padding == "same", kernel_init=INITS[self.kernel_init], dtype=dtype)
     norm = norm_layer(self, train, dtype)
     x, maps = images.astype(dtype), {}
     if not done:
@@ -107,7 +116,7 @@ class ResNet(nn.Module):
         continue
       for block in range(self.depths[stage]):
         x = block_of(self.width * 2**stage, 1 if block else stride, self.bottleneck, conv, norm, self.zero_init,
-                     (dilations[min(block, 1)], dilations[1]), name=f"stage{stage + 1}_block{block + 1}")(x)
+                     self.shortcut, (dilations[min(block, 1)], dilations[1]), name=f"stage{stage + 1}_block{block + 1}")(x)
       maps[f"stage{stage + 1}"] = x
     if pyramid:
       return {k: v.astype(jnp.float32) for k, v in maps.items()}
@@ -133,13 +142,16 @@ def norm_layer(encoder: nn.Module, train: bool, dtype):
   return functools.partial(BatchNorm, train, groups=encoder.batch_groups, dtype=dtype)
 
 
-def conv_layer(channels: int, kernel: int, stride: int = 1, dilation: int = 1, **options) -> nn.Conv:
-  """Bias-free convolution with PyTorch's symmetric padding."""
+def conv_layer(channels: int, kernel: int, stride: int = 1, dilation: int = 1, *, same: bool = False, **options) -> nn.Conv:
+  """Bias-free convolution with PyTorch's symmetric padding, or TensorFlow's `same`."""
   pad = dilation * (kernel // 2)
-  return nn.Conv(channels, (kernel,) * 2, (stride,) * 2, ((pad, pad),) * 2, kernel_dilation=dilation, use_bias=False, **options)
+  return nn.Conv(channels, (kernel,) * 2, (stride,) * 2, "SAME" if same else ((pad, pad),) * 2, kernel_dilation=dilation, use_bias=False, **options)
 
 
+SMALL = dict(bottleneck=False, width=16, stem="cifar")
 ENCODERS = {
+    "resnet8": functools.partial(ResNet, depths=(1, 1, 1), **SMALL),
+    "resnet20": functools.partial(ResNet, depths=(3, 3, 3), shortcut="pad", **SMALL),  # He et al. 2016, section 4.2
     "resnet10": functools.partial(ResNet, depths=(1, 1, 1, 1), bottleneck=False),
     "resnet18": functools.partial(ResNet, depths=(2, 2, 2, 2), bottleneck=False),
     "resnet34": functools.partial(ResNet, depths=(3, 4, 6, 3), bottleneck=False),

@@ -17,6 +17,7 @@ from ssl_jax import parallel, ttt
 from ssl_jax.assembly import Assembly, abstract_state, assemble, lower_train_step
 from ssl_jax.config import DataSpec, EvaluateConfig, TrainConfig, to_json
 from ssl_jax.core import TrainState
+from ssl_jax.data.sources import SIZES
 from ssl_jax.evaluate import live_augment
 from ssl_jax.plan import hlo
 from ssl_jax.plan.chips import Chip
@@ -27,10 +28,6 @@ from ssl_jax.tasks.backbone import Backbone
 from ssl_jax.tasks.placement import along_data, replicated
 from ssl_jax.tasks.ttt import make_rule
 from ssl_jax.ttt.run import images_at_once
-
-SIZES = {  # images and classes of data sets that need not be at hand for a plan
-    "imagenet2012": (1_281_167, 1000), "cifar10": (50_000, 10), "cifar100": (50_000, 100), "sample": (8000, 10)}
-
 
 class Work(NamedTuple):
   """A program that can be lowered for any mesh."""

@@ -102,6 +102,7 @@ def _summary(record: Record) -> list[tuple[str, str]]:
               ("images a second", f"{np.median([row['images_per_second'] for row in record.rows]):,.0f} (median)")]
   if start:
     when = datetime.datetime.fromtimestamp(record.starts[0]["began"]).strftime("%Y-%m-%d %H:%M")
+    found += [("imported", start["imported"])] if "imported" in start else []
     found += [("device", start["device"]), ("processes", str(start["processes"])), ("started", when),
               ("resumed", f"{len(record.starts) - 1} times at " + ", ".join(str(s["step"]) for s in record.starts[1:])
                if len(record.starts) > 1 else "never"),

@@ -1,0 +1,106 @@
+"""What each of our leaves is called, and how it lies, in PyTorch's networks: torchvision's ResNets, timm's and MAE's transformers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from ssl_jax.convert.files import Tensors
+
+Turn = Callable[[np.ndarray], np.ndarray]
+
+
+class Layout(NamedTuple):
+  """How a tensor of theirs becomes ours, and back, exactly."""
+
+  ours: Turn
+  theirs: Turn
+
+
+def _same(x: np.ndarray) -> np.ndarray:
+  return x
+
+
+SAME = Layout(_same, _same)
+LINEAR = Layout(np.transpose, np.transpose)  # [out, in] <-> [in, out]
+KERNEL = Layout(lambda x: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0, 1))  # OIHW <-> HWIO
+
+
+def patch_layout(side: int) -> Layout:
+  """A convolution over patches <-> a dense layer of their pixels: [width, 3, side, side] <-> [side * side * 3, width]."""
+  return Layout(lambda x: x.transpose(2, 3, 1, 0).reshape(-1, x.shape[0]),
+                lambda x: x.reshape(side, side, 3, -1).transpose(3, 2, 0, 1))
+
+
+class Tensor(NamedTuple):
+  """One of theirs."""
+
+  name: str
+  layout: Layout
+
+
+NORM = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+SHARED = {"conv_stem": "conv1", "norm_stem": "bn1", "BatchNorm_0": "bn1", "conv_shortcut": "downsample.0", "norm_shortcut": "downsample.1"}
+BASIC = {**SHARED, "Conv_0": "conv1", "Conv_1": "conv2", "norm_last": "bn2"}
+BOTTLENECK = {**SHARED, "Conv_1": "conv1", "Conv_0": "conv2", "Conv_2": "conv3", "BatchNorm_1": "bn2", "norm_last": "bn3"}  # Conv_0 has the stride
+IN_BLOCK = {"norm1": "norm1", "norm2": "norm2", "qkv": "attn.qkv", "out": "attn.proj", "mlp1": "mlp.fc1", "mlp2": "mlp.fc2"}
+TOKENS = {"cls": "cls_token", "positions": "pos_embed"}
+HEADS = {"Linear_0": "fc.0", "Linear_1": "fc.2"}  # MoCo v2's two layers
+DECODER = {"embed": "decoder_embed", "norm": "decoder_norm", "pixels": "decoder_pred"}
+
+
+class Form(NamedTuple):
+  """What of a network's form decides how its tensors are called and lie."""
+
+  patch: int = 0  # side, of a transformer; 0: a ResNet
+  bottleneck: bool = False  # of a ResNet
+
+
+def tensors_of(path: tuple[str, ...], depth: int, form: Form) -> list[Tensor]:
+  """Theirs that make our leaf: one, or of stacked layers one each.
+
+  Args:
+    path: of the leaf, such as ("encoder", "stage1_block1", "Conv_0", "kernel"), without "batch_stats".
+    depth: of the stack, if the leaf is one.
+  Raises: KeyError for a leaf that has no name there.
+  """
+  part, *inner = path
+  layer, leaf = inner[-2] if len(inner) > 1 else "", inner[-1]
+  weight, dense = "weight" if leaf in ("kernel", "scale") else leaf, LINEAR if leaf == "kernel" else SAME
+  if part == "head":
+    return [Tensor(f"{HEADS.get(inner[0], 'head' if form.patch else 'fc')}.{weight}", dense)]
+  if inner[0] == "blocks":
+    prefix = "decoder_" if part == "decoder" else ""
+    return [Tensor(f"{prefix}blocks.{i}.{IN_BLOCK[layer]}.{weight}", dense) for i in range(depth)]
+  if part == "decoder":
+    return [Tensor("mask_token", SAME) if leaf == "mask" else Tensor(f"{DECODER[layer]}.{weight}", dense)]
+  if not form.patch:
+    return [_resnet(inner, form.bottleneck)]
+  if leaf in TOKENS:
+    return [Tensor(TOKENS[leaf], SAME)]
+  if inner[0] == "embed":
+    return [Tensor(f"patch_embed.proj.{weight}", patch_layout(form.patch) if leaf == "kernel" else SAME)]
+  return [Tensor(f"{layer}.{weight}", SAME)]  # norm, fc_norm
+
+
+def _resnet(inner: list[str], bottleneck: bool) -> Tensor:
+  *blocks, layer, leaf = inner
+  name = (BOTTLENECK if bottleneck else BASIC).get(layer, layer)
+  for block in blocks:
+    stage, number = map(int, re.fullmatch(r"stage(\d+)_block(\d+)", block).groups())
+    name = f"layer{stage}.{number - 1}.{name}"
+  return Tensor(f"{name}.weight", KERNEL) if leaf == "kernel" else Tensor(f"{name}.{NORM[leaf]}", SAME)
+
+
+def into(tensors: list[Tensor], found: Tensors, *, stacked: bool) -> np.ndarray:
+  """Our leaf out of theirs. Raises KeyError if one is missing."""
+  parts = [tensor.layout.ours(found[tensor.name]) for tensor in tensors]
+  return np.stack(parts) if stacked else parts[0]
+
+
+def out_of(tensors: list[Tensor], leaf: np.ndarray, *, stacked: bool) -> Tensors:
+  """Theirs out of our leaf."""
+  return {tensor.name: tensor.layout.theirs(part) for tensor, part in zip(tensors, leaf if stacked else leaf[None])}
