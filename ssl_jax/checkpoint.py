@@ -2,18 +2,22 @@
 
 A checkpoint has three items: `model` (parameters, model state, EMA copy: all that evaluation needs), `train`
 (optimiser, the rest of `extra`, key, step) and `config` (JSON). A save is written beside and renamed when complete,
-so a killed process never leaves a half checkpoint that a restore would pick.
+so a killed process never leaves a half checkpoint that a restore would pick; its files' digests lie in it, so that one
+which is damaged later is passed over.
 """
 
 from __future__ import annotations
 
 import pathlib
+import time
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
+from ssl_jax import seal
 from ssl_jax.core import PyTree, TrainState, Weights
 
 
@@ -23,15 +27,39 @@ class Checkpoints:
   def __init__(self, workdir: str | pathlib.Path, *, keep: int | None = None, keep_every: int = 0):
     """Opens or creates the folder; `keep` the latest ones, plus each that is a multiple of `keep_every` steps."""
     self.folder = pathlib.Path(workdir).resolve() / "checkpoints"
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, keep_period=keep_every or None, create=keep is not None,
-                                           read_only=keep is None, step_prefix="step")
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep, keep_period=keep_every or None, create=keep is not None, read_only=keep is None, step_prefix="step",
+        async_options=ocp.AsyncOptions(post_finalization_callback=self._seal))
     handlers = {"model": ocp.PyTreeCheckpointHandler(), "train": ocp.PyTreeCheckpointHandler(),
                 "config": ocp.JsonCheckpointHandler()}
+    self._saves = keep is not None
     self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
 
   def steps(self) -> list[int]:
     """Steps of all complete checkpoints, ascending."""
     return sorted(self._manager.all_steps())
+
+  def latest(self) -> tuple[int, list[str]]:
+    """(The last checkpoint whose files are as they were saved, 0 if there is none; what is wrong with later ones).
+
+    Those are moved to `workdir/damaged` if this is to save others: their steps will come again. All processes get the answer of the first,
+    which alone reads the files.
+    """
+    found, problems = 0, []
+    for step in reversed(self.steps()) if jax.process_index() == 0 else ():
+      problem = seal.damage(self._path(step))
+      if not problem:
+        found = step
+        break
+      problems.append(f"the checkpoint of step {step} is damaged: {problem}")
+      if self._saves:
+        aside = self.folder.parent / "damaged"
+        aside.mkdir(exist_ok=True)
+        self._path(step).rename(aside / f"{self._path(step).name}_{time.time_ns()}")
+    if jax.process_count() > 1:
+      found = int(multihost_utils.broadcast_one_to_all(np.int32(found)))
+    self._manager.reload()
+    return found, problems
 
   def save(self, state: TrainState, config: dict, *, step: int) -> None:
     """Starts to write `state`; returns when it is safe to overwrite the state's buffers."""
@@ -86,6 +114,14 @@ class Checkpoints:
 
   def __exit__(self, *_) -> None:
     self._manager.close()
+
+  def _path(self, step: int) -> pathlib.Path:
+    return self.folder / f"step_{step}"
+
+  def _seal(self) -> None:
+    """In the background, when all of a checkpoint is written but for its last name: seals it."""
+    for path in self.folder.glob("step_*tmp*") if jax.process_index() == 0 else ():
+      seal.seal(path)
 
   def _stored(self, step: int, item: str) -> PyTree:
     return self._manager.item_metadata(step)[item].tree

@@ -52,7 +52,12 @@ def _restore(checkpoints: Checkpoints, workdir, mesh, step: int, weights: str) -
   if not steps or (step and step not in steps):
     raise ValueError(f"{workdir} holds no checkpoint" + (f" of step {step}; it has {steps}" if steps else
                      "; train one first: ssl-jax train --config=... --workdir=" + str(workdir)))
-  step = step or steps[-1]
+  last, problems = checkpoints.latest()
+  if problems and step in (0, *(s for s in steps if s > last)):
+    print("\n".join(problems))
+  step = step or last
+  if not step:
+    raise ValueError(f"{workdir} holds no checkpoint that is whole")
   stored = checkpoints.config(step)
   config = check(TrainConfig, stored["config"])
   data = DataSpec(batch_size=config.batch_size, **stored["data"])

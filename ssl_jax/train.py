@@ -111,10 +111,12 @@ def _loop(config: TrainConfig, parts: Assembly, source, mesh, console: Console, 
 
 def _resume_from(checkpoints: Checkpoints, identity: dict, workdir: pathlib.Path, force: bool) -> int:
   """The step to go on from: 0, or that of the last checkpoint, whose config and data must be these."""
-  steps = checkpoints.steps()
-  if not steps:
+  step, problems = checkpoints.latest()
+  if problems:
+    print("\n".join(problems) + f"\ngoing on from {f'step {step}' if step else 'the beginning'}", flush=True)
+  if not step:
     return 0
-  stored = checkpoints.config(steps[-1])
+  stored = checkpoints.config(step)
   if "imported" in stored:
     raise ValueError(f"{workdir} holds imported weights, not a run that could go on; name another --workdir and start from them with "
                      f"--config.start.workdir={workdir}")
@@ -123,7 +125,7 @@ def _resume_from(checkpoints: Checkpoints, identity: dict, workdir: pathlib.Path
   if changed and not force:
     raise ValueError(f"{workdir} holds a run with another config:\n  " + "\n  ".join(changed)
                      + "\nUse the old values, another --workdir, or --force to go on with the new ones.")
-  return steps[-1]
+  return step
 
 
 def _count(state: TrainState) -> int:

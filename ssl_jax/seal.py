@@ -1,0 +1,44 @@
+"""Digests of the files of a folder, so that one that changed or went missing later is known by name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pathlib
+from concurrent.futures import ThreadPoolExecutor
+
+SEAL = "digests.json"
+UNSEALED = "_CHECKPOINT_METADATA"  # Orbax's own notes of when it saved, which it completes last of all
+
+
+def seal(folder: pathlib.Path) -> None:
+  """Writes the digests of all files under `folder` into it, in one stroke."""
+  beside = folder / f"{SEAL}.unfinished"
+  beside.write_text(json.dumps(_digests(folder)))
+  os.replace(beside, folder / SEAL)
+
+
+def damage(folder: pathlib.Path) -> str:
+  """What is wrong with a sealed folder, naming the file; "" if nothing is, or if it was never sealed."""
+  try:
+    sealed = json.loads((folder / SEAL).read_text())
+  except FileNotFoundError:
+    return ""
+  except ValueError:
+    return f"{SEAL} is no JSON"
+  found = _digests(folder)
+  missing = sorted(sealed.keys() - found.keys())
+  changed = sorted(name for name in sealed.keys() & found.keys() if sealed[name] != found[name])
+  return ", ".join([f"{name} is missing" for name in missing[:3]] + [f"{name} is not as it was saved" for name in changed[:3]])
+
+
+def _digests(folder: pathlib.Path) -> dict[str, str]:
+  files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith((SEAL, UNSEALED)))
+  with ThreadPoolExecutor() as pool:
+    return dict(zip((path.relative_to(folder).as_posix() for path in files), pool.map(_digest, files)))
+
+
+def _digest(path: pathlib.Path) -> str:
+  with path.open("rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()
