@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import pathlib
 import sys
@@ -218,7 +219,8 @@ def main() -> None:
   _use_huge_pages()
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   flags.FLAGS(["ssl-jax"])  # libraries look into the global flags
-  absl.logging.set_verbosity(absl.logging.ERROR)  # what Orbax says of every folder it opens
+  absl.logging.set_verbosity(absl.logging.FATAL)  # what Orbax says of every folder, and of errors that it raises as well
+  logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # which repeats at the end what was raised long before
   from ssl_jax.stop import Stopped  # imports jax, not for --help
 
   try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import time
+from collections.abc import Iterator
 
 import jax
 
@@ -44,7 +46,7 @@ def train(config: TrainConfig, workdir: str | pathlib.Path, *, force: bool = Fal
   abstract, init = abstract_state(parts, config, mesh)
   identity = {"config": to_json(config), "data": {"num_examples": len(source), "num_classes": source.num_classes}}
   workdir.mkdir(parents=True, exist_ok=True)
-  with Checkpoints(workdir, keep=config.checkpoint.keep, keep_every=config.checkpoint.keep_every) as checkpoints:
+  with _space(workdir), Checkpoints(workdir, keep=config.checkpoint.keep, keep_every=config.checkpoint.keep_every) as checkpoints:
     start = _resume_from(checkpoints, identity, workdir, force)
     trace = Profile(workdir / "profile", profile, start=start)
     state, origin = checkpoints.restore(start, abstract) if start else init(), ""
@@ -126,6 +128,18 @@ def _resume_from(checkpoints: Checkpoints, identity: dict, workdir: pathlib.Path
     raise ValueError(f"{workdir} holds a run with another config:\n  " + "\n  ".join(changed)
                      + "\nUse the old values, another --workdir, or --force to go on with the new ones.")
   return step
+
+
+@contextlib.contextmanager
+def _space(workdir: pathlib.Path) -> Iterator[None]:
+  """Says of a full disk what it means; libraries raise several kinds."""
+  try:
+    yield
+  except (OSError, ValueError, RuntimeError) as error:
+    if "No space left" not in str(error):
+      raise
+    raise OSError(f"no space left on the disk of {workdir}: the last step was not saved. The checkpoints from before are whole; free some "
+                  "space, and the same command goes on from the last of them") from error
 
 
 def _count(state: TrainState) -> int:
