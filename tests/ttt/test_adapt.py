@@ -13,7 +13,7 @@ from ssl_jax.config import DataSpec
 from ssl_jax.core import Adaptable, Weights
 from ssl_jax.tasks import placement
 from ssl_jax.tasks.backbone import Backbone
-from ssl_jax.ttt.adapt import ALWAYS
+from ssl_jax.ttt.adapt import ALWAYS, _in_parts
 
 SIZE, KEY = 16, jax.random.key(3)
 DATA = DataSpec(1000, 10, 8)
@@ -145,6 +145,15 @@ def test_micro_batches_change_nothing():
   whole, parts = (answers(program_of("mae_probe", copies=8, micro_batches=m, momentum=0.9), "mae_probe", slice(2)) for m in (1, 4))
   for a, b in zip(whole, parts, strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_a_loop_over_parts_finds_their_mean(monkeypatch):
+  """What accelerators run; on CPU the parts are written out."""
+  monkeypatch.setattr(jax.lax, "platform_dependent", lambda *values, cpu, default: default(*values))
+  task = jax.random.normal(jax.random.key(0), (8, 3))
+  gradient_of = jax.value_and_grad(lambda moving, part: jnp.square(part @ moving["w"]).mean())
+  whole, parts = (_in_parts(gradient_of, {"w": jnp.arange(3.0), "still": None}, task, count) for count in (1, 4))
+  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), parts, whole)
 
 
 def test_the_curve_begins_without_learning_and_ends_with_the_answer():
