@@ -117,6 +117,16 @@ def test_tfds_errors(tfds_folder):
     sources.make("imagenet2012", data_dir=str(tfds_folder), split="train[:1000]")
 
 
+def test_files_outside_the_folder_are_not_opened(tfds_folder, tmp_path):
+  shutil.copytree(tfds_folder, tmp_path / "copy")
+  info = next((tmp_path / "copy").rglob("dataset_info.json"))
+  info.write_text(info.read_text().replace("{DATASET}-{SPLIT}", "../../../{DATASET}-{SPLIT}"))
+  assert "../../../" in info.read_text()
+  name = info.parent.parent.relative_to(tmp_path / "copy").as_posix()
+  with pytest.raises(ValueError, match="names a file outside its folder: .*; it is not opened"):
+    sources.make(name, data_dir=str(tmp_path / "copy"))
+
+
 def test_synthetic():
   train = sources.make("synthetic", image_size=16)
   test = sources.make("synthetic", split="test[:50%]", image_size=16)
