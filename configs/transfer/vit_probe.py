@@ -2,7 +2,7 @@
 
 Command:   ssl-jax train --config=configs/transfer/vit_probe.py:VARIANT --config.start.workdir=MAE --workdir=DIR
            ssl-jax evaluate --config=configs/ttt/mae.py:DATA --workdir=DIR
-Variants:  vit_large: ImageNet as published; cifar10_cpu: for configs/pretrain/mae_cifar10_cpu.py:small, on two CPU cores.
+Variants:  vit_large: ImageNet as published; cifar10_cpu: for configs/pretrain/mae_cifar10_cpu.py:small_norm_pix, on two cores.
 Expected:  mean accuracy on ImageNet-C at severity 5: 32.1, after test-time training 43.3 [Gandelsman et al. 2022].
 """
 
@@ -32,7 +32,7 @@ def _vit_large():
 
 def _cifar10_cpu():
   return recipe(
-      method=dict(name="mae_probe", head_width=128, head_depth=2, head_heads=4, label_smoothing=0.1, norm_pix=False, decoder_width=64,
+      method=dict(name="mae_probe", head_width=128, head_depth=2, head_heads=4, label_smoothing=0.1, decoder_width=64,
                   decoder_depth=2, decoder_heads=2),
       encoder=dict(name="vit", width=128, depth=6, heads=4, patch=4, normalize="cifar10"),
       augment=dict(name="supervised", views=1, size=32, scale=(0.4, 1.0), method="bicubic"),

@@ -51,7 +51,7 @@ def curves(records: Sequence[Record]) -> dict[str, Any]:
         plot.add_tools(HoverTool(renderers=[line], mode="vline", tooltips=[
             (label or title, f"@{{{name}}}{{0.0000a}}"), ("step", "@step{0,0}"), ("epoch", "@epoch{0.00}")]))
         items.append((label, [line]))
-    if len(items) > 1:
+    if len(items) > 1 or len(told) > 1:
       _legend(plot, items)
     plots[title] = plot
   return plots

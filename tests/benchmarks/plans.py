@@ -30,7 +30,7 @@ PLANS = {
     "mae": ("pretrain/mae.py:large", {}, "v5e:8x8", "", {}),
     "mae_no_remat": ("pretrain/mae.py:large", dict(encoder=dict(remat="none")), "v5e:8x8", "", {}),
     "mae_v5p": ("pretrain/mae.py:large", {}, "v5p:4x4x4", "", {}),
-    "ttt_mae": ("transfer/vit_probe.py:vit_large", {}, "v5e:2x2", TTT, dict(micro_batches=4)),
+    "ttt_mae": ("transfer/vit_probe.py:vit_large", {}, "v5e:2x2", TTT, dict(micro_batches=8)),
     "ttt_mae_at_once": ("transfer/vit_probe.py:vit_large", {}, "v5p:2x2x1", TTT, {}),
     "moco_h100": ("pretrain/moco.py:e", MOCO, "h100:8x8", "", {}),
     "mae_h100": ("pretrain/mae.py:large", {}, "h100:8x8", "", {}),
