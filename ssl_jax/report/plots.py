@@ -101,7 +101,7 @@ def _map(source: ColumnDataSource, x: str, y: str, guess: str, names: Sequence[s
     _legend(plot, items)
   else:
     plot.scatter(x, y, source=source, color=linear_cmap("label", Viridis256, int(present[0]), int(present[-1])), **look)
-  plot.add_tools(HoverTool(tooltips=(
+  plot.add_tools(HoverTool(limit=1, tooltips=(
       f'<div style="display:flex;gap:8px;align-items:center"><img src="@image" alt="" width="64" height="64" style="image-rendering:pixelated">'
       f'<div><b>@class</b><br>k-NN says @{guess}</div></div>')))
   plot.xaxis.visible = plot.yaxis.visible = plot.grid.visible = False
