@@ -6,7 +6,6 @@ import functools
 import json
 import pathlib
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import numpy as np
