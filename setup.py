@@ -35,7 +35,7 @@ setuptools.setup(
     packages=setuptools.find_packages(include=["ssl_jax", "ssl_jax.*"]),
     package_data={"ssl_jax": ["data/sample/**/*", "report/page.*"]},
     install_requires=[
-        "jax>=0.10.2,<0.13",
+        "jax>=0.10.2,!=0.11.*,<0.13",  # 0.11.2 on CPU: infinities where a reduction divides by a square root (MAE's loss)
         "flax>=0.12.5,<0.14",
         "optax>=0.2.8,<0.3",
         "orbax-checkpoint>=0.12.1,<0.14",

@@ -7,4 +7,4 @@ source launch/install.sh
 install "[test]"
 SSL_JAX_DRILLS=long python -m pytest -n 0 -rA -s -m drills tests/drills "$@"
 python -m pip install --quiet --disable-pip-version-check pip-audit
-python -m pip_audit --local --skip-editable --progress-spinner off || echo "pip-audit found faults, or reached no data base of them: see above" >&2
+python -m pip_audit --local --skip-editable --strict --progress-spinner off || echo "pip-audit found faults, or reached no data base of them: see above" >&2

@@ -2,19 +2,19 @@
 
 Command:   ssl-jax train --config=configs/transfer/vit_probe.py:VARIANT --config.start.workdir=MAE --workdir=DIR
            ssl-jax evaluate --config=configs/ttt/mae.py:DATA --workdir=DIR
-Variants:  vit_large: ImageNet as published; cifar10_cpu: for configs/pretrain/mae_cifar10_cpu.py:small_norm_pix, on two cores.
+Variants:  vit_large: ImageNet as published; cifar10: for configs/pretrain/mae_cifar10.py, on a GPU; cifar10_cpu: for configs/pretrain/mae_cifar10_cpu.py:small_norm_pix, on two cores.
 Expected:  mean accuracy on ImageNet-C at severity 5: 32.1, after test-time training 43.3 [Gandelsman et al. 2022].
 """
 
 from ssl_jax.config import recipe
 
-VARIANTS = ("vit_large", "cifar10_cpu")
+VARIANTS = ("vit_large", "cifar10", "cifar10_cpu")
 
 
 def get_config(variant="vit_large"):
   if variant not in VARIANTS:
     raise ValueError(f"configs/transfer/vit_probe.py has no variant {variant!r}; known: {', '.join(VARIANTS)}")
-  return _vit_large() if variant == "vit_large" else _cifar10_cpu()
+  return {"vit_large": _vit_large, "cifar10": _cifar10, "cifar10_cpu": _cifar10_cpu}[variant]()
 
 
 def _vit_large():
@@ -28,6 +28,19 @@ def _vit_large():
       data=dict(name="imagenet2012", split="train", size=224, crop="host", interpolation="bicubic", workers=16),
       checkpoint=dict(every_steps=1000, keep=2),
       batch_size=1024, epochs=20.0, log_every=100)
+
+
+def _cifar10():
+  return recipe(
+      method=dict(name="mae_probe", head_width=192, head_depth=4, head_heads=6, label_smoothing=0.1, decoder_width=128,
+                  decoder_depth=4, decoder_heads=4),
+      encoder=dict(name="vit_tiny", patch=4, normalize="cifar10"),
+      augment=dict(name="supervised", views=1, size=32, scale=(0.4, 1.0), method="bicubic"),
+      optimizer=dict(name="adamw", learning_rate=1e-3, momentum=0.9, weight_decay=0.1, weight_decay_on="matrices", schedule="cosine",
+                     warmup_epochs=2.0),
+      data=dict(name="cifar10", split="train", size=32, cache=True),
+      checkpoint=dict(every_steps=500, keep=1),
+      batch_size=512, epochs=30.0, log_every=100)
 
 
 def _cifar10_cpu():

@@ -10,7 +10,7 @@ Measured:  docs/results.md
 
 from ssl_jax.config import EvaluateConfig, recipe
 
-VARIANTS = ("imagenet", "cifar10_cpu")
+VARIANTS = ("imagenet", "cifar10", "cifar10_cpu")
 SOME = ("clean", "gaussian_noise", "defocus_blur", "snow", "contrast", "pixelate", "jpeg_compression")
 
 
@@ -20,6 +20,10 @@ def get_config(variant="imagenet"):
   if variant == "cifar10_cpu":
     # rate and steps were chosen on other images, test[1000:1060]
     return recipe(EvaluateConfig, tasks=dict(ttt=dict(steps=5, copies=32, learning_rate=0.003, momentum=0.9, curve=True,
+                                                      corruptions=SOME, examples=300)),
+                  augment=dict(name="none"), data=dict(cache=True, test_split="test[100:]"))
+  if variant == "cifar10":
+    return recipe(EvaluateConfig, tasks=dict(ttt=dict(steps=10, copies=64, learning_rate=0.005, momentum=0.9, curve=True,
                                                       corruptions=SOME, examples=300)),
                   augment=dict(name="none"), data=dict(cache=True, test_split="test[100:]"))
   # the same pixels in every copy, only the masks differ; the rate is the released code's 1e-2 for 256 masks

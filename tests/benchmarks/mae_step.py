@@ -1,4 +1,4 @@
-"""The MAE step of ViT-Ti/16 at 224 px: ours against the same model and step in PyTorch, on the same cores.
+"""The MAE step of ViT-Ti/16 at 224 px: ours against the same model and step in PyTorch, on the same device.
 
     python tests/benchmarks/mae_step.py [--batch 32] [--rounds 5] [--decoder 192 4 3]
 
@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 import torch.nn.functional as F
-from side_by_side import fastest, machine, train_step
+from side_by_side import fastest, machine, peers_device, train_step
 from torch import nn
 
 from ssl_jax import models, patches
@@ -87,9 +87,10 @@ class TorchMae(nn.Module):
 
 def torch_step(images: np.ndarray, decoder):
   """(() -> one step, number of trained parameters)."""
-  model = TorchMae(decoder)
+  device = peers_device()
+  model = TorchMae(decoder).to(device)
   adam = torch.optim.AdamW(model.parameters(), LEARNING_RATE, BETAS, weight_decay=DECAY, fused=True)
-  inputs = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+  inputs = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(device)
 
   def once():
     adam.zero_grad(set_to_none=True)

@@ -1,4 +1,4 @@
-"""The MoCo v2 step of a ResNet-18 at 32 px: ours against the same step in PyTorch, on the same cores.
+"""The MoCo v2 step of a ResNet-18 at 32 px: ours against the same step in PyTorch, on the same device.
 
     python tests/benchmarks/moco_step.py [--widths 16 64] [--batch 128] [--rounds 5]
 
@@ -15,7 +15,7 @@ import json
 import numpy as np
 import torch
 import torch.nn.functional as F
-from side_by_side import fastest, machine, train_step
+from side_by_side import fastest, machine, peers_device, train_step
 from torch import nn
 
 from ssl_jax import models
@@ -71,9 +71,10 @@ class TorchMoco:
 
 def torch_step(width: int, views: np.ndarray):
   """() -> one step."""
+  device = peers_device()
   moco = TorchMoco(width)
   first, second = (torch.from_numpy(np.ascontiguousarray(views[:, i].transpose(0, 3, 1, 2))).to(
-      memory_format=torch.channels_last) for i in range(2))
+      device, memory_format=torch.channels_last) for i in range(2))
   return lambda: moco.step(first, second)
 
 

@@ -42,6 +42,15 @@ def fastest(functions: dict, rounds: int) -> dict[str, float]:
   return {name: min(values) for name, values in seconds.items()}
 
 
+def peers_device():
+  """Where jax runs, as PyTorch's device, which its new tensors lie on from now on; with TF32 for float32, as jax has it there."""
+  import torch
+  device = torch.device("cuda" if jax.default_backend() == "gpu" else "cpu")
+  torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+  torch.set_default_device(device)
+  return device
+
+
 def machine(*packages: str) -> dict:
   """Where and with which versions: part of every benchmark's result."""
   return {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count(), "device": jax.devices()[0].device_kind,

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from side_by_side import fastest, machine
+from side_by_side import fastest, machine, peers_device
 
 from ssl_jax import augment, methods, models, parallel, ttt
 from ssl_jax.config import DataSpec
@@ -45,6 +45,7 @@ def theirs(images: np.ndarray, steps: int, channels_last: bool):
   import torch
   from torch import nn
   from torch.nn import functional as F
+  device = peers_device()
 
   class Block(nn.Module):
     def __init__(self, inputs, width, stride):
@@ -77,7 +78,7 @@ def theirs(images: np.ndarray, steps: int, channels_last: bool):
   for module in (trunk, turns, classes):
     module.to(memory_format=layout)
   start = copy.deepcopy(trunk.state_dict()), copy.deepcopy(turns.state_dict())
-  pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255 * 2 - 1
+  pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255 * 2 - 1
   draw = np.random.default_rng(0)
 
   def copies_of(image):
@@ -86,7 +87,7 @@ def theirs(images: np.ndarray, steps: int, channels_last: bool):
       down, across = draw.integers(0, 9, 2)
       crop = padded[:, down:down + 32, across:across + 32]
       found.append(torch.rot90(crop.flip(2) if draw.random() < 0.5 else crop, int(answer), (1, 2)))
-    return torch.stack(found).contiguous(memory_format=layout), torch.from_numpy(answers)
+    return torch.stack(found).contiguous(memory_format=layout), torch.from_numpy(answers).to(device)
 
   def adapt(image):
     trunk.load_state_dict(start[0]), turns.load_state_dict(start[1])
@@ -97,7 +98,7 @@ def theirs(images: np.ndarray, steps: int, channels_last: bool):
       F.cross_entropy(turns(trunk(views)), answers).backward()
       rule.step()
     with torch.no_grad():
-      return classes(trunk(image[None])).argmax()
+      return classes(trunk(image[None])).argmax().item()
 
   return lambda count: lambda: [adapt(image) for image in pixels[:count]]
 
