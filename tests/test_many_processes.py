@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -115,6 +116,20 @@ def test_two_processes_measure_a_run_as_one_does(recipes, alone):
     measured.append(json.loads(file.read_text())["scalars"])
     file.unlink()
   assert measured[0] == measured[1]
+
+
+def test_two_processes_agree_that_a_checkpoint_is_damaged(recipes, alone, tmp_path):
+  workdir = tmp_path / "run"
+  shutil.copytree(alone, workdir)
+  file = max((workdir / "checkpoints" / f"step_{TOTAL}").rglob("d/*"), key=lambda path: path.stat().st_size)
+  content = file.read_bytes()
+  file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+  with job(recipes, "train", workdir, processes=2) as started:
+    first, second = finish(started)
+  assert f"the checkpoint of step {TOTAL} is damaged: " in first and "going on from the beginning" in first
+  assert "damaged" not in second and f"saved step {TOTAL}" in first
+  assert checkpoints(workdir) == [TOTAL] and len(list((workdir / "damaged").iterdir())) == 1
+  assert [row["loss"] for row in rows(workdir)] == pytest.approx([row["loss"] for row in rows(alone)], rel=2e-3)
 
 
 def test_a_process_that_dies_takes_the_job_down_within_a_minute_by_name(recipes, tmp_path):

@@ -111,11 +111,10 @@ def test_scanned_unrolled_and_recomputed_layers_agree(options):
 def test_recomputing_all_but_dense_layers_repeats_only_the_products_of_attention():
   """A policy that does not see our dense layers would keep none of them, which costs a quarter more FLOPs and shows in no figure."""
   def products(remat):
-    encoder = make(layers="unroll", remat=remat)
+    encoder = make(layers="unroll", remat=remat, depth=1)
     lowered = jax.jit(functools.partial(gradient_of, encoder)).lower(weights_of(encoder))
     return lowered.compiler_ir("hlo").as_hlo_text().count(" dot(")
 
-  # the blocks are one computation in the text, called for each
   assert products("dots") == products("none") + 2
   assert products("full") == products("none") + 5  # the last product of a block is not needed again
 
