@@ -71,7 +71,7 @@ def show(values) -> None:
     the same images restored by each checkpoint that the run kept
   ssl-jax show colours --workdir=runs/colorization --data-dir=PHOTOS --split=train --size=64
     grey images, the colours that a colorization gives them, and the true ones
-  ssl-jax show adaptation --workdir=runs/probe --config=configs/ttt/mae.py:cifar10_cpu --corruption=fog --severity=5 --index=3
+  ssl-jax show adaptation --workdir=runs/probe --config=configs/ttt/mae.py:cifar10 --corruption=fog --severity=5 --index=3
     a corrupted test image while the network learns on it: what it restores, its loss, the classes it believes in
   ssl-jax show errors --evaluations=joint=runs/joint/evaluations/STEP/robustness-joint.json,online=... --output=errors.png
     errors under corruption that several evaluations found, side by side

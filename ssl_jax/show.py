@@ -189,7 +189,7 @@ def _adaptation(wanted: Wanted, output: pathlib.Path) -> None:
   """One corrupted test image while the network learns on it, with the options of a recipe's first task of kind ttt."""
   options = next((task for name, task in wanted.config.tasks.items() if task.get("task", name) == "ttt"), None)
   if options is None:
-    raise ValueError("`ssl-jax show adaptation` needs a --config with a task of kind ttt, such as configs/ttt/mae.py:cifar10_cpu")
+    raise ValueError("`ssl-jax show adaptation` needs a --config with a task of kind ttt, such as configs/ttt/mae.py:cifar10")
   mesh = parallel.make_mesh(jax.local_devices()[:1])
   run = restore(wanted.workdir, mesh, step=wanted.step, weights=wanted.config.weights)
   adaptable, backbone = run.method.adaptable, run.backbone
@@ -313,7 +313,7 @@ def _bytes(images) -> np.ndarray:
 
 RESTORED = {"mae": "reconstructions", "colorization": "colours"}  # by method, the picture of what it makes of test images
 PICTURES = {  # function, what it needs, an example
-    "adaptation": (_adaptation, ("workdir", "config"), "ssl-jax show adaptation --workdir=runs/probe --config=configs/ttt/mae.py:cifar10_cpu"),
+    "adaptation": (_adaptation, ("workdir", "config"), "ssl-jax show adaptation --workdir=runs/probe --config=configs/ttt/mae.py:cifar10"),
     "errors": (_errors, ("evaluations",), "ssl-jax show errors --evaluations=joint=A.json,online=B.json --output=errors.png"),
     "task": (_task, ("config",), "ssl-jax show task --config=configs/pretrain/jigsaw_cifar10_cpu.py --output=task.png"),
     "augmentations": (_augmentations, ("config",),

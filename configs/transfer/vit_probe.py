@@ -1,8 +1,9 @@
 """A transformer as classifier on a frozen masked autoencoder: what test-time training with masked autoencoders starts from.
 
 Command:   ssl-jax train --config=configs/transfer/vit_probe.py:VARIANT --config.start.workdir=MAE --workdir=DIR
-           ssl-jax evaluate --config=configs/ttt/mae.py:DATA --workdir=DIR
-Variants:  vit_large: ImageNet as published; cifar10: for configs/pretrain/mae_cifar10.py, on a GPU; cifar10_cpu: for configs/pretrain/mae_cifar10_cpu.py:small_norm_pix, on two cores.
+           ssl-jax evaluate --config=configs/ttt/mae.py:{imagenet,cifar10} --workdir=DIR
+Variants:  vit_large: ImageNet as published; cifar10: for configs/pretrain/mae_cifar10.py, minutes on a GPU; cifar10_cpu: for
+           configs/pretrain/mae_cifar10_cpu.py:small_norm_pix, on two cores.
 Expected:  mean accuracy on ImageNet-C at severity 5: 32.1, after test-time training 43.3 [Gandelsman et al. 2022].
 """
 

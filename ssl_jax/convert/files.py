@@ -39,8 +39,8 @@ def write(path: pathlib.Path, tensors: Tensors, note: dict[str, Any]) -> None:
   if path.suffix == ".npz":
     np.savez(path, **tensors, **{NOTE: np.array(json.dumps(note))})
   else:
-    need("safetensors").numpy.save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, path,
-                                         metadata={NOTE: json.dumps(note)})
+    content = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+    path.write_bytes(need("safetensors").numpy.save(content, {NOTE: json.dumps(note)}))  # its save_file hides the file from all others
 
 
 def _npz(path: pathlib.Path) -> tuple[Tensors, str]:

@@ -44,7 +44,7 @@ def make(*, mode: Literal["standard", "online"] = "standard", steps: int = 10, c
     mode: "standard" or "online". steps: 10 standard, 1 online in the paper.
     copies: augmented copies of the image in each step, under config.augment, which should be that of training.
     learning_rate, optimizer, momentum, weight_decay: constant rate; the optimiser starts afresh with each image.
-    moves: which parameters move, by the beginning of their path; (): what the method says.
+    moves: which parameters move, by the beginning of their path or a pattern ("encoder/*/kernel"); (): what the method says.
     threshold: adapt only to images on whose plain form the network's certainty of the task is below it; above 1: to all.
     micro_batches: parts of the copies, to save memory. together: images (streams) at once on a device; 0: as many as suit the
       platform and the network. Neither changes the answers.

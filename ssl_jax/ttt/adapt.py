@@ -5,6 +5,7 @@ Source: Sun et al. 2020, section 2 and released code (rotation); Gandelsman et a
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -114,17 +115,19 @@ def make_adapt(adaptable: Adaptable, augment: Augment, optimizer: optax.Gradient
 
 
 def take(params: PyTree, moves: tuple[str, ...]) -> PyTree:
-  """The leaves whose path ("encoder/conv_stem/kernel") begins with one of `moves`, None in the place of the others.
+  """The leaves that `moves` names, None in the place of the others.
 
-  Raises: ValueError for a beginning that no leaf has, naming what there is.
+  Args:
+    moves: beginnings of paths ("encoder/conv_stem"), or patterns for all of a path ("encoder/*/kernel": every matrix below).
+  Raises: ValueError for a name that fits no leaf, naming what there is.
   """
   paths = [_path(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
   for name in moves:
-    if not any(_begins(path, name) for path in paths):
+    if not any(_named(path, name) for path in paths):
       known = {"/".join(path.split("/")[:depth]) for path in paths for depth in (1, 2)}
       raise ValueError(f"moves: no parameter is called {name!r}{nearest(name, known)}")
   return jax.tree_util.tree_map_with_path(
-      lambda path, leaf: leaf if any(_begins(_path(path), name) for name in moves) else None, params)
+      lambda path, leaf: leaf if any(_named(_path(path), name) for name in moves) else None, params)
 
 
 def _in_parts(gradient_of, moving: PyTree, task: PyTree, count: int) -> tuple[jax.Array, PyTree]:
@@ -157,5 +160,5 @@ def _path(path: tuple[Any, ...]) -> str:
   return "/".join(str(getattr(key, "key", key)) for key in path)
 
 
-def _begins(path: str, name: str) -> bool:
-  return path == name or path.startswith(name + "/")
+def _named(path: str, name: str) -> bool:
+  return path == name or path.startswith(name + "/") or fnmatch.fnmatchcase(path, name)

@@ -53,6 +53,8 @@ def weights_of(folder):
 def test_a_round_trip_is_exact_and_the_copy_is_evaluated_alike(name, suffix, runs, tmp_path):
   run = runs(name)
   file = export_weights(run, tmp_path / f"weights{suffix}")
+  (tmp_path / "plain").touch()
+  assert file.stat().st_mode == (tmp_path / "plain").stat().st_mode  # a file like others, for others
   import_weights("npz", file, tmp_path / "copy")
   jax.tree.map(np.testing.assert_array_equal, weights_of(tmp_path / "copy"), weights_of(run))
   if suffix == ".npz" and name in ("moco_v2", "mae"):

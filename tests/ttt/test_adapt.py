@@ -98,6 +98,14 @@ def test_without_steps_or_rate_it_is_the_trained_network(name):
   assert np.abs(learned.logits - learned.curve[:, 0]).max() > 1e-3 and learned.adapted.all()
 
 
+def test_what_moves_is_named_by_beginning_or_pattern():
+  params = {"encoder": {"a": {"kernel": 1, "bias": 2}, "b": {"kernel": 3}}, "decoder": {"kernel": 4}}
+  assert jax.tree.leaves(ttt.take(params, ("encoder/a", "decoder"))) == [4, 2, 1]
+  assert jax.tree.leaves(ttt.take(params, ("encoder/*/kernel",))) == [1, 3]
+  with pytest.raises(ValueError, match=r"no parameter is called 'encoder/\*/kernels'"):
+    ttt.take(params, ("encoder/*/kernels",))
+
+
 @pytest.mark.parametrize("name, still", [("joint", ("head",)), ("mae_probe", ("head", "decoder"))])
 def test_only_what_should_move_moves(name, still):
   _, weights, before = trained(name)
