@@ -75,7 +75,7 @@ class Adaptable(NamedTuple):
   pose: Callable[[Key, jax.Array], PyTree]  # augmented copies f32[N, H, W, 3] -> the task, every leaf [N, ...]
   loss: Callable[[PyTree, PyTree, PyTree], jax.Array]  # (params, model_state, the task) -> f32[N], without labels
   predict: Callable[[PyTree, PyTree, jax.Array], jax.Array]  # (params, model_state, images) -> f32[B, C] logits
-  moves: tuple[str, ...]  # which params move, by the beginning of their path: "encoder", "decoder/mask"
+  moves: tuple[str, ...]  # which params move, as ttt.take reads it: "encoder", "decoder/mask", "encoder/*/kernel"
   certainty: Callable[[PyTree, PyTree, jax.Array], jax.Array] | None = None  # as predict -> f32[B]: how well it solves the task
   reconstruct: Callable[..., Reconstruction] | None = None  # (params, model_state, images, key), for pictures
   params: Callable[[PyTree, PyTree], PyTree] = lambda params, model_state: params  # all that could move: a frozen encoder too
