@@ -33,7 +33,7 @@ setuptools.setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=setuptools.find_packages(include=["ssl_jax", "ssl_jax.*"]),
-    package_data={"ssl_jax": ["data/sample/**/*", "report/page.*"]},
+    package_data={"ssl_jax": ["data/sample/**/*", "view/report/page.*"]},
     install_requires=[
         "jax>=0.10.2,!=0.11.*,<0.13",  # 0.11.2 on CPU: infinities where a reduction divides by a square root (MAE's loss)
         "flax>=0.12.5,<0.14",
@@ -52,5 +52,5 @@ setuptools.setup(
         "matplotlib>=3.9,<4",
     ],
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["ssl-jax = ssl_jax.__main__:main"]},
+    entry_points={"console_scripts": ["ssl-jax = ssl_jax.cli.main:main"]},
 )

@@ -22,6 +22,14 @@ Metrics = dict[str, Mean]
 Augment = Callable[[Key, Batch], Batch]  # on device: uint8 in, f32 in [0, 1] out ("image", or "views" [B, V, H, W, 3])
 
 
+class DataSpec(NamedTuple):
+  """What a method may know of the data before it sees any."""
+
+  num_examples: int
+  num_classes: int
+  batch_size: int  # global
+
+
 class Weights(NamedTuple):
   """What a network needs to run: parameters and the state that no gradient moves (BatchNorm statistics)."""
 

@@ -8,9 +8,10 @@ import runpy
 import jax
 
 from ssl_jax import parallel
-from ssl_jax.assembly import abstract_state, assemble
-from ssl_jax.checkpoint import Checkpoints
-from ssl_jax.config import DataSpec, EvaluateConfig, TrainConfig, check, to_json
+from ssl_jax.run.assembly import abstract_state, assemble
+from ssl_jax.run.checkpoint import Checkpoints
+from ssl_jax.config.schema import EvaluateConfig, TrainConfig, check, to_json
+from ssl_jax.core import DataSpec
 
 CONFIGS = pathlib.Path(__file__).resolve().parent.parent / "configs"
 

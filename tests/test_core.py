@@ -9,10 +9,10 @@ import optax
 import pytest
 
 from ssl_jax import methods, models, parallel
-from ssl_jax.config import DataSpec
+from ssl_jax.core import DataSpec
 from ssl_jax.core import Aux, Carry, Init, Method, make_init, make_train_step
 from ssl_jax.metrics import Mean
-from ssl_jax.plan.hlo import collectives
+from ssl_jax.planning.hlo import collectives
 
 BATCH = 32
 

@@ -10,11 +10,12 @@ import optax
 import pytest
 
 from ssl_jax import methods, parallel
-from ssl_jax.assembly import abstract_state, assemble, compile_train_step
-from ssl_jax.checkpoint import Checkpoints
-from ssl_jax.config import DataSpec, TrainConfig, check
+from ssl_jax.run.assembly import abstract_state, assemble, compile_train_step
+from ssl_jax.run.checkpoint import Checkpoints
+from ssl_jax.config.schema import TrainConfig, check
+from ssl_jax.core import DataSpec
 from ssl_jax.core import TrainState, Weights
-from ssl_jax.plan.hlo import collectives
+from ssl_jax.planning.hlo import collectives
 from tests.recipes import train_recipes, shrunk
 
 BATCH, SIZE, STEPS = 16, 16, 3

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import pytest
 
 from ssl_jax import tasks
-from ssl_jax.assembly import assemble
-from ssl_jax.config import DataSpec
+from ssl_jax.run.assembly import assemble
+from ssl_jax.core import DataSpec
 from ssl_jax.core import make_init, make_train_step
 from tests.recipes import CONFIGS, train_recipes, evaluate_recipes
 

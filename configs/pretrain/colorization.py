@@ -10,8 +10,8 @@ Expected:  ResNet-50 linear probe top-1 40.1 [as published by VISSL]. AlexNet's,
            ResNet-50 is our choice.
 """
 
-from ssl_jax.colours import read_prior
-from ssl_jax.config import recipe
+from ssl_jax.methods.pretext.colour_bins import read_prior
+from ssl_jax import recipe
 
 
 def get_config(prior=""):

@@ -7,8 +7,8 @@ Command:   ssl-jax prepare colour_prior --config=configs/pretrain/colorization_c
 Measured:  docs/results.md.
 """
 
-from ssl_jax.colours import read_prior
-from ssl_jax.config import recipe
+from ssl_jax.methods.pretext.colour_bins import read_prior
+from ssl_jax import recipe
 
 
 def get_config(prior=""):

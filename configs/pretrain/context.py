@@ -9,7 +9,7 @@ Expected:  resnet50: linear probe top-1 40.4, best layer 51.2 [as published by M
            30.2 31.7 29.6 [as quoted later]. Pretext accuracy 38 to 40% of 8 [Doersch et al. 2015].
 """
 
-from ssl_jax.config import recipe
+from ssl_jax import recipe
 
 #            method's options, side of what the host delivers, side of what patches are cut from
 VARIANTS = {

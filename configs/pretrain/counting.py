@@ -6,7 +6,7 @@ Expected:  published with AlexNet only, linear probe on conv1 to conv5: 18.0 30.
            optimiser for ResNet-50 is our choice.
 """
 
-from ssl_jax.config import recipe
+from ssl_jax import recipe
 
 
 def get_config():

@@ -6,7 +6,7 @@ Expected:  linear probe top-1 48.57 (100), 46.73 (2000), 48.11 (10,000) [as publ
            18.2 28.8 34.0 33.9 27.1; its puzzles of 1000 permutations are 71% right [Noroozi & Favaro 2016].
 """
 
-from ssl_jax.config import recipe
+from ssl_jax import recipe
 
 VARIANTS = ("100", "1000", "2000", "10000")
 

@@ -8,7 +8,7 @@ Expected:  CIFAR-10 error clean / mean of CIFAR-10-C at severity 5: joint 8.1 / 
            and 68.9 / 13.4 [Sun et al. 2020].
 """
 
-from ssl_jax.config import recipe
+from ssl_jax import recipe
 
 VARIANTS = ("cifar10", "cifar10_plain", "imagenet", "imagenet_plain", "hendrycks", "cifar10_cpu", "cifar10_cpu_plain")
 JOINT, PLAIN = dict(name="joint"), dict(name="supervised", head_scale=0.0)

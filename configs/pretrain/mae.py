@@ -9,7 +9,7 @@ Memory:    remat="dots" computes norms, GELU and attention again in the backward
            optimiser over the chips. All leave the result as it is.
 """
 
-from ssl_jax.config import recipe
+from ssl_jax import recipe
 
 #                  encoder, epochs
 VARIANTS = {

@@ -11,7 +11,7 @@ Measured:  docs/results.md. Pixels are predicted as they are: patches of 4 x 4 h
            teach nothing. The decoder is small: it sees four times the encoder's tokens.
 """
 
-from ssl_jax.config import recipe
+from ssl_jax import recipe
 
 
 SMALL = dict(name="vit", width=128, depth=6, heads=4), dict(decoder_width=64, decoder_depth=2, decoder_heads=2)

@@ -4,7 +4,7 @@ Command:   ssl-jax train --config=configs/pretrain/mae_sample.py --workdir=runs/
            ssl-jax show reconstructions --workdir=runs/mae
 """
 
-from ssl_jax.config import recipe
+from ssl_jax import recipe
 
 
 def get_config():

@@ -6,7 +6,7 @@ Expected:  linear probe top-1 as listed beside each variant [He et al. 2020; Che
 Batch:     --config.batch_size=N scales the learning rate linearly; keep N / batch_groups at 32 and the queue a multiple of N.
 """
 
-from ssl_jax.config import recipe
+from ssl_jax import recipe
 
 #            MLP    aug+   cosine  epochs
 VARIANTS = {

@@ -5,7 +5,7 @@ Command:   ssl-jax train --config=configs/pretrain/moco_cifar10_cpu.py --workdir
 Measured:  docs/results.md.
 """
 
-from ssl_jax.config import recipe
+from ssl_jax import recipe
 
 
 def get_config():

@@ -4,7 +4,7 @@ Command:   ssl-jax train --config=configs/pretrain/moco_sample.py --workdir=runs
 Measured:  docs/results.md. Crops are large: garments are centred and of one size, and their outline is what tells them.
 """
 
-from ssl_jax.config import recipe
+from ssl_jax import recipe
 
 
 def get_config():

@@ -6,7 +6,7 @@ Expected:  linear probe top-1 47.0 (four, 70 epochs, batch 128; best layer 54.2)
            MMSelfSup and VISSL]. AlexNet's, conv1 to conv5: 18.8 31.7 38.7 38.2 36.5 [Gidaris et al. 2018].
 """
 
-from ssl_jax.config import recipe
+from ssl_jax import recipe
 
 #         epochs, batch, learning rate and its scaling, milestones, warm-up epochs
 VARIANTS = {"four": (70.0, 128, 0.2, "none", (30.0, 50.0), 5.0), "one": (105.0, 256, 0.1, "linear", (30.0, 60.0, 90.0, 100.0), 0.0)}

@@ -5,7 +5,7 @@ Command:   ssl-jax train --config=configs/pretrain/rotation_cifar10_cpu.py --wor
 Measured:  docs/results.md. The published one trains a network in network for 200 epochs: 92 to 94% of turns right.
 """
 
-from ssl_jax.config import recipe
+from ssl_jax import recipe
 
 
 def get_config():

@@ -5,7 +5,7 @@ Hardware:  published on 128 TPU v3 cores, 1.5 hours for 100 epochs [as published
 Expected:  linear probe top-1 as listed beside each variant [Chen et al. 2020, table B.1 and section 4.2].
 """
 
-from ssl_jax.config import recipe
+from ssl_jax import recipe
 
 VARIANTS = {"100": 64.6, "200": 66.5, "400": 68.2, "800": 68.9, "1000": 69.3, "cifar10": 94.0}
 

@@ -3,7 +3,7 @@
 Command:   ssl-jax train --config=configs/pretrain/simclr_sample.py --workdir=runs/simclr
 """
 
-from ssl_jax.config import recipe
+from ssl_jax import recipe
 
 
 def get_config():

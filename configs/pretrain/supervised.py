@@ -6,7 +6,7 @@ Expected:  ImageNet 76.1% top-1 after 90 epochs [torchvision]; CIFAR-10 about 95
            average evaluated (--config.weights=ema) [He et al. 2022, table 11].
 """
 
-from ssl_jax.config import recipe
+from ssl_jax import recipe
 
 VARIANTS = ("imagenet", "cifar10", "vit_base", "vit_large", "vit_huge")
 

@@ -3,7 +3,7 @@
 Command:   ssl-jax train --config=configs/pretrain/supervised_sample.py --workdir=runs/supervised
 """
 
-from ssl_jax.config import recipe
+from ssl_jax import recipe
 
 
 def get_config():

@@ -3,7 +3,7 @@
 Command:   ssl-jax evaluate --config=configs/transfer/classification.py --workdir=DIR
 """
 
-from ssl_jax.config import EvaluateConfig, recipe
+from ssl_jax import EvaluateConfig, recipe
 
 VARIANTS = ("small", "imagenet")
 

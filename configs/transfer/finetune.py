@@ -9,7 +9,7 @@ Expected:  ImageNet top-1 83.6 (base), 85.9 (large), 86.9 (huge) after 1600 epoc
            paper and released code differ (learning rate, layer decay, drop path) the values are the code's.
 """
 
-from ssl_jax.config import recipe
+from ssl_jax import recipe
 
 #         learning rate (per 256), epochs, layer decay, drop path
 VARIANTS = {

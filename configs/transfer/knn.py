@@ -4,7 +4,7 @@ Command:   ssl-jax evaluate --config=configs/transfer/knn.py --workdir=DIR
 Expected:  ImageNet R50, k=20: MoCo v2 about 55.6, SimCLR about 48, supervised about 75 [as published].
 """
 
-from ssl_jax.config import EvaluateConfig, recipe
+from ssl_jax import EvaluateConfig, recipe
 
 VARIANTS = ("small", "imagenet")
 

@@ -6,7 +6,7 @@ Layers:    stem 64 x 12 x 12, stage1 256 x 6 x 6, stage2 512 x 4 x 4, stage3 102
            for live probes choose among several only where there is a validation split.
 """
 
-from ssl_jax.config import EvaluateConfig, recipe
+from ssl_jax import EvaluateConfig, recipe
 
 LAYERS = {"stem": 12, "stage1": 6, "stage2": 4, "stage3": 3, "stage4": 2}
 

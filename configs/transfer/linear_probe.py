@@ -7,7 +7,7 @@ Variants:  small: cached features of unaugmented images, learning-rate sweep, ra
 Expected:  ImageNet R50: MoCo v1 60.6, v2 67.5; SimCLR 1000 epochs 69.3; MAE ViT-B, L, H 68.0, 75.8, 76.6 [as published].
 """
 
-from ssl_jax.config import EvaluateConfig, recipe
+from ssl_jax import EvaluateConfig, recipe
 
 VARIANTS = ("small", "moco", "simclr", "mae")
 

@@ -4,7 +4,7 @@ Command:   ssl-jax evaluate --config=configs/transfer/pretext.py --workdir=DIR
 The untrained network stands beside it. For ResNet-50 on ImageNet: configs/transfer/layers.py.
 """
 
-from ssl_jax.config import EvaluateConfig, recipe
+from ssl_jax import EvaluateConfig, recipe
 
 #         side of the grid that a map is averaged over: up to 9,000 numbers a layer where the map has them
 LAYERS = {"stage1": 16, "stage2": 8, "stage3": 4, "stage4": 2}

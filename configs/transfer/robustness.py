@@ -6,7 +6,7 @@ Variants:  imagenet, cifar10: the resize of the data; `examples` limits the imag
 Expected:  ResNet-50 on ImageNet-C: clean error 23.9, mCE 76.7 [Hendrycks & Dietterich 2019].
 """
 
-from ssl_jax.config import EvaluateConfig, recipe
+from ssl_jax import EvaluateConfig, recipe
 
 VARIANTS = ("imagenet", "cifar10")
 

@@ -3,7 +3,7 @@
 Command:   ssl-jax evaluate --config=configs/transfer/small.py --workdir=runs/sample
 """
 
-from ssl_jax.config import EvaluateConfig, recipe
+from ssl_jax import EvaluateConfig, recipe
 
 
 def get_config():

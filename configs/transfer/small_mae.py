@@ -5,7 +5,7 @@ The learning rate is chosen on held-out training images. On two cores a ViT-Ti/4
 --config.data.train_split='train[:10000]' keeps it to minutes.
 """
 
-from ssl_jax.config import EvaluateConfig, recipe
+from ssl_jax import EvaluateConfig, recipe
 
 
 def get_config():

@@ -7,7 +7,7 @@ Variants:  vit_large: ImageNet as published; cifar10: for configs/pretrain/mae_c
 Expected:  mean accuracy on ImageNet-C at severity 5: 32.1, after test-time training 43.3 [Gandelsman et al. 2022].
 """
 
-from ssl_jax.config import recipe
+from ssl_jax import recipe
 
 VARIANTS = ("vit_large", "cifar10", "cifar10_cpu")
 

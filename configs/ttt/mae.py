@@ -8,7 +8,7 @@ Expected:  ImageNet-C, severity 5, mean accuracy: without 32.1, with 43.3, bette
 Measured:  docs/results.md
 """
 
-from ssl_jax.config import EvaluateConfig, recipe
+from ssl_jax import EvaluateConfig, recipe
 
 VARIANTS = ("imagenet", "cifar10")
 SOME = ("clean", "gaussian_noise", "defocus_blur", "snow", "contrast", "pixelate", "jpeg_compression")

@@ -9,7 +9,7 @@ Expected:  mean over the fifteen at severity 5: CIFAR-10 error without 33.3, sta
 Measured:  docs/results.md
 """
 
-from ssl_jax.config import EvaluateConfig, recipe
+from ssl_jax import EvaluateConfig, recipe
 
 VARIANTS = ("cifar10", "imagenet", "cifar10_cpu")
 SOME = ("clean", "gaussian_noise", "defocus_blur", "snow", "contrast", "pixelate", "jpeg_compression")

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ssl_jax.augment import crops, recipes
-from ssl_jax.config import call_checked, nearest
+from ssl_jax.config.checked import call_checked, nearest
 from ssl_jax.core import Augment, Batch, Key
 
 

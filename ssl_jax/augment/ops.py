@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from ssl_jax.augment import blur, colour
 from ssl_jax.augment.colour import DEFINITIONS, Jitter
 from ssl_jax.augment.crops import image_to_planes, planes_to_image
-from ssl_jax.config import nearest
+from ssl_jax.config.checked import nearest
 
 
 def flip(image: jax.Array) -> jax.Array:

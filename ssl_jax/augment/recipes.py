@@ -20,9 +20,9 @@ import jax.numpy as jnp
 
 from ssl_jax.augment import colour, crops, ops, randaugment
 from ssl_jax.augment.blur import draw_blur, gaussian_blur
-from ssl_jax.config import nearest
+from ssl_jax.config.checked import nearest
 from ssl_jax.core import Key
-from ssl_jax.normalize import NORMALIZE
+from ssl_jax.models.normalize import NORMALIZE
 
 View = Callable[[Key, jax.Array], jax.Array]  # uint8 or f32 [H, W, 3] -> f32[size, size, 3] in [0, 1]
 Pair = Callable[[Key, jax.Array], jax.Array]  # uint8 or f32 [H, W, 3] -> f32[2, size, size, 3]

@@ -15,18 +15,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export as jax_export
 
-from ssl_jax import parallel, patches
-from ssl_jax.assembly import abstract_state, assemble
-from ssl_jax.checkpoint import Checkpoints
-from ssl_jax.config import DataSpec, TrainConfig, to_json
+from ssl_jax import parallel
+from ssl_jax.models import patches
+from ssl_jax.run.assembly import abstract_state, assemble
+from ssl_jax.run.checkpoint import Checkpoints
+from ssl_jax.config.schema import TrainConfig, to_json
+from ssl_jax.core import DataSpec
 from ssl_jax.convert import files, kinds, names
 from ssl_jax.convert.files import Tensors
 from ssl_jax.convert.kinds import Options
 from ssl_jax.convert.names import Form
 from ssl_jax.core import PyTree, Weights
-from ssl_jax.logbook import STARTS, append
-from ssl_jax.provenance import provenance
-from ssl_jax.restore import only, restore
+from ssl_jax.log.run_log import STARTS, append
+from ssl_jax.run.provenance import provenance
+from ssl_jax.run.restore import only, restore
 
 Path = tuple[str, ...]
 STEP = 1  # of the one checkpoint of an imported run

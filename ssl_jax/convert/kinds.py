@@ -10,13 +10,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssl_jax import patches
-from ssl_jax.config import DataSpec, TrainConfig, check, nearest, recipe
+from ssl_jax.models import patches
+from ssl_jax.config.checked import nearest
+from ssl_jax.config.recipe import recipe
+from ssl_jax.config.schema import TrainConfig, check
+from ssl_jax.core import DataSpec
 from ssl_jax.convert.files import Tensors
 from ssl_jax.convert.names import Form
 from ssl_jax.data.sources import SIZES
 from ssl_jax.models import resnet, vit
-from ssl_jax.normalize import NORMALIZE
+from ssl_jax.models.normalize import NORMALIZE
 
 COUNTERS = r".*num_batches_tracked"  # of PyTorch's BatchNorm; nothing is computed from them
 

@@ -15,7 +15,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from ssl_jax.config import nearest
+from ssl_jax.config.checked import nearest
 from ssl_jax.core import Key
 from ssl_jax.corrupt import blur, digital, noise, spatter, weather
 from ssl_jax.corrupt.linear import truncate

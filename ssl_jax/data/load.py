@@ -13,7 +13,7 @@ import numpy as np
 from ssl_jax.data.decode import DecodeError
 from ssl_jax.data.order import EvalOrder, Rows, TrainOrder
 from ssl_jax.data.reader import Record, Source
-from ssl_jax.data.slots import Slots
+from ssl_jax.data.shared_buffers import Slots
 
 _CHUNK = 16  # images given to one of several threads
 

@@ -23,7 +23,7 @@ from absl import flags
 from ssl_jax.data.load import Bad, LoadBatch, Loaded
 from ssl_jax.data.order import EvalOrder, TrainOrder
 from ssl_jax.data.reader import Source, cores
-from ssl_jax.data.slots import Slots, make_slots
+from ssl_jax.data.shared_buffers import Slots, make_slots
 
 _LOG = logging.getLogger(__name__)
 _PICKLE_ARRAYS = grain.experimental.DatasetOptions(min_shm_size=2**40)  # the large ones travel in slots

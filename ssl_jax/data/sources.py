@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from ssl_jax.config import nearest
+from ssl_jax.config.checked import nearest
 from ssl_jax.data import folder, synthetic
 from ssl_jax.data.decode import DecodeError, decode
 from ssl_jax.data.reader import Reader, Record, Source, cores
@@ -42,11 +42,11 @@ def make(name: str, *, split: str = "train", data_dir: str = "", image_size: int
                      f"of TFDS data sets. Without one there are sample and synthetic{_meant(name)}")
   if name == "folder":
     return folder.make(data_dir, split)
-  from ssl_jax.data import records  # here: importing TFDS takes half a second
+  from ssl_jax.data import tfds_records  # here: importing TFDS takes half a second
 
   if name == "sample":
-    return records.make("fashion_mnist_sample", str(SAMPLE), split)
-  return records.make(name, data_dir, split)
+    return tfds_records.make("fashion_mnist_sample", str(SAMPLE), split)
+  return tfds_records.make(name, data_dir, split)
 
 
 def shuffled(source: Source, seed: int = 0) -> Source:

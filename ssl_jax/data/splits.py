@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from ssl_jax.config import nearest
+from ssl_jax.config.checked import nearest
 
 _PART = re.compile(r"\s*(?P<split>[\w.-]+)(\[\s*(?P<start>-?[\d_]+%?)?\s*:\s*(?P<stop>-?[\d_]+%?)?\s*\])?\s*")
 

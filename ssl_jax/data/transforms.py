@@ -22,7 +22,7 @@ import math
 import numpy as np
 from PIL import Image
 
-from ssl_jax.config import nearest
+from ssl_jax.config.checked import nearest
 from ssl_jax.data import decode
 
 INTERPOLATIONS = {"nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR,

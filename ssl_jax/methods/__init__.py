@@ -9,14 +9,15 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 
-from ssl_jax.config import DataSpec, call_checked, nearest
+from ssl_jax.config.checked import call_checked, nearest
+from ssl_jax.core import DataSpec
 from ssl_jax.core import Method
 from ssl_jax.models import Network
 
 
 def known() -> list[str]:
   """Names of all methods, sorted."""
-  return sorted(module.name for module in pkgutil.iter_modules(__path__))
+  return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg)
 
 
 def factory(name: str) -> Callable[..., Method]:

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_jax import colours, lab
-from ssl_jax.config import DataSpec
+from ssl_jax.methods.pretext import cielab, colour_bins
+from ssl_jax.core import DataSpec
 from ssl_jax.core import Aux, Exercise, Init, Method, Reconstruction, Weights, keep_extra
 from ssl_jax.metrics import Mean
 from ssl_jax.models import Network, heads, last_map, network, readers, stack
@@ -38,8 +38,8 @@ def make(encoder: Network, data: DataSpec, *, prior: tuple[float, ...] = (), smo
   Source: Zhang, Isola, Efros 2016; colours of every fourth pixel and zero loss on grey images as in released code.
   """
   _check(smoothing=smoothing, uniform=uniform, sigma=sigma, temperature=temperature)
-  known = colours.bins(prior, neighbours=neighbours)
-  rarity = jnp.asarray(colours.class_weights(known, uniform=uniform, smoothing=smoothing) if prior else np.ones(len(known.prior)),
+  known = colour_bins.bins(prior, neighbours=neighbours)
+  rarity = jnp.asarray(colour_bins.class_weights(known, uniform=uniform, smoothing=smoothing) if prior else np.ones(len(known.prior)),
                        jnp.float32)
   frequency = jnp.asarray(known.prior * len(known.prior))
   net = stack(last_map(encoder), network(heads.Linear(len(known.centres))))
@@ -49,20 +49,20 @@ def make(encoder: Network, data: DataSpec, *, prior: tuple[float, ...] = (), smo
     if images.shape[1] % STRIDE or images.shape[2] % STRIDE:
       raise ValueError(f"method 'colorization' asks for the colour of every {STRIDE}th pixel; config.augment.size "
                        f"{images.shape[1]} is no multiple of {STRIDE}")
-    logits, model_state = net.apply(Weights(params, model_state), lab.lightness(images), **training)
+    logits, model_state = net.apply(Weights(params, model_state), cielab.lightness(images), **training)
     return enlarge(logits, images.shape[1] // STRIDE, images.shape[2] // STRIDE), model_state
 
   def judge(logits, images):
-    ab = lab.rgb_to_lab(images)[..., 1:]
-    which, weight = colours.encode(ab[:, ::STRIDE, ::STRIDE], known, sigma=sigma)
+    ab = cielab.rgb_to_lab(images)[..., 1:]
+    which, weight = colour_bins.encode(ab[:, ::STRIDE, ::STRIDE], known, sigma=sigma)
     colourful = (jnp.abs(ab) > COLOURFUL).any((1, 2, 3))
-    loss = colours.cross_entropy(logits, which, weight) * rarity[which[..., 0]]
+    loss = colour_bins.cross_entropy(logits, which, weight) * rarity[which[..., 0]]
     loss = jnp.where(colourful[:, None, None], loss, 0.0)
     own = jnp.take_along_axis(logits, which[..., :1], axis=-1)[..., 0]
     return {"loss": loss, "accuracy": own >= logits.max(-1)}  # a maximum costs a tenth of an argmax
 
   def init(key, batch):
-    return Init(*net.init(key, lab.lightness(batch["image"])))
+    return Init(*net.init(key, cielab.lightness(batch["image"])))
 
   def loss(params, model_state, extra, batch, key):
     logits, model_state = logits_of(params, model_state, batch["image"], train=True, key=key)
@@ -71,13 +71,13 @@ def make(encoder: Network, data: DataSpec, *, prior: tuple[float, ...] = (), smo
 
   def colours_of(params, model_state, images, temperature):
     logits, _ = logits_of(params, model_state, images)
-    return logits, enlarge(colours.annealed_mean(logits, known, temperature=temperature), *images.shape[1:3])
+    return logits, enlarge(colour_bins.annealed_mean(logits, known, temperature=temperature), *images.shape[1:3])
 
   def examine(params, model_state, images):
     logits, found = colours_of(params, model_state, images, temperature)
-    ab = lab.rgb_to_lab(images)[..., 1:]
+    ab = cielab.rgb_to_lab(images)[..., 1:]
     area = lambda ab, found: 1 - jnp.minimum(jnp.linalg.norm(ab - found, axis=-1), WORST) / WORST
-    nearest = colours.encode(ab, known._replace(neighbours=1))[0][..., 0]
+    nearest = colour_bins.encode(ab, known._replace(neighbours=1))[0][..., 0]
     scores = judge(logits, images) | {"auc": area(ab, found), "auc_grey": area(ab, jnp.zeros_like(ab)),
                                       "auc_rare": area(ab, found) / frequency[nearest],
                                       "auc_rare_grey": area(ab, jnp.zeros_like(ab)) / frequency[nearest]}
@@ -85,20 +85,20 @@ def make(encoder: Network, data: DataSpec, *, prior: tuple[float, ...] = (), smo
 
   def reconstruct(params, model_state, images, key, *, temperature=temperature):
     _, found = colours_of(params, model_state, images, temperature)
-    light = lab.rgb_to_lab(images)[..., :1]
-    painted = lambda light: lab.lab_to_rgb(jnp.concatenate([light, found], -1))
-    return Reconstruction(lab.lightness(images), painted(jnp.full_like(light, DISPLAYED)), painted(light))
+    light = cielab.rgb_to_lab(images)[..., :1]
+    painted = lambda light: cielab.lab_to_rgb(jnp.concatenate([light, found], -1))
+    return Reconstruction(cielab.lightness(images), painted(jnp.full_like(light, DISPLAYED)), painted(light))
 
   def pose(key, images):
-    ab = lab.rgb_to_lab(images)[:, ::STRIDE, ::STRIDE, 1:]
-    nearest = colours.encode(ab, known)[0][..., 0]
+    ab = cielab.rgb_to_lab(images)[:, ::STRIDE, ::STRIDE, 1:]
+    nearest = colour_bins.encode(ab, known)[0][..., 0]
     answer = jnp.asarray(known.centres)[nearest].repeat(STRIDE, 1).repeat(STRIDE, 2)
-    flat = lab.lab_to_rgb(jnp.concatenate([jnp.full_like(answer[..., :1], DISPLAYED), answer], -1))
-    return Exercise(jnp.stack([lab.lightness(images), flat], 1), nearest.reshape(len(images), -1),
+    flat = cielab.lab_to_rgb(jnp.concatenate([jnp.full_like(answer[..., :1], DISPLAYED), answer], -1))
+    return Exercise(jnp.stack([cielab.lightness(images), flat], 1), nearest.reshape(len(images), -1),
                     ("lightness (seen)", "colours (asked)"))
 
   def grey(reader):
-    return lambda params, model_state, images: reader(params, model_state, lab.lightness(images))
+    return lambda params, model_state, images: reader(params, model_state, cielab.lightness(images))
 
   return Method(init, loss, keep_extra, *map(grey, readers(encoder)), reconstruct=reconstruct, pose=pose, examine=examine)
 

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_jax import pretext, tiles
-from ssl_jax.config import DataSpec
+from ssl_jax.methods.pretext import pretext_template, tile_grid
+from ssl_jax.core import DataSpec
 from ssl_jax.core import Exercise, Method
 from ssl_jax.models import Network, heads, network
 
@@ -37,25 +37,25 @@ def make(encoder: Network, data: DataSpec, *, tile: int = 64, gap: int = 21, jit
   Raises: ValueError for sizes that make no grid; when traced, if the grid does not fit the image.
   Source: Doersch, Gupta, Efros 2015, and released code.
   """
-  grid = tiles.Grid(tile, gap, jitter).check()
+  grid = tile_grid.Grid(tile, gap, jitter).check()
   first, second = PAIRS[pairs]
   answers = relative_place(first, second)
 
   def pose(key: jax.Array, images: jax.Array) -> Exercise:
     place_key, colour_key, coarse_key = jax.random.split(key, 3)
     if colour == "grey":
-      images = tiles.random_grey(colour_key, images, grey)
-    pieces = tiles.cut(images, tiles.corners(place_key, len(images), grid, images.shape[1]), tile)
-    pieces = tiles.random_coarse(coarse_key, pieces, coarse) if coarse else pieces
+      images = tile_grid.random_grey(colour_key, images, grey)
+    pieces = tile_grid.cut(images, tile_grid.corners(place_key, len(images), grid, images.shape[1]), tile)
+    pieces = tile_grid.random_coarse(coarse_key, pieces, coarse) if coarse else pieces
     if colour == "drop":
-      pieces = tiles.drop_colour(colour_key, pieces)
+      pieces = tile_grid.drop_colour(colour_key, pieces)
     elif colour == "project":
-      pieces = tiles.project(pieces)
-    return Exercise(tiles.equalize(pieces), jnp.tile(jnp.asarray(answers)[None], (len(images), 1)), tiles.PLACES,
+      pieces = tile_grid.project(pieces)
+    return Exercise(tile_grid.equalize(pieces), jnp.tile(jnp.asarray(answers)[None], (len(images), 1)), tile_grid.PLACES,
                     "place of the second patch seen from the first")
 
-  head = network(heads.Pairs(len(tiles.PLACES) - 1, width, tuple(first), tuple(second), dropout, norm_momentum))
-  return pretext.make(encoder, head, pose, pretext.classify, prepare=tiles.equalize)
+  head = network(heads.Pairs(len(tile_grid.PLACES) - 1, width, tuple(first), tuple(second), dropout, norm_momentum))
+  return pretext_template.make(encoder, head, pose, pretext_template.classify, prepare=tile_grid.equalize)
 
 
 def relative_place(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_jax import pretext, tiles
-from ssl_jax.config import DataSpec
+from ssl_jax.methods.pretext import pretext_template, tile_grid
+from ssl_jax.core import DataSpec
 from ssl_jax.core import Exercise, Method
 from ssl_jax.models import Network, heads, network
 
@@ -38,22 +38,22 @@ def make(encoder: Network, data: DataSpec, *, permutations: int = 1000, selectio
   Raises: ValueError for a set that there is not or sizes that make no grid; when traced, if the grid does not fit the image.
   Source: Noroozi & Favaro 2016, algorithm 1 and released code; Goyal et al. 2019 for ResNet-50.
   """
-  grid = tiles.Grid(tile, gap, jitter).check()
+  grid = tile_grid.Grid(tile, gap, jitter).check()
   orders = jnp.asarray(permutation_set(permutations, selection, permutation_seed))
 
   def pose(key: jax.Array, images: jax.Array) -> Exercise:
     which_key, place_key, grey_key, project_key, channel_key = jax.random.split(key, 5)
-    images = tiles.shift_channels(channel_key, images, channel_jitter)
+    images = tile_grid.shift_channels(channel_key, images, channel_jitter)
     if project:
-      images = jnp.where(jax.random.bernoulli(project_key, project, (len(images), 1, 1, 1)), tiles.project(images), images)
-    images = tiles.random_grey(grey_key, images, grey)
+      images = jnp.where(jax.random.bernoulli(project_key, project, (len(images), 1, 1, 1)), tile_grid.project(images), images)
+    images = tile_grid.random_grey(grey_key, images, grey)
     which = jax.random.randint(which_key, (len(images),), 0, permutations)
-    corners = tiles.corners(place_key, len(images), grid, images.shape[1])
+    corners = tile_grid.corners(place_key, len(images), grid, images.shape[1])
     shuffled = jnp.take_along_axis(corners, orders[which][..., None], axis=1)  # slot t shows tile order[t]
-    return Exercise(tiles.standardize(tiles.cut(images, shuffled, tile)), which[:, None],
+    return Exercise(tile_grid.standardize(tile_grid.cut(images, shuffled, tile)), which[:, None],
                     tuple(f"slot {slot}" for slot in range(TILES)), "number of the permutation")
 
-  return pretext.make(encoder, network(heads.Puzzle(permutations, width)), pose, pretext.classify, prepare=tiles.standardize)
+  return pretext_template.make(encoder, network(heads.Puzzle(permutations, width)), pose, pretext_template.classify, prepare=tile_grid.standardize)
 
 
 @functools.lru_cache(maxsize=8)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ssl_jax import losses, metrics
-from ssl_jax.config import DataSpec
+from ssl_jax.core import DataSpec
 from ssl_jax.core import Adaptable, Aux, Init, Method, Weights, keep_extra
 from ssl_jax.methods.rotation import TURNS, four_turns, one_turn
 from ssl_jax.models import Network, heads, network, readers, split, stack

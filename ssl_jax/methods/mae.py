@@ -8,12 +8,13 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ssl_jax import losses, patches
-from ssl_jax.config import DataSpec
+from ssl_jax import losses
+from ssl_jax.models import patches
+from ssl_jax.core import DataSpec
 from ssl_jax.core import Aux, Init, Key, Method, PyTree, Reconstruction, Weights, keep_extra
 from ssl_jax.metrics import Mean
 from ssl_jax.models import Network, mae_decoder, network, readers, vit
-from ssl_jax.normalize import denormalize, normalize
+from ssl_jax.models.normalize import denormalize, normalize
 
 
 def make(encoder: Network, data: DataSpec, *, mask_ratio: float = 0.75,

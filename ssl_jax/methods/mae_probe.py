@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ssl_jax import losses, metrics
-from ssl_jax.config import DataSpec
+from ssl_jax.core import DataSpec
 from ssl_jax.core import Adaptable, Aux, Init, Method, Weights, keep_extra
 from ssl_jax.methods.mae import autoencoder
 from ssl_jax.models import Network, network, vit_head

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ssl_jax import losses, parallel
-from ssl_jax.config import DataSpec
+from ssl_jax.core import DataSpec
 from ssl_jax.core import Aux, Carry, Init, Method, Weights
 from ssl_jax.metrics import Mean
 from ssl_jax.models import Network, heads, network, readers, stack

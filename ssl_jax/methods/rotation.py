@@ -7,9 +7,9 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from ssl_jax import pretext
+from ssl_jax.methods.pretext import pretext_template
 from ssl_jax.augment import ops
-from ssl_jax.config import DataSpec
+from ssl_jax.core import DataSpec
 from ssl_jax.core import Exercise, Method, Weights
 from ssl_jax.models import Network, heads, network, split, stack
 
@@ -31,13 +31,13 @@ def make(encoder: Network, data: DataSpec, *, copies: Literal["four", "one"] = "
   """
   linear = network(heads.Linear(len(TURNS)))
   if not branch:
-    return pretext.make(encoder, linear, POSES[copies], pretext.classify)
+    return pretext_template.make(encoder, linear, POSES[copies], pretext_template.classify)
   trunk, rest = split(encoder, branch)
 
   def maps(params, model_state, images, **call):
     return trunk.apply(Weights(params["encoder"], model_state["encoder"]), images, **call)[0]
 
-  return pretext.make(trunk, stack(rest, linear), POSES[copies], pretext.classify, read=(
+  return pretext_template.make(trunk, stack(rest, linear), POSES[copies], pretext_template.classify, read=(
       lambda *args: maps(*args).mean((1, 2)), lambda *args: maps(*args, pyramid=True)))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ssl_jax import losses
-from ssl_jax.config import DataSpec
+from ssl_jax.core import DataSpec
 from ssl_jax.core import Aux, Init, Method, Weights, keep_extra
 from ssl_jax.metrics import Mean
 from ssl_jax.models import Network, heads, network, readers, stack

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from ssl_jax import losses, metrics
 from ssl_jax.augment import mix
-from ssl_jax.config import DataSpec
+from ssl_jax.core import DataSpec
 from ssl_jax.core import Aux, Carry, Init, Method, Weights, keep_extra
 from ssl_jax.models import Network, heads, network, readers, stack
 

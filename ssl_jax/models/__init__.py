@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 
-from ssl_jax.config import call_checked, nearest
+from ssl_jax.config.checked import call_checked, nearest
 from ssl_jax.core import Weights
 from ssl_jax.models import heads, preact, resnet, vit
 

@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ssl_jax import patches
+from ssl_jax.models import patches
 from ssl_jax.models.dense import Dense
 from ssl_jax.models.vit import TOKEN, Blocks, check_heads, layer_norm
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from ssl_jax.models.resnet import INITS, conv_layer, norm_layer
-from ssl_jax.normalize import normalize
+from ssl_jax.models.normalize import normalize
 
 
 class PreBlock(nn.Module):

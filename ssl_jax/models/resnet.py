@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from ssl_jax.models.norm import BatchNorm, GroupNorm
-from ssl_jax.normalize import normalize
+from ssl_jax.models.normalize import normalize
 
 INITS = {
     "fan_out": nn.initializers.variance_scaling(2.0, "fan_out", "normal"),  # torchvision, MoCo

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_jax import patches
+from ssl_jax.models import patches
 from ssl_jax.models.dense import PRODUCT, Dense
-from ssl_jax.normalize import normalize
+from ssl_jax.models.normalize import normalize
 
 EPSILON = 1e-6
 TOKEN = nn.initializers.normal(0.02)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_jax import patches
+from ssl_jax.models import patches
 from ssl_jax.models.dense import Dense
 from ssl_jax.models.heads import Linear
 from ssl_jax.models.norm import BatchNorm

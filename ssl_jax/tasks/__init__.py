@@ -11,7 +11,7 @@ import pathlib
 import re
 from collections.abc import Callable
 
-from ssl_jax.config import call_checked, nearest
+from ssl_jax.config.checked import call_checked, nearest
 from ssl_jax.tasks.task import Task
 
 

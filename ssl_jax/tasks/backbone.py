@@ -13,7 +13,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from ssl_jax.core import Adaptable, PyTree
-from ssl_jax.tasks import placement
+from ssl_jax.parallel import placement
 from ssl_jax.tasks.task import Batches
 
 

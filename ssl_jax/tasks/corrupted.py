@@ -13,7 +13,7 @@ import numpy as np
 
 from ssl_jax import corrupt
 from ssl_jax.augment.compose import for_each
-from ssl_jax.config import nearest
+from ssl_jax.config.checked import nearest
 from ssl_jax.data import pipeline, sources, transforms
 from ssl_jax.data.reader import Source
 from ssl_jax.tasks.backbone import Backbone

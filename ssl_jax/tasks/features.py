@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from ssl_jax.augment.crops import to_float
 from ssl_jax.core import PyTree
-from ssl_jax.tasks import placement
+from ssl_jax.parallel import placement
 from ssl_jax.tasks.backbone import Backbone
 from ssl_jax.tasks.task import Batches
 

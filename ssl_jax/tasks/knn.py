@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from ssl_jax.tasks import placement
+from ssl_jax.parallel import placement
 from ssl_jax.tasks.backbone import Backbone
 from ssl_jax.tasks.features import Features, extract as extract_features
 from ssl_jax.tasks.task import Result, Task, TaskData, check_labels, rank_of_label, silent

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssl_jax.config import nearest
+from ssl_jax.config.checked import nearest
 from ssl_jax.core import Augment
 
 Batches = Callable[[], Iterator[dict[str, np.ndarray]]]  # each call starts a fresh pass

@@ -14,16 +14,16 @@ from jax.sharding import Mesh
 from ssl_jax import optim, ttt
 from ssl_jax.augment.crops import to_float
 from ssl_jax.core import Weights
-from ssl_jax.stop import Stop, Stopped
-from ssl_jax.tasks import placement
+from ssl_jax.run.stop import Stop, Stopped
+from ssl_jax.parallel import placement
 from ssl_jax.tasks.backbone import Backbone, digest
 from ssl_jax.tasks.classification import check_classifier, classify
 from ssl_jax.tasks.corrupted import CLEAN, Cell, cells, choose, origin
 from ssl_jax.tasks.features import extract as extract_features
-from ssl_jax.tasks.shelf import Shelf
+from ssl_jax.tasks.partial_results import Shelf
 from ssl_jax.tasks.task import Result, Task, TaskData, check_choice, silent
-from ssl_jax.ttt.adapt import ALWAYS
-from ssl_jax.ttt.run import images_at_once
+from ssl_jax.ttt.inner_loop import ALWAYS
+from ssl_jax.ttt.batched import images_at_once
 
 SAVE_EVERY = 60  # seconds
 FETCH_EVERY = 64  # images of a stream between two looks at the answers

@@ -25,7 +25,8 @@ import torch.nn.functional as F
 from side_by_side import fastest, machine, peers_device, train_step
 from torch import nn
 
-from ssl_jax import models, patches
+from ssl_jax import models
+from ssl_jax.models import patches
 from ssl_jax.core import Weights
 
 SIZE, PATCH, WIDTH, DEPTH, HEADS = 224, 16, 192, 12, 3

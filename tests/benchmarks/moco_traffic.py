@@ -4,7 +4,7 @@
 
 Both are given two float32 views of each image, on the chip and augmented. The obvious way: flax's BatchNorm over the whole batch, which
 GSPMD turns into reductions over all chips, no shuffling, the queue and the key encoder beside the query's. Ours: BatchNorm in groups of 32,
-keys dealt among them. MB an image are those to and from main memory by our count (ssl_jax/plan/traffic.py) and XLA's "bytes accessed".
+keys dealt among them. MB an image are those to and from main memory by our count (ssl_jax/planning/traffic.py) and XLA's "bytes accessed".
 Needs libtpu (extra `tpu`) and takes minutes. The last line is one JSON object.
 """
 
@@ -23,11 +23,11 @@ import optax  # noqa: E402
 from jax.sharding import NamedSharding, PartitionSpec  # noqa: E402
 
 from ssl_jax import methods, models, optim, parallel  # noqa: E402
-from ssl_jax.config import DataSpec  # noqa: E402
+from ssl_jax.core import DataSpec  # noqa: E402
 from ssl_jax.core import make_init, make_train_step  # noqa: E402
-from ssl_jax.plan import hlo  # noqa: E402
-from ssl_jax.plan.topology import open_topology, quiet  # noqa: E402
-from ssl_jax.plan.traffic import traffic  # noqa: E402
+from ssl_jax.planning import hlo  # noqa: E402
+from ssl_jax.planning.topology import open_topology, quiet  # noqa: E402
+from ssl_jax.planning.traffic import traffic  # noqa: E402
 
 SIZE, QUEUE, DIM, TEMPERATURE, MOMENTUM = 224, 65536, 128, 0.2, 0.999
 SGD = dict(learning_rate=0.03, momentum=0.9, weight_decay=1e-4)

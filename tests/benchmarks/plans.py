@@ -15,8 +15,8 @@ import importlib.util  # noqa: E402
 import json  # noqa: E402
 import pathlib  # noqa: E402
 
-from ssl_jax.config import EvaluateConfig, TrainConfig, check  # noqa: E402
-from ssl_jax.plan import plan, write  # noqa: E402
+from ssl_jax.config.schema import EvaluateConfig, TrainConfig, check  # noqa: E402
+from ssl_jax.planning import plan, write  # noqa: E402
 
 ROOT = pathlib.Path(__file__).parents[2] / "configs"
 MOCO = dict(batch_size=4096, encoder=dict(batch_groups=128))

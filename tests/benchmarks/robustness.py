@@ -15,7 +15,7 @@ import jax
 from side_by_side import machine
 
 from ssl_jax import parallel, tasks
-from ssl_jax.tasks import pictures
+from ssl_jax.view import pictures
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent.parent))
 from tests import frozen  # noqa: E402

@@ -8,7 +8,7 @@ import time
 import jax
 
 from ssl_jax import methods, optim
-from ssl_jax.config import DataSpec
+from ssl_jax.core import DataSpec
 from ssl_jax.core import make_init, make_train_step
 
 

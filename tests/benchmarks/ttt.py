@@ -19,9 +19,9 @@ import optax
 from side_by_side import fastest, machine, peers_device
 
 from ssl_jax import augment, methods, models, parallel, ttt
-from ssl_jax.config import DataSpec
+from ssl_jax.core import DataSpec
 from ssl_jax.core import Weights
-from ssl_jax.tasks import placement
+from ssl_jax.parallel import placement
 
 COPIES, RATE = 32, 1e-3
 

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from ssl_jax import parallel
-from ssl_jax.config import EvaluateConfig, TrainConfig, check, recipe
+from ssl_jax.config.recipe import recipe
+from ssl_jax.config.schema import EvaluateConfig, TrainConfig, check
 from ssl_jax.convert import Options, export_weights, files, import_weights, kinds
-from ssl_jax.evaluate import evaluate
-from ssl_jax.report import report
-from ssl_jax.restore import restore
-from ssl_jax.train import train
+from ssl_jax.run.evaluate import evaluate
+from ssl_jax.view.report import report
+from ssl_jax.run.restore import restore
+from ssl_jax.run.train import train
 from tests.frozen import RIGHT, test_images as real_images
 
 VIT = dict(name="vit", width=32, depth=2, heads=2, patch=4)

@@ -8,7 +8,7 @@ import pytest
 
 from ssl_jax import parallel
 from ssl_jax.convert import Options, import_weights
-from ssl_jax.restore import restore
+from ssl_jax.run.restore import restore
 
 torch = pytest.importorskip("torch", reason="torch is not installed: extra `import`")
 nn, F = torch.nn, torch.nn.functional

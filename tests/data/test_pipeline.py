@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from ssl_jax.data import pipeline, sources, transforms
-from ssl_jax.data.slots import make_slots
+from ssl_jax.data.shared_buffers import make_slots
 
 from .conftest import encoded
 

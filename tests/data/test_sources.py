@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from ssl_jax.data import decode, records, sources, synthetic, transforms
+from ssl_jax.data import decode, sources, synthetic, tfds_records, transforms
 from ssl_jax.data.decode import DecodeError
 
 from .conftest import encoded, smooth
@@ -89,8 +89,8 @@ def test_the_highest_version_is_found(tmp_path):
   for version in ("2.0.0", "10.0.0", "9.1.0"):
     (tmp_path / "x" / version).mkdir(parents=True)
     (tmp_path / "x" / version / "dataset_info.json").write_text("{}")
-  assert records.find("x", str(tmp_path)).name == "10.0.0"
-  assert records.find("x:2.0.0", str(tmp_path)).name == "2.0.0"
+  assert tfds_records.find("x", str(tmp_path)).name == "10.0.0"
+  assert tfds_records.find("x:2.0.0", str(tmp_path)).name == "2.0.0"
 
 
 def test_tfds(tfds_folder):

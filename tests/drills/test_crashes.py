@@ -15,8 +15,8 @@ import jax
 import numpy as np
 import pytest
 
-from ssl_jax import seal
-from ssl_jax.checkpoint import Checkpoints
+from ssl_jax.run import digests
+from ssl_jax.run.checkpoint import Checkpoints
 from tests.test_train import TOTAL, finish, last_state, recipe_file, start, undisturbed, wait_for  # noqa: F401
 
 LONG = os.environ.get("SSL_JAX_DRILLS") == "long"
@@ -95,7 +95,7 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(number, recipe_file, undi
   workdir, rng = tmp_path / "run", random.Random(number)
   shutil.copytree(undisturbed[0], workdir)
   folder = workdir / "checkpoints" / f"step_{TOTAL}"
-  sealed = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (seal.SEAL, seal.UNSEALED) and path.stat().st_size)
+  sealed = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (digests.SEAL, digests.UNSEALED) and path.stat().st_size)
   path = rng.choice(sealed)
   if number % 3 == 2:
     path.unlink()

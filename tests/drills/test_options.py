@@ -9,8 +9,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ssl_jax import parallel
-from ssl_jax.assembly import abstract_state, assemble, host_transform
-from ssl_jax.config import DataSpec, TrainConfig, check, recipe
+from ssl_jax.run.assembly import abstract_state, assemble, host_transform
+from ssl_jax.config.recipe import recipe
+from ssl_jax.config.schema import TrainConfig, check
+from ssl_jax.core import DataSpec
 from ssl_jax.data import sources, splits
 
 LONG = os.environ.get("SSL_JAX_DRILLS") == "long"

@@ -7,11 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_jax import colours, lab, methods, models
-from ssl_jax.config import DataConfig, DataSpec, TrainConfig, check, recipe
+from ssl_jax import methods, models
+from ssl_jax.methods.pretext import cielab, colour_bins
+from ssl_jax.config.recipe import recipe
+from ssl_jax.config.schema import DataConfig, TrainConfig, check
+from ssl_jax.core import DataSpec
 from ssl_jax.core import Weights
 from ssl_jax.methods import colorization
-from ssl_jax.prepare import prepare
+from ssl_jax.run.prepare import prepare
 
 DATA = DataSpec(100, 10, 8)
 IMAGES = jax.random.uniform(jax.random.key(0), (8, 16, 16, 3))
@@ -30,7 +33,7 @@ def started():
 
 def test_a_grey_image_costs_nothing_and_moves_nothing(started):
   method, start = started
-  grey = lab.lightness(IMAGES)
+  grey = cielab.lightness(IMAGES)
   value, gradient = jax.jit(jax.value_and_grad(lambda p, x: method.loss(p, start.model_state, (), {"image": x}, jax.random.key(0))[0]))(
       start.params, grey)
   assert float(value) == 0 and not any(np.any(np.asarray(leaf)) for leaf in jax.tree.leaves(gradient))
@@ -39,17 +42,17 @@ def test_a_grey_image_costs_nothing_and_moves_nothing(started):
 def test_loss_is_that_of_a_recomputation(started):
   """Lightness in, every fourth pixel asked, weight by the nearest bin, mean over places: written out with numpy."""
   method, start = started
-  bins = colours.bins(PRIOR)
+  bins = colour_bins.bins(PRIOR)
   value = method.examine(start.params, start.model_state, IMAGES)["loss"]
   net = models.stack(models.last_map(models.make("resnet10", width=8, stem="small", output_stride=4)),
                      models.network(models.heads.Linear(len(bins.centres))))
   logits = np.asarray(net.apply(Weights(start.params, start.model_state),
-                                jnp.repeat(lab.rgb_to_lab(IMAGES)[..., :1] / 100, 3, -1))[0], np.float64)
+                                jnp.repeat(cielab.rgb_to_lab(IMAGES)[..., :1] / 100, 3, -1))[0], np.float64)
   assert logits.shape == (8, 4, 4, len(bins.centres))
   log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-  ab = np.asarray(lab.rgb_to_lab(IMAGES))[:, ::4, ::4, 1:]
+  ab = np.asarray(cielab.rgb_to_lab(IMAGES))[:, ::4, ::4, 1:]
   distance = np.linalg.norm(ab[..., None, :] - bins.centres, axis=-1)
-  weights, wanted = colours.class_weights(bins), np.zeros((8, 4, 4))
+  weights, wanted = colour_bins.class_weights(bins), np.zeros((8, 4, 4))
   for at in np.ndindex(8, 4, 4):
     near = np.argsort(distance[at])[:5]
     z = np.exp(-distance[at][near] ** 2 / 50)
@@ -69,7 +72,7 @@ def test_without_a_prior_all_colours_weigh_the_same():
 def test_area_under_the_curve_is_the_integral_over_thresholds(started):
   method, start = started
   scores = method.examine(start.params, start.model_state, IMAGES)
-  error = np.linalg.norm(np.asarray(lab.rgb_to_lab(IMAGES))[..., 1:], axis=-1)
+  error = np.linalg.norm(np.asarray(cielab.rgb_to_lab(IMAGES))[..., 1:], axis=-1)
   curve = [(error < t).mean((1, 2)) for t in np.linspace(0, 150, 3001)]
   np.testing.assert_allclose(scores["auc_grey"], np.trapezoid(curve, dx=0.05, axis=0) / 150, atol=2e-3)
   assert (np.asarray(scores["auc"]) > 0).all() and (np.asarray(scores["auc"]) < 1).all()
@@ -87,17 +90,17 @@ def test_reconstruction_keeps_the_lightness(started):
   made = jax.jit(method.reconstruct)(start.params, start.model_state, IMAGES, jax.random.key(0), temperature=1.0)
   np.testing.assert_array_equal(made.seen[..., 0], made.seen[..., 2])
   # Untrained, the mean colour lies near that of the prior, which most lightnesses can show.
-  found = np.asarray(lab.rgb_to_lab(made.pasted))[..., 0]
-  wanted = np.asarray(lab.rgb_to_lab(IMAGES))[..., 0]
+  found = np.asarray(cielab.rgb_to_lab(made.pasted))[..., 0]
+  wanted = np.asarray(cielab.rgb_to_lab(IMAGES))[..., 0]
   assert np.median(np.abs(found - wanted)) < 0.5
-  flat = np.asarray(lab.rgb_to_lab(made.predicted))[..., 0]
+  flat = np.asarray(cielab.rgb_to_lab(made.predicted))[..., 0]
   assert np.median(np.abs(flat - colorization.DISPLAYED)) < 0.5
 
 
 def test_the_representation_does_not_see_colour(started):
   method, start = started
   encode = jax.jit(method.encode)
-  grey = lab.lab_to_rgb(lab.rgb_to_lab(IMAGES) * jnp.array([1.0, 0, 0])[None, None, None])  # of the same lightness
+  grey = cielab.lab_to_rgb(cielab.rgb_to_lab(IMAGES) * jnp.array([1.0, 0, 0])[None, None, None])  # of the same lightness
   found, wanted = (encode(start.params, start.model_state, images) for images in (IMAGES, grey))
   assert np.abs(np.asarray(IMAGES - grey)).mean() > 0.1
   np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4)
@@ -127,13 +130,13 @@ def test_a_prior_is_counted_on_the_data_of_a_recipe(tmp_path, capsys):
   assert "25,600 pixels of 100 images" in capsys.readouterr().out  # the rows that fill the last batch do not count
   found = json.loads(path.read_text())
   assert found["pixels"] == 100 * 16 * 16 and sum(found["colour_prior"]) == pytest.approx(1)
-  from ssl_jax.assembly import open_source
+  from ssl_jax.run.assembly import open_source
   source = open_source(DataConfig(name="synthetic", split="train[:100]", size=16))
-  ab = np.concatenate([np.asarray(lab.rgb_to_lab(jnp.asarray(source[i]["image"], jnp.float32) / 255))[..., 1:].reshape(-1, 2)
+  ab = np.concatenate([np.asarray(cielab.rgb_to_lab(jnp.asarray(source[i]["image"], jnp.float32) / 255))[..., 1:].reshape(-1, 2)
                        for i in range(100)])
-  nearest = np.linalg.norm(ab[:, None] - colours.TABLE[None], axis=-1).argmin(1)
+  nearest = np.linalg.norm(ab[:, None] - colour_bins.TABLE[None], axis=-1).argmin(1)
   assert np.abs(np.bincount(nearest, minlength=313) / len(ab) - found["colour_prior"]).sum() < 1e-3
-  assert len(colours.read_prior(path)) == 313
+  assert len(colour_bins.read_prior(path)) == 313
 
 
 @pytest.mark.parametrize("words, config, output, message", [

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from ssl_jax import methods, models
-from ssl_jax.config import DataSpec
+from ssl_jax.core import DataSpec
 from ssl_jax.methods import context
 from ssl_jax.models import heads, network
 

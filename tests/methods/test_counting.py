@@ -7,7 +7,7 @@ import pytest
 
 from ssl_jax import methods, models
 from ssl_jax.augment import resample
-from ssl_jax.config import DataSpec
+from ssl_jax.core import DataSpec
 from ssl_jax.methods import counting
 
 DATA = DataSpec(100, 10, 8)

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_jax import methods, models, tiles
-from ssl_jax.config import DataSpec
+from ssl_jax import methods, models
+from ssl_jax.methods.pretext import tile_grid
+from ssl_jax.core import DataSpec
 from ssl_jax.methods.jigsaw import permutation_set
 
 DATA = DataSpec(100, 10, 8)
@@ -66,7 +67,7 @@ def test_sorting_the_permutation_restores_the_order_of_tiles():
   cells = images.reshape(8, 14, 14, 3)
   for n in range(9):
     top, left = 5 * (n // 3), 5 * (n % 3)
-    np.testing.assert_allclose(found[:, n], tiles.standardize(cells[:, top:top + 4, left:left + 4]), atol=1e-5)
+    np.testing.assert_allclose(found[:, n], tile_grid.standardize(cells[:, top:top + 4, left:left + 4]), atol=1e-5)
 
 
 @pytest.mark.parametrize("permutations, log", [(1000, 6.9078), (100, 4.6052)])

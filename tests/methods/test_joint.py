@@ -8,7 +8,7 @@ import pytest
 
 from ssl_jax import methods, models
 from ssl_jax.augment import ops
-from ssl_jax.config import DataSpec
+from ssl_jax.core import DataSpec
 from ssl_jax.core import make_init, make_train_step
 
 DATA = DataSpec(50_000, 10, 4)

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_jax import losses, methods, models, patches
-from ssl_jax.config import DataSpec
-from ssl_jax.normalize import NORMALIZE
+from ssl_jax import losses, methods, models
+from ssl_jax.models import patches
+from ssl_jax.core import DataSpec
+from ssl_jax.models.normalize import NORMALIZE
 from tests.models import transformer
 
 DATA = DataSpec(num_examples=1000, num_classes=10, batch_size=4)

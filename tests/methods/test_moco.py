@@ -11,12 +11,12 @@ import optax
 import pytest
 
 from ssl_jax import losses, methods, parallel
-from ssl_jax.config import DataSpec
+from ssl_jax.core import DataSpec
 from ssl_jax.core import Weights, make_init, make_train_step
 from ssl_jax.methods import moco
 from ssl_jax.models import network
 from ssl_jax.models.norm import BatchNorm
-from ssl_jax.plan.hlo import collectives
+from ssl_jax.planning.hlo import collectives
 
 BATCH, QUEUE, DIM = 4, 12, 3
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_jax import models, patches
+from ssl_jax import models
+from ssl_jax.models import patches
 from ssl_jax.core import Weights
 from ssl_jax.models import heads, network, stack
 from ssl_jax.models.dense import Dense, dense

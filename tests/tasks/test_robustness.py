@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from ssl_jax import corrupt, tasks
-from ssl_jax.tasks import pictures
+from ssl_jax.view import pictures
 from ssl_jax.tasks.robustness import ALEXNET, mean_corruption_error
 from tests import frozen
 

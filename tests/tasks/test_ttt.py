@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from ssl_jax import augment, methods, models, tasks
-from ssl_jax.config import DataSpec
-from ssl_jax.stop import Stopped
+from ssl_jax.core import DataSpec
+from ssl_jax.run.stop import Stopped
 from ssl_jax.tasks import ttt as task_module
 from ssl_jax.tasks.backbone import Backbone
-from ssl_jax.tasks.shelf import Shelf
+from ssl_jax.tasks.partial_results import Shelf
 
 KEY = jax.random.key(0)
 SOME = ("clean", "brightness", "contrast")

@@ -16,7 +16,7 @@ from jax.sharding import AxisType  # noqa: E402
 
 from ssl_jax import tasks  # noqa: E402
 from ssl_jax.core import Adaptable  # noqa: E402
-from ssl_jax.tasks import pictures  # noqa: E402
+from ssl_jax.view import pictures  # noqa: E402
 from ssl_jax.tasks.backbone import Backbone, mean_image, pixels  # noqa: E402
 from ssl_jax.tasks.task import TaskData  # noqa: E402
 

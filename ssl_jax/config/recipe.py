@@ -1,0 +1,47 @@
+"""Recipes: a ConfigDict with every option in it. The only module of this package that imports what the options belong to."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+
+from ssl_jax import augment, methods, models, optim, tasks
+from ssl_jax.config.checked import defaults_of, plain
+from ssl_jax.config.schema import TrainConfig
+
+
+def recipe(kind: type = TrainConfig, **sections) -> ml_collections.ConfigDict:
+  """A ConfigDict with the given sections and every other option at its default, so that each can be overridden.
+
+  Args:
+    kind: TrainConfig or EvaluateConfig; sections: its fields, nested ones as dicts.
+  Raises: ValueError for an unknown section or option, as `call_checked` does.
+  """
+  complete = {name: plain(value) for name, value in {**defaults_of(kind), **sections}.items()}
+  for field, hint in typing.get_type_hints(kind).items():
+    if dataclasses.is_dataclass(hint):
+      complete[field] = {**defaults_of(hint), **complete.get(field, {})}
+  for section, factory in _factories(complete):
+    _fill(complete, section, factory)
+  return ml_collections.ConfigDict(complete)
+
+
+def _factories(sections: Mapping) -> list[tuple[tuple[str, ...], Any]]:
+  """(path of a section, the factory whose options it holds)."""
+  lookups = {"method": methods.factory, "encoder": models.factory, "augment": augment.factory}
+  found = [((s,), lookup(sections[s].get("name", ""))) for s, lookup in lookups.items() if s in sections]
+  found += [(("optimizer",), optim.make)] if "optimizer" in sections else []
+  return found + [(("tasks", name), tasks.factory(options.get("task", name))) for name, options in sections.get("tasks", {}).items()]
+
+
+def _fill(tree: dict, path: tuple[str, ...], factory) -> None:
+  """Puts the factory's defaults under the options at `path`, in copies."""
+  *above, last = path
+  for name in above:
+    tree[name] = dict(tree[name])
+    tree = tree[name]
+  tree[last] = {**defaults_of(factory), **tree[last]}

@@ -1,7 +1,0 @@
-"""What a run needs and costs on chips that are not there: its real programs, compiled for them on this machine."""
-
-from ssl_jax.plan.plan import plan
-from ssl_jax.plan.topology import open_topology
-from ssl_jax.plan.write import write
-
-__all__ = ["open_topology", "plan", "write"]

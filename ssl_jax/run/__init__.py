@@ -1,0 +1,1 @@
+"""A run from its config to its checkpoints: what is named is built, trained, saved, restored and measured."""

@@ -1,0 +1,174 @@
+"""Saving and restoring runs. The only file that imports Orbax.
+
+A checkpoint has three items: `model` (parameters, model state, EMA copy: all that evaluation needs), `train`
+(optimiser, the rest of `extra`, key, step) and `config` (JSON). A save is written beside and renamed when complete,
+so a killed process never leaves a half checkpoint that a restore would pick; its files' digests lie in it, so that one
+which is damaged later is passed over.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import time
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+from ssl_jax.run import digests
+from ssl_jax.core import PyTree, TrainState, Weights
+
+
+class Checkpoints:
+  """The checkpoints of one run, in `workdir/checkpoints`."""
+
+  def __init__(self, workdir: str | pathlib.Path, *, keep: int | None = None, keep_every: int = 0):
+    """Opens or creates the folder; `keep` the latest ones, plus each that is a multiple of `keep_every` steps."""
+    self.folder = pathlib.Path(workdir).resolve() / "checkpoints"
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep, keep_period=keep_every or None, create=keep is not None, read_only=keep is None, step_prefix="step",
+        async_options=ocp.AsyncOptions(post_finalization_callback=self._seal))
+    handlers = {"model": ocp.PyTreeCheckpointHandler(), "train": ocp.PyTreeCheckpointHandler(),
+                "config": ocp.JsonCheckpointHandler()}
+    self._saves = keep is not None
+    self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
+
+  def steps(self) -> list[int]:
+    """Steps of all complete checkpoints, ascending."""
+    return sorted(self._manager.all_steps())
+
+  def latest(self) -> tuple[int, list[str]]:
+    """(The last checkpoint whose files are as they were saved, 0 if there is none; what is wrong with later ones).
+
+    Those are moved to `workdir/damaged` if this is to save others: their steps will come again. All processes get the answer of the first,
+    which alone reads the files.
+    """
+    found, problems = 0, []
+    for step in reversed(self.steps()) if jax.process_index() == 0 else ():
+      problem = digests.damage(self._path(step))
+      if not problem:
+        found = step
+        break
+      problems.append(f"the checkpoint of step {step} is damaged: {problem}")
+      if self._saves:
+        aside = self.folder.parent / "damaged"
+        aside.mkdir(exist_ok=True)
+        self._path(step).rename(aside / f"{self._path(step).name}_{time.time_ns()}")
+    if jax.process_count() > 1:
+      found = int(multihost_utils.broadcast_one_to_all(np.int32(found)))
+    self._manager.reload()
+    return found, problems
+
+  def save(self, state: TrainState, config: dict, *, step: int) -> None:
+    """Starts to write `state`; returns when it is safe to overwrite the state's buffers."""
+    model, train = _split(state)
+    self._manager.save(step, args=ocp.args.Composite(
+        model=ocp.args.PyTreeSave(model), train=ocp.args.PyTreeSave(train), config=ocp.args.JsonSave(config)))
+
+  def save_weights(self, weights: Weights, average: Weights | None, config: dict, *, step: int) -> None:
+    """Starts to write a checkpoint without `train`: a network that was not trained here, which no run goes on from."""
+    self._manager.save(step, args=ocp.args.Composite(
+        model=ocp.args.PyTreeSave(_model(weights, average)), config=ocp.args.JsonSave(config)))
+
+  def config(self, step: int) -> dict:
+    """The run's config as JSON."""
+    return self._manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))["config"]
+
+  def restore(self, step: int, like: TrainState) -> TrainState:
+    """The whole state, placed as `like` (abstract, with shardings) says.
+
+    Raises: ValueError listing the leaves that are missing, extra or of another shape.
+    """
+    model, train = _split(like)
+    self._fits(step, "model", model)
+    self._fits(step, "train", train)
+    restored = self._manager.restore(step, args=ocp.args.Composite(model=_as(model), train=_as(train)))
+    return _join(restored["model"], restored["train"])
+
+  def restore_weights(self, step: int, like: Weights, *, which: str = "params") -> Weights:
+    """Only the network: the trained one ("params") or its moving average ("ema").
+
+    Args:
+      like: abstract weights of the method's network, with shardings; any number of devices.
+    Raises: ValueError listing leaves that do not fit, or if the run keeps no moving average.
+    """
+    stored = self._stored(step, "model")
+    target = {"params": like.params, "model_state": like.model_state}
+    if which == "ema" and not stored.get("ema"):
+      raise ValueError(f"the checkpoint at step {step} of {self.folder.parent} holds no moving average; "
+                       "use config.weights='params'")
+    target = {"ema": target} if which == "ema" else target
+    self._fits(step, "model", target, partial=True)
+    restored = self._manager.restore(step, args=ocp.args.Composite(model=_as(target, partial=True)))["model"]
+    found = restored["ema"] if which == "ema" else restored
+    return Weights(found["params"], found["model_state"])
+
+  def wait(self) -> None:
+    """Returns when the last save is on disk; raises what went wrong with it."""
+    self._manager.wait_until_finished()
+
+  def __enter__(self) -> Checkpoints:
+    return self
+
+  def __exit__(self, *_) -> None:
+    self._manager.close()
+
+  def _path(self, step: int) -> pathlib.Path:
+    return self.folder / f"step_{step}"
+
+  def _seal(self) -> None:
+    """In the background, when all of a checkpoint is written but for its last name: seals it."""
+    for path in self.folder.glob("step_*tmp*") if jax.process_index() == 0 else ():
+      digests.seal(path)
+
+  def _stored(self, step: int, item: str) -> PyTree:
+    return self._manager.item_metadata(step)[item].tree
+
+  def _fits(self, step: int, item: str, wanted: PyTree, partial: bool = False) -> None:
+    have, want = _shapes(self._stored(step, item)), _shapes(wanted)
+    extra = [] if partial else sorted(have.keys() - want.keys())
+    problems = ([f"missing {n} {want[n]}" for n in sorted(want.keys() - have.keys())]
+                + [f"extra {n} {have[n]}" for n in extra]
+                + [f"{n} is {have[n]}, wanted {want[n]}" for n in sorted(have.keys() & want.keys())
+                   if have[n] != want[n]])
+    if problems:
+      raise ValueError(f"the checkpoint at step {step} of {self.folder.parent} does not fit ({item}): "
+                       + "; ".join(problems[:20]) + (f"; and {len(problems) - 20} more" if len(problems) > 20 else ""))
+
+
+def _as(like: PyTree, partial: bool = False) -> ocp.args.PyTreeRestore:
+  """Restores leaves placed and typed as `like` says; `partial` leaves on disk what `like` lacks."""
+  return ocp.args.PyTreeRestore(like, restore_args=ocp.checkpoint_utils.construct_restore_args(like),
+                                partial_restore=partial)
+
+
+def _shapes(tree: PyTree) -> dict[str, Any]:
+  """{"params/encoder/...": shape} with one spelling for dicts, NamedTuples and what Orbax makes of them."""
+  paths = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))[0]
+  return {"/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path): tuple(leaf.shape)
+          for path, leaf in paths if leaf is not None}
+
+
+def _split(state: TrainState) -> tuple[dict, dict]:
+  ema = getattr(state.extra, "ema", None)
+  extra = state.extra if ema is None else state.extra._replace(ema=())
+  model = _model(Weights(state.params, state.model_state), ema)
+  key = state.key
+  raw = jax.ShapeDtypeStruct((2,), np.uint32, sharding=key.sharding) if isinstance(
+      key, jax.ShapeDtypeStruct) else jax.random.key_data(key)
+  return model, {"extra": extra, "opt_state": state.opt_state, "key": raw, "step": state.step}
+
+
+def _model(weights: Weights, average: Weights | None) -> dict:
+  return {"params": weights.params, "model_state": weights.model_state,
+          "ema": {} if average is None else {"params": average.params, "model_state": average.model_state}}
+
+
+def _join(model: dict, train: dict) -> TrainState:
+  extra = train["extra"]
+  if model["ema"]:
+    extra = extra._replace(ema=Weights(**model["ema"]))
+  return TrainState(step=train["step"], params=model["params"], model_state=model["model_state"], extra=extra,
+                    opt_state=train["opt_state"], key=jax.random.wrap_key_data(train["key"]))

@@ -1,0 +1,64 @@
+"""What a recipe needs to know of its data before a run."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssl_jax.methods.pretext import cielab, colour_bins
+from ssl_jax.run.assembly import open_source
+from ssl_jax.config.checked import nearest
+from ssl_jax.config.schema import TrainConfig
+from ssl_jax.data import pipeline, transforms
+
+BATCH = 64
+
+
+def prepare(words: Sequence[str], config: TrainConfig | None, output: str) -> pathlib.Path:
+  """Derives what the one word in `words` names from the data of `config`; returns the JSON file it wrote.
+
+  Raises: ValueError for an unknown word, a missing config or a file that is no .json.
+  """
+  if len(words) != 1 or words[0] not in PREPARATIONS:
+    raise ValueError(f"`ssl-jax prepare` takes one word{nearest(' '.join(words), PREPARATIONS)}")
+  if config is None:
+    raise ValueError(f"`ssl-jax prepare {words[0]}` needs --config, the recipe whose data it reads")
+  path = pathlib.Path(output)
+  if path.suffix != ".json":
+    raise ValueError(f"--output={output} is not a .json file; give it that suffix")
+  made = PREPARATIONS[words[0]](config)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(json.dumps(made) + "\n")
+  print(f"wrote {path}")
+  return path
+
+
+def colour_prior(config: TrainConfig) -> dict:
+  """Share of the pixels of all training images nearest to each of the 313 colours, and what it was counted on."""
+  source, size = open_source(config.data), config.data.size
+  square = transforms.resize_center_crop(size, interpolation=config.data.interpolation)
+
+  @jax.jit
+  def count(images, mask):
+    ab = cielab.rgb_to_lab(images.astype(jnp.float32) / 255)[..., 1:]
+    ab = jnp.where(mask[:, None, None, None], ab, 1e6)  # nowhere near a bin of the table
+    return colour_bins.count(ab)
+
+  total = np.zeros(len(colour_bins.TABLE), np.int64)
+  with pipeline.eval_batches(source, batch_size=min(BATCH, len(source)), transform=square, workers=config.data.workers,
+                             max_bad_fraction=config.data.max_bad_fraction) as batches:
+    for batch in batches:
+      total += np.asarray(count(batch["image"], batch["mask"]))
+  print(f"{total.sum():,} pixels of {len(source):,} images of {config.data.name} {config.data.split}: "
+        f"{(total > 0).sum()} of {len(total)} colours occur, {total.max() / total.sum():.1%} of pixels have the most frequent, "
+        f"(a, b) = {tuple(colour_bins.TABLE[total.argmax()].tolist())}")
+  return {"colour_prior": (total / total.sum()).tolist(), "data": config.data.name, "split": config.data.split, "size": size,
+          "images": len(source), "pixels": int(total.sum())}
+
+
+PREPARATIONS = {"colour_prior": colour_prior}

@@ -1,0 +1,1 @@
+"""Pictures of data, networks and results, and the report page."""

@@ -1,0 +1,99 @@
+"""What a run left behind, read from its folder: no network is restored and no image data opened."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ssl_jax.view import knn_atlas
+from ssl_jax.run.checkpoint import Checkpoints
+from ssl_jax.log.run_log import METRICS, STARTS, lines
+
+
+BASELINES = ("raw pixels", "untrained")
+
+
+class Evaluation(NamedTuple):
+  """One JSON under `evaluations/`."""
+
+  step: int
+  task: str
+  backbone: str
+  scalars: dict[str, float]
+  protocol: dict[str, Any]
+  picture: pathlib.Path | None  # a confusion matrix, a heat map or bars
+  atlas: knn_atlas.Atlas  # {} where none was written
+
+
+class Record(NamedTuple):
+  """One run."""
+
+  name: str
+  folder: pathlib.Path
+  config: dict[str, Any]
+  starts: list[dict[str, Any]]  # lines of starts.jsonl, each time the run was started
+  rows: list[dict[str, float]]  # lines of metrics.jsonl
+  evaluations: list[Evaluation]  # of the last step that was evaluated
+  pictures: list[pathlib.Path]  # what `ssl-jax show` drew
+
+  @property
+  def total_steps(self) -> int:
+    """0: not known."""
+    return self.starts[-1]["total_steps"] if self.starts else 0
+
+
+def read(workdirs: Sequence[str | pathlib.Path]) -> list[Record]:
+  """The runs in these folders, under names that tell them apart.
+
+  Raises: ValueError for a folder that is not there, holds no run, or is named twice.
+  """
+  folders = [pathlib.Path(workdir).resolve() for workdir in workdirs]
+  for i, folder in enumerate(folders):
+    if folder in folders[:i]:
+      raise ValueError(f"{workdirs[i]} is named twice")
+  return [_read(folder, name) for folder, name in zip(folders, _names(folders))]
+
+
+def _names(folders: list[pathlib.Path]) -> list[str]:
+  """As many last parts of each path as tell all of them apart."""
+  parts = 1
+  while len({folder.parts[-parts:] for folder in folders}) < len(folders):
+    parts += 1
+  return ["/".join(folder.parts[-parts:]) for folder in folders]
+
+
+def _read(folder: pathlib.Path, name: str) -> Record:
+  if not folder.is_dir():
+    raise ValueError(f"there is no folder {folder}; --workdir takes the folder of a run of `ssl-jax train`")
+  rows, starts = (lines(folder / file) for file in (METRICS, STARTS))
+  if not rows and not starts:
+    raise ValueError(f"{folder} holds no run: neither metrics.jsonl nor starts.jsonl has a line; name the --workdir of `ssl-jax train`")
+  return Record(name, folder, starts[-1]["config"] if starts else _stored_config(folder), starts, rows, _evaluations(folder),
+                sorted((folder / "pictures").glob("*.png")) + sorted(folder.glob("*.png")))
+
+
+def _stored_config(folder: pathlib.Path) -> dict[str, Any]:
+  """The config beside the last checkpoint, of runs from before there was a starts.jsonl; {}: there is none."""
+  with Checkpoints(folder) as checkpoints:
+    steps = checkpoints.steps()
+    return checkpoints.config(steps[-1])["config"] if steps else {}
+
+
+def _evaluations(folder: pathlib.Path) -> list[Evaluation]:
+  steps = {int(path.name.removeprefix("step")): path for path in (folder / "evaluations").glob("step*")
+           if path.name.removeprefix("step").isdigit() and any(path.glob("*.json"))}
+  if not steps:
+    return []
+  last = max(steps)
+  found = [_evaluation(path, last) for path in sorted(steps[last].glob("*.json"))]
+  return sorted(found, key=lambda e: (e.task, e.backbone in BASELINES, e.backbone))
+
+
+def _evaluation(path: pathlib.Path, step: int) -> Evaluation:
+  stored = json.loads(path.read_text())
+  backbone = stored["protocol"]["backbone"]
+  picture, seen = path.with_suffix(".png"), path.with_suffix(".npz")
+  return Evaluation(step, path.stem.removesuffix(f"-{backbone.replace(' ', '_')}"), backbone, stored["scalars"], stored["protocol"],
+                    picture if picture.exists() else None, knn_atlas.load(seen) if seen.exists() else {})

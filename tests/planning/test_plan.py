@@ -1,0 +1,260 @@
+"""Plans: a real step compiled for chips that are not there, and what is refused before that."""
+
+import dataclasses
+import importlib
+import importlib.util
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from ssl_jax import parallel
+from ssl_jax.config.recipe import recipe
+from ssl_jax.config.schema import EvaluateConfig, TrainConfig, check
+from ssl_jax.planning import chips, open_topology, plan, write
+from ssl_jax.planning.hlo import Cost, collectives, cost
+from ssl_jax.planning.traffic import traffic
+from tests.recipes import shrunk, train_recipes
+
+plan_module = importlib.import_module("ssl_jax.planning.plan")  # the package has a function of this name
+needs_compiler = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu, the TPU's compiler, is not installed: extra `tpu`")
+
+
+def small(name: str, batch: int = 16) -> TrainConfig:
+  return check(TrainConfig, shrunk(train_recipes()[name], batch=batch, size=16))
+
+
+@needs_compiler
+def test_a_small_plan_is_complete_and_adds_up(tmp_path, capsys):
+  config = small("pretrain/supervised_sample.py")
+  found = plan(config, "v5e:2x2", images=1000, classes=10)
+  memory, roof = found["memory"], found["roofline"]
+  assert found["fits"] and found["chips"] == 4 and found["schedule"]["steps"] == round(config.epochs * (1000 // 16))
+  assert memory["parameters"] < memory["total"] < memory["usable"] < 16 * chips.GIB
+  assert memory["batch"] == 4 * (16 * 16 * 3 + 4)  # four of 16 images a chip, uint8, and their labels
+  assert roof["step_seconds"] == max(roof["compute_seconds"], roof["memory_seconds"]) > 0
+  assert found["an_image"]["flops"] == pytest.approx(roof["compute_seconds"] * 197e12 / 4)
+  assert found["collectives"]["all-reduce"]["count"] >= 1
+  write(found, tmp_path / "deep" / "plan.json")
+  assert json.loads((tmp_path / "deep" / "plan.json").read_text())["roofline"] == roof
+  assert "fits, with" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("error, wanted", [
+    ("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm.", 20.5 * chips.GIB),
+    ("RESOURCE_EXHAUSTED: the total memory required for HLO temporaries (16.00G) exceeds available HBM (15.75G).", 17 * chips.GIB),
+    ("RESOURCE_EXHAUSTED: no figure", 0)])
+def test_a_refusal_says_how_much_was_wanted(error, wanted):
+  assert plan_module._wanted(error, chips.GIB) == wanted
+
+
+def test_advice_is_tried_in_turn_until_something_fits(monkeypatch, capsys):
+  tried = []
+
+  def measured(config, data, chip, mesh):
+    tried.append(config)
+    return {"fits": config.accumulate == 4, "memory": {"total": chips.GIB * 100 // (config.accumulate + 1), "usable": 16 * chips.GIB}}
+
+  monkeypatch.setattr(plan_module, "_training", measured)
+  monkeypatch.setattr(plan_module, "open_topology", lambda topology: (chips.CHIPS["v5e"], parallel.make_mesh(jax.devices()[:2])))
+  found = plan(small("pretrain/supervised_sample.py"), "v5e:1x2", images=100, classes=10)
+  assert [row["change"] for row in found["advice"]] == [
+      {"config.encoder.remat": "full"}, {"config.sharding": "fsdp"}, {"config.sharding": "fsdp", "config.encoder.remat": "full"},
+      {"config.accumulate": 2}, {"config.accumulate": 4}]
+  assert tried[3].encoder["remat"] == "full" and tried[3].sharding == "fsdp" and tried[-1].accumulate == 4
+  write(found, "")
+  shown = capsys.readouterr().out
+  assert "DOES NOT FIT, short of 34.00 GiB" in shown and "fits: --config.accumulate=4 (20.00 GiB)" in shown
+
+
+@needs_compiler
+def test_a_topology_that_the_compiler_does_not_know_is_refused():
+  with pytest.raises(ValueError, match="--topology=v5e:3x5: the compiler knows no such topology .*v5e:4x4"):
+    open_topology("v5e:3x5")
+
+
+@needs_compiler
+def test_two_processes_plan_at_the_same_time():
+  """One keeps the compiler open while the other opens it, and neither has touched it before."""
+  code = "from ssl_jax.planning import open_topology; print(open_topology('v5e:2x2')[1].size, flush=True); input()"
+  each = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+  with subprocess.Popen([sys.executable, "-c", code], **each) as first, subprocess.Popen([sys.executable, "-c", code], **each) as second:
+    for process in (first, second):
+      assert process.stdout.readline() == "4\n", process.stderr.read()
+    for process in (first, second):
+      process.communicate("\n", timeout=60)
+
+
+@pytest.mark.parametrize("topology", ["v5e", "v7:2x2", "v5e:2y2", "h100", "h100:2x2x2"])
+def test_nonsense_is_refused_with_what_is_known(topology):
+  with pytest.raises(ValueError, match=f"--topology={topology}: no such topology.* known: .*v5e:8x8"):
+    open_topology(topology)
+
+
+@needs_compiler
+def test_what_a_plan_must_know_is_asked_for():
+  config = small("pretrain/supervised_sample.py")
+  with pytest.raises(ValueError, match="how many images config.data.name 'synthetic' has is not known here; say --images=N"):
+    plan(config, "v5e:2x2")
+  with pytest.raises(ValueError, match="config.batch_size 18 is not divisible by 4 devices"):
+    plan(dataclasses.replace(config, batch_size=18), "v5e:2x2", images=100)
+
+
+def test_a_missing_compiler_is_named_with_the_command_that_installs_it(monkeypatch):
+  monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+  for topology, extra in (("v5e:2x2", "tpu"), ("h100:8", "cuda12")):
+    with pytest.raises(ValueError, match=rf"pip install 'ssl_jax\[{extra}\]'"):
+      open_topology(topology)
+
+
+@needs_compiler
+def test_an_evaluation_and_learning_at_test_time_are_planned():
+  evaluation = check(EvaluateConfig, recipe(EvaluateConfig, batch_size=16, augment=dict(name="padded_crop", pad=2, flip=True), tasks=dict(
+      knn=dict(k=5), standard=dict(task="ttt", steps=3, copies=4, together=2), online=dict(task="ttt", mode="online", steps=1, copies=4, together=1))))
+  found = plan(small("pretrain/joint.py:cifar10_cpu"), "v5e:2x2", evaluation=evaluation, images=1000, classes=10)["tasks"]
+  assert found.keys() == {"knn", "standard", "online"} and all(row["fits"] for row in found.values())
+  assert {name: row["roofline"]["images_at_once"] for name, row in found.items()} == {"knn": 16, "standard": 8, "online": 4}
+  flops = {name: row["an_image"]["flops"] for name, row in found.items()}
+  assert 15 < flops["standard"] / flops["knn"] < 45  # 12 copies there and back, two predictions
+  assert 1.4 < flops["standard"] / flops["online"] < 3  # three steps to one, the predictions of both
+  assert "all-reduce" not in found["standard"]["collectives"]  # each image for itself
+  with pytest.raises(ValueError, match="a recipe of method 'joint' or 'mae_probe'"):
+    plan(small("pretrain/supervised_sample.py"), "v5e:2x2", evaluation=evaluation, images=1000, classes=10)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax_cuda12_plugin") is None, reason="the GPU's compiler is not installed: extra `cuda12`")
+def test_a_small_plan_for_gpus():
+  config = small("pretrain/supervised_sample.py")
+  gpu, tpu = (plan(config, topology, images=1000, classes=10) for topology in ("h100:2x2", "v5e:2x2"))
+  assert gpu["fits"] and gpu["chips"] == 4 and gpu["collectives"]["all-reduce"]["count"] >= 1
+  assert 0.4 < gpu["an_image"]["flops"] / tpu["an_image"]["flops"] < 1.2  # which pads small channels
+  assert gpu["memory"]["usable"] == 0.75 * 80 * chips.GIB
+
+
+@needs_compiler
+def test_what_a_loop_repeats_counts_as_often_as_it_runs():
+  """Layers under a scan, and a scan of scans, cost what the same products cost written out."""
+  mesh = open_topology("v5e:2x2")[1]
+  cut = jax.NamedSharding(mesh, parallel.BATCH)
+  x, w = jax.ShapeDtypeStruct((256, 256), jnp.float32, sharding=cut), jax.ShapeDtypeStruct((8, 256, 256), jnp.float32, sharding=cut)
+
+  def scanned(x, w):
+    return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, w)[0]
+
+  def nested(x, w):
+    return jax.lax.scan(lambda x, _: (scanned(x, w), None), x, None, length=3)[0]
+
+  flops, gathered = zip(*((cost(text).flops, collectives(text)) for text in (
+      jax.jit(f, out_shardings=cut).lower(x, w).compile().as_text() for f in (scanned, nested))))
+  one = 8 * 2 * 64 * 256 * 256
+  assert flops == (pytest.approx(one, rel=0.01), pytest.approx(3 * one, rel=0.01))
+  assert gathered[0]
+
+
+def test_cost_and_collectives_follow_a_program_into_its_loops():
+  text = """HloModule tiny
+
+%body (p: (s32[], f32[4])) -> (s32[], f32[4]) {
+  %p = (s32[], f32[4]{0}) parameter(0)
+  %i = s32[] get-tuple-element(%p), index=0
+  %x = f32[4]{0} get-tuple-element(%p), index=1
+  %one = s32[] constant(1)
+  %next = s32[] add(%i, %one)
+  %twice = f32[4]{0} multiply(%x, %x)
+  %sum = f32[4]{0} all-reduce(%twice), channel_id=3, replica_groups={}, to_apply=%add
+  ROOT %out = (s32[], f32[4]{0}) tuple(%next, %sum)
+}
+
+%condition (q: (s32[], f32[4])) -> pred[] {
+  %q = (s32[], f32[4]{0}) parameter(0)
+  %j = s32[] get-tuple-element(%q), index=0
+  %limit = s32[] constant(7)
+  ROOT %less = pred[] compare(%j, %limit), direction=LT
+}
+
+ENTRY %main (start: (s32[], f32[4])) -> (s32[], f32[4]) {
+  %start = (s32[], f32[4]{0}) parameter(0)
+  ROOT %loop = (s32[], f32[4]{0}) while(%start), condition=%condition, body=%body
+}
+"""
+  add = "%add (a: f32[], b: f32[]) -> f32[] {\n  %a = f32[] parameter(0)\n  %b = f32[] parameter(1)\n  ROOT %c = f32[] add(%a, %b)\n}\n\n%body"
+  text = text.replace("%body", add, 1)
+  assert collectives(text) == {"all-reduce": {"count": 7, "bytes": 7 * 16}}
+  assert 7 * 4 <= cost(text).flops < 7 * 12 and cost(text).accessed > 7 * 3 * 16
+  assert cost(text.replace("constant(7)", "parameter(1)")) != Cost(0, 0)
+
+
+def test_collectives_are_counted_by_kind_with_their_bytes():
+  program = """
+ENTRY %main (a: f32[8,4]) -> f32[] {
+  %all-reduce.1 = (f32[8,4]{1,0}, bf16[2]{0}) all-reduce(%a, %b), channel_id=1
+  %all-gather-start.2 = (f32[2,4]{1,0}, f32[8,4]{1,0}) all-gather-start(%c), channel_id=2
+  %piece.3 = f32[8,4]{1,0} all-gather(%d), channel_id=2
+  %all-gather-done.2 = f32[8,4]{1,0} all-gather-done(%all-gather-start.2)
+  %x = f32[] add(%all-reduce.1, %y)
+}
+"""
+  assert collectives(program) == {"all-reduce": {"count": 1, "bytes": 132}, "all-gather": {"count": 1, "bytes": 128}}
+
+
+def test_traffic_is_what_passes_between_a_chip_and_its_main_memory():
+  text = """HloModule tiny
+
+%add (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %c = f32[] add(%a, %b)
+}
+
+%fused (p: f32[8,4], q: f32[4]) -> (f32[4], f32[8,4]) {
+  %p = f32[8,4]{1,0} parameter(0)
+  %q = f32[4]{0} parameter(1)
+  %zero = s32[] constant(0)
+  %row = f32[1,4]{1,0} dynamic-slice(%p, %zero, %zero), dynamic_slice_sizes={1,4}
+  %flat = f32[4]{0} bitcast(%row)
+  %sum = f32[4]{0} add(%flat, %q)
+  %back = f32[1,4]{1,0} bitcast(%sum)
+  %all = f32[8,4]{1,0} dynamic-update-slice(%p, %back, %zero, %zero)
+  ROOT %both = (f32[4]{0}, f32[8,4]{1,0}) tuple(%sum, %all)
+}
+
+%body (s: (s32[], f32[8,4], f32[4])) -> (s32[], f32[8,4], f32[4]) {
+  %s = (s32[], f32[8,4]{1,0}, f32[4]{0:S(1)}) parameter(0)
+  %i = s32[]{:S(2)} get-tuple-element(%s), index=0
+  %x = f32[8,4]{1,0} get-tuple-element(%s), index=1
+  %y = f32[4]{0:S(1)} get-tuple-element(%s), index=2
+  %f = (f32[4]{0:S(1)}, f32[8,4]{1,0}) fusion(%x, %y), kind=kLoop, calls=%fused
+  %y2 = f32[4]{0:S(1)} get-tuple-element(%f), index=0
+  %x2 = f32[8,4]{1,0} get-tuple-element(%f), index=1
+  ROOT %t = (s32[], f32[8,4]{1,0}, f32[4]{0:S(1)}) tuple(%i, %x2, %y2)
+}
+
+%condition (q: (s32[], f32[8,4], f32[4])) -> pred[] {
+  %q = (s32[], f32[8,4]{1,0}, f32[4]{0:S(1)}) parameter(0)
+  %j = s32[]{:S(2)} get-tuple-element(%q), index=0
+  %limit = s32[]{:S(2)} constant(5)
+  ROOT %less = pred[]{:S(2)} compare(%j, %limit), direction=LT
+}
+
+ENTRY %main (u: f32[8,4], v: f32[8,4]) -> f32[8,4] {
+  %u = f32[8,4]{1,0} parameter(0)
+  %v = f32[8,4]{1,0} parameter(1)
+  %product = f32[8,4]{1,0} multiply(%u, %v)
+  %kept = f32[8,4]{1,0:S(1)} negate(%product)
+  %copy = (f32[8,4]{1,0:S(1)}, f32[8,4]{1,0}, u32[]{:S(2)}) copy-start(%product)
+  %done = f32[8,4]{1,0:S(1)} copy-done(%copy)
+  %cut = ((f32[8,4]{1,0}), f32[2,4]{1,0:S(1)}, s32[]{:S(2)}) slice-start(%product), slice={[0:2], [0:4]}
+  %first = s32[]{:S(2)} constant(0)
+  %bias = f32[4]{0:S(1)} constant({1, 2, 3, 4})
+  %start = (s32[], f32[8,4]{1,0}, f32[4]{0:S(1)}) tuple(%first, %product, %bias)
+  %loop = (s32[], f32[8,4]{1,0}, f32[4]{0:S(1)}) while(%start), condition=%condition, body=%body
+  ROOT %out = f32[8,4]{1,0} get-tuple-element(%loop), index=1
+}
+"""
+  whole, row = 8 * 4 * 4, 4 * 4
+  # product: two read, one written; kept and copy: one read each; cut: two rows read; five times a row read and a row written
+  assert traffic(text) == 3 * whole + whole + whole + 2 * row + 5 * (row + row)
+  assert traffic(text.replace("S(1)", "S(0)")) > traffic(text)

@@ -1,0 +1,132 @@
+"""The page as text: what it says of a run, what it leaves out, what it refuses."""
+
+import re
+
+import numpy as np
+import pytest
+
+from ssl_jax.view import knn_atlas
+from ssl_jax.view.report import page, plots, report
+from ssl_jax.view.report.record import read
+from tests.view.report.runs import HOSTILE, make_atlas, write_run
+
+PARTS = ("run", "training", "evaluation", "neighbours", "map", "corruption", "pictures")
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+  return write_run(tmp_path_factory.mktemp("runs") / "first")
+
+
+@pytest.fixture(scope="module")
+def text(workdir):
+  return report([workdir]).read_text()
+
+
+def sections(text):
+  return re.findall(r'<section id="(\w+)"', text)
+
+
+def test_every_part_is_there_and_says_what_the_run_did(text):
+  assert sections(text) == [*PARTS]
+  for said in ("moco", "resnet10", "1.23 M", "60 of 60", "0.3333", "1 x cpu", "abc123", "1 times at 30", "jax 0.10.2", "knn, step 60", "<td>50.0</td>", "<td>0.7000</td>"):
+    assert said in text, said
+
+
+def test_it_asks_for_nothing_outside_itself_and_is_small(text, workdir):
+  assert not re.findall(r'(?:src|href)="(?!data:|#)[^"@]', re.sub(r"<script>.*?</script>", "", text, flags=re.S))
+  assert "default-src 'none'" in text and (workdir / "report.html").stat().st_size < page.LIMIT
+
+
+def test_names_are_escaped_wherever_they_stand(text):
+  assert HOSTILE not in text
+  assert "&lt;script&gt;window.broken = 1&lt;/script&gt;" in text
+
+
+def test_what_a_run_lacks_is_left_out(tmp_path):
+  bare = write_run(tmp_path / "bare", evaluated=False)
+  assert sections(report([bare]).read_text()) == ["run", "training"]
+  (bare / "metrics.jsonl").unlink()
+  text = report([bare]).read_text()
+  assert sections(text) == ["run"] and "Bokeh" not in text.replace("window.Bokeh", "").replace("Bokeh.documents", "")
+
+
+def test_runs_stand_side_by_side_under_names_that_tell_them_apart(workdir, tmp_path):
+  other = write_run(tmp_path / "other" / "first", learning_rate=0.1, evaluated=False)
+  text = report([workdir, other], tmp_path / "both.html").read_text()
+  names = [record.name for record in read([workdir, other])]
+  assert names == [f"{workdir.parent.name}/first", "other/first"] and all(f"<h2>{name}</h2>" in text for name in names)
+  assert "config.optimizer.learning_rate" in text and "0.05" in text and "0.1" in text
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda path: [path / "nowhere"], "there is no folder .*nowhere"), (lambda path: [path], "holds no run"),
+    (lambda path: [write_run(path / "run"), path / "run"], "is named twice")])
+def test_a_folder_without_a_run_is_refused(make, message, tmp_path):
+  with pytest.raises(ValueError, match=message):
+    report(make(tmp_path))
+
+
+def test_an_output_that_is_no_page_is_refused(workdir):
+  with pytest.raises(ValueError, match=r"--output=page.pdf is not a .html file"):
+    report([workdir], "page.pdf")
+
+
+def test_a_large_page_gets_smaller_pictures_and_one_that_stays_large_is_refused(workdir, monkeypatch, tmp_path):
+  tried = []
+  monkeypatch.setattr(page, "_render", lambda records, width: tried.append(width) or "x" * width)
+  monkeypatch.setattr(page, "LIMIT", 1000)
+  assert report([workdir], tmp_path / "page.html").stat().st_size == 750 and tried == [1600, 1100, 750]
+  monkeypatch.setattr(page, "LIMIT", 100)
+  with pytest.raises(ValueError, match="a page of 1 runs is over 0 MB; name fewer"):
+    report([workdir], tmp_path / "page.html")
+
+
+def test_a_half_written_row_is_no_obstacle(tmp_path):
+  run = write_run(tmp_path / "run", evaluated=False)
+  with (run / "metrics.jsonl").open("a") as file:
+    file.write('{"step": 70, "lo')
+  assert len(read([run])[0].rows) == 6
+
+
+def test_long_curves_are_thinned_and_keep_their_end():
+  rows = [{"step": i, "epoch": i / 10, "loss": float(i)} for i in range(1, 5001)]
+  kept = plots._columns(rows, ["loss", "accuracy"])
+  assert len(kept["step"]) <= plots.POINTS and kept["loss"][-1] == 5000 and np.isnan(kept["accuracy"]).all()
+
+
+def test_figures_of_one_kind_share_a_plot(workdir):
+  assert [*plots.curves(read([workdir]))] == ["loss", "accuracy", "learning rate", "images a second", "waiting share", "gradient norm"]
+
+
+def test_the_map_separates_what_features_separate():
+  seen = make_atlas(("a", "b", "c"))
+  flat = plots._flat(seen["components"])
+  distance = np.linalg.norm(flat[:, None] - flat[None], axis=-1) + np.diag(np.full(len(flat), np.inf))
+  assert (seen["label"][distance.argmin(1)] == seen["label"]).mean() > 0.95
+
+
+def test_bars_have_the_error_of_the_spread_and_a_mean_without_clean(workdir):
+  evaluation = next(e for e in read([workdir])[0].evaluations if e.task == "ttt")
+  without, learned = (renderer.data_source.data for renderer in plots.bars(evaluation).renderers)
+  assert list(learned["row"]) == ["clean", "fog", "snow", "mean of the corrupted"]
+  np.testing.assert_allclose(learned["error"], [10, 40, 50, 45])
+  np.testing.assert_allclose(without["error"], [15, 45, 55, 50])
+  np.testing.assert_allclose(without["spread"][1], 100 * np.sqrt(0.45 * 0.55 / 89))
+  np.testing.assert_allclose(learned["high"] - learned["error"], [2, 2, 2, 1.5])
+
+
+def test_an_atlas_is_small_balanced_and_comes_back_as_it_was(tmp_path):
+  seen = make_atlas(("a", "b", "c"), count=250, side=160)
+  assert seen["image"].shape == (600, 48, 48, 3) and seen["query_image"].shape == (8, 128, 128, 3)
+  assert seen["neighbour_image"].shape == (8, 2, 128, 128, 3) and seen["components"].shape == (600, 3)
+  assert np.bincount(seen["label"]).tolist() == [200, 200, 200]
+  np.savez_compressed(tmp_path / "atlas.npz", **seen)
+  back = knn_atlas.load(tmp_path / "atlas.npz")
+  assert back.keys() == seen.keys() and all((back[name] == seen[name]).all() for name in seen)
+
+
+def test_an_atlas_with_pickled_objects_is_not_opened(tmp_path):
+  np.savez(tmp_path / "atlas.npz", image=np.array([print], dtype=object))
+  with pytest.raises(ValueError, match="allow_pickle=False"):
+    knn_atlas.load(tmp_path / "atlas.npz")
