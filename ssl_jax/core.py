@@ -17,9 +17,13 @@ from ssl_jax.metrics import Mean
 
 PyTree = Any
 Key = jax.Array
-Batch = dict[str, jax.Array]  # "image": uint8[B, H, W, 3], "label": i32[B]; the batch axis leads in every leaf
+Batch = dict[
+  str, jax.Array
+]  # "image": uint8[B, H, W, 3], "label": i32[B]; the batch axis leads in every leaf
 Metrics = dict[str, Mean]
-Augment = Callable[[Key, Batch], Batch]  # on device: uint8 in, f32 in [0, 1] out ("image", or "views" [B, V, H, W, 3])
+Augment = Callable[
+  [Key, Batch], Batch
+]  # on device: uint8 in, f32 in [0, 1] out ("image", or "views" [B, V, H, W, 3])
 
 
 class DataSpec(NamedTuple):
@@ -80,27 +84,51 @@ class Exercise(NamedTuple):
 class Adaptable(NamedTuple):
   """What learning at test time needs from a method. Pure functions; the views are all of ONE test image."""
 
-  pose: Callable[[Key, jax.Array], PyTree]  # augmented copies f32[N, H, W, 3] -> the task, every leaf [N, ...]
-  loss: Callable[[PyTree, PyTree, PyTree], jax.Array]  # (params, model_state, the task) -> f32[N], without labels
-  predict: Callable[[PyTree, PyTree, jax.Array], jax.Array]  # (params, model_state, images) -> f32[B, C] logits
-  moves: tuple[str, ...]  # which params move, as ttt.take reads it: "encoder", "decoder/mask", "encoder/*/kernel"
-  certainty: Callable[[PyTree, PyTree, jax.Array], jax.Array] | None = None  # as predict -> f32[B]: how well it solves the task
+  pose: Callable[
+    [Key, jax.Array], PyTree
+  ]  # augmented copies f32[N, H, W, 3] -> the task, every leaf [N, ...]
+  loss: Callable[
+    [PyTree, PyTree, PyTree], jax.Array
+  ]  # (params, model_state, the task) -> f32[N], without labels
+  predict: Callable[
+    [PyTree, PyTree, jax.Array], jax.Array
+  ]  # (params, model_state, images) -> f32[B, C] logits
+  moves: tuple[
+    str, ...
+  ]  # which params move, as ttt.take reads it: "encoder", "decoder/mask", "encoder/*/kernel"
+  certainty: Callable[[PyTree, PyTree, jax.Array], jax.Array] | None = (
+    None  # as predict -> f32[B]: how well it solves the task
+  )
   reconstruct: Callable[..., Reconstruction] | None = None  # (params, model_state, images, key), for pictures
-  params: Callable[[PyTree, PyTree], PyTree] = lambda params, model_state: params  # all that could move: a frozen encoder too
+  params: Callable[[PyTree, PyTree], PyTree] = lambda params, model_state: (
+    params
+  )  # all that could move: a frozen encoder too
 
 
 class Method(NamedTuple):
   """A way to learn. Each function is pure, sees the global batch and names no device axis."""
 
   init: Callable[[Key, Batch], Init]  # batch: augmented, any values; only shapes matter
-  loss: Callable[[PyTree, PyTree, PyTree, Batch, Key], tuple[jax.Array, Aux]]  # (params, model_state, extra, batch, key)
+  loss: Callable[
+    [PyTree, PyTree, PyTree, Batch, Key], tuple[jax.Array, Aux]
+  ]  # (params, model_state, extra, batch, key)
   after_update: Callable[[PyTree, PyTree, Carry], PyTree]  # (extra, updated params, carry) -> extra
-  encode: Callable[[PyTree, PyTree, jax.Array], jax.Array]  # f32[B, H, W, 3] in [0, 1] -> f32[B, D]; deterministic
-  pyramid: Callable[[PyTree, PyTree, jax.Array], dict[str, jax.Array]] | None = None  # feature maps by layer name
-  predict: Callable[[PyTree, PyTree, jax.Array], jax.Array] | None = None  # as encode -> f32[B, C]: logits of its classes
+  encode: Callable[
+    [PyTree, PyTree, jax.Array], jax.Array
+  ]  # f32[B, H, W, 3] in [0, 1] -> f32[B, D]; deterministic
+  pyramid: Callable[[PyTree, PyTree, jax.Array], dict[str, jax.Array]] | None = (
+    None  # feature maps by layer name
+  )
+  predict: Callable[[PyTree, PyTree, jax.Array], jax.Array] | None = (
+    None  # as encode -> f32[B, C]: logits of its classes
+  )
   reconstruct: Callable[..., Reconstruction] | None = None  # (params, model_state, images, key, **options)
-  pose: Callable[[Key, jax.Array], Exercise] | None = None  # the pretext task, of images f32[B, H, W, 3] in [0, 1]
-  examine: Callable[[PyTree, PyTree, jax.Array], dict[str, jax.Array]] | None = None  # as encode -> scores f32[B] of that task
+  pose: Callable[[Key, jax.Array], Exercise] | None = (
+    None  # the pretext task, of images f32[B, H, W, 3] in [0, 1]
+  )
+  examine: Callable[[PyTree, PyTree, jax.Array], dict[str, jax.Array]] | None = (
+    None  # as encode -> scores f32[B] of that task
+  )
   adaptable: Adaptable | None = None  # if it can go on learning on a test image
 
 
@@ -130,13 +158,21 @@ def make_init(method: Method, augment: Augment, optimizer: optax.GradientTransfo
   def init(key: Key, batch: Batch) -> TrainState:
     init_key, run_key = jax.random.split(key)
     params, model_state, extra = method.init(init_key, augment(init_key, batch))
-    return TrainState(step=jnp.zeros((), jnp.int32), params=params, model_state=model_state, extra=extra,
-                      opt_state=optimizer.init(params), key=run_key)
+    return TrainState(
+      step=jnp.zeros((), jnp.int32),
+      params=params,
+      model_state=model_state,
+      extra=extra,
+      opt_state=optimizer.init(params),
+      key=run_key,
+    )
 
   return init
 
 
-def make_train_step(method: Method, augment: Augment, optimizer: optax.GradientTransformation, *, accumulate: int = 1) -> Step:
+def make_train_step(
+  method: Method, augment: Augment, optimizer: optax.GradientTransformation, *, accumulate: int = 1
+) -> Step:
   """Returns the pure `step(state, batch) -> (state, metrics)`; `parallel.compile_step` adds jit and shardings.
 
   Metrics always hold `loss` and `gradient_norm` (global L2 norm): if both are finite, so are the new parameters.
@@ -150,14 +186,17 @@ def make_train_step(method: Method, augment: Augment, optimizer: optax.GradientT
   def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     augment_key, loss_key = jax.random.split(jax.random.fold_in(state.key, state.step))
     views = augment(augment_key, batch)
-    learn = jax.value_and_grad(method.loss, has_aux=True) if accumulate == 1 else _in_parts(method.loss, accumulate)
+    learn = (
+      jax.value_and_grad(method.loss, has_aux=True) if accumulate == 1 else _in_parts(method.loss, accumulate)
+    )
     (loss, aux), gradients = learn(state.params, state.model_state, state.extra, views, loss_key)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     extra = method.after_update(state.extra, params, aux.carry)
     metrics = {"loss": Mean.of(loss), "gradient_norm": Mean.of(optax.tree.norm(gradients)), **aux.metrics}
-    return state.replace(step=state.step + 1, params=params, model_state=aux.model_state, extra=extra,
-                         opt_state=opt_state), metrics
+    return state.replace(
+      step=state.step + 1, params=params, model_state=aux.model_state, extra=extra, opt_state=opt_state
+    ), metrics
 
   return step
 
@@ -179,9 +218,12 @@ def _in_parts(loss: Callable, parts: int) -> Callable:
 
     begin = (jax.tree.map(jnp.zeros_like, params), model_state)
     (gradients, model_state), (values, carry, metrics) = jax.lax.scan(
-        one, begin, (jax.tree.map(cut, batch), jax.random.split(key, parts)))
+      one, begin, (jax.tree.map(cut, batch), jax.random.split(key, parts))
+    )
     carry = Carry(jax.tree.map(join, carry.rows), jax.tree.map(lambda leaf: leaf.mean(0), carry.means))
     metrics = jax.tree.map(lambda leaf: leaf.sum(0), metrics)  # totals and counts
-    return (values.mean(), Aux(model_state, carry, metrics)), jax.tree.map(lambda leaf: leaf / parts, gradients)
+    return (values.mean(), Aux(model_state, carry, metrics)), jax.tree.map(
+      lambda leaf: leaf / parts, gradients
+    )
 
   return learn

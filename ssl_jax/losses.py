@@ -25,7 +25,9 @@ def info_nce(query: jax.Array, keys: jax.Array, negatives: jax.Array, *, tempera
   Source: He et al. 2020, eq. 1.
   """
   if not query.shape[-1] == keys.shape[-1] == negatives.shape[-1]:
-    raise ValueError(f"query {query.shape}, keys {keys.shape} and negatives {negatives.shape} differ in width")
+    raise ValueError(
+      f"query {query.shape}, keys {keys.shape} and negatives {negatives.shape} differ in width"
+    )
   keys, negatives = jax.lax.stop_gradient((keys, negatives))
   positive = (query * keys).sum(-1) / temperature
   negative = (query / temperature) @ negatives.T

@@ -19,14 +19,26 @@ class Optimizer(NamedTuple):
   schedule: optax.Schedule  # step -> learning rate, for the log
 
 
-def make(*, total_steps: int, steps_per_epoch: int, batch_size: int,
-         name: Literal["sgd", "nesterov", "lars", "adamw"] = "sgd",
-         learning_rate: float, scaling: Literal["none", "linear", "sqrt"] = "none",
-         schedule: Literal["constant", "cosine", "cosine_by_epoch", "step"] = "cosine",
-         warmup_epochs: float = 0.0, milestones: tuple[float, ...] = (), decay: float = 0.1,
-         final_learning_rate: float = 0.0, layer_decay: float = 1.0, momentum: float = 0.9, beta2: float = 0.999,
-         weight_decay: float = 0.0, weight_decay_on: Literal["all", "matrices", "weights"] = "all",
-         clip_norm: float = 0.0) -> Optimizer:
+def make(
+  *,
+  total_steps: int,
+  steps_per_epoch: int,
+  batch_size: int,
+  name: Literal["sgd", "nesterov", "lars", "adamw"] = "sgd",
+  learning_rate: float,
+  scaling: Literal["none", "linear", "sqrt"] = "none",
+  schedule: Literal["constant", "cosine", "cosine_by_epoch", "step"] = "cosine",
+  warmup_epochs: float = 0.0,
+  milestones: tuple[float, ...] = (),
+  decay: float = 0.1,
+  final_learning_rate: float = 0.0,
+  layer_decay: float = 1.0,
+  momentum: float = 0.9,
+  beta2: float = 0.999,
+  weight_decay: float = 0.0,
+  weight_decay_on: Literal["all", "matrices", "weights"] = "all",
+  clip_norm: float = 0.0,
+) -> Optimizer:
   """Builds the optimiser of a run.
 
   Args:
@@ -51,17 +63,27 @@ def make(*, total_steps: int, steps_per_epoch: int, batch_size: int,
     raise ValueError(f"config.optimizer.milestones {milestones} do not increase; list epochs in order")
   warmup_steps = round(warmup_epochs * steps_per_epoch)
   if warmup_steps and warmup_steps >= total_steps:
-    raise ValueError(f"config.optimizer.warmup_epochs {warmup_epochs} are {warmup_steps} steps, but the run has only "
-                     f"{total_steps}; warm up for less than {total_steps / steps_per_epoch:g} epochs")
+    raise ValueError(
+      f"config.optimizer.warmup_epochs {warmup_epochs} are {warmup_steps} steps, but the run has only "
+      f"{total_steps}; warm up for less than {total_steps / steps_per_epoch:g} epochs"
+    )
   if not 0 < layer_decay <= 1:
     raise ValueError(f"config.optimizer.layer_decay is {layer_decay}; use a share in (0, 1], such as 0.75")
   peak = learning_rate * {"none": 1.0, "linear": batch_size / 256, "sqrt": math.sqrt(batch_size)}[scaling]
-  rate = _schedule(schedule, peak, final_learning_rate, total_steps, steps_per_epoch, warmup_steps, milestones, decay)
+  rate = _schedule(
+    schedule, peak, final_learning_rate, total_steps, steps_per_epoch, warmup_steps, milestones, decay
+  )
   mask = {"all": None, "matrices": _matrices, "weights": _weights}[weight_decay_on]
   decayed = optax.add_decayed_weights(weight_decay, mask) if weight_decay else optax.identity()
   if name == "lars":
-    rule = optax.lars(rate, weight_decay, weight_decay_mask=_matrices, trust_coefficient=0.001,
-                      trust_ratio_mask=_matrices, momentum=momentum)
+    rule = optax.lars(
+      rate,
+      weight_decay,
+      weight_decay_mask=_matrices,
+      trust_coefficient=0.001,
+      trust_ratio_mask=_matrices,
+      momentum=momentum,
+    )
   elif name == "adamw":
     rule = optax.adamw(rate, b1=momentum, b2=beta2, weight_decay=weight_decay, mask=mask)
   else:
@@ -75,7 +97,8 @@ def _matrices(params, besides: tuple[str, ...] = ()):
   """True for leaves with two axes and more that are no biases or scales: where layers are stacked, those have two too."""
   vectors = ("bias", "scale", *besides)
   return jax.tree_util.tree_map_with_path(
-      lambda path, leaf: leaf.ndim > 1 and not (path and getattr(path[-1], "key", "") in vectors), params)
+    lambda path, leaf: leaf.ndim > 1 and not (path and getattr(path[-1], "key", "") in vectors), params
+  )
 
 
 def _weights(params):
@@ -102,7 +125,9 @@ def _promoting(rule: optax.GradientTransformation) -> optax.GradientTransformati
   return optax.GradientTransformation(rule.init, update)
 
 
-def _schedule(kind, peak, final, total_steps, steps_per_epoch, warmup_steps, milestones, decay) -> optax.Schedule:
+def _schedule(
+  kind, peak, final, total_steps, steps_per_epoch, warmup_steps, milestones, decay
+) -> optax.Schedule:
   after = max(total_steps - warmup_steps, 1)
 
   def main(step):  # steps since the end of warm-up

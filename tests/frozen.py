@@ -15,8 +15,11 @@ RIGHT = {"resnet20": 6876, "resnet8": 6539}  # of the 7,500 test images, by an i
 
 def backbone(folder, name: str) -> Backbone:
   """The network in `folder`/weights."""
-  weights = {k: np.asarray(v, np.float32) for k, v in np.load(folder / f"weights/{name}_cifar10.npz").items()
-             if not k.endswith("num_batches_tracked")}
+  weights = {
+    k: np.asarray(v, np.float32)
+    for k, v in np.load(folder / f"weights/{name}_cifar10.npz").items()
+    if not k.endswith("num_batches_tracked")
+  }
   forward = {"resnet20": _resnet20, "resnet8": _resnet8}[name]
   return Backbone(weights, {}, forward, predict=forward, protocol={"backbone": name})
 
@@ -31,16 +34,23 @@ def test_images(folder) -> tuple[np.ndarray, np.ndarray]:
 
 def data(images: np.ndarray, labels: np.ndarray, batch_size: int = 250) -> TaskData:
   """Test images alone, in batches that they fill."""
+
   def batches():
     for start in range(0, len(images), batch_size):
       rows = slice(start, start + batch_size)
-      yield {"image": images[rows], "label": labels[rows], "index": np.arange(start, start + len(images[rows]), dtype=np.int32)}
+      yield {
+        "image": images[rows],
+        "label": labels[rows],
+        "index": np.arange(start, start + len(images[rows]), dtype=np.int32),
+      }
 
   return TaskData(batches, batches, 10, protocol={"data": "cifar10"})
 
 
 def _conv(x, kernel, stride: int = 1, padding=((1, 1), (1, 1)), layout: str = "OIHW"):
-  return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", layout, "NHWC"))
+  return lax.conv_general_dilated(
+    x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", layout, "NHWC")
+  )
 
 
 def _resnet20(w, state, images):
@@ -49,7 +59,9 @@ def _resnet20(w, state, images):
     shift = w[f"{name}.bias"] - w[f"{name}.running_mean"] * scale
     return x * scale[None, None, None] + shift[None, None, None]
 
-  x = (images - jnp.array([.485, .456, .406])[None, None, None]) / jnp.array([.229, .224, .225])[None, None, None]
+  x = (images - jnp.array([0.485, 0.456, 0.406])[None, None, None]) / jnp.array([0.229, 0.224, 0.225])[
+    None, None, None
+  ]
   x = jax.nn.relu(norm(_conv(x, w["conv1.weight"]), "bn1"))
   for stage in (1, 2, 3):
     for block in range(3):
@@ -71,7 +83,9 @@ def _resnet8(w, state, images):
   def norm(x, number):
     name = f"batch_normalization_{number}" if number else "batch_normalization"
     scale = w[f"{name}/gamma"] / jnp.sqrt(w[f"{name}/moving_variance"] + 1e-3)
-    return x * scale[None, None, None] + (w[f"{name}/beta"] - w[f"{name}/moving_mean"] * scale)[None, None, None]
+    return (
+      x * scale[None, None, None] + (w[f"{name}/beta"] - w[f"{name}/moving_mean"] * scale)[None, None, None]
+    )
 
   x = jax.nn.relu(norm(conv(images * 255, 0), 0))
   for layer, (first, second, shortcut) in enumerate(((1, 2, None), (3, 4, 5), (6, 7, 8))):

@@ -8,10 +8,10 @@ import runpy
 import jax
 
 from ssl_jax import parallel
-from ssl_jax.run.assembly import abstract_state, assemble
-from ssl_jax.run.checkpoint import Checkpoints
 from ssl_jax.config.schema import EvaluateConfig, TrainConfig, check, to_json
 from ssl_jax.core import DataSpec
+from ssl_jax.run.assembly import abstract_state, assemble
+from ssl_jax.run.checkpoint import Checkpoints
 
 CONFIGS = pathlib.Path(__file__).resolve().parent.parent / "configs"
 
@@ -43,18 +43,36 @@ def shrunk(config: TrainConfig, *, batch: int, size: int) -> dict:
   small = to_json(config)
   if small["encoder"]["name"].startswith("vit"):
     small["encoder"] |= {"name": "vit", "width": 16, "depth": 2, "heads": 2, "patch": 4, "dtype": "float32"}
-    decoder = {f"{part}_{name}": value for part in ("decoder", "head") for name, value in (("width", 16), ("depth", 1), ("heads", 2))}
+    decoder = {
+      f"{part}_{name}": value
+      for part in ("decoder", "head")
+      for name, value in (("width", 16), ("depth", 1), ("heads", 2))
+    }
     small["method"] |= {name: value for name, value in decoder.items() if name in small["method"]}
   elif small["encoder"]["name"].startswith(("preresnet", "wrn")):
     small["encoder"] |= {"name": "preresnet14", "width": 8, "stem": "small", "dtype": "float32"}
   else:
     small["encoder"] |= {"name": "resnet10", "width": 8, "stem": "small", "dtype": "float32"}
-  geometry = {"tile": 4, "gap": 1, "jitter": 2, "permutations": 24, "counts": 32, "width": 32, "channel_jitter": 0}
+  geometry = {
+    "tile": 4,
+    "gap": 1,
+    "jitter": 2,
+    "permutations": 24,
+    "counts": 32,
+    "width": 32,
+    "channel_jitter": 0,
+  }
   small["method"] |= {name: value for name, value in geometry.items() if name in small["method"]}
   if small["encoder"].get("batch_groups", 1) > 1:
     small["encoder"]["batch_groups"] = 2
-  small["data"] |= dataclasses.asdict(config.data) | {"name": "synthetic", "data_dir": "", "size": size,
-                                                      "crop": "device", "cache": False, "workers": 0}
+  small["data"] |= dataclasses.asdict(config.data) | {
+    "name": "synthetic",
+    "data_dir": "",
+    "size": size,
+    "crop": "device",
+    "cache": False,
+    "workers": 0,
+  }
   small["augment"] |= {"size": size}
   small["batch_size"] = batch
   return small
@@ -68,8 +86,15 @@ def save(config: TrainConfig, path, *, steps=(4,)):
     for step in steps:
       moved = jax.tree.map(lambda leaf: leaf + 0.01 * step, (state.params, state.model_state))
       average = getattr(state.extra, "ema", None)
-      extra = state.extra if average is None else state.extra._replace(ema=jax.tree.map(lambda leaf: leaf + 1.0, average))
-      checkpoints.save(state.replace(params=moved[0], model_state=moved[1], extra=extra),
-                       {"config": to_json(config), "data": {"num_examples": 128, "num_classes": 10}}, step=step)
+      extra = (
+        state.extra
+        if average is None
+        else state.extra._replace(ema=jax.tree.map(lambda leaf: leaf + 1.0, average))
+      )
+      checkpoints.save(
+        state.replace(params=moved[0], model_state=moved[1], extra=extra),
+        {"config": to_json(config), "data": {"num_examples": 128, "num_classes": 10}},
+        step=step,
+      )
     checkpoints.wait()
   return path

@@ -47,29 +47,75 @@ for name in methods.known():
 print(json.dumps(found))
 """
 COMMANDS = (  # what they write is compared: rows of figures without clocks, scalars of evaluations
-    ("train", "--config=configs/pretrain/moco_sample.py", "--workdir=moco", "--config.epochs=0.5", "--config.log_every=1",
-     "--config.data.split=train[:2000]", "--config.method.queue_size=1024", "--config.optimizer.warmup_epochs=0.0"),
-    ("train", "--config=configs/pretrain/supervised_sample.py", "--workdir=supervised", "--config.epochs=0.5", "--config.log_every=1",
-     "--config.data.split=train[:2000]", "--config.data.crop=host", "--config.data.workers=2", "--config.data.cache=False",
-     "--config.optimizer.warmup_epochs=0.0"),
-    ("evaluate", "--config=configs/transfer/knn.py", "--workdir=moco", "--config.data.train_split=train[:1000]",
-     "--config.data.test_split=test[:500]"),
-    ("evaluate", "--config=configs/transfer/robustness.py:cifar10", "--workdir=supervised", "--config.data.test_split=test[:200]",
-     "--config.tasks.robustness.corruptions=('contrast','gaussian_noise')", "--config.tasks.robustness.severities=(1,5)"),
+  (
+    "train",
+    "--config=configs/pretrain/moco_sample.py",
+    "--workdir=moco",
+    "--config.epochs=0.5",
+    "--config.log_every=1",
+    "--config.data.split=train[:2000]",
+    "--config.method.queue_size=1024",
+    "--config.optimizer.warmup_epochs=0.0",
+  ),
+  (
+    "train",
+    "--config=configs/pretrain/supervised_sample.py",
+    "--workdir=supervised",
+    "--config.epochs=0.5",
+    "--config.log_every=1",
+    "--config.data.split=train[:2000]",
+    "--config.data.crop=host",
+    "--config.data.workers=2",
+    "--config.data.cache=False",
+    "--config.optimizer.warmup_epochs=0.0",
+  ),
+  (
+    "evaluate",
+    "--config=configs/transfer/knn.py",
+    "--workdir=moco",
+    "--config.data.train_split=train[:1000]",
+    "--config.data.test_split=test[:500]",
+  ),
+  (
+    "evaluate",
+    "--config=configs/transfer/robustness.py:cifar10",
+    "--workdir=supervised",
+    "--config.data.test_split=test[:200]",
+    "--config.tasks.robustness.corruptions=('contrast','gaussian_noise')",
+    "--config.tasks.robustness.severities=(1,5)",
+  ),
 )
-CLOCKS = ("images_per_second", "waiting_share", "input_images_per_second", "step_images_per_second", "waiting_fraction")
+CLOCKS = (
+  "images_per_second",
+  "waiting_share",
+  "input_images_per_second",
+  "step_images_per_second",
+  "waiting_fraction",
+)
 
 
 def record(checkout: pathlib.Path) -> dict:
   """Losses, digests and figures of one checkout."""
   environment = {**os.environ, "PYTHONPATH": str(checkout), "JAX_PLATFORMS": "cpu"}
-  run = subprocess.run([sys.executable, "-c", RECORD, str(STEPS)], cwd=checkout, env=environment, stdout=subprocess.PIPE, check=True)
+  run = subprocess.run(
+    [sys.executable, "-c", RECORD, str(STEPS)],
+    cwd=checkout,
+    env=environment,
+    stdout=subprocess.PIPE,
+    check=True,
+  )
   found = {"methods": json.loads(run.stdout), "files": {}}
   folder = pathlib.Path(tempfile.mkdtemp())
   try:
     for command, config, workdir, *options in COMMANDS:
       words = [command, config, workdir.replace("=", f"={folder}/"), *options]
-      subprocess.run([sys.executable, "-m", "ssl_jax", *words], cwd=checkout, env=environment, stdout=subprocess.DEVNULL, check=True)
+      subprocess.run(
+        [sys.executable, "-m", "ssl_jax", *words],
+        cwd=checkout,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        check=True,
+      )
     for path in sorted(folder.rglob("*.json*")):
       if path.name == "metrics.jsonl":
         rows = [json.loads(line) for line in path.read_text().splitlines()]
@@ -89,7 +135,11 @@ def main() -> None:
   parser.add_argument("after", type=pathlib.Path, nargs="?")
   parser.add_argument("--save", type=pathlib.Path)
   options = parser.parse_args()
-  sides = [json.loads(side.read_text()) if side.is_file() else record(side.resolve()) for side in (options.before, options.after) if side]
+  sides = [
+    json.loads(side.read_text()) if side.is_file() else record(side.resolve())
+    for side in (options.before, options.after)
+    if side
+  ]
   if options.save:
     options.save.write_text(json.dumps(sides[0], indent=1))
   if len(sides) == 1:

@@ -9,8 +9,7 @@ import optax
 import pytest
 
 from ssl_jax import methods, models, parallel
-from ssl_jax.core import DataSpec
-from ssl_jax.core import Aux, Carry, Init, Method, make_init, make_train_step
+from ssl_jax.core import Aux, Carry, DataSpec, Init, Method, make_init, make_train_step
 from ssl_jax.metrics import Mean
 from ssl_jax.planning.hlo import collectives
 
@@ -21,20 +20,31 @@ def toy() -> Method:
   """A matrix, a loss that is a mean over images, rows for a queue, a mean, and a count of how often it was asked."""
 
   def init(key, batch):
-    return Init({"w": jax.random.normal(key, (12, 3))}, {"asked": jnp.zeros(())}, {"queue": jnp.zeros((BATCH, 3)), "mean": jnp.zeros(3)})
+    return Init(
+      {"w": jax.random.normal(key, (12, 3))},
+      {"asked": jnp.zeros(())},
+      {"queue": jnp.zeros((BATCH, 3)), "mean": jnp.zeros(3)},
+    )
 
   def loss(params, model_state, extra, batch, key):
     out = jnp.tanh(batch["image"].reshape(len(batch["image"]), -1) @ params["w"])
     wrong = jnp.square(out[:, 0] - batch["label"])
-    return wrong.mean(), Aux({"asked": model_state["asked"] + 1}, Carry(out, out.mean(0)), {"small": Mean.of(wrong < 1)})
+    return wrong.mean(), Aux(
+      {"asked": model_state["asked"] + 1}, Carry(out, out.mean(0)), {"small": Mean.of(wrong < 1)}
+    )
 
-  return Method(init, loss, lambda extra, params, carry: {"queue": carry.rows, "mean": carry.means}, lambda p, s, x: x)
+  return Method(
+    init, loss, lambda extra, params, carry: {"queue": carry.rows, "mean": carry.means}, lambda p, s, x: x
+  )
 
 
 @functools.cache
 def batch():
   draw = np.random.default_rng(0)
-  return {"image": draw.normal(size=(BATCH, 2, 2, 3)).astype(np.float32), "label": draw.normal(size=BATCH).astype(np.float32)}
+  return {
+    "image": draw.normal(size=(BATCH, 2, 2, 3)).astype(np.float32),
+    "label": draw.normal(size=BATCH).astype(np.float32),
+  }
 
 
 @functools.cache
@@ -46,7 +56,9 @@ def after(accumulate: int, devices: int):
   step = parallel.compile_step(make_train_step(*parts, accumulate=accumulate), mesh, shardings)
   lowered = step.lower(state, parallel.to_devices(batch(), mesh)).compile()
   state, metrics = lowered(jax.device_put(state, shardings), parallel.to_devices(batch(), mesh))
-  return jax.device_get((state.params, state.extra, {name: (m.total, m.count) for name, m in metrics.items()}, state.model_state)), lowered
+  return jax.device_get(
+    (state.params, state.extra, {name: (m.total, m.count) for name, m in metrics.items()}, state.model_state)
+  ), lowered
 
 
 @pytest.mark.parametrize("accumulate, devices", [(2, 1), (4, 1), (4, 8), (1, 8)])
@@ -63,16 +75,36 @@ def test_parts_cost_no_exchange_of_images():
 
 
 def test_accumulation_needs_fewer_temporaries():
-  method = methods.make("supervised", models.make("resnet10", width=8, stem="cifar", norm="group"), DataSpec(100, 10, 64))
-  images = {"image": jax.ShapeDtypeStruct((64, 32, 32, 3), jnp.float32), "label": jax.ShapeDtypeStruct((64,), jnp.int32)}
+  method = methods.make(
+    "supervised", models.make("resnet10", width=8, stem="cifar", norm="group"), DataSpec(100, 10, 64)
+  )
+  images = {
+    "image": jax.ShapeDtypeStruct((64, 32, 32, 3), jnp.float32),
+    "label": jax.ShapeDtypeStruct((64,), jnp.int32),
+  }
   parts = (method, lambda key, batch: batch, optax.sgd(0.1))
   state = jax.eval_shape(make_init(*parts), jax.random.key(0), images)
-  sizes = [jax.jit(make_train_step(*parts, accumulate=n)).lower(state, images).compile().memory_analysis().temp_size_in_bytes for n in (1, 8)]
+  sizes = [
+    jax.jit(make_train_step(*parts, accumulate=n))
+    .lower(state, images)
+    .compile()
+    .memory_analysis()
+    .temp_size_in_bytes
+    for n in (1, 8)
+  ]
   assert sizes[1] < 0.3 * sizes[0]
 
 
-@pytest.mark.parametrize("size, accumulate, message", [
-    (24, 2, "batch_size 24 is not divisible by 8 devices times config.accumulate 2; use a multiple of 16, such as 16")])
+@pytest.mark.parametrize(
+  "size, accumulate, message",
+  [
+    (
+      24,
+      2,
+      "batch_size 24 is not divisible by 8 devices times config.accumulate 2; use a multiple of 16, such as 16",
+    )
+  ],
+)
 def test_parts_must_divide_a_devices_rows(size, accumulate, message):
   with pytest.raises(ValueError, match=message):
     parallel.check_batch(size, parallel.make_mesh(), accumulate)

@@ -13,8 +13,14 @@ import yaml
 
 ROOT = pathlib.Path(__file__).parents[1]
 SCRIPTS = sorted([*ROOT.glob("launch/*.sh"), ROOT / ".ci/run"])
-COMMAND = ("--", "train", "--config=configs/pretrain/moco.py:e", "--config.data.data_dir=gs://my-data/tfds",
-           "--config.method.name=a 'b'", "--workdir=gs://my-runs/moco")
+COMMAND = (
+  "--",
+  "train",
+  "--config=configs/pretrain/moco.py:e",
+  "--config.data.data_dir=gs://my-data/tfds",
+  "--config.method.name=a 'b'",
+  "--workdir=gs://my-runs/moco",
+)
 SLICE = ("--name=moco", "--zone=us-west4-a", "--type=v5litepod-64")
 
 
@@ -40,7 +46,9 @@ def calls(tmp_path: pathlib.Path) -> list[str]:
 
 
 def call(script: str, *words: str, **options) -> subprocess.CompletedProcess:
-  return subprocess.run(["bash", str(ROOT / "launch" / script), *words], capture_output=True, text=True, timeout=60, **options)
+  return subprocess.run(
+    ["bash", str(ROOT / "launch" / script), *words], capture_output=True, text=True, timeout=60, **options
+  )
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
@@ -56,27 +64,46 @@ def test_a_dry_run_prints_every_command_and_runs_none(stand_in, tmp_path):
   found = call("tpu_pod.sh", *SLICE, "--spot", "--dry-run", *COMMAND)
   lines = [line for line in found.stderr.splitlines() if line.startswith("+ ")]
   assert found.returncode == 0 and not calls(tmp_path)
-  assert [word for line in lines for word in (" create ", " git ", " scp ", " install ", " start ", " follow ", " delete ")
-          if word in line.replace("\\", "").replace("follow", "follow ")] == [" create ", " git ", " scp ", " install ", " start ", " follow ", " delete "]
+  assert [
+    word
+    for line in lines
+    for word in (" create ", " git ", " scp ", " install ", " start ", " follow ", " delete ")
+    if word in line.replace("\\", "").replace("follow", "follow ")
+  ] == [" create ", " git ", " scp ", " install ", " start ", " follow ", " delete "]
   assert "--accelerator-type=v5litepod-64 --version=v2-alpha-tpuv5-lite --spot" in lines[0]
-  install, start = (next(line for line in lines if word in line).replace("\\", "") for word in ("install", "worker.sh\\ start"))
+  install, start = (
+    next(line for line in lines if word in line).replace("\\", "")
+    for word in ("install", "worker.sh\\ start")
+  )
   assert "install my-data my-runs" in install
-  assert "data_dir=/tmp/gcs/my-data/tfds" in start and "--workdir=/tmp/gcs/my-runs/moco" in start and "gs://" not in start
+  assert (
+    "data_dir=/tmp/gcs/my-data/tfds" in start
+    and "--workdir=/tmp/gcs/my-runs/moco" in start
+    and "gs://" not in start
+  )
 
 
 def test_a_preempted_slice_is_replaced_and_the_command_goes_on(stand_in, tmp_path):
-  stand_in("gcloud", """
+  stand_in(
+    "gcloud",
+    """
     state=$(dirname "$CALLS")/state
     case "$*" in
       *describe*) cat "$state" 2> /dev/null ;;
       *create*) echo READY > "$state" ;;
       *delete*) rm "$state" ;;
       *follow*) [ -f "$state.once" ] && exit 0; touch "$state.once"; echo PREEMPTED > "$state"; exit 1 ;;
-    esac""")
+    esac""",
+  )
   found = call("tpu_pod.sh", *SLICE, *COMMAND)
   assert found.returncode == 0, found.stderr
   assert "interrupted, the slice is PREEMPTED; the same command goes on" in found.stderr
-  verbs = [verb for line in calls(tmp_path) for verb in ("create", "scp", "install", "start", "follow", "delete") if f" {verb}" in line]
+  verbs = [
+    verb
+    for line in calls(tmp_path)
+    for verb in ("create", "scp", "install", "start", "follow", "delete")
+    if f" {verb}" in line
+  ]
   once = ["create", "scp", "install", "start", "follow"]
   assert verbs == [*once, "delete", *once, "delete"]
 
@@ -85,16 +112,22 @@ def test_a_command_that_fails_on_a_good_slice_is_not_tried_for_ever(stand_in, tm
   stand_in("gcloud", 'case "$*" in *describe*) echo READY ;; *follow*) exit 3 ;; esac')
   found = call("tpu_pod.sh", *SLICE, *COMMAND)
   assert found.returncode == 1 and "failed three times on a slice that is ready" in found.stderr
-  assert sum("follow" in line for line in calls(tmp_path)) == 3 and not any("delete" in line for line in calls(tmp_path))
+  assert sum("follow" in line for line in calls(tmp_path)) == 3 and not any(
+    "delete" in line for line in calls(tmp_path)
+  )
 
 
-@pytest.mark.parametrize("script, words, message", [
+@pytest.mark.parametrize(
+  "script, words, message",
+  [
     ("tpu_pod.sh", ("--zone=z", "--type=t", "--", "train"), "--name is missing"),
     ("tpu_pod.sh", (*SLICE, "--sopt", "--", "train"), "--sopt is no option"),
     ("tpu_pod.sh", SLICE, "there is no command after --"),
     ("slurm.sh", ("--gpus=8", "--", "train"), "--nodes= is not a number of machines"),
     ("slurm.sh", ("--nodes=2", "--gpus=eight", "--", "train"), "--gpus=eight is not a number"),
-    ("slurm.sh", ("--nodes=2", "--gpus=8"), "there is no command after --")])
+    ("slurm.sh", ("--nodes=2", "--gpus=8"), "there is no command after --"),
+  ],
+)
 def test_what_is_missing_or_misspelt_is_named(script, words, message):
   found = call(script, *words)
   assert found.returncode == 2 and message in found.stderr
@@ -104,7 +137,9 @@ def test_what_is_missing_or_misspelt_is_named(script, words, message):
 def test_a_worker_runs_the_command_once_and_hands_on_log_and_status(tmp_path):
   shutil.copytree(ROOT / "launch", tmp_path / "launch")
   command = tmp_path / "command"
-  command.write_text('#!/usr/bin/env bash\necho "distributed $SSL_JAX_DISTRIBUTED: $*"; echo run >> runs; sleep 2; exit 75\n')
+  command.write_text(
+    '#!/usr/bin/env bash\necho "distributed $SSL_JAX_DISTRIBUTED: $*"; echo run >> runs; sleep 2; exit 75\n'
+  )
   command.chmod(0o755)
   worker = ["bash", str(tmp_path / "launch" / "worker.sh")]
   environment = {**os.environ, "SSL_JAX": str(command), "SSL_JAX_POLL": "0.1"}
@@ -118,18 +153,31 @@ def test_a_worker_runs_the_command_once_and_hands_on_log_and_status(tmp_path):
 def test_slurm_gets_one_process_a_gpu(stand_in, tmp_path):
   stand_in("sbatch", "")
   found = call("slurm.sh", "--nodes=4", "--gpus=8", "--time=1:00", *COMMAND[:3])
-  line, = calls(tmp_path)
-  assert found.returncode == 0 and "--nodes=4 --ntasks-per-node=8 --gpus-per-node=8" in line and "--time=1:00" in line
+  (line,) = calls(tmp_path)
+  assert (
+    found.returncode == 0
+    and "--nodes=4 --ntasks-per-node=8 --gpus-per-node=8" in line
+    and "--time=1:00" in line
+  )
   assert line.endswith("slurm.sh train --config=configs/pretrain/moco.py:e")
-  assert call("slurm.sh", "--nodes=4", "--gpus=8", "--dry-run", *COMMAND[:3]).returncode == 0 and len(calls(tmp_path)) == 1
+  assert (
+    call("slurm.sh", "--nodes=4", "--gpus=8", "--dry-run", *COMMAND[:3]).returncode == 0
+    and len(calls(tmp_path)) == 1
+  )
 
 
 @pytest.mark.parametrize("on_notice, queued", [(75, True), (0, False)])
 def test_a_slurm_job_whose_time_is_up_saves_and_queues_again(stand_in, tmp_path, on_notice, queued):
-  stand_in("srun", f"trap 'exit {on_notice}' TERM; touch \"$CALLS.ready\"; for i in $(seq 300); do sleep 0.1; done")
+  stand_in(
+    "srun", f"trap 'exit {on_notice}' TERM; touch \"$CALLS.ready\"; for i in $(seq 300); do sleep 0.1; done"
+  )
   stand_in("scontrol", "")
-  job = subprocess.Popen(["bash", str(ROOT / "launch/slurm.sh"), "train"], stdout=subprocess.PIPE, text=True,
-                         env={**os.environ, "SLURM_JOB_ID": "7", "SSL_JAX_SLURM": "inside"})
+  job = subprocess.Popen(
+    ["bash", str(ROOT / "launch/slurm.sh"), "train"],
+    stdout=subprocess.PIPE,
+    text=True,
+    env={**os.environ, "SLURM_JOB_ID": "7", "SSL_JAX_SLURM": "inside"},
+  )
   while not (tmp_path / "calls.ready").exists():
     time.sleep(0.02)
   job.send_signal(signal.SIGUSR1)
@@ -142,8 +190,11 @@ def test_the_manifest_fits_the_schema_and_itself():
   validate = pytest.importorskip("kubernetes_validate")
   manifest = yaml.safe_load((ROOT / "launch/gke/jobset.yaml").read_text())
   assert (manifest["apiVersion"], manifest["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
-  assert manifest.keys() == {"apiVersion", "kind", "metadata", "spec"} and manifest["spec"].keys() == {"failurePolicy", "replicatedJobs"}
-  slices, = manifest["spec"]["replicatedJobs"]
+  assert manifest.keys() == {"apiVersion", "kind", "metadata", "spec"} and manifest["spec"].keys() == {
+    "failurePolicy",
+    "replicatedJobs",
+  }
+  (slices,) = manifest["spec"]["replicatedJobs"]
   assert slices.keys() == {"name", "replicas", "template"}
   job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "slice"}, **slices["template"]}
   validate.validate(job, validate.latest_version(), strict=True)
@@ -151,9 +202,15 @@ def test_the_manifest_fits_the_schema_and_itself():
   with pytest.raises(validate.ValidationError):
     validate.validate(broken, validate.latest_version(), strict=True)
   pod = job["spec"]["template"]["spec"]
-  container, = pod["containers"]
+  (container,) = pod["containers"]
   chips = math.prod(map(int, pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"].split("x")))
-  assert job["spec"]["parallelism"] == job["spec"]["completions"] == chips // int(container["resources"]["limits"]["google.com/tpu"])
+  assert (
+    job["spec"]["parallelism"]
+    == job["spec"]["completions"]
+    == chips // int(container["resources"]["limits"]["google.com/tpu"])
+  )
   recipe = next(word for word in container["args"] if word.startswith("--config=")).removeprefix("--config=")
   assert (ROOT / recipe.split(":")[0]).is_file()
-  assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+  assert {mount["name"] for mount in container["volumeMounts"]} == {
+    volume["name"] for volume in pod["volumes"]
+  }

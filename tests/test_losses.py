@@ -74,8 +74,9 @@ def test_info_nce_collapsed_is_log_of_choices(queue, value):
   np.testing.assert_allclose(loss, value, rtol=1e-6)
 
 
-@pytest.mark.parametrize("queue, temperature, value", [
-    (65536, 0.07, 0.040135), (60000, 0.07, 0.036807), (65536, 0.2, 6.092617)])
+@pytest.mark.parametrize(
+  "queue, temperature, value", [(65536, 0.07, 0.040135), (60000, 0.07, 0.036807), (65536, 0.2, 6.092617)]
+)
 def test_info_nce_perfect_positive(queue, temperature, value):
   query, other = jnp.eye(2)[:1], jnp.tile(jnp.eye(2)[1:], (queue, 1))
   loss, hit = losses.info_nce(query, query, other, temperature=temperature)
@@ -92,7 +93,9 @@ def test_info_nce_gives_keys_and_queue_no_gradient_and_survives_extremes():
 
 
 def test_info_nce_refuses_other_widths():
-  with pytest.raises(ValueError, match=r"query \(2, 3\), keys \(2, 3\) and negatives \(5, 4\) differ in width"):
+  with pytest.raises(
+    ValueError, match=r"query \(2, 3\), keys \(2, 3\) and negatives \(5, 4\) differ in width"
+  ):
     losses.info_nce(jnp.ones((2, 3)), jnp.ones((2, 3)), jnp.ones((5, 4)), temperature=0.1)
 
 
@@ -108,8 +111,11 @@ def test_info_nce_makes_one_array_of_logits():
 def test_cross_entropy_agrees_with_optax(smoothing):
   logits, labels = jnp.asarray(Z, jnp.float32), jnp.arange(8) % 4
   target = optax.smooth_labels(jax.nn.one_hot(labels, 4), smoothing)
-  np.testing.assert_allclose(losses.cross_entropy(logits, labels, smoothing=smoothing),
-                             optax.softmax_cross_entropy(logits, target), rtol=1e-5)
+  np.testing.assert_allclose(
+    losses.cross_entropy(logits, labels, smoothing=smoothing),
+    optax.softmax_cross_entropy(logits, target),
+    rtol=1e-5,
+  )
 
 
 def test_unit_of_zero_is_zero_with_finite_gradient():
@@ -118,7 +124,10 @@ def test_unit_of_zero_is_zero_with_finite_gradient():
 
 
 def test_patch_error_is_the_mean_square_of_each_patch():
-  predicted, target = jnp.array([[[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]]]), jnp.array([[[1.0, 0.0, 3.0], [3.0, 0.0, 0.0]]])
+  predicted, target = (
+    jnp.array([[[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]]]),
+    jnp.array([[[1.0, 0.0, 3.0], [3.0, 0.0, 0.0]]]),
+  )
   np.testing.assert_allclose(losses.patch_error(predicted, target), [[4 / 3, 3.0]], rtol=1e-6)
 
 
@@ -128,5 +137,7 @@ def test_patch_statistics_use_the_unbiased_variance():
 
 
 def test_channel_mean_is_a_patch_of_the_images_mean_colour():
-  rows = jnp.array([[[0.0, 1.0, 2.0, 2.0, 3.0, 4.0], [4.0, 5.0, 6.0, 6.0, 7.0, 8.0]]])  # two patches of two pixels
+  rows = jnp.array(
+    [[[0.0, 1.0, 2.0, 2.0, 3.0, 4.0], [4.0, 5.0, 6.0, 6.0, 7.0, 8.0]]]
+  )  # two patches of two pixels
   np.testing.assert_allclose(losses.channel_mean(rows), [[[3.0, 4.0, 5.0, 3.0, 4.0, 5.0]]])

@@ -10,13 +10,12 @@ import optax
 import pytest
 
 from ssl_jax import methods, parallel
+from ssl_jax.config.schema import TrainConfig, check
+from ssl_jax.core import DataSpec, TrainState, Weights
+from ssl_jax.planning.hlo import collectives
 from ssl_jax.run.assembly import abstract_state, assemble, compile_train_step
 from ssl_jax.run.checkpoint import Checkpoints
-from ssl_jax.config.schema import TrainConfig, check
-from ssl_jax.core import DataSpec
-from ssl_jax.core import TrainState, Weights
-from ssl_jax.planning.hlo import collectives
-from tests.recipes import train_recipes, shrunk
+from tests.recipes import shrunk, train_recipes
 
 BATCH, SIZE, STEPS = 16, 16, 3
 
@@ -43,8 +42,10 @@ def compiled(name: str, devices: int):
 
 def raw_batch(step: int = 0) -> dict[str, np.ndarray]:
   rng = np.random.default_rng(step)
-  return {"image": rng.integers(0, 256, (BATCH, SIZE, SIZE, 3), np.uint8),
-          "label": rng.integers(0, 10, BATCH).astype(np.int32)}
+  return {
+    "image": rng.integers(0, 256, (BATCH, SIZE, SIZE, 3), np.uint8),
+    "label": rng.integers(0, 10, BATCH).astype(np.int32),
+  }
 
 
 @functools.cache
@@ -62,7 +63,9 @@ def fitted(name: str):
   """(losses, first state, parameters) of Adam on one augmented batch, everything but the parameters held fixed."""
   method, augment = parts_of(name).method, parts_of(name).augment
   state = compiled(name, 1)[2]()
-  state = jax.device_put(jax.device_get(state.replace(key=0)), jax.devices()[0])  # off the mesh, which jit would notice
+  state = jax.device_put(
+    jax.device_get(state.replace(key=0)), jax.devices()[0]
+  )  # off the mesh, which jit would notice
   batch = jax.jit(augment)(jax.random.key(1), raw_batch())
   adam, traces = optax.adam(3e-3), []
 
@@ -70,7 +73,8 @@ def fitted(name: str):
   def step(params, opt_state):
     traces.append(1)
     (loss, _), gradient = jax.value_and_grad(method.loss, has_aux=True)(
-        params, state.model_state, state.extra, batch, jax.random.key(2))
+      params, state.model_state, state.extra, batch, jax.random.key(2)
+    )
     with jax.numpy_dtype_promotion("standard"):  # optax's bias correction mixes int and float
       updates, opt_state = adam.update(gradient, opt_state)
     return optax.apply_updates(params, updates), opt_state, loss, gradient
@@ -88,7 +92,9 @@ def test_another_number_of_views_is_refused(name):
   views = 3 - config.augment["views"]
   config = dataclasses.replace(config, augment={**config.augment, "views": views})
   parts = assemble(config, DataSpec(num_examples=100_000, num_classes=10, batch_size=BATCH))
-  with pytest.raises(ValueError, match=f"method '{name}' takes .* config.augment.views is {views}; use {3 - views}"):
+  with pytest.raises(
+    ValueError, match=f"method '{name}' takes .* config.augment.views is {views}; use {3 - views}"
+  ):
     abstract_state(parts, config, parallel.make_mesh())
 
 
@@ -103,8 +109,11 @@ def test_loss_falls_on_one_batch_with_one_trace(name):
 @pytest.mark.parametrize("name", methods.known())
 def test_gradient_reaches_every_trained_leaf(name):
   _, gradient, _, _ = fitted(name)
-  dead = [jax.tree_util.keystr(path) for path, leaf in jax.tree_util.tree_leaves_with_path(gradient)
-          if not np.any(np.asarray(leaf))]
+  dead = [
+    jax.tree_util.keystr(path)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradient)
+    if not np.any(np.asarray(leaf))
+  ]
   assert not dead
 
 
@@ -116,7 +125,9 @@ def test_no_gradient_reaches_the_methods_own_state(name):
     return
 
   def loss(floats):
-    extra = jax.tree.map(lambda f, leaf: leaf if f is None else f, floats, state.extra, is_leaf=lambda x: x is None)
+    extra = jax.tree.map(
+      lambda f, leaf: leaf if f is None else f, floats, state.extra, is_leaf=lambda x: x is None
+    )
     return method.loss(params, state.model_state, extra, batch, jax.random.key(2))[0]
 
   for path, leaf in jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(loss))(moving)):

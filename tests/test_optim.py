@@ -21,7 +21,9 @@ def follow(made: optim.Optimizer, params, gradients):
 
 
 def test_sgd_is_pytorchs():
-  made = optim.make(**RUN, name="sgd", learning_rate=0.1, momentum=0.9, weight_decay=0.01, schedule="constant")
+  made = optim.make(
+    **RUN, name="sgd", learning_rate=0.1, momentum=0.9, weight_decay=0.01, schedule="constant"
+  )
   p, m = np.array([1.0, -2.0]), np.zeros(2)
   gradients = [np.array([0.5, 0.1]), np.array([-0.2, 0.3]), np.array([0.1, 0.1])]
   for g in gradients:
@@ -32,7 +34,9 @@ def test_sgd_is_pytorchs():
 
 
 def test_lars_is_simclrs():
-  made = optim.make(**RUN, name="lars", learning_rate=0.5, momentum=0.9, weight_decay=1e-4, schedule="constant")
+  made = optim.make(
+    **RUN, name="lars", learning_rate=0.5, momentum=0.9, weight_decay=1e-4, schedule="constant"
+  )
   weight, bias = np.array([[3.0, 4.0]]), np.array([1.0, 2.0])
   mw, mb = 0.0, 0.0
   for g in (np.array([[0.6, 0.8]]), np.array([[0.1, -0.3]])):
@@ -40,15 +44,18 @@ def test_lars_is_simclrs():
     mw = 0.9 * mw + 0.5 * 0.001 * np.linalg.norm(weight) / np.linalg.norm(d) * d
     mb = 0.9 * mb + 0.5 * g[0]
     weight, bias = weight - mw, bias - mb
-  gradients = [{"w": jnp.array(g, jnp.float32), "b": jnp.array(g[0], jnp.float32)} for g in (
-      [[0.6, 0.8]], [[0.1, -0.3]])]
+  gradients = [
+    {"w": jnp.array(g, jnp.float32), "b": jnp.array(g[0], jnp.float32)} for g in ([[0.6, 0.8]], [[0.1, -0.3]])
+  ]
   found = follow(made, {"w": jnp.array([[3.0, 4.0]]), "b": jnp.array([1.0, 2.0])}, gradients)
   np.testing.assert_allclose(found["w"], weight, rtol=1e-6)
   np.testing.assert_allclose(found["b"], bias, rtol=1e-6)
 
 
 def test_lars_trust_ratio_of_the_specification():
-  made = optim.make(**RUN, name="lars", learning_rate=1.0, momentum=0.0, weight_decay=1e-4, schedule="constant")
+  made = optim.make(
+    **RUN, name="lars", learning_rate=1.0, momentum=0.0, weight_decay=1e-4, schedule="constant"
+  )
   found = follow(made, jnp.array([[3.0, 4.0]]), [jnp.array([[0.6, 0.8]])])
   decayed = np.array([[0.6, 0.8]]) + 1e-4 * np.array([[3.0, 4.0]])
   np.testing.assert_allclose((np.array([[3.0, 4.0]]) - found) / decayed, 0.0049975012, rtol=1e-4)
@@ -57,7 +64,9 @@ def test_lars_trust_ratio_of_the_specification():
 @pytest.mark.parametrize("scaling, base", [("linear", 0.3), ("sqrt", 0.075)])
 def test_warm_up_and_cosine_of_simclr(scaling, base):
   rate = optim.make(**RUN, name="lars", learning_rate=base, scaling=scaling, warmup_epochs=2.0).schedule
-  np.testing.assert_allclose([rate(0), rate(10), rate(20), rate(60), rate(100)], [0, 2.4, 4.8, 2.4, 0], atol=1e-6)
+  np.testing.assert_allclose(
+    [rate(0), rate(10), rate(20), rate(60), rate(100)], [0, 2.4, 4.8, 2.4, 0], atol=1e-6
+  )
 
 
 def test_moco_v2_cosine_is_constant_within_an_epoch():
@@ -69,11 +78,15 @@ def test_moco_v2_cosine_is_constant_within_an_epoch():
 
 def test_steps_drop_at_their_epochs():
   rate = optim.make(**RUN, learning_rate=1.0, schedule="step", milestones=(6.0, 8.0)).schedule
-  np.testing.assert_allclose([rate(0), rate(59), rate(60), rate(79), rate(80)], [1, 1, 0.1, 0.1, 0.01], rtol=1e-5)
+  np.testing.assert_allclose(
+    [rate(0), rate(59), rate(60), rate(79), rate(80)], [1, 1, 0.1, 0.1, 0.01], rtol=1e-5
+  )
 
 
 def test_adamw_is_pytorchs():
-  made = optim.make(**RUN, name="adamw", learning_rate=0.1, momentum=0.9, beta2=0.95, weight_decay=0.05, schedule="constant")
+  made = optim.make(
+    **RUN, name="adamw", learning_rate=0.1, momentum=0.9, beta2=0.95, weight_decay=0.05, schedule="constant"
+  )
   p, m, v = np.array([1.0, -2.0]), np.zeros(2), np.zeros(2)
   gradients = [np.array([0.5, 0.1]), np.array([-0.2, 0.3]), np.array([0.1, 0.1])]
   for t, g in enumerate(gradients, 1):
@@ -86,8 +99,16 @@ def test_adamw_is_pytorchs():
 def test_learning_rates_of_maes_pre_training_and_fine_tuning():
   rate = optim.make(**RUN, name="adamw", learning_rate=1.5e-4, scaling="linear", warmup_epochs=2.0).schedule
   assert float(rate(20)) == pytest.approx(2.4e-3)
-  rate = optim.make(total_steps=100, steps_per_epoch=10, batch_size=1024, name="adamw", learning_rate=5e-4, scaling="linear",
-                    final_learning_rate=1e-6, warmup_epochs=1.0).schedule
+  rate = optim.make(
+    total_steps=100,
+    steps_per_epoch=10,
+    batch_size=1024,
+    name="adamw",
+    learning_rate=5e-4,
+    scaling="linear",
+    final_learning_rate=1e-6,
+    warmup_epochs=1.0,
+  ).schedule
   np.testing.assert_allclose([rate(10), rate(55), rate(100)], [2e-3, (2e-3 + 1e-6) / 2, 1e-6], rtol=1e-5)
 
 
@@ -96,8 +117,10 @@ def classifier_shapes(name: str, **options):
   return jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 224, 224, 3))).params
 
 
-@pytest.mark.parametrize("name, decay, first, last_block", [("vit_base", 0.65, 0.00369721, 0.65),
-                                                            ("vit_large", 0.75, 0.000752543, 0.75)])
+@pytest.mark.parametrize(
+  "name, decay, first, last_block",
+  [("vit_base", 0.65, 0.00369721, 0.65), ("vit_large", 0.75, 0.000752543, 0.75)],
+)
 def test_layer_decay_is_maes(name, decay, first, last_block):
   params = classifier_shapes(name, pool="fc_norm", positions="sincos_trained")
   found, head = depths.depths(params)
@@ -108,45 +131,69 @@ def test_layer_decay_is_maes(name, decay, first, last_block):
   for part in ("cls", "positions"):
     assert scale["encoder"][part] == pytest.approx(first, rel=1e-5)
   assert scale["encoder"]["embed"]["kernel"] == pytest.approx(decay**head)
-  assert blocks[0, 0, 0] == pytest.approx(decay ** (head - 1)) and blocks[-1, 0, 0] == pytest.approx(last_block)
+  assert blocks[0, 0, 0] == pytest.approx(decay ** (head - 1)) and blocks[-1, 0, 0] == pytest.approx(
+    last_block
+  )
   assert scale["encoder"]["fc_norm"]["scale"] == scale["head"]["Dense_0"]["kernel"] == 1
 
 
 def test_depths_of_a_resnet_count_its_blocks():
   found, head = depths.depths(classifier_shapes("resnet18"))
   assert head == 9
-  assert [int(found["encoder"][name]["kernel" if "conv" in name else "scale"]) for name in ("conv_stem", "norm_stem")] == [0, 0]
+  assert [
+    int(found["encoder"][name]["kernel" if "conv" in name else "scale"])
+    for name in ("conv_stem", "norm_stem")
+  ] == [0, 0]
   assert int(found["encoder"]["stage1_block1"]["Conv_0"]["kernel"]) == 1
   assert int(found["encoder"]["stage4_block2"]["norm_last"]["scale"]) == 8
 
 
 def test_layer_decay_scales_updates_decay_included():
-  params = {"encoder": {"embed": {"kernel": jnp.ones((2, 2))}, "blocks": {"b": {"kernel": jnp.ones((2, 2, 2))}}},
-            "head": {"kernel": jnp.ones((2, 2))}}
+  params = {
+    "encoder": {"embed": {"kernel": jnp.ones((2, 2))}, "blocks": {"b": {"kernel": jnp.ones((2, 2, 2))}}},
+    "head": {"kernel": jnp.ones((2, 2))},
+  }
   gradients = jax.tree.map(jnp.ones_like, params)
   options = dict(learning_rate=0.1, momentum=0.0, weight_decay=0.5, schedule="constant")
-  plain, scaled = (follow(optim.make(**RUN, layer_decay=decay, **options), params, [gradients]) for decay in (1.0, 0.5))
-  moved = lambda tree: [1 - tree["encoder"]["embed"]["kernel"][0, 0], *(1 - tree["encoder"]["blocks"]["b"]["kernel"][:, 0, 0]),
-                        1 - tree["head"]["kernel"][0, 0]]
+  plain, scaled = (
+    follow(optim.make(**RUN, layer_decay=decay, **options), params, [gradients]) for decay in (1.0, 0.5)
+  )
+  moved = lambda tree: [
+    1 - tree["encoder"]["embed"]["kernel"][0, 0],
+    *(1 - tree["encoder"]["blocks"]["b"]["kernel"][:, 0, 0]),
+    1 - tree["head"]["kernel"][0, 0],
+  ]
   np.testing.assert_allclose(moved(plain), [0.15] * 4, rtol=1e-5)
   np.testing.assert_allclose(moved(scaled), [0.15 / 8, 0.15 / 4, 0.15 / 2, 0.15], rtol=1e-5)
 
 
-@pytest.mark.parametrize("on, free", [("matrices", {"bias", "scale"}), ("weights", {"bias", "scale", "cls", "positions"})])
+@pytest.mark.parametrize(
+  "on, free", [("matrices", {"bias", "scale"}), ("weights", {"bias", "scale", "cls", "positions"})]
+)
 def test_decay_spares_vectors_of_stacked_layers_and_tokens(on, free):
   params = jax.tree.map(lambda s: jnp.ones(s.shape), classifier_shapes("vit_tiny", positions="learned"))
-  made = optim.make(**RUN, name="adamw", learning_rate=0.1, weight_decay=0.5, weight_decay_on=on, schedule="constant")
+  made = optim.make(
+    **RUN, name="adamw", learning_rate=0.1, weight_decay=0.5, weight_decay_on=on, schedule="constant"
+  )
   after = follow(made, params, [jax.tree.map(jnp.zeros_like, params)])
-  still = {path[-1].key for path, leaf in jax.tree_util.tree_leaves_with_path(after) if (np.asarray(leaf) == 1).all()}
-  moved = {path[-1].key for path, leaf in jax.tree_util.tree_leaves_with_path(after) if (np.asarray(leaf) != 1).all()}
+  still = {
+    path[-1].key for path, leaf in jax.tree_util.tree_leaves_with_path(after) if (np.asarray(leaf) == 1).all()
+  }
+  moved = {
+    path[-1].key for path, leaf in jax.tree_util.tree_leaves_with_path(after) if (np.asarray(leaf) != 1).all()
+  }
   assert still == free and moved == {"kernel", "cls", "positions"} - free
 
 
-@pytest.mark.parametrize("options, message", [
+@pytest.mark.parametrize(
+  "options, message",
+  [
     (dict(learning_rate=1.0, layer_decay=1.5), r"layer_decay is 1.5; use a share in \(0, 1\], such as 0.75"),
     (dict(learning_rate=0.0), "learning_rate is 0.0; use a positive one"),
     (dict(learning_rate=1.0, milestones=(3.0, 2.0)), "do not increase"),
-    (dict(learning_rate=1.0, warmup_epochs=10.0), "are 100 steps, but the run has only 100")])
+    (dict(learning_rate=1.0, warmup_epochs=10.0), "are 100 steps, but the run has only 100"),
+  ],
+)
 def test_refusals(options, message):
   with pytest.raises(ValueError, match=message):
     optim.make(**RUN, **options)

@@ -5,10 +5,9 @@ import jax.numpy as jnp
 import pytest
 
 from ssl_jax import tasks
+from ssl_jax.core import DataSpec, make_init, make_train_step
 from ssl_jax.run.assembly import assemble
-from ssl_jax.core import DataSpec
-from ssl_jax.core import make_init, make_train_step
-from tests.recipes import CONFIGS, train_recipes, evaluate_recipes
+from tests.recipes import CONFIGS, evaluate_recipes, train_recipes
 
 SPECS = {"imagenet2012": (1_281_167, 1000), "cifar10": (50_000, 10), "sample": (8000, 10)}
 
@@ -16,11 +15,15 @@ SPECS = {"imagenet2012": (1_281_167, 1000), "cifar10": (50_000, 10), "sample": (
 @pytest.mark.parametrize("name", train_recipes())
 def test_pretraining_step_can_be_traced(name):
   config = train_recipes()[name]
-  parts = assemble(config, DataSpec(*SPECS.get(config.data.name, (100_000, 10)), batch_size=config.batch_size))
+  parts = assemble(
+    config, DataSpec(*SPECS.get(config.data.name, (100_000, 10)), batch_size=config.batch_size)
+  )
   args = (parts.method, parts.augment, parts.optimizer.transform)
   state = jax.eval_shape(make_init(*args), jax.random.key(0), parts.batch)
   after, metrics = jax.eval_shape(make_train_step(*args), state, parts.batch)
-  assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+  assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
+    lambda x: (x.shape, x.dtype), state
+  )
   assert {"loss", "gradient_norm"} <= set(metrics)
   assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(state.params))
 

@@ -10,17 +10,28 @@ Expected:  ResNet-50 linear probe top-1 40.1 [as published by VISSL]. AlexNet's,
            ResNet-50 is our choice.
 """
 
-from ssl_jax.methods.pretext.colour_bins import read_prior
 from ssl_jax import recipe
+from ssl_jax.methods.pretext.colour_bins import read_prior
 
 
 def get_config(prior=""):
   return recipe(
-      method=dict(name="colorization", prior=read_prior(prior), neighbours=10),
-      encoder=dict(name="resnet50", output_stride=8, dtype="bfloat16"),
-      augment=dict(name="padded_crop", views=1, size=224, pad=0, flip=True),
-      optimizer=dict(name="adamw", learning_rate=3e-4, momentum=0.9, beta2=0.99, weight_decay=1e-3, weight_decay_on="matrices",
-                     schedule="cosine", warmup_epochs=2.0),
-      data=dict(name="imagenet2012", split="train", size=256, workers=16),
-      checkpoint=dict(every_steps=5000, keep=3),
-      batch_size=256, epochs=30.0, log_every=100)
+    method=dict(name="colorization", prior=read_prior(prior), neighbours=10),
+    encoder=dict(name="resnet50", output_stride=8, dtype="bfloat16"),
+    augment=dict(name="padded_crop", views=1, size=224, pad=0, flip=True),
+    optimizer=dict(
+      name="adamw",
+      learning_rate=3e-4,
+      momentum=0.9,
+      beta2=0.99,
+      weight_decay=1e-3,
+      weight_decay_on="matrices",
+      schedule="cosine",
+      warmup_epochs=2.0,
+    ),
+    data=dict(name="imagenet2012", split="train", size=256, workers=16),
+    checkpoint=dict(every_steps=5000, keep=3),
+    batch_size=256,
+    epochs=30.0,
+    log_every=100,
+  )

@@ -13,9 +13,18 @@ from ssl_jax import recipe
 
 #            method's options, side of what the host delivers, side of what patches are cut from
 VARIANTS = {
-    "resnet50": (dict(tile=64, gap=21, jitter=21, pairs="centre", colour="grey", grey=0.66, coarse=0.0, norm_momentum=0.997),
-                 292, 255),
-    "paper": (dict(tile=96, gap=48, jitter=14, pairs="all", colour="drop", coarse=0.33, norm_momentum=0.997), 448, 426),
+  "resnet50": (
+    dict(
+      tile=64, gap=21, jitter=21, pairs="centre", colour="grey", grey=0.66, coarse=0.0, norm_momentum=0.997
+    ),
+    292,
+    255,
+  ),
+  "paper": (
+    dict(tile=96, gap=48, jitter=14, pairs="all", colour="drop", coarse=0.33, norm_momentum=0.997),
+    448,
+    426,
+  ),
 }
 
 
@@ -24,11 +33,21 @@ def get_config(variant="resnet50"):
     raise ValueError(f"configs/pretrain/context.py has no variant {variant!r}; known: {', '.join(VARIANTS)}")
   options, delivered, size = VARIANTS[variant]
   return recipe(
-      method=dict(name="context", width=4096, dropout=0.5, **options),
-      encoder=dict(name="resnet50", normalize="centred", dtype="bfloat16"),
-      augment=dict(name="padded_crop", views=1, size=size, pad=0, flip=False),
-      optimizer=dict(name="sgd", learning_rate=0.2, momentum=0.9, weight_decay=1e-4, schedule="step", milestones=(30.0, 50.0),
-                     warmup_epochs=5.0),
-      data=dict(name="imagenet2012", split="train", size=delivered, workers=16),
-      checkpoint=dict(every_steps=2000, keep=3),
-      batch_size=512, epochs=70.0, log_every=100)
+    method=dict(name="context", width=4096, dropout=0.5, **options),
+    encoder=dict(name="resnet50", normalize="centred", dtype="bfloat16"),
+    augment=dict(name="padded_crop", views=1, size=size, pad=0, flip=False),
+    optimizer=dict(
+      name="sgd",
+      learning_rate=0.2,
+      momentum=0.9,
+      weight_decay=1e-4,
+      schedule="step",
+      milestones=(30.0, 50.0),
+      warmup_epochs=5.0,
+    ),
+    data=dict(name="imagenet2012", split="train", size=delivered, workers=16),
+    checkpoint=dict(every_steps=2000, keep=3),
+    batch_size=512,
+    epochs=70.0,
+    log_every=100,
+  )

@@ -10,12 +10,31 @@ from ssl_jax import recipe
 
 def get_config():
   return recipe(
-      method=dict(name="context", tile=8, gap=2, jitter=4, pairs="centre", colour="grey", grey=0.5, coarse=0.1, width=256,
-                  dropout=0.0),
-      encoder=dict(name="resnet10", width=16, stem="cifar", normalize="centred"),
-      augment=dict(name="padded_crop", views=1, size=32, pad=0, flip=False),
-      optimizer=dict(name="adamw", learning_rate=2e-3, weight_decay=1e-3, weight_decay_on="matrices", schedule="cosine",
-                     warmup_epochs=0.3),
-      data=dict(name="cifar10", split="train", size=32, cache=True),
-      checkpoint=dict(every_steps=500, keep=1),
-      batch_size=128, epochs=8.0, log_every=100)
+    method=dict(
+      name="context",
+      tile=8,
+      gap=2,
+      jitter=4,
+      pairs="centre",
+      colour="grey",
+      grey=0.5,
+      coarse=0.1,
+      width=256,
+      dropout=0.0,
+    ),
+    encoder=dict(name="resnet10", width=16, stem="cifar", normalize="centred"),
+    augment=dict(name="padded_crop", views=1, size=32, pad=0, flip=False),
+    optimizer=dict(
+      name="adamw",
+      learning_rate=2e-3,
+      weight_decay=1e-3,
+      weight_decay_on="matrices",
+      schedule="cosine",
+      warmup_epochs=0.3,
+    ),
+    data=dict(name="cifar10", split="train", size=32, cache=True),
+    checkpoint=dict(every_steps=500, keep=1),
+    batch_size=128,
+    epochs=8.0,
+    log_every=100,
+  )

@@ -11,11 +11,20 @@ from ssl_jax import recipe
 
 def get_config():
   return recipe(
-      method=dict(name="counting", counts=1000, margin=10.0, grey=0.67),
-      encoder=dict(name="resnet50", dtype="bfloat16"),
-      augment=dict(name="padded_crop", views=1, size=228, pad=0, flip=True),
-      optimizer=dict(name="adamw", learning_rate=3e-4, weight_decay=1e-4, weight_decay_on="matrices", schedule="cosine",
-                     warmup_epochs=5.0),
-      data=dict(name="imagenet2012", split="train", size=256, workers=16),
-      checkpoint=dict(every_steps=5000, keep=3),
-      batch_size=256, epochs=100.0, log_every=100)
+    method=dict(name="counting", counts=1000, margin=10.0, grey=0.67),
+    encoder=dict(name="resnet50", dtype="bfloat16"),
+    augment=dict(name="padded_crop", views=1, size=228, pad=0, flip=True),
+    optimizer=dict(
+      name="adamw",
+      learning_rate=3e-4,
+      weight_decay=1e-4,
+      weight_decay_on="matrices",
+      schedule="cosine",
+      warmup_epochs=5.0,
+    ),
+    data=dict(name="imagenet2012", split="train", size=256, workers=16),
+    checkpoint=dict(every_steps=5000, keep=3),
+    batch_size=256,
+    epochs=100.0,
+    log_every=100,
+  )

@@ -15,11 +15,22 @@ def get_config(variant="2000"):
   if variant not in VARIANTS:
     raise ValueError(f"configs/pretrain/jigsaw.py has no variant {variant!r}; known: {', '.join(VARIANTS)}")
   return recipe(
-      method=dict(name="jigsaw", permutations=int(variant), tile=64, gap=21, jitter=21, grey=0.66, width=1000),
-      encoder=dict(name="resnet50", normalize="centred", dtype="bfloat16"),
-      augment=dict(name="padded_crop", views=1, size=255, pad=0, flip=True),
-      optimizer=dict(name="sgd", learning_rate=0.1, scaling="linear", momentum=0.9, weight_decay=1e-4, schedule="step",
-                     milestones=(30.0, 60.0, 90.0, 100.0), warmup_epochs=5.0),
-      data=dict(name="imagenet2012", split="train", size=256, workers=16),
-      checkpoint=dict(every_steps=5000, keep=3),
-      batch_size=256, epochs=105.0, log_every=100)
+    method=dict(name="jigsaw", permutations=int(variant), tile=64, gap=21, jitter=21, grey=0.66, width=1000),
+    encoder=dict(name="resnet50", normalize="centred", dtype="bfloat16"),
+    augment=dict(name="padded_crop", views=1, size=255, pad=0, flip=True),
+    optimizer=dict(
+      name="sgd",
+      learning_rate=0.1,
+      scaling="linear",
+      momentum=0.9,
+      weight_decay=1e-4,
+      schedule="step",
+      milestones=(30.0, 60.0, 90.0, 100.0),
+      warmup_epochs=5.0,
+    ),
+    data=dict(name="imagenet2012", split="train", size=256, workers=16),
+    checkpoint=dict(every_steps=5000, keep=3),
+    batch_size=256,
+    epochs=105.0,
+    log_every=100,
+  )

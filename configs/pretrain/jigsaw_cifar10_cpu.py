@@ -10,11 +10,22 @@ from ssl_jax import recipe
 
 def get_config():
   return recipe(
-      method=dict(name="jigsaw", permutations=24, selection="minimum", tile=8, gap=2, jitter=4, grey=0.3, width=64),
-      encoder=dict(name="resnet10", width=16, stem="cifar", normalize="centred"),
-      augment=dict(name="padded_crop", views=1, size=32, pad=0, flip=True),
-      optimizer=dict(name="adamw", learning_rate=2e-3, weight_decay=1e-3, weight_decay_on="matrices", schedule="cosine",
-                     warmup_epochs=0.3),
-      data=dict(name="cifar10", split="train", size=32, cache=True),
-      checkpoint=dict(every_steps=500, keep=1),
-      batch_size=128, epochs=8.0, log_every=100)
+    method=dict(
+      name="jigsaw", permutations=24, selection="minimum", tile=8, gap=2, jitter=4, grey=0.3, width=64
+    ),
+    encoder=dict(name="resnet10", width=16, stem="cifar", normalize="centred"),
+    augment=dict(name="padded_crop", views=1, size=32, pad=0, flip=True),
+    optimizer=dict(
+      name="adamw",
+      learning_rate=2e-3,
+      weight_decay=1e-3,
+      weight_decay_on="matrices",
+      schedule="cosine",
+      warmup_epochs=0.3,
+    ),
+    data=dict(name="cifar10", split="train", size=32, cache=True),
+    checkpoint=dict(every_steps=500, keep=1),
+    batch_size=128,
+    epochs=8.0,
+    log_every=100,
+  )

@@ -13,12 +13,12 @@ from ssl_jax import recipe
 
 #                  encoder, epochs
 VARIANTS = {
-    "base": ("vit_base", 800),
-    "base_1600": ("vit_base", 1600),  # 83.6 / 68.0
-    "large": ("vit_large", 800),
-    "large_1600": ("vit_large", 1600),  # 85.9 / 75.8
-    "huge": ("vit_huge", 800),
-    "huge_1600": ("vit_huge", 1600),  # 86.9 / 76.6
+  "base": ("vit_base", 800),
+  "base_1600": ("vit_base", 1600),  # 83.6 / 68.0
+  "large": ("vit_large", 800),
+  "large_1600": ("vit_large", 1600),  # 85.9 / 75.8
+  "huge": ("vit_huge", 800),
+  "huge_1600": ("vit_huge", 1600),  # 86.9 / 76.6
 }
 
 
@@ -27,11 +27,27 @@ def get_config(variant="base"):
     raise ValueError(f"configs/pretrain/mae.py has no variant {variant!r}; known: {', '.join(VARIANTS)}")
   encoder, epochs = VARIANTS[variant]
   return recipe(
-      method=dict(name="mae", mask_ratio=0.75, norm_pix=True, decoder_width=512, decoder_depth=8, decoder_heads=16),
-      encoder=dict(name=encoder, dtype="bfloat16", remat="dots"),
-      augment=dict(name="supervised", views=1, size=224, scale=(0.2, 1.0), method="bicubic"),
-      optimizer=dict(name="adamw", learning_rate=1.5e-4, scaling="linear", momentum=0.9, beta2=0.95, weight_decay=0.05,
-                     weight_decay_on="matrices", schedule="cosine", warmup_epochs=40.0),
-      data=dict(name="imagenet2012", split="train", size=224, crop="host", interpolation="bicubic", workers=16),
-      checkpoint=dict(every_steps=1000, keep=2, keep_every=31_200),  # every 100 epochs, for pictures over epochs
-      batch_size=4096, epochs=float(epochs), log_every=100)
+    method=dict(
+      name="mae", mask_ratio=0.75, norm_pix=True, decoder_width=512, decoder_depth=8, decoder_heads=16
+    ),
+    encoder=dict(name=encoder, dtype="bfloat16", remat="dots"),
+    augment=dict(name="supervised", views=1, size=224, scale=(0.2, 1.0), method="bicubic"),
+    optimizer=dict(
+      name="adamw",
+      learning_rate=1.5e-4,
+      scaling="linear",
+      momentum=0.9,
+      beta2=0.95,
+      weight_decay=0.05,
+      weight_decay_on="matrices",
+      schedule="cosine",
+      warmup_epochs=40.0,
+    ),
+    data=dict(name="imagenet2012", split="train", size=224, crop="host", interpolation="bicubic", workers=16),
+    checkpoint=dict(
+      every_steps=1000, keep=2, keep_every=31_200
+    ),  # every 100 epochs, for pictures over epochs
+    batch_size=4096,
+    epochs=float(epochs),
+    log_every=100,
+  )

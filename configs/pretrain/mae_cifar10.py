@@ -12,11 +12,24 @@ from ssl_jax import recipe
 
 def get_config():
   return recipe(
-      method=dict(name="mae", mask_ratio=0.75, norm_pix=True, decoder_width=128, decoder_depth=4, decoder_heads=4),
-      encoder=dict(name="vit_tiny", patch=4, normalize="cifar10", dtype="bfloat16"),
-      augment=dict(name="supervised", views=1, size=32, scale=(0.4, 1.0), method="bicubic"),
-      optimizer=dict(name="adamw", learning_rate=1.5e-3, momentum=0.9, beta2=0.95, weight_decay=0.05,
-                     weight_decay_on="matrices", schedule="cosine", warmup_epochs=10.0),
-      data=dict(name="cifar10", split="train", size=32, cache=True),
-      checkpoint=dict(every_steps=2000, keep=1),
-      batch_size=1024, epochs=220.0, log_every=100)
+    method=dict(
+      name="mae", mask_ratio=0.75, norm_pix=True, decoder_width=128, decoder_depth=4, decoder_heads=4
+    ),
+    encoder=dict(name="vit_tiny", patch=4, normalize="cifar10", dtype="bfloat16"),
+    augment=dict(name="supervised", views=1, size=32, scale=(0.4, 1.0), method="bicubic"),
+    optimizer=dict(
+      name="adamw",
+      learning_rate=1.5e-3,
+      momentum=0.9,
+      beta2=0.95,
+      weight_decay=0.05,
+      weight_decay_on="matrices",
+      schedule="cosine",
+      warmup_epochs=10.0,
+    ),
+    data=dict(name="cifar10", split="train", size=32, cache=True),
+    checkpoint=dict(every_steps=2000, keep=1),
+    batch_size=1024,
+    epochs=220.0,
+    log_every=100,
+  )

@@ -9,10 +9,13 @@ from ssl_jax import recipe
 
 def get_config():
   return recipe(
-      method=dict(name="moco", dim=64, mlp=True, queue_size=4096, momentum=0.99, temperature=0.2),
-      encoder=dict(name="resnet10", width=16, stem="small", batch_groups=4, normalize="centred"),
-      augment=dict(name="moco_v2", views=2, size=32, scale=(0.6, 1.0)),
-      optimizer=dict(name="sgd", learning_rate=0.06, momentum=0.9, weight_decay=5e-4, schedule="cosine"),
-      data=dict(name="sample", split="train", size=32, cache=True),
-      checkpoint=dict(every_steps=500, keep=2),
-      batch_size=128, epochs=16.0, log_every=50)
+    method=dict(name="moco", dim=64, mlp=True, queue_size=4096, momentum=0.99, temperature=0.2),
+    encoder=dict(name="resnet10", width=16, stem="small", batch_groups=4, normalize="centred"),
+    augment=dict(name="moco_v2", views=2, size=32, scale=(0.6, 1.0)),
+    optimizer=dict(name="sgd", learning_rate=0.06, momentum=0.9, weight_decay=5e-4, schedule="cosine"),
+    data=dict(name="sample", split="train", size=32, cache=True),
+    checkpoint=dict(every_steps=500, keep=2),
+    batch_size=128,
+    epochs=16.0,
+    log_every=50,
+  )

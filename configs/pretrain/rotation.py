@@ -9,7 +9,10 @@ Expected:  linear probe top-1 47.0 (four, 70 epochs, batch 128; best layer 54.2)
 from ssl_jax import recipe
 
 #         epochs, batch, learning rate and its scaling, milestones, warm-up epochs
-VARIANTS = {"four": (70.0, 128, 0.2, "none", (30.0, 50.0), 5.0), "one": (105.0, 256, 0.1, "linear", (30.0, 60.0, 90.0, 100.0), 0.0)}
+VARIANTS = {
+  "four": (70.0, 128, 0.2, "none", (30.0, 50.0), 5.0),
+  "one": (105.0, 256, 0.1, "linear", (30.0, 60.0, 90.0, 100.0), 0.0),
+}
 
 
 def get_config(variant="four"):
@@ -17,11 +20,22 @@ def get_config(variant="four"):
     raise ValueError(f"configs/pretrain/rotation.py has no variant {variant!r}; known: {', '.join(VARIANTS)}")
   epochs, batch_size, learning_rate, scaling, milestones, warmup_epochs = VARIANTS[variant]
   return recipe(
-      method=dict(name="rotation", copies=variant),
-      encoder=dict(name="resnet50", dtype="bfloat16"),
-      augment=dict(name="supervised", views=1, size=224),
-      optimizer=dict(name="sgd", learning_rate=learning_rate, scaling=scaling, momentum=0.9, weight_decay=1e-4, schedule="step",
-                     milestones=milestones, warmup_epochs=warmup_epochs),
-      data=dict(name="imagenet2012", split="train", size=224, crop="host", workers=16),
-      checkpoint=dict(every_steps=5000, keep=3),
-      batch_size=batch_size, epochs=epochs, log_every=100)
+    method=dict(name="rotation", copies=variant),
+    encoder=dict(name="resnet50", dtype="bfloat16"),
+    augment=dict(name="supervised", views=1, size=224),
+    optimizer=dict(
+      name="sgd",
+      learning_rate=learning_rate,
+      scaling=scaling,
+      momentum=0.9,
+      weight_decay=1e-4,
+      schedule="step",
+      milestones=milestones,
+      warmup_epochs=warmup_epochs,
+    ),
+    data=dict(name="imagenet2012", split="train", size=224, crop="host", workers=16),
+    checkpoint=dict(every_steps=5000, keep=3),
+    batch_size=batch_size,
+    epochs=epochs,
+    log_every=100,
+  )

@@ -18,25 +18,44 @@ def get_config(variant="100"):
 
 def _imagenet(epochs):
   return recipe(
-      method=dict(name="simclr", dim=128, temperature=0.1),
-      encoder=dict(name="resnet50", zero_init=True, kernel_init="fan_in", normalize="none", dtype="bfloat16"),
-      augment=dict(name="simclr", views=2, size=224, strength=1.0, blur=True),
-      optimizer=dict(name="lars", learning_rate=0.3, scaling="linear", momentum=0.9, weight_decay=1e-6,
-                     schedule="cosine", warmup_epochs=10.0),  # sqrt rule: scaling="sqrt", learning_rate=0.075
-      data=dict(name="imagenet2012", split="train", size=224, crop="host", interpolation="bicubic",
-                workers=16),
-      checkpoint=dict(every_steps=1000, keep=3, keep_every=10_000),
-      batch_size=4096, epochs=epochs, log_every=100)
+    method=dict(name="simclr", dim=128, temperature=0.1),
+    encoder=dict(name="resnet50", zero_init=True, kernel_init="fan_in", normalize="none", dtype="bfloat16"),
+    augment=dict(name="simclr", views=2, size=224, strength=1.0, blur=True),
+    optimizer=dict(
+      name="lars",
+      learning_rate=0.3,
+      scaling="linear",
+      momentum=0.9,
+      weight_decay=1e-6,
+      schedule="cosine",
+      warmup_epochs=10.0,
+    ),  # sqrt rule: scaling="sqrt", learning_rate=0.075
+    data=dict(name="imagenet2012", split="train", size=224, crop="host", interpolation="bicubic", workers=16),
+    checkpoint=dict(every_steps=1000, keep=3, keep_every=10_000),
+    batch_size=4096,
+    epochs=epochs,
+    log_every=100,
+  )
 
 
 def _cifar10():
   return recipe(
-      method=dict(name="simclr", dim=128, temperature=0.5),
-      encoder=dict(name="resnet50", stem="cifar", zero_init=True, kernel_init="fan_in", normalize="none",
-                   dtype="bfloat16"),
-      augment=dict(name="simclr", views=2, size=32, strength=0.5, blur=False),
-      optimizer=dict(name="lars", learning_rate=1.0, scaling="linear", momentum=0.9, weight_decay=1e-6,
-                     schedule="cosine", warmup_epochs=10.0),
-      data=dict(name="cifar10", split="train", size=32, cache=True),
-      checkpoint=dict(every_steps=2000, keep=3, keep_every=10_000),
-      batch_size=1024, epochs=1000.0)
+    method=dict(name="simclr", dim=128, temperature=0.5),
+    encoder=dict(
+      name="resnet50", stem="cifar", zero_init=True, kernel_init="fan_in", normalize="none", dtype="bfloat16"
+    ),
+    augment=dict(name="simclr", views=2, size=32, strength=0.5, blur=False),
+    optimizer=dict(
+      name="lars",
+      learning_rate=1.0,
+      scaling="linear",
+      momentum=0.9,
+      weight_decay=1e-6,
+      schedule="cosine",
+      warmup_epochs=10.0,
+    ),
+    data=dict(name="cifar10", split="train", size=32, cache=True),
+    checkpoint=dict(every_steps=2000, keep=3, keep_every=10_000),
+    batch_size=1024,
+    epochs=1000.0,
+  )

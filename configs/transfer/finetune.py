@@ -13,12 +13,12 @@ from ssl_jax import recipe
 
 #         learning rate (per 256), epochs, layer decay, drop path
 VARIANTS = {
-    "vit_base": (5e-4, 100.0, 0.65, 0.1),
-    "vit_large": (1e-3, 50.0, 0.75, 0.2),
-    "vit_huge": (1e-3, 50.0, 0.75, 0.3),
-    "resnet50": (0.01, 30.0, 1.0, 0.0),
-    "cifar10_cpu": (1e-3, 4.0, 0.75, 0.0),
-    "sample": (1e-3, 4.0, 0.75, 0.0),
+  "vit_base": (5e-4, 100.0, 0.65, 0.1),
+  "vit_large": (1e-3, 50.0, 0.75, 0.2),
+  "vit_huge": (1e-3, 50.0, 0.75, 0.3),
+  "resnet50": (0.01, 30.0, 1.0, 0.0),
+  "cifar10_cpu": (1e-3, 4.0, 0.75, 0.0),
+  "sample": (1e-3, 4.0, 0.75, 0.0),
 }
 
 
@@ -33,51 +33,104 @@ def get_config(variant="vit_base"):
 
 def _vit(name, learning_rate, epochs, layer_decay, drop_path):
   return recipe(
-      method=dict(name="supervised", label_smoothing=0.1, mixup=0.8, cutmix=1.0, head_scale=2e-5),
-      encoder=dict(name=name, pool="fc_norm", positions="sincos_trained", drop_path=drop_path, dtype="bfloat16"),
-      augment=dict(name="finetune", views=1, size=224),
-      optimizer=dict(name="adamw", learning_rate=learning_rate, scaling="linear", final_learning_rate=1e-6,
-                     layer_decay=layer_decay, momentum=0.9, beta2=0.999, weight_decay=0.05, weight_decay_on="weights",
-                     schedule="cosine", warmup_epochs=5.0),
-      data=dict(name="imagenet2012", split="train", size=224, crop="host", interpolation="bicubic", workers=16),
-      checkpoint=dict(every_steps=1000, keep=2),
-      batch_size=1024, epochs=epochs, log_every=100)
+    method=dict(name="supervised", label_smoothing=0.1, mixup=0.8, cutmix=1.0, head_scale=2e-5),
+    encoder=dict(
+      name=name, pool="fc_norm", positions="sincos_trained", drop_path=drop_path, dtype="bfloat16"
+    ),
+    augment=dict(name="finetune", views=1, size=224),
+    optimizer=dict(
+      name="adamw",
+      learning_rate=learning_rate,
+      scaling="linear",
+      final_learning_rate=1e-6,
+      layer_decay=layer_decay,
+      momentum=0.9,
+      beta2=0.999,
+      weight_decay=0.05,
+      weight_decay_on="weights",
+      schedule="cosine",
+      warmup_epochs=5.0,
+    ),
+    data=dict(name="imagenet2012", split="train", size=224, crop="host", interpolation="bicubic", workers=16),
+    checkpoint=dict(every_steps=1000, keep=2),
+    batch_size=1024,
+    epochs=epochs,
+    log_every=100,
+  )
 
 
 def _resnet50(learning_rate, epochs, layer_decay, drop_path):
   return recipe(
-      method=dict(name="supervised", label_smoothing=0.1),
-      encoder=dict(name="resnet50", dtype="bfloat16"),
-      augment=dict(name="supervised", views=1, size=224),
-      optimizer=dict(name="nesterov", learning_rate=learning_rate, scaling="linear", layer_decay=layer_decay, momentum=0.9,
-                     weight_decay=1e-4, schedule="cosine"),
-      data=dict(name="imagenet2012", split="train", size=224, crop="host", workers=16),
-      checkpoint=dict(every_steps=5000, keep=2),
-      batch_size=256, epochs=epochs, log_every=100)
+    method=dict(name="supervised", label_smoothing=0.1),
+    encoder=dict(name="resnet50", dtype="bfloat16"),
+    augment=dict(name="supervised", views=1, size=224),
+    optimizer=dict(
+      name="nesterov",
+      learning_rate=learning_rate,
+      scaling="linear",
+      layer_decay=layer_decay,
+      momentum=0.9,
+      weight_decay=1e-4,
+      schedule="cosine",
+    ),
+    data=dict(name="imagenet2012", split="train", size=224, crop="host", workers=16),
+    checkpoint=dict(every_steps=5000, keep=2),
+    batch_size=256,
+    epochs=epochs,
+    log_every=100,
+  )
 
 
 def _cifar10_cpu(learning_rate, epochs, layer_decay, drop_path):
   """For configs/pretrain/mae_cifar10_cpu.py."""
   return recipe(
-      method=dict(name="supervised", label_smoothing=0.1, head_scale=2e-5),
-      encoder=dict(name="vit_tiny", patch=4, normalize="cifar10", pool="fc_norm", positions="sincos_trained"),
-      augment=dict(name="supervised", views=1, size=32, scale=(0.5, 1.0), method="bicubic"),
-      optimizer=dict(name="adamw", learning_rate=learning_rate, layer_decay=layer_decay, weight_decay=0.05,
-                     weight_decay_on="weights", schedule="cosine", warmup_epochs=0.3),
-      data=dict(name="cifar10", split="train[:10000]", size=32, cache=True),
-      checkpoint=dict(every_steps=100, keep=1),
-      batch_size=128, epochs=epochs, log_every=25)
+    method=dict(name="supervised", label_smoothing=0.1, head_scale=2e-5),
+    encoder=dict(name="vit_tiny", patch=4, normalize="cifar10", pool="fc_norm", positions="sincos_trained"),
+    augment=dict(name="supervised", views=1, size=32, scale=(0.5, 1.0), method="bicubic"),
+    optimizer=dict(
+      name="adamw",
+      learning_rate=learning_rate,
+      layer_decay=layer_decay,
+      weight_decay=0.05,
+      weight_decay_on="weights",
+      schedule="cosine",
+      warmup_epochs=0.3,
+    ),
+    data=dict(name="cifar10", split="train[:10000]", size=32, cache=True),
+    checkpoint=dict(every_steps=100, keep=1),
+    batch_size=128,
+    epochs=epochs,
+    log_every=25,
+  )
 
 
 def _sample(learning_rate, epochs, layer_decay, drop_path):
   """For configs/pretrain/mae_sample.py."""
   return recipe(
-      method=dict(name="supervised", label_smoothing=0.1, head_scale=2e-5),
-      encoder=dict(name="vit", width=128, depth=6, heads=4, patch=4, normalize="centred", pool="fc_norm",
-                   positions="sincos_trained"),
-      augment=dict(name="supervised", views=1, size=32, scale=(0.7, 1.0), method="bicubic"),
-      optimizer=dict(name="adamw", learning_rate=learning_rate, layer_decay=layer_decay, weight_decay=0.05,
-                     weight_decay_on="weights", schedule="cosine", warmup_epochs=0.5),
-      data=dict(name="sample", split="train", size=32, cache=True),
-      checkpoint=dict(every_steps=500, keep=1),
-      batch_size=128, epochs=epochs, log_every=20)
+    method=dict(name="supervised", label_smoothing=0.1, head_scale=2e-5),
+    encoder=dict(
+      name="vit",
+      width=128,
+      depth=6,
+      heads=4,
+      patch=4,
+      normalize="centred",
+      pool="fc_norm",
+      positions="sincos_trained",
+    ),
+    augment=dict(name="supervised", views=1, size=32, scale=(0.7, 1.0), method="bicubic"),
+    optimizer=dict(
+      name="adamw",
+      learning_rate=learning_rate,
+      layer_decay=layer_decay,
+      weight_decay=0.05,
+      weight_decay_on="weights",
+      schedule="cosine",
+      warmup_epochs=0.5,
+    ),
+    data=dict(name="sample", split="train", size=32, cache=True),
+    checkpoint=dict(every_steps=500, keep=1),
+    batch_size=128,
+    epochs=epochs,
+    log_every=20,
+  )

@@ -14,5 +14,9 @@ def get_config(variant="small"):
     raise ValueError(f"configs/transfer/knn.py has no variant {variant!r}; known: {', '.join(VARIANTS)}")
   photographs = variant == "imagenet"
   data = dict(test_split="validation", crop_ratio=0.875, workers=16) if photographs else dict(cache=True)
-  return recipe(EvaluateConfig, tasks=dict(knn=dict(k=20, temperature=0.07)), data=data,
-                baselines=() if photographs else ("pixels", "untrained"))
+  return recipe(
+    EvaluateConfig,
+    tasks=dict(knn=dict(k=20, temperature=0.07)),
+    data=data,
+    baselines=() if photographs else ("pixels", "untrained"),
+  )

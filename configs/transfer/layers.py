@@ -12,7 +12,22 @@ LAYERS = {"stem": 12, "stage1": 6, "stage2": 4, "stage3": 3, "stage4": 2}
 
 
 def get_config():
-  return recipe(EvaluateConfig, tasks={
-      layer: dict(task="linear_probe", preset="moco", learning_rates=(0.01,), optimizer="nesterov", normalize="batchnorm", epochs=90,
-                  weight_decay=1e-4, live=True, layer=layer, grid=grid) for layer, grid in LAYERS.items()},
-                data=dict(test_split="validation", crop_ratio=0.875, workers=16))
+  return recipe(
+    EvaluateConfig,
+    tasks={
+      layer: dict(
+        task="linear_probe",
+        preset="moco",
+        learning_rates=(0.01,),
+        optimizer="nesterov",
+        normalize="batchnorm",
+        epochs=90,
+        weight_decay=1e-4,
+        live=True,
+        layer=layer,
+        grid=grid,
+      )
+      for layer, grid in LAYERS.items()
+    },
+    data=dict(test_split="validation", crop_ratio=0.875, workers=16),
+  )

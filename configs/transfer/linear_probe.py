@@ -14,14 +14,22 @@ VARIANTS = ("small", "moco", "simclr", "mae")
 
 def get_config(variant="small"):
   if variant not in VARIANTS:
-    raise ValueError(f"configs/transfer/linear_probe.py has no variant {variant!r}; known: {', '.join(VARIANTS)}")
+    raise ValueError(
+      f"configs/transfer/linear_probe.py has no variant {variant!r}; known: {', '.join(VARIANTS)}"
+    )
   if variant == "small":
-    return recipe(EvaluateConfig, tasks=dict(linear_probe=dict(
-        preset="moco", learning_rates=(1.0, 3.0, 10.0, 30.0))), data=dict(cache=True),
-        baselines=("pixels", "untrained"))
+    return recipe(
+      EvaluateConfig,
+      tasks=dict(linear_probe=dict(preset="moco", learning_rates=(1.0, 3.0, 10.0, 30.0))),
+      data=dict(cache=True),
+      baselines=("pixels", "untrained"),
+    )
   data = dict(test_split="validation", crop_ratio=0.875, workers=16)
   if variant == "mae":
-    return recipe(EvaluateConfig, tasks=dict(linear_probe=dict(preset="mae", live=True)),
-                  augment=dict(name="supervised", sampler="byol", method="bicubic", views=1),
-                  data=dict(interpolation="bicubic", **data))
+    return recipe(
+      EvaluateConfig,
+      tasks=dict(linear_probe=dict(preset="mae", live=True)),
+      augment=dict(name="supervised", sampler="byol", method="bicubic", views=1),
+      data=dict(interpolation="bicubic", **data),
+    )
   return recipe(EvaluateConfig, tasks=dict(linear_probe=dict(preset=variant, live=True)), data=data)

@@ -11,10 +11,23 @@ LAYERS = {"stage1": 16, "stage2": 8, "stage3": 4, "stage4": 2}
 
 
 def get_config():
-  small = dict(task="linear_probe", preset="mae", optimizer="nesterov", batch_size=512, epochs=30, warmup_epochs=1,
-               learning_rates=(0.03, 0.1, 0.3))  # BatchNorm first: maps of different layers differ in scale
-  return recipe(EvaluateConfig, tasks=dict(
-      pretext=dict(), knn=dict(k=20, temperature=0.07),
+  small = dict(
+    task="linear_probe",
+    preset="mae",
+    optimizer="nesterov",
+    batch_size=512,
+    epochs=30,
+    warmup_epochs=1,
+    learning_rates=(0.03, 0.1, 0.3),
+  )  # BatchNorm first: maps of different layers differ in scale
+  return recipe(
+    EvaluateConfig,
+    tasks=dict(
+      pretext=dict(),
+      knn=dict(k=20, temperature=0.07),
       linear_probe=dict(preset="moco", learning_rates=(0.3, 1.0, 3.0, 10.0, 30.0)),
-      **{layer: dict(layer=layer, grid=grid, **small) for layer, grid in LAYERS.items()}),
-                data=dict(cache=True), baselines=("untrained",))
+      **{layer: dict(layer=layer, grid=grid, **small) for layer, grid in LAYERS.items()},
+    ),
+    data=dict(cache=True),
+    baselines=("untrained",),
+  )

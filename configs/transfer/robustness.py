@@ -13,7 +13,13 @@ VARIANTS = ("imagenet", "cifar10")
 
 def get_config(variant="imagenet"):
   if variant not in VARIANTS:
-    raise ValueError(f"configs/transfer/robustness.py has no variant {variant!r}; known: {', '.join(VARIANTS)}")
+    raise ValueError(
+      f"configs/transfer/robustness.py has no variant {variant!r}; known: {', '.join(VARIANTS)}"
+    )
   if variant == "cifar10":
     return recipe(EvaluateConfig, tasks=dict(robustness=dict(examples=2000)), data=dict(cache=True))
-  return recipe(EvaluateConfig, tasks=dict(robustness=dict()), data=dict(test_split="validation", crop_ratio=0.875, workers=16))
+  return recipe(
+    EvaluateConfig,
+    tasks=dict(robustness=dict()),
+    data=dict(test_split="validation", crop_ratio=0.875, workers=16),
+  )

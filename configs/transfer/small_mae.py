@@ -9,7 +9,12 @@ from ssl_jax import EvaluateConfig, recipe
 
 
 def get_config():
-  return recipe(EvaluateConfig, tasks=dict(
+  return recipe(
+    EvaluateConfig,
+    tasks=dict(
       knn=dict(k=20, temperature=0.07),
-      linear_probe=dict(preset="mae", batch_size=512, epochs=50, learning_rates=(0.3, 1.0, 3.0, 10.0))),
-                data=dict(cache=True), baselines=("untrained",))
+      linear_probe=dict(preset="mae", batch_size=512, epochs=50, learning_rates=(0.3, 1.0, 3.0, 10.0)),
+    ),
+    data=dict(cache=True),
+    baselines=("untrained",),
+  )

@@ -19,10 +19,28 @@ def get_config(variant="imagenet"):
     raise ValueError(f"configs/ttt/mae.py has no variant {variant!r}; known: {', '.join(VARIANTS)}")
   if variant == "cifar10":
     # The matrices of the blocks alone: with biases, norms and embedding the first step already misleads the head.
-    return recipe(EvaluateConfig, tasks=dict(ttt=dict(steps=10, copies=16, optimizer="adamw", learning_rate=5e-5, momentum=0.0, curve=True,
-                                                      moves=("encoder/blocks/*/kernel",), corruptions=SOME, examples=300)),
-                  augment=dict(name="none"), data=dict(cache=True, test_split="test[100:]"))
+    return recipe(
+      EvaluateConfig,
+      tasks=dict(
+        ttt=dict(
+          steps=10,
+          copies=16,
+          optimizer="adamw",
+          learning_rate=5e-5,
+          momentum=0.0,
+          curve=True,
+          moves=("encoder/blocks/*/kernel",),
+          corruptions=SOME,
+          examples=300,
+        )
+      ),
+      augment=dict(name="none"),
+      data=dict(cache=True, test_split="test[100:]"),
+    )
   # the same pixels in every copy, only the masks differ; the rate is the released code's 1e-2 for 256 masks
-  return recipe(EvaluateConfig, tasks=dict(ttt=dict(steps=20, copies=128, learning_rate=0.005, momentum=0.9, curve=True)),
-                augment=dict(name="none"),
-                data=dict(test_split="validation", crop_ratio=0.875, interpolation="bicubic", workers=16))
+  return recipe(
+    EvaluateConfig,
+    tasks=dict(ttt=dict(steps=20, copies=128, learning_rate=0.005, momentum=0.9, curve=True)),
+    augment=dict(name="none"),
+    data=dict(test_split="validation", crop_ratio=0.875, interpolation="bicubic", workers=16),
+  )

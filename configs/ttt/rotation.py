@@ -20,16 +20,24 @@ def get_config(variant="cifar10"):
     raise ValueError(f"configs/ttt/rotation.py has no variant {variant!r}; known: {', '.join(VARIANTS)}")
   if variant == "imagenet":
     # online takes the images in a random order: they lie class by class, and a stream of one class would teach that class
-    return recipe(EvaluateConfig, tasks=_tasks(copies=64), augment=dict(name="supervised", scale=(0.08, 1.0)),
-                  data=dict(test_split="validation", crop_ratio=0.875, shuffle=True, workers=16))
+    return recipe(
+      EvaluateConfig,
+      tasks=_tasks(copies=64),
+      augment=dict(name="supervised", scale=(0.08, 1.0)),
+      data=dict(test_split="validation", crop_ratio=0.875, shuffle=True, workers=16),
+    )
   tasks = _tasks(copies=32)
   if variant == "cifar10_cpu":
     tasks["standard"] |= dict(corruptions=SOME, examples=200)
     tasks["online"] |= dict(corruptions=SOME, examples=1000)
-  return recipe(EvaluateConfig, tasks=tasks, augment=dict(name="padded_crop", pad=4, flip=True), data=dict(cache=True))
+  return recipe(
+    EvaluateConfig, tasks=tasks, augment=dict(name="padded_crop", pad=4, flip=True), data=dict(cache=True)
+  )
 
 
 def _tasks(**shared):
   # plain SGD: no momentum, no decay
-  return dict(standard=dict(task="ttt", mode="standard", steps=10, learning_rate=0.001, **shared),
-              online=dict(task="ttt", mode="online", steps=1, learning_rate=0.001, **shared))
+  return dict(
+    standard=dict(task="ttt", mode="standard", steps=10, learning_rate=0.001, **shared),
+    online=dict(task="ttt", mode="online", steps=1, learning_rate=0.001, **shared),
+  )

@@ -39,8 +39,11 @@ def gaussian_blur(planes: jax.Array, sigma, *, definition: str, max_sigma: float
     return band(width), band(height)
 
   return lax.platform_dependent(
-      planes, jnp.asarray(sigma, jnp.float32), default=lambda x, s: _by_matmul(*bands(s), x),
-      cpu=lambda x, s: lax.cond(s > 0, lambda: _by_shifting(*bands(s), x), lambda: x))
+    planes,
+    jnp.asarray(sigma, jnp.float32),
+    default=lambda x, s: _by_matmul(*bands(s), x),
+    cpu=lambda x, s: lax.cond(s > 0, lambda: _by_shifting(*bands(s), x), lambda: x),
+  )
 
 
 def gaussian_band(sigma, size: int, *, radius: int) -> jax.Array:

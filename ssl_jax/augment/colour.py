@@ -67,8 +67,11 @@ def grayscale(planes: jax.Array, definition: str) -> jax.Array:
 def grayscale_if(applied: jax.Array, planes: jax.Array, definition: str) -> jax.Array:
   """`grayscale` where `applied`, bool[], else `planes`."""
   return lax.platform_dependent(
-      applied, planes, cpu=lambda a, x: lax.cond(a, lambda: grayscale(x, definition), lambda: x),
-      default=lambda a, x: jnp.where(a, luma(x, definition)[None], x))
+    applied,
+    planes,
+    cpu=lambda a, x: lax.cond(a, lambda: grayscale(x, definition), lambda: x),
+    default=lambda a, x: jnp.where(a, luma(x, definition)[None], x),
+  )
 
 
 # A channel's height above the minimum, in units of the chroma, is clip(bias + sign |hue - peak|, 0, 1), hue
@@ -85,8 +88,11 @@ def hue(planes: jax.Array, turns) -> jax.Array:
   smallest = jnp.minimum(jnp.minimum(red, green), blue)
   chroma = largest - smallest
   unit = 1 / jnp.where(chroma == 0, 1.0, chroma)
-  sextant = jnp.where(largest == red, (green - blue) * unit,
-                      jnp.where(largest == green, 2 + (blue - red) * unit, 4 + (red - green) * unit))
+  sextant = jnp.where(
+    largest == red,
+    (green - blue) * unit,
+    jnp.where(largest == green, 2 + (blue - red) * unit, 4 + (red - green) * unit),
+  )
   sextant = sextant + 6 * turns
   sextant = sextant - 6 * jnp.floor(sextant / 6)
   height = clip(_BIAS + _SIGN * jnp.abs(sextant[None] - _PEAK))
@@ -103,16 +109,29 @@ class Jitter(NamedTuple):
   hue: jax.Array  # f32[]: turns
 
 
-def draw_jitter(key: jax.Array, *, brightness: float, contrast: float, saturation: float, hue: float,
-                p: float = 1.0, additive: bool = False) -> Jitter:
+def draw_jitter(
+  key: jax.Array,
+  *,
+  brightness: float,
+  contrast: float,
+  saturation: float,
+  hue: float,
+  p: float = 1.0,
+  additive: bool = False,
+) -> Jitter:
   """Factors ~ U(max(0, 1 - a), 1 + a), shifts ~ U(-a, a), a uniform order; no change in 1 - p of cases."""
   unit = jax.random.uniform(key, (8,))
   applied = unit[0] < p
   factor = lambda u, a: jnp.where(applied, max(0.0, 1 - a) + u * (1 + a - max(0.0, 1 - a)), 1.0)
   shift = lambda u, a: jnp.where(applied, (2 * u - 1) * a, 0.0)
   order = jnp.asarray(_ORDERS)[(unit[5] * len(_ORDERS)).astype(jnp.int32)]
-  return Jitter(order, (shift if additive else factor)(unit[1], brightness),
-                factor(unit[2], contrast), factor(unit[3], saturation), shift(unit[4], hue))
+  return Jitter(
+    order,
+    (shift if additive else factor)(unit[1], brightness),
+    factor(unit[2], contrast),
+    factor(unit[3], saturation),
+    shift(unit[4], hue),
+  )
 
 
 def jitter(planes: jax.Array, draw: Jitter, *, definition: str, additive: bool = False) -> jax.Array:
@@ -122,15 +141,21 @@ def jitter(planes: jax.Array, draw: Jitter, *, definition: str, additive: bool =
   step, and since its images have different orders, up to three operations come before the one evaluation of
   hue and three after, with neutral amounts where the order says otherwise.
   """
-  return lax.platform_dependent(planes, draw, cpu=lambda x, d: _in_turn(x, d, definition, additive),
-                                default=lambda x, d: _in_step(x, d, definition, additive))
+  return lax.platform_dependent(
+    planes,
+    draw,
+    cpu=lambda x, d: _in_turn(x, d, definition, additive),
+    default=lambda x, d: _in_step(x, d, definition, additive),
+  )
 
 
 def _in_turn(planes: jax.Array, draw: Jitter, definition: str, additive: bool) -> jax.Array:
-  operations = (lambda x: (shift_brightness if additive else scale_brightness)(x, draw.brightness),
-                lambda x: contrast(x, draw.contrast, definition),
-                lambda x: saturation(x, draw.saturation, definition),
-                lambda x: hue(x, draw.hue))
+  operations = (
+    lambda x: (shift_brightness if additive else scale_brightness)(x, draw.brightness),
+    lambda x: contrast(x, draw.contrast, definition),
+    lambda x: saturation(x, draw.saturation, definition),
+    lambda x: hue(x, draw.hue),
+  )
   unchanged = (draw.brightness == (0 if additive else 1)) & (draw.contrast == 1)
   unchanged = unchanged & (draw.saturation == 1) & (draw.hue == 0)
 
@@ -147,9 +172,14 @@ def _in_step(planes: jax.Array, draw: Jitter, definition: str, additive: bool) -
 
   def slot(i: int, active: jax.Array, planes: jax.Array) -> jax.Array:
     amount = lambda which, value, neutral: jnp.where(active & (draw.order[i] == which), value, neutral)
-    return _blend(planes, amount(_BRIGHTNESS, draw.brightness, 0.0 if additive else 1.0),
-                  amount(_CONTRAST, draw.contrast, 1.0), amount(_SATURATION, draw.saturation, 1.0),
-                  definition, additive)
+    return _blend(
+      planes,
+      amount(_BRIGHTNESS, draw.brightness, 0.0 if additive else 1.0),
+      amount(_CONTRAST, draw.contrast, 1.0),
+      amount(_SATURATION, draw.saturation, 1.0),
+      definition,
+      additive,
+    )
 
   for i in range(3):
     planes = slot(i, i < hue_at, planes)

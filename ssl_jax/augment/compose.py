@@ -63,8 +63,9 @@ def make(name: str, **options) -> Augment:
   return call_checked(factory(name), options, "config.augment")
 
 
-def evaluation(*, size: int, crop_ratio: float = 0.875,
-               method: Literal["bilinear", "bicubic"] = "bicubic") -> Augment:
+def evaluation(
+  *, size: int, crop_ratio: float = 0.875, method: Literal["bilinear", "bicubic"] = "bicubic"
+) -> Augment:
   """The Augment of evaluation: `crops.evaluation_view` of each image, no randomness."""
   view = functools.partial(crops.evaluation_view, size=size, crop_ratio=crop_ratio, method=method)
   return lambda key, batch: {**batch, "image": for_each(view, _image(batch))}
@@ -97,15 +98,20 @@ def _image(batch: Batch) -> jax.Array:
 
 def _check_shape(shape: tuple[int, ...], views: int, crop: bool) -> None:
   if crop and len(shape) != 4:
-    raise ValueError(f"batch['image'] is {list(shape)}, but a recipe that crops takes whole images "
-                     "[B, H, W, 3]; if the host cut the views, set crop=False")
+    raise ValueError(
+      f"batch['image'] is {list(shape)}, but a recipe that crops takes whole images "
+      "[B, H, W, 3]; if the host cut the views, set crop=False"
+    )
   if not crop and shape[1:-3] != (views,) and not (views == 1 and len(shape) == 4):
-    raise ValueError(f"batch['image'] is {list(shape)}, but with crop=False and views={views} it must be "
-                     f"[B, {views}, S, S, 3]; have the host cut as many views, or set crop=True")
+    raise ValueError(
+      f"batch['image'] is {list(shape)}, but with crop=False and views={views} it must be "
+      f"[B, {views}, S, S, 3]; have the host cut as many views, or set crop=True"
+    )
 
 
 def _every_view(view: recipes.View, views: int) -> Callable:
   """(keys [B], images [B, H, W, 3] or host-cut views [B, V, S, S, 3]) -> f32[B, V, size, size, 3]."""
+
   def in_turn(keys: jax.Array, images: jax.Array) -> jax.Array:
     per_source = keys.size // math.prod(images.shape[:-3])  # views made from each array that the host sent
     sources = images.reshape(-1, *images.shape[-3:])

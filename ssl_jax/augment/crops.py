@@ -24,8 +24,15 @@ class Box(NamedTuple):
   width: jax.Array
 
 
-def sample_crop_pt(key: jax.Array, height, width, *, scale: tuple[float, float] = (0.08, 1.0),
-                   ratio: tuple[float, float] = (3 / 4, 4 / 3), attempts: int = 10) -> Box:
+def sample_crop_pt(
+  key: jax.Array,
+  height,
+  width,
+  *,
+  scale: tuple[float, float] = (0.08, 1.0),
+  ratio: tuple[float, float] = (3 / 4, 4 / 3),
+  attempts: int = 10,
+) -> Box:
   """torchvision's RandomResizedCrop: area uniform in `scale`, log of width / height uniform.
 
   Takes the first of `attempts` that fits; failing all, the largest centred box with an allowed ratio.
@@ -46,8 +53,14 @@ def sample_crop_pt(key: jax.Array, height, width, *, scale: tuple[float, float] 
   return _box(top, left, h, w)
 
 
-def sample_crop_byol(key: jax.Array, height, width, *, scale: tuple[float, float] = (0.08, 1.0),
-                     ratio: tuple[float, float] = (3 / 4, 4 / 3)) -> Box:
+def sample_crop_byol(
+  key: jax.Array,
+  height,
+  width,
+  *,
+  scale: tuple[float, float] = (0.08, 1.0),
+  ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> Box:
   """The sampler of BYOL's and MAE's linear probe: one draw as in `sample_crop_pt`, each side cut to fit."""
   height, width = _float(height), _float(width)
   unit, place = _uniform(key, 1)
@@ -57,9 +70,16 @@ def sample_crop_byol(key: jax.Array, height, width, *, scale: tuple[float, float
   return _box(_integer(place[0], height - h + 1), _integer(place[1], width - w + 1), h, w)
 
 
-def sample_crop_tf(key: jax.Array, height, width, *, scale: tuple[float, float] = (0.08, 1.0),
-                   ratio: tuple[float, float] = (3 / 4, 4 / 3), min_covered: float = 0.1,
-                   attempts: int = 100) -> Box:
+def sample_crop_tf(
+  key: jax.Array,
+  height,
+  width,
+  *,
+  scale: tuple[float, float] = (0.08, 1.0),
+  ratio: tuple[float, float] = (3 / 4, 4 / 3),
+  min_covered: float = 0.1,
+  attempts: int = 100,
+) -> Box:
   """TensorFlow's sample_distorted_bounding_box with the whole image as its one box: SimCLR's sampler.
 
   Width / height is uniform, then the height is a uniform integer among those the area allows, so small areas
@@ -89,8 +109,14 @@ def sample_crop_tf(key: jax.Array, height, width, *, scale: tuple[float, float] 
 SAMPLERS = {"pt": sample_crop_pt, "tf": sample_crop_tf, "byol": sample_crop_byol}
 
 
-def sample_global_local(key: jax.Array, height, width, *, global_scale: tuple[float, float] = (0.4, 1.0),
-                        local_scale: tuple[float, float] = (0.08, 0.4)) -> tuple[Box, Box]:
+def sample_global_local(
+  key: jax.Array,
+  height,
+  width,
+  *,
+  global_scale: tuple[float, float] = (0.4, 1.0),
+  local_scale: tuple[float, float] = (0.08, 0.4),
+) -> tuple[Box, Box]:
   """A crop, and a crop inside it whose area is a share `local_scale` of the first one's: (outer, inner).
 
   One of the two relations that random crops stand in by chance (Chen et al. 2020, figure 3a), here always.
@@ -101,8 +127,9 @@ def sample_global_local(key: jax.Array, height, width, *, global_scale: tuple[fl
   return outer, inner._replace(top=inner.top + outer.top, left=inner.left + outer.left)
 
 
-def sample_adjacent(key: jax.Array, height, width, *,
-                    scale: tuple[float, float] = (0.08, 0.5)) -> tuple[Box, Box]:
+def sample_adjacent(
+  key: jax.Array, height, width, *, scale: tuple[float, float] = (0.08, 0.5)
+) -> tuple[Box, Box]:
   """Two equal boxes that share a whole side and no pixel, left and right or above and below, in random order.
 
   The other relation of random crops (Chen et al. 2020, figure 3b). Each covers a share `scale` of the image,
@@ -121,8 +148,9 @@ def sample_adjacent(key: jax.Array, height, width, *,
   return jax.tree.map(choose, one, two), jax.tree.map(choose, two, one)
 
 
-def crop_resize(image: jax.Array, box: Box, size: int, *, method: str = "bilinear", antialias: bool = True,
-                flip=False) -> jax.Array:
+def crop_resize(
+  image: jax.Array, box: Box, size: int, *, method: str = "bilinear", antialias: bool = True, flip=False
+) -> jax.Array:
   """Cuts `box` out and resizes it to f32[size, size, 3] in [0, 1].
 
   As Pillow's crop followed by resize: no pixel outside the box is read. Without `antialias` as TensorFlow 2
@@ -136,8 +164,9 @@ def crop_resize(image: jax.Array, box: Box, size: int, *, method: str = "bilinea
   return planes_to_image(cut(image, box, (size, size), method=method, antialias=antialias, flip=flip))
 
 
-def cut(image: jax.Array, box: Box, shape: tuple[int, int], *, method: str, antialias: bool,
-        flip=False) -> jax.Array:
+def cut(
+  image: jax.Array, box: Box, shape: tuple[int, int], *, method: str, antialias: bool, flip=False
+) -> jax.Array:
   """`crop_resize` to any shape (height, width), as planes f32[3, width, height]."""
   height, width, _ = image.shape
   kernel = dict(method=method, antialias=antialias)
@@ -169,8 +198,9 @@ def center_crop(image: jax.Array, size: int) -> jax.Array:
   return image[top : top + size, left : left + size]
 
 
-def evaluation_view(image: jax.Array, *, size: int, crop_ratio: float = 0.875,
-                    method: str = "bicubic") -> jax.Array:
+def evaluation_view(
+  image: jax.Array, *, size: int, crop_ratio: float = 0.875, method: str = "bicubic"
+) -> jax.Array:
   """What a trained network is shown, f32[size, size, 3]: the centre square, `crop_ratio` of the shorter side.
 
   One antialiased resampling does both; an image that is [size, size, 3] already is only converted. SimCLR's

@@ -16,8 +16,10 @@ from ssl_jax.core import Key
 def partner(x: jax.Array) -> jax.Array:
   """Rows swapped in pairs. Raises ValueError for an odd number of them."""
   if x.shape[0] % 2:
-    raise ValueError(f"mixup and cutmix pair the images of a batch, which {x.shape[0]} do not allow; use an even "
-                     "config.batch_size")
+    raise ValueError(
+      f"mixup and cutmix pair the images of a batch, which {x.shape[0]} do not allow; use an even "
+      "config.batch_size"
+    )
   return x.reshape(-1, 2, *x.shape[1:])[:, ::-1].reshape(x.shape)
 
 
@@ -31,7 +33,9 @@ def random_mix(key: Key, images: jax.Array, *, mixup: float, cutmix: float) -> t
   other = partner(images)
   cut = jax.random.bernoulli(which_key, 0.5 if mixup and cutmix else float(cutmix > 0))
   blend = jax.random.beta(mixup_key, mixup, mixup) if mixup else jnp.ones(())
-  inside = _random_box(cutmix_key, *images.shape[1:3], cutmix) if cutmix else jnp.zeros(images.shape[1:3], bool)
+  inside = (
+    _random_box(cutmix_key, *images.shape[1:3], cutmix) if cutmix else jnp.zeros(images.shape[1:3], bool)
+  )
   weight = jnp.where(cut, jnp.where(inside, 0.0, 1.0), blend)  # [H, W]
   return other + weight[None, :, :, None] * (images - other), weight.mean()
 

@@ -32,8 +32,9 @@ def grayscale(image: jax.Array, *, definition: str = "pt") -> jax.Array:
   return _on_planes(colour.grayscale, image, _checked(definition))
 
 
-def random_grayscale(key: jax.Array, image: jax.Array, *, p: float = 0.2,
-                     definition: str = "pt") -> jax.Array:
+def random_grayscale(
+  key: jax.Array, image: jax.Array, *, p: float = 0.2, definition: str = "pt"
+) -> jax.Array:
   return jnp.where(jax.random.bernoulli(key, p), grayscale(image, definition=definition), image)
 
 
@@ -62,19 +63,31 @@ def adjust_hue(image: jax.Array, turns) -> jax.Array:
   return _on_planes(colour.hue, image, turns)
 
 
-def adjust_jitter(image: jax.Array, draw: Jitter, *, definition: str = "pt",
-                  additive: bool = False) -> jax.Array:
+def adjust_jitter(
+  image: jax.Array, draw: Jitter, *, definition: str = "pt", additive: bool = False
+) -> jax.Array:
   """Brightness, contrast, saturation and hue in the order of `draw`; `additive` brightness is SimCLR v1's."""
   return planes_to_image(
-      colour.jitter(image_to_planes(image), draw, definition=_checked(definition), additive=additive))
+    colour.jitter(image_to_planes(image), draw, definition=_checked(definition), additive=additive)
+  )
 
 
-def random_jitter(key: jax.Array, image: jax.Array, *, brightness: float = 0.8, contrast: float = 0.8,
-                  saturation: float = 0.8, hue: float = 0.2, p: float = 0.8, definition: str = "pt",
-                  additive: bool = False) -> jax.Array:
+def random_jitter(
+  key: jax.Array,
+  image: jax.Array,
+  *,
+  brightness: float = 0.8,
+  contrast: float = 0.8,
+  saturation: float = 0.8,
+  hue: float = 0.2,
+  p: float = 0.8,
+  definition: str = "pt",
+  additive: bool = False,
+) -> jax.Array:
   """Colour jitter; the defaults are SimCLR's at strength 1."""
-  draw = colour.draw_jitter(key, brightness=brightness, contrast=contrast, saturation=saturation, hue=hue,
-                            p=p, additive=additive)
+  draw = colour.draw_jitter(
+    key, brightness=brightness, contrast=contrast, saturation=saturation, hue=hue, p=p, additive=additive
+  )
   return adjust_jitter(image, draw, definition=definition, additive=additive)
 
 
@@ -129,11 +142,18 @@ def gaussian_blur(image: jax.Array, sigma, *, definition: str = "pt", max_sigma:
     sigma: f32[], may be traced, at most `max_sigma` (which sets how many taps "pt" compiles for).
   """
   return planes_to_image(
-      blur.gaussian_blur(image_to_planes(image), sigma, definition=_checked(definition), max_sigma=max_sigma))
+    blur.gaussian_blur(image_to_planes(image), sigma, definition=_checked(definition), max_sigma=max_sigma)
+  )
 
 
-def random_gaussian_blur(key: jax.Array, image: jax.Array, *, p: float = 0.5,
-                         sigma: tuple[float, float] = (0.1, 2.0), definition: str = "pt") -> jax.Array:
+def random_gaussian_blur(
+  key: jax.Array,
+  image: jax.Array,
+  *,
+  p: float = 0.5,
+  sigma: tuple[float, float] = (0.1, 2.0),
+  definition: str = "pt",
+) -> jax.Array:
   drawn = blur.draw_blur(key, p=p, sigma=sigma)
   return gaussian_blur(image, drawn, definition=definition, max_sigma=sigma[1])
 

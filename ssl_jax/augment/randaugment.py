@@ -24,8 +24,15 @@ GEOMETRIC = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
 FILL = (124.0, 116.0, 104.0)  # where a geometric operation looks outside the image: ImageNet's mean colour
 
 
-def rand_augment(key: Key, planes: jax.Array, *, magnitude: float = 9.0, deviation: float = 0.5, operations: int = 2,
-                 p: float = 0.5) -> jax.Array:
+def rand_augment(
+  key: Key,
+  planes: jax.Array,
+  *,
+  magnitude: float = 9.0,
+  deviation: float = 0.5,
+  operations: int = 2,
+  p: float = 0.5,
+) -> jax.Array:
   """`operations` operations, drawn with replacement from 15, each applied with probability `p`.
 
   The magnitude of each is N(`magnitude`, `deviation`) clipped to [0, 10]; signs are even; geometric ones resample by
@@ -48,8 +55,15 @@ def operate(values: jax.Array, which, amount, negative, cubic) -> jax.Array:
   return lax.switch(jnp.minimum(which, len(branches)), [*branches, geometry], values)
 
 
-def random_erase(key: Key, planes: jax.Array, *, p: float, mean: tuple[float, ...], std: tuple[float, ...],
-                 attempts: int = 10) -> jax.Array:
+def random_erase(
+  key: Key,
+  planes: jax.Array,
+  *,
+  p: float,
+  mean: tuple[float, ...],
+  std: tuple[float, ...],
+  attempts: int = 10,
+) -> jax.Array:
   """Noise in a random rectangle with probability `p`: N(0, 1) for each pixel once the network has normalised it.
 
   The rectangle covers U(0.02, 1/3) of the area, log aspect ratio U(log 0.3, log 3.3...); the first of `attempts` that
@@ -66,11 +80,16 @@ def random_erase(key: Key, planes: jax.Array, *, p: float, mean: tuple[float, ..
   fits = (h < height) & (w < width)
   first = jnp.argmax(fits)
   top, left = jnp.floor(unit[2] * (height - h + 1))[first], jnp.floor(unit[3] * (width - w + 1))[first]
-  x, y = jnp.arange(width, dtype=jnp.float32)[None, :, None], jnp.arange(height, dtype=jnp.float32)[None, None, :]
+  x, y = (
+    jnp.arange(width, dtype=jnp.float32)[None, :, None],
+    jnp.arange(height, dtype=jnp.float32)[None, None, :],
+  )
   inside = (x >= left) & (x < left + w[first]) & (y >= top) & (y < top + h[first])
   noise = jax.random.normal(noise_key, planes.shape)
   shape = lambda numbers: jnp.asarray(numbers, jnp.float32)[:, None, None]
-  return jnp.where(inside & fits.any() & jax.random.bernoulli(coin_key, p), shape(mean) + shape(std) * noise, planes)
+  return jnp.where(
+    inside & fits.any() & jax.random.bernoulli(coin_key, p), shape(mean) + shape(std) * noise, planes
+  )
 
 
 def affine(values: jax.Array, matrix: jax.Array, cubic) -> jax.Array:
@@ -96,8 +115,11 @@ def _taps(at: jax.Array, size: int, cubic) -> list[tuple[jax.Array, jax.Array]]:
   d = at - 0.5 - first
   far = lambda t: ((-t + 5) * t - 8) * t + 4
   near = lambda t: (t - 2) * t * t + 1
-  weights = jnp.where(cubic, jnp.stack([far(1 + d), near(d), near(1 - d), far(2 - d)]),
-                      jnp.stack([jnp.zeros_like(d), 1 - d, d, jnp.zeros_like(d)]))
+  weights = jnp.where(
+    cubic,
+    jnp.stack([far(1 + d), near(d), near(1 - d), far(2 - d)]),
+    jnp.stack([jnp.zeros_like(d), 1 - d, d, jnp.zeros_like(d)]),
+  )
   return [(jnp.clip(first + i - 1, 0, size - 1).astype(jnp.int32), weights[i][None]) for i in range(4)]
 
 
@@ -112,11 +134,13 @@ def _matrix(which, amount, negative, shape: tuple[int, ...]) -> jax.Array:
   row = lambda *numbers: jnp.stack(numbers)
   about_middle = jnp.stack([row(cos, -sin), row(sin, cos)])
   shift = middle - about_middle @ middle
-  matrices = [jnp.concatenate([about_middle, shift[:, None]], axis=1),
-              jnp.stack([row(one, 0.3 * level, zero), row(zero, one, zero)]),
-              jnp.stack([row(one, zero, zero), row(0.3 * level, one, zero)]),
-              jnp.stack([row(one, zero, 0.45 * level * width), row(zero, one, zero)]),
-              jnp.stack([row(one, zero, zero), row(zero, one, 0.45 * level * height)])]
+  matrices = [
+    jnp.concatenate([about_middle, shift[:, None]], axis=1),
+    jnp.stack([row(one, 0.3 * level, zero), row(zero, one, zero)]),
+    jnp.stack([row(one, zero, zero), row(0.3 * level, one, zero)]),
+    jnp.stack([row(one, zero, 0.45 * level * width), row(zero, one, zero)]),
+    jnp.stack([row(one, zero, zero), row(zero, one, 0.45 * level * height)]),
+  ]
   return jnp.stack(matrices)[which]
 
 
@@ -127,12 +151,18 @@ def _auto_contrast(values, amount, negative):
 
 
 def _equalize(values, amount, negative):
-  histogram = jax.vmap(lambda plane: jnp.zeros(256, jnp.int32).at[plane.astype(jnp.int32).ravel()].add(1))(values)
+  histogram = jax.vmap(lambda plane: jnp.zeros(256, jnp.int32).at[plane.astype(jnp.int32).ravel()].add(1))(
+    values
+  )
   last = values.max((1, 2)).astype(jnp.int32)
   step = (histogram.sum(1) - jnp.take_along_axis(histogram, last[:, None], axis=1)[:, 0]) // 255
   before = jnp.cumsum(histogram, axis=1) - histogram
-  table = jnp.where(step[:, None] > 0, (step[:, None] // 2 + before) // jnp.maximum(step, 1)[:, None], jnp.arange(256)[None])
-  return jax.vmap(lambda table, plane: table[plane.astype(jnp.int32)])(jnp.clip(table, 0, 255), values).astype(jnp.float32)
+  table = jnp.where(
+    step[:, None] > 0, (step[:, None] // 2 + before) // jnp.maximum(step, 1)[:, None], jnp.arange(256)[None]
+  )
+  return jax.vmap(lambda table, plane: table[plane.astype(jnp.int32)])(
+    jnp.clip(table, 0, 255), values
+  ).astype(jnp.float32)
 
 
 def _invert(values, amount, negative):
@@ -140,7 +170,9 @@ def _invert(values, amount, negative):
 
 
 def _posterize(values, amount, negative):
-  unit = jnp.array([16.0, 32.0, 64.0, 128.0, 256.0])[jnp.floor(0.4 * amount).astype(jnp.int32)]  # 4 bits kept, to none
+  unit = jnp.array([16.0, 32.0, 64.0, 128.0, 256.0])[
+    jnp.floor(0.4 * amount).astype(jnp.int32)
+  ]  # 4 bits kept, to none
   return jnp.floor(values / unit) * unit
 
 
@@ -180,13 +212,22 @@ def _brightness(values, amount, negative):
 
 def _sharpness(values, amount, negative):
   _, width, height = values.shape
-  part = lambda x, y: values[:, x: width - 2 + x, y: height - 2 + y]
+  part = lambda x, y: values[:, x : width - 2 + x, y : height - 2 + y]
   around = sum(part(x, y) for x in range(3) for y in range(3)) + 4 * part(1, 1)
   smooth = values.at[:, 1:-1, 1:-1].set(jnp.floor(around / 13 + 0.5))
   return _blend(smooth, values, _factor(amount, negative))
 
 
-_COLOURS = {"auto_contrast": _auto_contrast, "equalize": _equalize, "invert": _invert, "posterize": _posterize,
-            "solarize": _solarize, "solarize_add": _solarize_add, "colour": _colour, "contrast": _contrast,
-            "brightness": _brightness, "sharpness": _sharpness}
+_COLOURS = {
+  "auto_contrast": _auto_contrast,
+  "equalize": _equalize,
+  "invert": _invert,
+  "posterize": _posterize,
+  "solarize": _solarize,
+  "solarize_add": _solarize_add,
+  "colour": _colour,
+  "contrast": _contrast,
+  "brightness": _brightness,
+  "sharpness": _sharpness,
+}
 OPERATIONS = (*_COLOURS, *GEOMETRIC)

@@ -32,6 +32,7 @@ Definition = Literal["pt", "tf"]
 
 def moco_v1(*, size: int = 224, scale: Scale = (0.2, 1.0), crop: bool = True) -> View:
   """Crop -> grayscale (0.2) -> jitter (0.4, 0.4, 0.4, 0.4), always -> flip. He et al. 2020, released code."""
+
   def colours(key, planes):
     gray_key, jitter_key = jax.random.split(key)
     planes = colour.grayscale_if(jax.random.bernoulli(gray_key, 0.2), planes, "pt")
@@ -46,6 +47,7 @@ def moco_v2(*, size: int = 224, scale: Scale = (0.2, 1.0), crop: bool = True) ->
 
   Source: Chen et al. 2020, "Improved Baselines with Momentum Contrastive Learning" ("aug+"), released code.
   """
+
   def rest(key, planes):
     jitter_key, gray_key, blur_key = jax.random.split(key, 3)
     draw = colour.draw_jitter(jitter_key, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, p=0.8)
@@ -56,8 +58,16 @@ def moco_v2(*, size: int = 224, scale: Scale = (0.2, 1.0), crop: bool = True) ->
   return _view(_cropper(size, scale, "pt", crop), rest)
 
 
-def simclr(*, size: int = 224, scale: Scale = (0.08, 1.0), strength: float = 1.0, blur: bool = True,
-           definition: Definition = "tf", brightness: Literal["v1", "v2"] = "v1", crop: bool = True) -> View:
+def simclr(
+  *,
+  size: int = 224,
+  scale: Scale = (0.08, 1.0),
+  strength: float = 1.0,
+  blur: bool = True,
+  definition: Definition = "tf",
+  brightness: Literal["v1", "v2"] = "v1",
+  crop: bool = True,
+) -> View:
   """Crop -> flip -> jitter (0.8, 0.8, 0.8, 0.2) x strength with p 0.8 -> grayscale (0.2) -> blur (p 0.5).
 
   Crops are bicubic. For CIFAR-10 the paper sets strength=0.5, blur=False, size=32.
@@ -71,8 +81,15 @@ def simclr(*, size: int = 224, scale: Scale = (0.08, 1.0), strength: float = 1.0
 
   def rest(key, planes):
     jitter_key, gray_key, blur_key = jax.random.split(key, 3)
-    draw = colour.draw_jitter(jitter_key, brightness=0.8 * strength, contrast=0.8 * strength,
-                              saturation=0.8 * strength, hue=0.2 * strength, p=0.8, additive=additive)
+    draw = colour.draw_jitter(
+      jitter_key,
+      brightness=0.8 * strength,
+      contrast=0.8 * strength,
+      saturation=0.8 * strength,
+      hue=0.2 * strength,
+      p=0.8,
+      additive=additive,
+    )
     planes = colour.jitter(planes, draw, definition=definition, additive=additive)
     planes = colour.grayscale_if(jax.random.bernoulli(gray_key, 0.2), planes, definition)
     if not blur:
@@ -82,8 +99,14 @@ def simclr(*, size: int = 224, scale: Scale = (0.08, 1.0), strength: float = 1.0
   return _view(_cropper(size, scale, definition, crop, method="bicubic", antialias=definition == "pt"), rest)
 
 
-def supervised(*, size: int = 224, scale: Scale = (0.08, 1.0), sampler: Literal["pt", "tf", "byol"] = "pt",
-               method: Literal["bilinear", "bicubic"] = "bilinear", crop: bool = True) -> View:
+def supervised(
+  *,
+  size: int = 224,
+  scale: Scale = (0.08, 1.0),
+  sampler: Literal["pt", "tf", "byol"] = "pt",
+  method: Literal["bilinear", "bicubic"] = "bilinear",
+  crop: bool = True,
+) -> View:
   """Crop -> flip: supervised training and linear probes.
 
   SimCLR's probe has sampler="tf", method="bicubic"; MAE's sampler="byol", method="bicubic".
@@ -91,8 +114,15 @@ def supervised(*, size: int = 224, scale: Scale = (0.08, 1.0), sampler: Literal[
   return _view(_cropper(size, scale, sampler, crop, method=method), lambda key, planes: planes)
 
 
-def finetune(*, size: int = 224, scale: Scale = (0.08, 1.0), magnitude: float = 9.0, erase: float = 0.25,
-             normalize: Literal["none", "imagenet", "cifar10", "centred"] = "imagenet", crop: bool = True) -> View:
+def finetune(
+  *,
+  size: int = 224,
+  scale: Scale = (0.08, 1.0),
+  magnitude: float = 9.0,
+  erase: float = 0.25,
+  normalize: Literal["none", "imagenet", "cifar10", "centred"] = "imagenet",
+  crop: bool = True,
+) -> View:
   """Crop (bicubic) -> flip -> RandAugment (two of 15 operations, p 0.5 each) -> random erasing.
 
   Args:
@@ -129,8 +159,10 @@ def padded_crop(*, size: int = 32, pad: int = 4, flip: bool = True) -> View:
     padded = jnp.pad(crops.to_float(image), ((pad, pad), (pad, pad), (0, 0)))
     room = [side - size for side in padded.shape[:2]]
     if min(room) < 0:
-      raise ValueError(f"config.augment.size {size} does not fit an image of {image.shape[0]} x {image.shape[1]} with pad "
-                       f"{pad}; use config.data.size {size} or more")
+      raise ValueError(
+        f"config.augment.size {size} does not fit an image of {image.shape[0]} x {image.shape[1]} with pad "
+        f"{pad}; use config.data.size {size} or more"
+      )
     down_key, across_key, flip_key = jax.random.split(key, 3)
     start = [jax.random.randint(k, (), 0, r + 1) for k, r in zip((down_key, across_key), room)]
     window = jax.lax.dynamic_slice(padded, (*start, 0), (size, size, 3))
@@ -140,14 +172,14 @@ def padded_crop(*, size: int = 32, pad: int = 4, flip: bool = True) -> View:
 
 
 TRANSFORMS: dict[str, Callable[[Key, jax.Array], jax.Array]] = {
-    "flip": ops.random_flip,
-    "grayscale": lambda key, image: ops.grayscale(image, definition="tf"),
-    "jitter": functools.partial(ops.random_jitter, p=1.0, definition="tf", additive=True),
-    "rotate": ops.random_rotate,
-    "cutout": ops.random_cutout,
-    "noise": ops.random_noise,
-    "blur": functools.partial(ops.random_gaussian_blur, p=1.0, definition="tf"),
-    "sobel": lambda key, image: ops.sobel(image),
+  "flip": ops.random_flip,
+  "grayscale": lambda key, image: ops.grayscale(image, definition="tf"),
+  "jitter": functools.partial(ops.random_jitter, p=1.0, definition="tf", additive=True),
+  "rotate": ops.random_rotate,
+  "cutout": ops.random_cutout,
+  "noise": ops.random_noise,
+  "blur": functools.partial(ops.random_gaussian_blur, p=1.0, definition="tf"),
+  "sobel": lambda key, image: ops.sobel(image),
 }
 
 
@@ -161,7 +193,8 @@ def study(*, transforms: tuple[str, ...] = (), size: int = 224, scale: Scale = (
   for name in transforms:
     if name not in TRANSFORMS:
       raise ValueError(
-          f"config.augment.transforms: no transform is called {name!r}{nearest(name, TRANSFORMS)}")
+        f"config.augment.transforms: no transform is called {name!r}{nearest(name, TRANSFORMS)}"
+      )
   cropper = _cropper(size, scale, "tf", True, method="bicubic", antialias=False, p_flip=0.0)
   cropped = _view(cropper, lambda key, planes: planes)
 
@@ -198,21 +231,37 @@ def _view(cropper: Callable, rest: Callable) -> View:
   return view
 
 
-def _cropper(size: int, scale: Scale, sampler: str, crop: bool, *, method: str = "bilinear",
-             antialias: bool = True, p_flip: float = 0.5) -> Callable:
+def _cropper(
+  size: int,
+  scale: Scale,
+  sampler: str,
+  crop: bool,
+  *,
+  method: str = "bilinear",
+  antialias: bool = True,
+  p_flip: float = 0.5,
+) -> Callable:
   """(key, image) -> planes f32[3, size, size], cropped unless the host did, flipped with `p_flip`."""
   _check(size, scale)
 
   def cropped(key: Key, image: jax.Array) -> jax.Array:
     box_key, flip_key = jax.random.split(key)
     box = crops.SAMPLERS[sampler](box_key, *image.shape[:2], scale=scale)
-    return crops.cut(image, box, (size, size), method=method, antialias=antialias,
-                     flip=jax.random.bernoulli(flip_key, p_flip))
+    return crops.cut(
+      image,
+      box,
+      (size, size),
+      method=method,
+      antialias=antialias,
+      flip=jax.random.bernoulli(flip_key, p_flip),
+    )
 
   def flipped(key: Key, image: jax.Array) -> jax.Array:
     if image.shape != (size, size, 3):
-      raise ValueError(f"crop=False takes views of [{size}, {size}, 3] as the host cut them, not "
-                       f"{list(image.shape)}; set size={image.shape[0]} or let the device crop")
+      raise ValueError(
+        f"crop=False takes views of [{size}, {size}, 3] as the host cut them, not "
+        f"{list(image.shape)}; set size={image.shape[0]} or let the device crop"
+      )
     planes = crops.image_to_planes(image)
     return jnp.where(jax.random.bernoulli(jax.random.split(key)[1], p_flip), planes[:, ::-1], planes)
 
@@ -224,7 +273,8 @@ def _check(size: int, scale: Scale) -> None:
     raise ValueError(f"config.augment.size is {size}; use at least 1")
   if not 0 < scale[0] <= scale[1] <= 1:
     raise ValueError(
-        f"config.augment.scale is {scale}; shares of the area must satisfy 0 < least <= greatest <= 1")
+      f"config.augment.scale is {scale}; shares of the area must satisfy 0 < least <= greatest <= 1"
+    )
 
 
 def _pair(sample: Callable, size: int, scale: Scale) -> Pair:

@@ -75,8 +75,9 @@ def resample(rows: Taps, columns: Taps, planes: jax.Array) -> jax.Array:
 
   Transposed, because every later step of a view works either way up and the last turns it back for nothing.
   """
-  return lax.platform_dependent(rows, columns, planes, cpu=_resample_by_gathering,
-                                default=_resample_by_matmul)
+  return lax.platform_dependent(
+    rows, columns, planes, cpu=_resample_by_gathering, default=_resample_by_matmul
+  )
 
 
 def _resample_by_gathering(rows: Taps, columns: Taps, planes: jax.Array) -> jax.Array:
@@ -111,8 +112,11 @@ def matrix(full: int, size: int, method: str) -> np.ndarray:
   if method == "nearest":
     return (np.floor(center)[:, None] == np.arange(full)).astype(np.float32)
   x = np.abs(np.arange(full) + 0.5 - center[:, None]) / max(full / size, 1)
-  weight = {"bilinear": lambda: np.maximum(1 - x, 0),
-            "bicubic": lambda: np.where(x < 1, (1.5 * x - 2.5) * x * x + 1, np.where(
-                x < 2, ((-0.5 * x + 2.5) * x - 4) * x + 2, 0)),
-            "lanczos": lambda: np.where(x < 3, np.sinc(x) * np.sinc(x / 3), 0)}[method]()
+  weight = {
+    "bilinear": lambda: np.maximum(1 - x, 0),
+    "bicubic": lambda: np.where(
+      x < 1, (1.5 * x - 2.5) * x * x + 1, np.where(x < 2, ((-0.5 * x + 2.5) * x - 4) * x + 2, 0)
+    ),
+    "lanczos": lambda: np.where(x < 3, np.sinc(x) * np.sinc(x / 3), 0),
+  }[method]()
   return (weight / weight.sum(1, keepdims=True)).astype(np.float32)

@@ -19,11 +19,21 @@ def plan(values) -> None:
   from ssl_jax.config import schema
 
   os.environ.setdefault("JAX_PLATFORMS", "cpu")
-  from ssl_jax.planning import plan as run, write
+  from ssl_jax.planning import plan as run
+  from ssl_jax.planning import write
 
   evaluation = values.evaluation and schema.check(schema.EvaluateConfig, values.evaluation)
-  write(run(schema.check(schema.TrainConfig, values.config), values.topology, evaluation=evaluation or None, images=values.images,
-            classes=values.classes, advise=values.advise), values.output)
+  write(
+    run(
+      schema.check(schema.TrainConfig, values.config),
+      values.topology,
+      evaluation=evaluation or None,
+      images=values.images,
+      classes=values.classes,
+      advise=values.advise,
+    ),
+    values.output,
+  )
 
 
 def prepare(values) -> None:
@@ -50,13 +60,24 @@ def recipes(values) -> None:
 
 
 COMMANDS = {
-    "recipes": Command(recipes, ()),
-    "plan": Command(plan, (
-        CONFIG, Flag("topology", None, "CHIP:SHAPE, such as v5e:8x8; GPUs h100:8, or machines x GPUs h100:4x8"),
-        Flag("evaluation", None, "the recipe of an evaluation: plan that instead; overrides as of --config", False),
-        Flag("output", "", "a .json to write as well"),
-        Flag("images", 0, "in the training data, if its size is not known from its name"),
-        Flag("classes", 0, "in the training data, likewise"),
-        Flag("advise", True, "if the step does not fit, try what would make it fit"))),
-    "prepare": Command(prepare, (CONFIG._replace(required=False), Flag("output", None, "the file to write, a .json")), takes_words=True),
+  "recipes": Command(recipes, ()),
+  "plan": Command(
+    plan,
+    (
+      CONFIG,
+      Flag("topology", None, "CHIP:SHAPE, such as v5e:8x8; GPUs h100:8, or machines x GPUs h100:4x8"),
+      Flag(
+        "evaluation", None, "the recipe of an evaluation: plan that instead; overrides as of --config", False
+      ),
+      Flag("output", "", "a .json to write as well"),
+      Flag("images", 0, "in the training data, if its size is not known from its name"),
+      Flag("classes", 0, "in the training data, likewise"),
+      Flag("advise", True, "if the step does not fit, try what would make it fit"),
+    ),
+  ),
+  "prepare": Command(
+    prepare,
+    (CONFIG._replace(required=False), Flag("output", None, "the file to write, a .json")),
+    takes_words=True,
+  ),
 }

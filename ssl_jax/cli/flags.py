@@ -34,7 +34,9 @@ class Command(NamedTuple):
   takes_words: bool = False  # whether words that are not flags may follow the command
 
 
-CONFIG = Flag("config", None, "a recipe, FILE.py or FILE.py:VARIANT; --config.section.option=value changes an option")
+CONFIG = Flag(
+  "config", None, "a recipe, FILE.py or FILE.py:VARIANT; --config.section.option=value changes an option"
+)
 WORKDIR = Flag("workdir", None, "the folder of the run: checkpoints, metrics, evaluations")
 
 
@@ -47,7 +49,9 @@ def parse(name: str, command: Command, words: list[str]) -> types.SimpleNamespac
       _define(spec, values, words)
     _check_overrides(words)
     rest = values([f"ssl-jax {name}", *words])[1:]
-    missing = [spec for spec in command.flags if spec.default is None and spec.required and not values[spec.name].value]
+    missing = [
+      spec for spec in command.flags if spec.default is None and spec.required and not values[spec.name].value
+    ]
     if missing:
       raise ValueError(f"--{missing[0].name} is missing: {missing[0].help}")
     if rest and not command.takes_words:
@@ -58,7 +62,10 @@ def parse(name: str, command: Command, words: list[str]) -> types.SimpleNamespac
       reason = reason.splitlines()[-1].partition(": ")[2]
     exit_with(f"{reason}\n`ssl-jax {name} --help` says what it takes.", 2)
   if "://" in (getattr(values, "workdir", None) or ""):
-    exit_with(f"--workdir={values.workdir} is not a folder; mount the bucket and name the folder, as launch/tpu_pod.sh does by itself", 2)
+    exit_with(
+      f"--workdir={values.workdir} is not a folder; mount the bucket and name the folder, as launch/tpu_pod.sh does by itself",
+      2,
+    )
   return types.SimpleNamespace(rest=rest, **{spec.name: values[spec.name].value for spec in command.flags})
 
 
@@ -70,7 +77,9 @@ def exit_with(message: str, status: int) -> NoReturn:
 
 def _define(spec: Flag, values: flags.FlagValues, words: list[str]) -> None:
   if spec.name in RECIPES:
-    config_flags.DEFINE_config_file(spec.name, spec.default, spec.help, flag_values=values, sys_argv=["ssl-jax", *words])
+    config_flags.DEFINE_config_file(
+      spec.name, spec.default, spec.help, flag_values=values, sys_argv=["ssl-jax", *words]
+    )
   else:
     define = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer}.get(type(spec.default), flags.DEFINE_string)
     define(spec.name, spec.default, spec.help, flag_values=values)
@@ -112,5 +121,7 @@ def _check_overrides(words: list[str]) -> None:
 
 
 def _options(config: dict, where: str) -> list[str]:
-  inner = [_options(v, f"{where}.{k}") if isinstance(v, dict) else [f"{where}.{k}"] for k, v in config.items()]
+  inner = [
+    _options(v, f"{where}.{k}") if isinstance(v, dict) else [f"{where}.{k}"] for k, v in config.items()
+  ]
   return [name for names in inner for name in names]

@@ -42,12 +42,24 @@ def evaluate(values) -> None:
 
 
 COMMANDS = {
-    "train": Command(train, (
-        CONFIG, WORKDIR, Flag("force", False, "resume although the config differs from the run's"),
-        Flag("print_config", False, "print the completed config as JSON and leave"),
-        Flag("profile", "", "steps to trace into WORKDIR/profile, such as 20-25"),
-        Flag("hlo", False, "write the compiled step, its memory and its cost to WORKDIR/hlo"))),
-    "evaluate": Command(evaluate, (
-        CONFIG, WORKDIR, Flag("step", 0, "the checkpoint to measure; 0: the last"),
-        Flag("print_config", False, "print the completed config as JSON and leave"))),
+  "train": Command(
+    train,
+    (
+      CONFIG,
+      WORKDIR,
+      Flag("force", False, "resume although the config differs from the run's"),
+      Flag("print_config", False, "print the completed config as JSON and leave"),
+      Flag("profile", "", "steps to trace into WORKDIR/profile, such as 20-25"),
+      Flag("hlo", False, "write the compiled step, its memory and its cost to WORKDIR/hlo"),
+    ),
+  ),
+  "evaluate": Command(
+    evaluate,
+    (
+      CONFIG,
+      WORKDIR,
+      Flag("step", 0, "the checkpoint to measure; 0: the last"),
+      Flag("print_config", False, "print the completed config as JSON and leave"),
+    ),
+  ),
 }

@@ -28,17 +28,39 @@ def show(values) -> None:
     errors under corruption that several evaluations found, side by side
   """
   from ssl_jax.config import schema
-  from ssl_jax.view.show import Wanted, show as run
+  from ssl_jax.view.show import Wanted
+  from ssl_jax.view.show import show as run
 
   try:
     ratios = tuple(float(ratio) for ratio in values.ratios.split(",") if ratio)
   except ValueError as error:
     raise ValueError(f"--ratios={values.ratios} are no numbers; use shares such as 0.75,0.9") from error
   kind = schema.EvaluateConfig if values.config and "tasks" in values.config else schema.TrainConfig
-  run(values.rest, Wanted(
-      config=values.config and schema.check(kind, values.config), workdir=values.workdir or "",
-      ratios=ratios, **{name: getattr(values, name) for name in ("output", "index", "seed", "images", "split", "data_dir",
-                                                                 "size", "over_epochs", "step", "corruption", "severity", "evaluations")}))
+  run(
+    values.rest,
+    Wanted(
+      config=values.config and schema.check(kind, values.config),
+      workdir=values.workdir or "",
+      ratios=ratios,
+      **{
+        name: getattr(values, name)
+        for name in (
+          "output",
+          "index",
+          "seed",
+          "images",
+          "split",
+          "data_dir",
+          "size",
+          "over_epochs",
+          "step",
+          "corruption",
+          "severity",
+          "evaluations",
+        )
+      },
+    ),
+  )
 
 
 def report(values) -> None:
@@ -48,7 +70,9 @@ def report(values) -> None:
   Several runs stand side by side. What `ssl-jax evaluate` and `ssl-jax show` found before is on it.
   """
   if importlib.util.find_spec("bokeh") is None or importlib.util.find_spec("sklearn") is None:
-    raise ValueError("a report needs bokeh and scikit-learn, which are not installed; pip install 'ssl_jax[report]'")
+    raise ValueError(
+      "a report needs bokeh and scikit-learn, which are not installed; pip install 'ssl_jax[report]'"
+    )
   from ssl_jax.view.report import report as run
 
   run([values.workdir, *values.rest], values.output, draw=values.draw)
@@ -65,21 +89,37 @@ def watch(values) -> None:
 
 
 COMMANDS = {
-    "show": Command(show, (
-        CONFIG._replace(required=False), WORKDIR._replace(required=False),
-        Flag("output", "", "the picture to write, a .png; default WORKDIR/pictures/PICTURE.png"),
-        Flag("index", 0, "the (first) image of the data set"), Flag("seed", 0, "of the random draws"),
-        Flag("images", 6, "how many are drawn"),
-        Flag("split", "test", "which images are corrupted, coloured or reconstructed"),
-        Flag("data_dir", "", "a folder of other images to draw instead"),
-        Flag("size", 0, "side at which the network sees them; 0: as in the run"),
-        Flag("ratios", "", "fractions of patches removed, such as 0.75,0.9; default: the run's own"),
-        Flag("over_epochs", False, "reconstruct with each kept checkpoint"),
-        Flag("corruption", "gaussian_noise", "of the image that is adapted to"), Flag("severity", 5, "of that corruption"),
-        Flag("evaluations", "", "results of the tasks robustness and ttt, NAME=FILE.json,NAME=FILE.json"),
-        Flag("step", 0, "the checkpoint to reconstruct with; 0: the last")), takes_words=True),
-    "report": Command(report, (
-        WORKDIR, Flag("output", "", "the page to write, a .html; default WORKDIR/report.html"),
-        Flag("draw", True, "first draw what a MAE or a colorization makes of test images, from checkpoint and data")), takes_words=True),
-    "watch": Command(watch, (WORKDIR, Flag("once", False, "print the progress so far and leave"))),
+  "show": Command(
+    show,
+    (
+      CONFIG._replace(required=False),
+      WORKDIR._replace(required=False),
+      Flag("output", "", "the picture to write, a .png; default WORKDIR/pictures/PICTURE.png"),
+      Flag("index", 0, "the (first) image of the data set"),
+      Flag("seed", 0, "of the random draws"),
+      Flag("images", 6, "how many are drawn"),
+      Flag("split", "test", "which images are corrupted, coloured or reconstructed"),
+      Flag("data_dir", "", "a folder of other images to draw instead"),
+      Flag("size", 0, "side at which the network sees them; 0: as in the run"),
+      Flag("ratios", "", "fractions of patches removed, such as 0.75,0.9; default: the run's own"),
+      Flag("over_epochs", False, "reconstruct with each kept checkpoint"),
+      Flag("corruption", "gaussian_noise", "of the image that is adapted to"),
+      Flag("severity", 5, "of that corruption"),
+      Flag("evaluations", "", "results of the tasks robustness and ttt, NAME=FILE.json,NAME=FILE.json"),
+      Flag("step", 0, "the checkpoint to reconstruct with; 0: the last"),
+    ),
+    takes_words=True,
+  ),
+  "report": Command(
+    report,
+    (
+      WORKDIR,
+      Flag("output", "", "the page to write, a .html; default WORKDIR/report.html"),
+      Flag(
+        "draw", True, "first draw what a MAE or a colorization makes of test images, from checkpoint and data"
+      ),
+    ),
+    takes_words=True,
+  ),
+  "watch": Command(watch, (WORKDIR, Flag("once", False, "print the progress so far and leave"))),
 }

@@ -38,7 +38,9 @@ def main() -> None:
   restart_with_huge_pages()
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   flags.FLAGS(["ssl-jax"])  # libraries read the global flags
-  absl.logging.set_verbosity(absl.logging.FATAL)  # Orbax logs every folder, and logs errors that it raises as well
+  absl.logging.set_verbosity(
+    absl.logging.FATAL
+  )  # Orbax logs every folder, and logs errors that it raises as well
   logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it repeats at exit what was raised long before
   _call(COMMANDS[name], values)
 
@@ -63,12 +65,20 @@ def _call(command: Command, values) -> None:
 
 def _overview() -> str:
   lines = [f"  {name:10} {command.run.__doc__.splitlines()[0]}" for name, command in COMMANDS.items()]
-  return ("ssl-jax: self-supervised visual representation learning.\n\n" + "\n".join(lines)
-          + "\n\n`ssl-jax COMMAND --help` tells more.")
+  return (
+    "ssl-jax: self-supervised visual representation learning.\n\n"
+    + "\n".join(lines)
+    + "\n\n`ssl-jax COMMAND --help` tells more."
+  )
 
 
 def _help(name: str) -> str:
   command = COMMANDS[name]
-  lines = [f"  --{s.name.replace('_', '-'):12} {s.help}" + (f" (default {s.default})" if s.default not in (None, "") else "")
-           for s in command.flags]
-  return "\n".join(line.removeprefix("  ") for line in command.run.__doc__.splitlines()) + "\n" + "\n".join(lines)
+  lines = [
+    f"  --{s.name.replace('_', '-'):12} {s.help}"
+    + (f" (default {s.default})" if s.default not in (None, "") else "")
+    for s in command.flags
+  ]
+  return (
+    "\n".join(line.removeprefix("  ") for line in command.run.__doc__.splitlines()) + "\n" + "\n".join(lines)
+  )

@@ -11,7 +11,8 @@ def import_(values) -> None:
   Makes DIR a run that `evaluate`, `show`, `export` and --config.start.workdir take like a trained one. Kinds: moco_v1, moco_v2, mae (the
   encoder), mae_full (with the decoder), timm_vit, torchvision_resnet, npz (what `ssl-jax export` wrote).
   """
-  from ssl_jax.convert import Options, import_weights as run
+  from ssl_jax.convert import Options
+  from ssl_jax.convert import import_weights as run
 
   run(values.kind, values.input, values.output, Options(values.normalize, values.heads, values.classes))
 
@@ -28,12 +29,25 @@ def export(values) -> None:
 
 
 COMMANDS = {
-    "import": Command(import_, (
-        Flag("kind", None, "what kind of file it is"), Flag("input", None, "a .pth, .pt, .tar, .safetensors or .npz"),
-        Flag("output", None, "the new folder"), Flag("normalize", "", "how pixels are scaled first; needed for timm_vit"),
-        Flag("heads", 0, "of a transformer of unusual size"), Flag("classes", 0, "of the data, where the file has no classifier"))),
-    "export": Command(export, (
-        WORKDIR, Flag("output", None, "a .npz, .safetensors or .stablehlo"),
-        Flag("step", 0, "the checkpoint; 0: the last"), Flag("weights", "params", "params, or ema for the moving average"),
-        Flag("size", 0, "side of the program's images; 0: as in the run"))),
+  "import": Command(
+    import_,
+    (
+      Flag("kind", None, "what kind of file it is"),
+      Flag("input", None, "a .pth, .pt, .tar, .safetensors or .npz"),
+      Flag("output", None, "the new folder"),
+      Flag("normalize", "", "how pixels are scaled first; needed for timm_vit"),
+      Flag("heads", 0, "of a transformer of unusual size"),
+      Flag("classes", 0, "of the data, where the file has no classifier"),
+    ),
+  ),
+  "export": Command(
+    export,
+    (
+      WORKDIR,
+      Flag("output", None, "a .npz, .safetensors or .stablehlo"),
+      Flag("step", 0, "the checkpoint; 0: the last"),
+      Flag("weights", "params", "params, or ema for the moving average"),
+      Flag("size", 0, "side of the program's images; 0: as in the run"),
+    ),
+  ),
 }

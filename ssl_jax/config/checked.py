@@ -21,7 +21,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
   """The end of an error message: what `name` may have meant, and all that is known."""
   known = sorted(known)
   close = difflib.get_close_matches(str(name), known, n=2, cutoff=0.5)
-  return (f"; did you mean {' or '.join(map(repr, close))}?" if close else ";") + f" known: {', '.join(known)}"
+  return (
+    f"; did you mean {' or '.join(map(repr, close))}?" if close else ";"
+  ) + f" known: {', '.join(known)}"
 
 
 def call_checked(function, options: Mapping, where: str, *args):
@@ -37,8 +39,9 @@ def call_checked(function, options: Mapping, where: str, *args):
   missing = [n for n, p in known.items() if p.default is p.empty and n not in options]
   if missing:
     raise ValueError(f"{where}.{missing[0]} is missing; set it")
-  return function(*args, **{name: _typed(value, hints.get(name, Any), f"{where}.{name}")
-                            for name, value in options.items()})
+  return function(
+    *args, **{name: _typed(value, hints.get(name, Any), f"{where}.{name}") for name, value in options.items()}
+  )
 
 
 def _typed(value, hint, where: str):
@@ -71,8 +74,11 @@ def signature_of(function) -> tuple[dict[str, inspect.Parameter], dict[str, Any]
   bound, base = {}, function
   while isinstance(base, functools.partial):
     bound, base = {**base.keywords, **bound}, base.func
-  options = {n: p for n, p in inspect.signature(function).parameters.items()
-             if p.kind is p.KEYWORD_ONLY and n not in bound}
+  options = {
+    n: p
+    for n, p in inspect.signature(function).parameters.items()
+    if p.kind is p.KEYWORD_ONLY and n not in bound
+  }
   if "parent" in options:  # a linen module's own fields
     del options["parent"], options["name"]
   return options, typing.get_type_hints(base)
@@ -80,8 +86,10 @@ def signature_of(function) -> tuple[dict[str, inspect.Parameter], dict[str, Any]
 
 def defaults_of(function) -> dict:
   if dataclasses.is_dataclass(function):  # a default made by a factory shows in the fields only
-    made = {f.name: f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
-            for f in dataclasses.fields(function)}
+    made = {
+      f.name: f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+      for f in dataclasses.fields(function)
+    }
     return {name: plain(value) for name, value in made.items() if value is not dataclasses.MISSING}
   return {n: p.default for n, p in signature_of(function)[0].items() if p.default is not p.empty}
 

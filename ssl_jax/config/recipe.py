@@ -35,7 +35,10 @@ def _factories(sections: Mapping) -> list[tuple[tuple[str, ...], Any]]:
   lookups = {"method": methods.factory, "encoder": models.factory, "augment": augment.factory}
   found = [((s,), lookup(sections[s].get("name", ""))) for s, lookup in lookups.items() if s in sections]
   found += [(("optimizer",), optim.make)] if "optimizer" in sections else []
-  return found + [(("tasks", name), tasks.factory(options.get("task", name))) for name, options in sections.get("tasks", {}).items()]
+  return found + [
+    (("tasks", name), tasks.factory(options.get("task", name)))
+    for name, options in sections.get("tasks", {}).items()
+  ]
 
 
 def _fill(tree: dict, path: tuple[str, ...], factory) -> None:

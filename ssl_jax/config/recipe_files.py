@@ -39,4 +39,6 @@ def find_recipe(name: str, flag: str = "--config") -> str:
   installed = folder() / file.removeprefix("configs/")
   if file and installed.is_file():
     return f"{installed}{colon}{variant}"
-  raise ValueError(f"{flag}={name}: there is no file {file!r}, and no installed recipe has that name{nearest(file, installed_recipes())}")
+  raise ValueError(
+    f"{flag}={name}: there is no file {file}, and no installed recipe has that name{nearest(file, installed_recipes())}"
+  )

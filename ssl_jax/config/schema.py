@@ -19,7 +19,9 @@ class DataConfig:
   name: str  # "sample", "folder", "synthetic" or a TFDS data set
   data_dir: str = ""
   split: str = "train"
-  size: int = 32  # side in pixels of what is delivered: the views ("host") or the image they are cut from ("device")
+  size: int = (
+    32  # side in pixels of what is delivered: the views ("host") or the image they are cut from ("device")
+  )
   crop: Literal["device", "host"] = "device"  # who cuts the random-resized crops
   interpolation: Literal["bilinear", "bicubic"] = "bilinear"  # of what the host resizes
   cache: bool = False  # decode everything once into memory: for small sets
@@ -62,7 +64,9 @@ class TrainConfig:
   log_every: int = 50  # steps
   tensorboard: bool = False
   sharding: Literal["replicate", "fsdp"] = "replicate"  # of parameters and optimiser over devices
-  accumulate: int = 1  # parts that a batch is taken in, one after the other, to save memory; see core.make_train_step
+  accumulate: int = (
+    1  # parts that a batch is taken in, one after the other, to save memory; see core.make_train_step
+  )
 
   def __post_init__(self):
     for field in ("batch_size", "epochs", "log_every", "accumulate"):
@@ -78,7 +82,9 @@ class EvaluateDataConfig:
   data_dir: str = ""
   train_split: str = ""
   test_split: str = "test"
-  shuffle: bool = False  # the test images, by a fixed seed: for test-time training online where they lie class by class
+  shuffle: bool = (
+    False  # the test images, by a fixed seed: for test-time training online where they lie class by class
+  )
   size: int = 0  # side of the images shown to the network; 0: that of the training views
   interpolation: Literal["bilinear", "bicubic"] = "bilinear"  # of the resize
   crop_ratio: float = 1.0  # share of the shorter side that the centre crop keeps: 0.875 for photographs
@@ -99,7 +105,9 @@ class EvaluateConfig:
 
   tasks: Mapping
   data: EvaluateDataConfig = EvaluateDataConfig()
-  augment: Mapping = dataclasses.field(default_factory=lambda: {"name": "supervised"})  # of live linear probes
+  augment: Mapping = dataclasses.field(
+    default_factory=lambda: {"name": "supervised"}
+  )  # of live linear probes
   batch_size: int = 256
   weights: Literal["params", "ema"] = "params"  # which copy of the network
   baselines: tuple[Literal["pixels", "untrained"], ...] = ()  # measured beside it

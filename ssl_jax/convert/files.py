@@ -12,7 +12,11 @@ import numpy as np
 
 Tensors = dict[str, np.ndarray]
 NOTE = "ssl_jax"  # beside the tensors: the config of the network, as JSON
-WRAPPERS = ("state_dict", "model", "model_state_dict")  # under these, training scripts keep the weights beside the rest
+WRAPPERS = (
+  "state_dict",
+  "model",
+  "model_state_dict",
+)  # under these, training scripts keep the weights beside the rest
 TORCH = (".pth", ".pt", ".tar", ".bin")
 
 
@@ -29,7 +33,9 @@ def read(path: str | pathlib.Path) -> tuple[Tensors, dict[str, Any]]:
     raise ValueError(f"--input={path} is no kind of file that is read; use {', '.join(readers)}")
   found, note = readers[path.suffix](path)
   try:
-    return {name: value if value.dtype.kind in "iub" else value.astype(np.float32) for name, value in found.items()}, json.loads(note or "{}")
+    return {
+      name: value if value.dtype.kind in "iub" else value.astype(np.float32) for name, value in found.items()
+    }, json.loads(note or "{}")
   except ValueError as error:
     raise ValueError(f"--input={path} holds something else than numbers: {error}") from error
 
@@ -40,7 +46,9 @@ def write(path: pathlib.Path, tensors: Tensors, note: dict[str, Any]) -> None:
     np.savez(path, **tensors, **{NOTE: np.array(json.dumps(note))})
   else:
     content = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-    path.write_bytes(need("safetensors").numpy.save(content, {NOTE: json.dumps(note)}))  # its save_file hides the file from all others
+    path.write_bytes(
+      need("safetensors").numpy.save(content, {NOTE: json.dumps(note)})
+    )  # its save_file hides the file from all others
 
 
 def _npz(path: pathlib.Path) -> tuple[Tensors, str]:
@@ -48,7 +56,13 @@ def _npz(path: pathlib.Path) -> tuple[Tensors, str]:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
       found = dict(stored)
       return found, str(found.pop(NOTE, ""))
-  except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:  # TypeError: one array, no archive
+  except (
+    ValueError,
+    OSError,
+    EOFError,
+    TypeError,
+    zipfile.BadZipFile,
+  ) as error:  # TypeError: one array, no archive
     raise ValueError(f"--input={path} cannot be read as arrays: {error}") from error
 
 
@@ -56,8 +70,15 @@ def _safetensors(path: pathlib.Path) -> tuple[Tensors, str]:
   package = need("safetensors")
   try:
     with package.safe_open(path, framework="numpy") as stored:
-      return {name: stored.get_tensor(name) for name in stored.keys()}, (stored.metadata() or {}).get(NOTE, "")
-  except (package.SafetensorError, OSError, KeyError, TypeError) as error:  # KeyError: a dtype that numpy lacks
+      return {name: stored.get_tensor(name) for name in stored.keys()}, (stored.metadata() or {}).get(
+        NOTE, ""
+      )
+  except (
+    package.SafetensorError,
+    OSError,
+    KeyError,
+    TypeError,
+  ) as error:  # KeyError: a dtype that numpy lacks
     raise ValueError(f"--input={path} cannot be read as safetensors: {error}") from error
 
 
@@ -66,7 +87,9 @@ def _torch(path: pathlib.Path) -> tuple[Tensors, str]:
   try:
     stored = torch.load(path, map_location="cpu", weights_only=True)
   except Exception as error:  # it raises several kinds, pickle's own among them
-    raise ValueError(f"--input={path} cannot be read as tensors alone: {str(error).splitlines()[0]}") from error
+    raise ValueError(
+      f"--input={path} cannot be read as tensors alone: {str(error).splitlines()[0]}"
+    ) from error
   for name in WRAPPERS:
     if isinstance(stored, dict) and isinstance(stored.get(name), dict):
       stored = stored[name]
@@ -88,4 +111,6 @@ def need(package: str):
       importlib.import_module("safetensors.numpy")
     return found
   except ImportError as error:
-    raise ValueError(f"this kind of file needs {package}, which is not installed; pip install 'ssl_jax[import]'") from error
+    raise ValueError(
+      f"this kind of file needs {package}, which is not installed; pip install 'ssl_jax[import]'"
+    ) from error

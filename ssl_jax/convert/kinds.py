@@ -10,15 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssl_jax.models import patches
 from ssl_jax.config.checked import nearest
 from ssl_jax.config.recipe import recipe
 from ssl_jax.config.schema import TrainConfig, check
-from ssl_jax.core import DataSpec
 from ssl_jax.convert.files import Tensors
 from ssl_jax.convert.names import Form
+from ssl_jax.core import DataSpec
 from ssl_jax.data.sources import SIZES
-from ssl_jax.models import resnet, vit
+from ssl_jax.models import patches, resnet, vit
 from ssl_jax.models.normalize import NORMALIZE
 
 COUNTERS = r".*num_batches_tracked"  # of PyTorch's BatchNorm; nothing is computed from them
@@ -53,14 +52,20 @@ def plan(kind: str, tensors: Tensors, note: dict[str, Any], options: Options) ->
   if kind not in KINDS:
     raise ValueError(f"--kind={kind}: no such kind{nearest(kind, KINDS)}")
   if options.normalize and options.normalize not in NORMALIZE:
-    raise ValueError(f"--normalize={options.normalize}: no such scaling of pixels{nearest(options.normalize, NORMALIZE)}")
+    raise ValueError(
+      f"--normalize={options.normalize}: no such scaling of pixels{nearest(options.normalize, NORMALIZE)}"
+    )
   if note:
     return _own(tensors, note)
   function, needed = KINDS[kind]
   if not any(re.match(needed, name) for name in tensors):
-    raise ValueError(f"this file is not of --kind={kind}: it has no tensor {needed!r}, but {', '.join(sorted(tensors)[:5])}, ...; kinds are "
-                     + ", ".join(KINDS))
-  return function({name: value for name, value in tensors.items() if not re.fullmatch(COUNTERS, name)}, options)
+    raise ValueError(
+      f"this file is not of --kind={kind}: it has no tensor {needed!r}, but {', '.join(sorted(tensors)[:5])}, ...; kinds are "
+      + ", ".join(KINDS)
+    )
+  return function(
+    {name: value for name, value in tensors.items() if not re.fullmatch(COUNTERS, name)}, options
+  )
 
 
 def _own(tensors: Tensors, note: dict[str, Any]) -> Plan:
@@ -68,26 +73,57 @@ def _own(tensors: Tensors, note: dict[str, Any]) -> Plan:
   if "cls_token" in tensors:
     tensors, _ = _positions(tensors, fixed=config.encoder["positions"] == "sincos")
     tensors = {name: value for name, value in tensors.items() if name != "decoder_pos_embed"}
-  form = Form(patch=config.encoder["patch"]) if "cls_token" in tensors else Form(bottleneck="layer1.0.conv3.weight" in tensors)
-  return Plan(config, DataSpec(batch_size=config.batch_size, **note["data"]), form, tensors, parts=tuple(note["parts"]))
+  form = (
+    Form(patch=config.encoder["patch"])
+    if "cls_token" in tensors
+    else Form(bottleneck="layer1.0.conv3.weight" in tensors)
+  )
+  return Plan(
+    config, DataSpec(batch_size=config.batch_size, **note["data"]), form, tensors, parts=tuple(note["parts"])
+  )
 
 
 def _moco(tensors: Tensors, options: Options, *, mlp: bool) -> Plan:
   """The published checkpoints: two encoders under one wrapper, and a queue, which is training's own."""
-  parts = {name: {key.removeprefix(f"module.{name}."): value for key, value in tensors.items() if key.startswith(f"module.{name}.")}
-           for name in ("encoder_q", "encoder_k")}
-  rest = [key for key in tensors if not key.startswith(("module.encoder_q.", "module.encoder_k.")) and key not in ("module.queue", "module.queue_ptr")]
+  parts = {
+    name: {
+      key.removeprefix(f"module.{name}."): value
+      for key, value in tensors.items()
+      if key.startswith(f"module.{name}.")
+    }
+    for name in ("encoder_q", "encoder_k")
+  }
+  rest = [
+    key
+    for key in tensors
+    if not key.startswith(("module.encoder_q.", "module.encoder_k."))
+    and key not in ("module.queue", "module.queue_ptr")
+  ]
   query, form, encoder = _resnet(parts["encoder_q"], options, "imagenet")
   last = "fc.2.weight" if mlp else "fc.weight"
   if last not in query:
-    raise ValueError(f"this file is not of --kind=moco_v{1 + mlp}: it has no {last}; try --kind=moco_v{2 - mlp}")
-  config = _config(dict(name="moco", dim=query[last].shape[0], mlp=mlp, temperature=0.2 if mlp else 0.07), encoder,
-                   augment=dict(name=f"moco_v{1 + mlp}", views=2, size=224))
-  return Plan(config, _data(config), form, query | {key: tensors[key] for key in rest}, parts["encoder_k"] or None)
+    raise ValueError(
+      f"this file is not of --kind=moco_v{1 + mlp}: it has no {last}; try --kind=moco_v{2 - mlp}"
+    )
+  config = _config(
+    dict(name="moco", dim=query[last].shape[0], mlp=mlp, temperature=0.2 if mlp else 0.07),
+    encoder,
+    augment=dict(name=f"moco_v{1 + mlp}", views=2, size=224),
+  )
+  return Plan(
+    config, _data(config), form, query | {key: tensors[key] for key in rest}, parts["encoder_k"] or None
+  )
 
 
-def _torchvision(tensors: Tensors, options: Options, *, data: str = "imagenet2012", size: int = 224, normalize: str = "imagenet",
-                 **changes) -> Plan:
+def _torchvision(
+  tensors: Tensors,
+  options: Options,
+  *,
+  data: str = "imagenet2012",
+  size: int = 224,
+  normalize: str = "imagenet",
+  **changes,
+) -> Plan:
   tensors, form, encoder = _resnet(tensors, options, normalize)
   parts, classes = _head(tensors, "fc", options)
   config = _config(dict(name="supervised"), encoder | changes, data=data, size=size)
@@ -96,20 +132,38 @@ def _torchvision(tensors: Tensors, options: Options, *, data: str = "imagenet201
 
 def _resnet(tensors: Tensors, options: Options, normalize: str) -> tuple[Tensors, Form, dict[str, Any]]:
   """(Tensors, form, options of the encoder): its depth by the number of blocks, its width and stem by the first convolution."""
-  blocks = {tuple(map(int, m.groups())) for m in (re.match(r"layer(\d+)\.(\d+)\.", name) for name in tensors) if m}
+  blocks = {
+    tuple(map(int, m.groups())) for m in (re.match(r"layer(\d+)\.(\d+)\.", name) for name in tensors) if m
+  }
   depths = tuple(sum(1 for stage, _ in blocks if stage == s) for s in sorted({stage for stage, _ in blocks}))
   bottleneck, first = "layer1.0.conv3.weight" in tensors, tensors.get("conv1.weight")
-  names = {(made.keywords["depths"], made.keywords["bottleneck"]): name for name, made in resnet.ENCODERS.items()}
+  names = {
+    (made.keywords["depths"], made.keywords["bottleneck"]): name for name, made in resnet.ENCODERS.items()
+  }
   if first is None or (depths, bottleneck) not in names:
-    raise ValueError(f"no encoder has {depths} blocks {'with' if bottleneck else 'without'} bottlenecks; there are "
-                     + ", ".join(f"{name} {d}" for (d, _), name in names.items()))
-  return tensors, Form(bottleneck=bottleneck), _named(resnet.ENCODERS, names[depths, bottleneck], width=first.shape[0],
-      stem="imagenet" if first.shape[-1] == 7 else "cifar", normalize=options.normalize or normalize)
+    raise ValueError(
+      f"no encoder has {depths} blocks {'with' if bottleneck else 'without'} bottlenecks; there are "
+      + ", ".join(f"{name} {d}" for (d, _), name in names.items())
+    )
+  return (
+    tensors,
+    Form(bottleneck=bottleneck),
+    _named(
+      resnet.ENCODERS,
+      names[depths, bottleneck],
+      width=first.shape[0],
+      stem="imagenet" if first.shape[-1] == 7 else "cifar",
+      normalize=options.normalize or normalize,
+    ),
+  )
 
 
 def _named(encoders: dict[str, functools.partial], name: str, **options) -> dict[str, Any]:
   """Options of an encoder without those that its name stands for."""
-  return {"name": name, **{key: value for key, value in options.items() if key not in encoders[name].keywords}}
+  return {
+    "name": name,
+    **{key: value for key, value in options.items() if key not in encoders[name].keywords},
+  }
 
 
 def _head(tensors: Tensors, name: str, options: Options) -> tuple[tuple[str, ...], int]:
@@ -120,8 +174,10 @@ def _head(tensors: Tensors, name: str, options: Options) -> tuple[tuple[str, ...
 
 def _timm(tensors: Tensors, options: Options) -> Plan:
   if not options.normalize:
-    raise ValueError("transformers differ in how their pixels are scaled, and the file does not tell; say --normalize=imagenet (DeiT, "
-                     "fine-tuned MAE) or --normalize=signed (AugReg and the first ViT: [-1, 1])")
+    raise ValueError(
+      "transformers differ in how their pixels are scaled, and the file does not tell; say --normalize=imagenet (DeiT, "
+      "fine-tuned MAE) or --normalize=signed (AugReg and the first ViT: [-1, 1])"
+    )
   tensors, form, encoder = _vit(tensors, options)
   parts, classes = _head(tensors, "head", options)
   config = _config(dict(name="supervised"), encoder)
@@ -134,7 +190,9 @@ def _mae(tensors: Tensors, options: Options, *, full: bool) -> Plan:
   if full:
     width = tensors["decoder_embed.weight"].shape[0]
     depth = len({m[1] for m in (re.match(r"decoder_blocks\.(\d+)\.", name) for name in tensors) if m})
-    method |= dict(decoder_width=width, decoder_depth=depth, decoder_heads=max(width // 32, 1))  # 16 of 512, as published
+    method |= dict(
+      decoder_width=width, decoder_depth=depth, decoder_heads=max(width // 32, 1)
+    )  # 16 of 512, as published
     tensors = _without_sincos(tensors, "decoder_pos_embed", width)
   config = _config(method, encoder)
   return Plan(config, _data(config), form, tensors, parts=() if full else ("encoder",))
@@ -145,17 +203,45 @@ def _vit(tensors: Tensors, options: Options) -> tuple[Tensors, Form, dict[str, A
   count = tensors["pos_embed"].shape[1] - 1
   patch, width = tensors["patch_embed.proj.weight"].shape[-1], tensors["cls_token"].shape[-1]
   depth = len({m[1] for m in (re.match(r"blocks\.(\d+)\.", name) for name in tensors) if m})
-  name = next((name for name, made in vit.ENCODERS.items() if made.keywords and {
-      "width": width, "depth": depth, "heads": options.heads or made.keywords["heads"], "patch": patch}.items() >= made.keywords.items()), "vit")
+  name = next(
+    (
+      name
+      for name, made in vit.ENCODERS.items()
+      if made.keywords
+      and {
+        "width": width,
+        "depth": depth,
+        "heads": options.heads or made.keywords["heads"],
+        "patch": patch,
+      }.items()
+      >= made.keywords.items()
+    ),
+    "vit",
+  )
   heads = options.heads or vit.ENCODERS[name].keywords.get("heads", 0)
   if not heads:
-    raise ValueError(f"no published transformer has width {width} and depth {depth}, and the file does not tell how many heads; say --heads=N")
+    raise ValueError(
+      f"no published transformer has width {width} and depth {depth}, and the file does not tell how many heads; say --heads=N"
+    )
   tensors, sincos = _positions(tensors)
   side = math.isqrt(count)
-  return tensors, Form(patch=patch), _named(
-      vit.ENCODERS, name, width=width, depth=depth, heads=heads, patch=patch, image_size=side * patch,
-      mlp_ratio=tensors["blocks.0.mlp.fc1.weight"].shape[0] / width, positions="sincos" if sincos else "learned",
-      pool="fc_norm" if "fc_norm.weight" in tensors else "cls", normalize=options.normalize or "imagenet")
+  return (
+    tensors,
+    Form(patch=patch),
+    _named(
+      vit.ENCODERS,
+      name,
+      width=width,
+      depth=depth,
+      heads=heads,
+      patch=patch,
+      image_size=side * patch,
+      mlp_ratio=tensors["blocks.0.mlp.fc1.weight"].shape[0] / width,
+      positions="sincos" if sincos else "learned",
+      pool="fc_norm" if "fc_norm.weight" in tensors else "cls",
+      normalize=options.normalize or "imagenet",
+    ),
+  )
 
 
 def _positions(tensors: Tensors, fixed: bool | None = None) -> tuple[Tensors, bool]:
@@ -167,7 +253,10 @@ def _positions(tensors: Tensors, fixed: bool | None = None) -> tuple[Tensors, bo
   tensors = {**tensors, "cls_token": tensors["cls_token"] + table[:, :1], "pos_embed": table[0, 1:]}
   if fixed is None:
     side = math.isqrt(table.shape[1] - 1)
-    fixed = side**2 == table.shape[1] - 1 and np.abs(table[0, 1:] - patches.sincos_positions((side, side), table.shape[2])).max() < 1e-5
+    fixed = (
+      side**2 == table.shape[1] - 1
+      and np.abs(table[0, 1:] - patches.sincos_positions((side, side), table.shape[2])).max() < 1e-5
+    )
   if fixed:
     del tensors["pos_embed"]
   return tensors, bool(fixed)
@@ -177,8 +266,13 @@ def _without_sincos(tensors: Tensors, name: str, width: int) -> Tensors:
   """Without a table of positions that must be the fixed one."""
   table = tensors[name][0]
   side = math.isqrt(len(table) - 1)
-  if np.abs(table[0]).max() > 1e-5 or np.abs(table[1:] - patches.sincos_positions((side, side), width)).max() > 1e-5:
-    raise ValueError(f"{name} is not the fixed table of sines and cosines, but there is no decoder with another")
+  if (
+    np.abs(table[0]).max() > 1e-5
+    or np.abs(table[1:] - patches.sincos_positions((side, side), width)).max() > 1e-5
+  ):
+    raise ValueError(
+      f"{name} is not the fixed table of sines and cosines, but there is no decoder with another"
+    )
   return {key: value for key, value in tensors.items() if key != name}
 
 
@@ -197,33 +291,71 @@ def _npz(tensors: Tensors, options: Options) -> Plan:
 def _mlperf_tiny(tensors: Tensors, options: Options) -> Plan:
   """Keras' ResNet-8. Its convolutions' biases go into the norms behind them, its epsilon into their variance, its scale of
   pixels, 0 to 255, into the first convolution."""
+
   def conv(number: int) -> Tensors:
     name = f"conv2d_{number}" if number else "conv2d"
     return {"weight": tensors[f"{name}/kernel"].transpose(3, 2, 0, 1), "bias": tensors[f"{name}/bias"]}
 
-  made, blocks = {}, (("conv1", "bn1", 0, 0), *(
-      (f"layer{stage}.0.conv{i}", f"layer{stage}.0.bn{i}", first + i - 1, 2 * stage + i - 2) for stage, first in ((1, 1), (2, 3), (3, 6)) for i in (1, 2)))
+  made, blocks = (
+    {},
+    (
+      ("conv1", "bn1", 0, 0),
+      *(
+        (f"layer{stage}.0.conv{i}", f"layer{stage}.0.bn{i}", first + i - 1, 2 * stage + i - 2)
+        for stage, first in ((1, 1), (2, 3), (3, 6))
+        for i in (1, 2)
+      ),
+    ),
+  )
   for layer, norm, number, which in blocks:
     name = f"batch_normalization_{which}" if which else "batch_normalization"
-    made |= {f"{layer}.weight": conv(number)["weight"], f"{norm}.weight": tensors[f"{name}/gamma"], f"{norm}.bias": tensors[f"{name}/beta"],
-             f"{norm}.running_mean": tensors[f"{name}/moving_mean"] - conv(number)["bias"],
-             f"{norm}.running_var": tensors[f"{name}/moving_variance"] + np.float32(1e-3 - 1e-5)}
+    made |= {
+      f"{layer}.weight": conv(number)["weight"],
+      f"{norm}.weight": tensors[f"{name}/gamma"],
+      f"{norm}.bias": tensors[f"{name}/beta"],
+      f"{norm}.running_mean": tensors[f"{name}/moving_mean"] - conv(number)["bias"],
+      f"{norm}.running_var": tensors[f"{name}/moving_variance"] + np.float32(1e-3 - 1e-5),
+    }
   for stage, number in ((2, 5), (3, 8)):
     name, width = f"layer{stage}.0.downsample", len(conv(number)["bias"])
-    made |= {f"{name}.0.weight": conv(number)["weight"], f"{name}.1.weight": np.ones(width, np.float32), f"{name}.1.bias": conv(number)["bias"],
-             f"{name}.1.running_mean": np.zeros(width, np.float32), f"{name}.1.running_var": np.full(width, 1 - 1e-5, np.float32)}
-  made |= {"conv1.weight": made["conv1.weight"] * 255, "fc.weight": tensors["dense/kernel"].T, "fc.bias": tensors["dense/bias"]}
+    made |= {
+      f"{name}.0.weight": conv(number)["weight"],
+      f"{name}.1.weight": np.ones(width, np.float32),
+      f"{name}.1.bias": conv(number)["bias"],
+      f"{name}.1.running_mean": np.zeros(width, np.float32),
+      f"{name}.1.running_var": np.full(width, 1 - 1e-5, np.float32),
+    }
+  made |= {
+    "conv1.weight": made["conv1.weight"] * 255,
+    "fc.weight": tensors["dense/kernel"].T,
+    "fc.bias": tensors["dense/bias"],
+  }
   known = re.compile(r"(conv2d(_[1-8])?/(kernel|bias)|batch_normalization(_[1-6])?/.*|dense/.*)")
   made |= {name: value for name, value in tensors.items() if not known.fullmatch(name)}
   return _torchvision(made, options, data="cifar10", size=32, normalize="none", padding="same")
 
 
-def _config(method: dict[str, Any], encoder: dict[str, Any], *, data: str = "imagenet2012", size: int = 224,
-            augment: dict[str, Any] | None = None) -> TrainConfig:
+def _config(
+  method: dict[str, Any],
+  encoder: dict[str, Any],
+  *,
+  data: str = "imagenet2012",
+  size: int = 224,
+  augment: dict[str, Any] | None = None,
+) -> TrainConfig:
   size = encoder.get("image_size", size)
-  return check(TrainConfig, recipe(
-      method=method, encoder=encoder, augment=augment or dict(name="none", views=1, size=size), optimizer=dict(learning_rate=0.1),
-      batch_size=256, epochs=1.0, data=dict(name=data, split="train", size=size)))
+  return check(
+    TrainConfig,
+    recipe(
+      method=method,
+      encoder=encoder,
+      augment=augment or dict(name="none", views=1, size=size),
+      optimizer=dict(learning_rate=0.1),
+      batch_size=256,
+      epochs=1.0,
+      data=dict(name=data, split="train", size=size),
+    ),
+  )
 
 
 def _data(config: TrainConfig, classes: int = 0) -> DataSpec:
@@ -232,10 +364,11 @@ def _data(config: TrainConfig, classes: int = 0) -> DataSpec:
 
 
 KINDS: dict[str, tuple[Kind, str]] = {  # and a tensor that tells the kind
-    "moco_v1": (functools.partial(_moco, mlp=False), r"module\.encoder_q\."),
-    "moco_v2": (functools.partial(_moco, mlp=True), r"module\.encoder_q\."),
-    "mae": (functools.partial(_mae, full=False), r"patch_embed\."),
-    "mae_full": (functools.partial(_mae, full=True), r"decoder_embed\."),
-    "timm_vit": (_timm, r"patch_embed\."),
-    "torchvision_resnet": (_torchvision, r"conv1\.weight"),
-    "npz": (_npz, r"conv1\.weight|conv2d/kernel|patch_embed\.")}
+  "moco_v1": (functools.partial(_moco, mlp=False), r"module\.encoder_q\."),
+  "moco_v2": (functools.partial(_moco, mlp=True), r"module\.encoder_q\."),
+  "mae": (functools.partial(_mae, full=False), r"patch_embed\."),
+  "mae_full": (functools.partial(_mae, full=True), r"decoder_embed\."),
+  "timm_vit": (_timm, r"patch_embed\."),
+  "torchvision_resnet": (_torchvision, r"conv1\.weight"),
+  "npz": (_npz, r"conv1\.weight|conv2d/kernel|patch_embed\."),
+}

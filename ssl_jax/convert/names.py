@@ -31,8 +31,10 @@ KERNEL = Layout(lambda x: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0
 
 def patch_layout(side: int) -> Layout:
   """A convolution over patches <-> a dense layer of their pixels: [width, 3, side, side] <-> [side * side * 3, width]."""
-  return Layout(lambda x: x.transpose(2, 3, 1, 0).reshape(-1, x.shape[0]),
-                lambda x: x.reshape(side, side, 3, -1).transpose(3, 2, 0, 1))
+  return Layout(
+    lambda x: x.transpose(2, 3, 1, 0).reshape(-1, x.shape[0]),
+    lambda x: x.reshape(side, side, 3, -1).transpose(3, 2, 0, 1),
+  )
 
 
 class Tensor(NamedTuple):
@@ -43,10 +45,30 @@ class Tensor(NamedTuple):
 
 
 NORM = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
-SHARED = {"conv_stem": "conv1", "norm_stem": "bn1", "BatchNorm_0": "bn1", "conv_shortcut": "downsample.0", "norm_shortcut": "downsample.1"}
+SHARED = {
+  "conv_stem": "conv1",
+  "norm_stem": "bn1",
+  "BatchNorm_0": "bn1",
+  "conv_shortcut": "downsample.0",
+  "norm_shortcut": "downsample.1",
+}
 BASIC = {**SHARED, "Conv_0": "conv1", "Conv_1": "conv2", "norm_last": "bn2"}
-BOTTLENECK = {**SHARED, "Conv_1": "conv1", "Conv_0": "conv2", "Conv_2": "conv3", "BatchNorm_1": "bn2", "norm_last": "bn3"}  # Conv_0 has the stride
-IN_BLOCK = {"norm1": "norm1", "norm2": "norm2", "qkv": "attn.qkv", "out": "attn.proj", "mlp1": "mlp.fc1", "mlp2": "mlp.fc2"}
+BOTTLENECK = {
+  **SHARED,
+  "Conv_1": "conv1",
+  "Conv_0": "conv2",
+  "Conv_2": "conv3",
+  "BatchNorm_1": "bn2",
+  "norm_last": "bn3",
+}  # Conv_0 has the stride
+IN_BLOCK = {
+  "norm1": "norm1",
+  "norm2": "norm2",
+  "qkv": "attn.qkv",
+  "out": "attn.proj",
+  "mlp1": "mlp.fc1",
+  "mlp2": "mlp.fc2",
+}
 TOKENS = {"cls": "cls_token", "positions": "pos_embed"}
 HEADS = {"Linear_0": "fc.0", "Linear_1": "fc.2"}  # MoCo v2's two layers
 DECODER = {"embed": "decoder_embed", "norm": "decoder_norm", "pixels": "decoder_pred"}
@@ -103,4 +125,6 @@ def into(tensors: list[Tensor], found: Tensors, *, stacked: bool) -> np.ndarray:
 
 def out_of(tensors: list[Tensor], leaf: np.ndarray, *, stacked: bool) -> Tensors:
   """Theirs out of our leaf."""
-  return {tensor.name: tensor.layout.theirs(part) for tensor, part in zip(tensors, leaf if stacked else leaf[None])}
+  return {
+    tensor.name: tensor.layout.theirs(part) for tensor, part in zip(tensors, leaf if stacked else leaf[None])
+  }

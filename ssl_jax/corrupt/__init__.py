@@ -24,11 +24,28 @@ Corruption = Callable[[Key, jax.Array, jax.Array], jax.Array]
 LEAST_SIDE = 32  # pixels: what the smallest table is made for
 
 CORRUPTIONS = {  # the fifteen, in the order of the benchmark
-    f.__name__: f for f in (
-        noise.gaussian_noise, noise.shot_noise, noise.impulse_noise, blur.defocus_blur, blur.glass_blur, blur.motion_blur,
-        blur.zoom_blur, weather.snow, weather.frost, weather.fog, digital.brightness, digital.contrast, digital.elastic_transform,
-        digital.pixelate, digital.jpeg_compression)}
-EXTRA = {f.__name__: f for f in (noise.speckle_noise, blur.gaussian_blur, spatter.spatter, digital.saturate)}  # for validation
+  f.__name__: f
+  for f in (
+    noise.gaussian_noise,
+    noise.shot_noise,
+    noise.impulse_noise,
+    blur.defocus_blur,
+    blur.glass_blur,
+    blur.motion_blur,
+    blur.zoom_blur,
+    weather.snow,
+    weather.frost,
+    weather.fog,
+    digital.brightness,
+    digital.contrast,
+    digital.elastic_transform,
+    digital.pixelate,
+    digital.jpeg_compression,
+  )
+}
+EXTRA = {
+  f.__name__: f for f in (noise.speckle_noise, blur.gaussian_blur, spatter.spatter, digital.saturate)
+}  # for validation
 
 
 def known() -> list[str]:
@@ -60,8 +77,10 @@ def make(name: str, *, table: Literal["imagenet", "cifar"] = "imagenet", texture
     if not isinstance(severity, jax.core.Tracer) and not 1 <= int(severity) <= 5:
       raise ValueError(f"severity is {int(severity)}; use 1 to 5")
     if min(image.shape[:2]) < LEAST_SIDE:
-      raise ValueError(f"{name} takes images of {LEAST_SIDE} pixels a side and more, this one is {image.shape[0]} x "
-                       f"{image.shape[1]}; enlarge it first")
+      raise ValueError(
+        f"{name} takes images of {LEAST_SIDE} pixels a side and more, this one is {image.shape[0]} x "
+        f"{image.shape[1]}; enlarge it first"
+      )
     return truncate(function(key, image, jnp.asarray(severity, jnp.int32)))
 
   return corrupt

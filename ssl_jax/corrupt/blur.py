@@ -25,7 +25,7 @@ def defocus_blur(key, image, severity, *, table):
   padded = jnp.pad(image, ((reach, reach), (reach, reach), (0, 0)), mode="reflect")
   spectrum = jnp.fft.rfft2(padded, axes=(0, 1)) * jnp.asarray(transfer)[severity - 1][..., None]
   found = jnp.fft.irfft2(spectrum, s=(height, width), axes=(0, 1))
-  return found[reach:height - reach, reach:width - reach]
+  return found[reach : height - reach, reach : width - reach]
 
 
 def _disk(radius: float, sigma: float) -> np.ndarray:
@@ -37,17 +37,17 @@ def _disk(radius: float, sigma: float) -> np.ndarray:
   line = np.arange(-reach, reach + 1)
   disk = (line[:, None] ** 2 + line[None] ** 2 <= radius**2).astype(np.float64)
   disk /= disk.sum()
-  gauss = np.exp(-np.arange(-taps, taps + 1) ** 2 / (2 * sigma**2))
+  gauss = np.exp(-(np.arange(-taps, taps + 1) ** 2) / (2 * sigma**2))
   gauss /= gauss.sum()
   padded = np.pad(disk, taps, mode="reflect")
-  across = sum(g * padded[:, i:i + len(disk)] for i, g in enumerate(gauss))
-  return sum(g * across[i:i + len(disk)] for i, g in enumerate(gauss))
+  across = sum(g * padded[:, i : i + len(disk)] for i, g in enumerate(gauss))
+  return sum(g * across[i : i + len(disk)] for i, g in enumerate(gauss))
 
 
 def _transfer(kernel: np.ndarray, height: int, width: int) -> np.ndarray:
   """c64[height, width / 2 + 1]: what a correlation with the kernel about its middle multiplies a spectrum by."""
   whole = np.zeros((height, width))
-  whole[:len(kernel), :len(kernel)] = kernel
+  whole[: len(kernel), : len(kernel)] = kernel
   whole = np.roll(whole, (-(len(kernel) // 2),) * 2, (0, 1))
   return np.conj(np.fft.rfft2(whole)).astype(np.complex64)
 
@@ -84,8 +84,12 @@ def glass_blur(key, image, severity, *, table):
   _, reach, passes = pick(rows, severity)
   image = truncate(smooth(image, sigmas, severity))
   height, width, channels = image.shape
-  flat = lax.fori_loop(0, passes.astype(jnp.int32), lambda i, flat: flat[_sources(
-      jax.random.fold_in(key, i), height, width, reach.astype(jnp.int32))], image.reshape(-1, channels))
+  flat = lax.fori_loop(
+    0,
+    passes.astype(jnp.int32),
+    lambda i, flat: flat[_sources(jax.random.fold_in(key, i), height, width, reach.astype(jnp.int32))],
+    image.reshape(-1, channels),
+  )
   return smooth(flat.reshape(image.shape), sigmas, severity)
 
 
@@ -98,5 +102,7 @@ def _sources(key, height: int, width: int, reach) -> jax.Array:
   own, moved = jnp.arange(height * width), moved.ravel()
   earlier = moved & moved[partner] & (partner > own)  # its turn has been: what it has become counts
   follow = jnp.where(earlier, partner, own)  # a chain of pixels that end as one and the same
-  _, follow = lax.while_loop(lambda two: (two[0] != two[1]).any(), lambda two: (two[1], two[1][two[1]]), (own, follow))
+  _, follow = lax.while_loop(
+    lambda two: (two[0] != two[1]).any(), lambda two: (two[1], two[1][two[1]]), (own, follow)
+  )
   return partner[follow]

@@ -39,8 +39,13 @@ def contrast(key, image, severity, *, table):
 def pixelate(key, image, severity, *, table):
   """Reduced by averaging boxes, as Pillow does, and enlarged by repetition. Exact up to Pillow's fixed-point arithmetic."""
   shares = PARAMETERS["pixelate"][table]
-  rows, columns = ([jnp.asarray(np.stack(bank))[severity - 1] for bank in zip(*[_boxes(side, int(side * share), most) for share in
-                    shares])] for side, most in ((side, int(side * max(shares))) for side in image.shape[:2]))
+  rows, columns = (
+    [
+      jnp.asarray(np.stack(bank))[severity - 1]
+      for bank in zip(*[_boxes(side, int(side * share), most) for share in shares])
+    ]
+    for side, most in ((side, int(side * max(shares))) for side in image.shape[:2])
+  )
   small = jnp.floor(both_sides(rows[0], columns[0], image) * 255 + 0.5) / 255
   return both_sides(rows[1], columns[1], small)
 
@@ -53,7 +58,10 @@ def _boxes(full: int, size: int, most: int) -> tuple[np.ndarray, np.ndarray]:
   scale = full / size
   middle = (np.arange(size) + 0.5) * scale
   # Pillow looks at the pixels from int(middle - scale / 2 + 0.5) to int(middle + scale / 2 + 0.5).
-  first, last = (np.maximum((middle - scale / 2 + 0.5).astype(int), 0), np.minimum((middle + scale / 2 + 0.5).astype(int), full))
+  first, last = (
+    np.maximum((middle - scale / 2 + 0.5).astype(int), 0),
+    np.minimum((middle + scale / 2 + 0.5).astype(int), full),
+  )
   x = (np.arange(full) - middle[:, None] + 0.5) / scale
   inside = (np.arange(full) >= first[:, None]) & (np.arange(full) < last[:, None]) & (x > -0.5) & (x <= 0.5)
   down, up = np.zeros((most, full), np.float32), np.zeros((full, most), np.float32)
@@ -75,8 +83,12 @@ def elastic_transform(key, image, severity, *, table):
   middle, reach = np.array([width // 2, height // 2], np.float32), min(height, width) // 3
   old = np.stack([middle + reach, [middle[0] + reach, middle[1] - reach], middle - reach]).astype(np.float32)
   new = old + jitter * jax.random.uniform(corner_key, (3, 2), minval=-1.0)
-  back = jnp.linalg.solve(jnp.concatenate([new, jnp.ones((3, 1))], 1), jnp.asarray(old))  # [3, 2]: from new to old places
-  y, x = (grid.astype(jnp.float32) for grid in jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij"))
+  back = jnp.linalg.solve(
+    jnp.concatenate([new, jnp.ones((3, 1))], 1), jnp.asarray(old)
+  )  # [3, 2]: from new to old places
+  y, x = (
+    grid.astype(jnp.float32) for grid in jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")
+  )
   warped = _sample(image, *(x * back[0, i] + y * back[1, i] + back[2, i] for i in (1, 0)), mode="mirror")
   across, down = (_field(k, rows, severity, height, width) * alpha for k in (across_key, down_key))
   return _sample(warped, y + down, x + across, mode="reflect")
@@ -85,26 +97,54 @@ def elastic_transform(key, image, severity, *, table):
 def _field(key, rows, severity, height: int, width: int) -> jax.Array:
   """f32[H, W]: uniform noise in [-1, 1], smoothed."""
   noise = jax.random.uniform(key, (height, width, 1), minval=-1.0)
-  banks = [np.stack([smoothing(side, sigma, truncate=3.0, border="reflect") if sigma else np.eye(side, dtype=np.float32)
-                     for _, sigma, _ in rows]) for side in (height, width)]
+  banks = [
+    np.stack(
+      [
+        smoothing(side, sigma, truncate=3.0, border="reflect") if sigma else np.eye(side, dtype=np.float32)
+        for _, sigma, _ in rows
+      ]
+    )
+    for side in (height, width)
+  ]
   return both_sides(*(jnp.asarray(bank)[severity - 1] for bank in banks), noise)[..., 0]
 
 
 def _sample(image, rows, columns, *, mode: str) -> jax.Array:
   """The image, bilinearly, at places f32[H, W]."""
-  return jnp.stack([map_coordinates(image[..., c], (rows, columns), order=1, mode=mode) for c in range(image.shape[-1])], -1)
+  return jnp.stack(
+    [map_coordinates(image[..., c], (rows, columns), order=1, mode=mode) for c in range(image.shape[-1])], -1
+  )
 
 
 # The quantisation tables of the JPEG standard, annex K, in reading order.
-_LUMINANCE = np.array([
-    [16, 11, 10, 16, 24, 40, 51, 61], [12, 12, 14, 19, 26, 58, 60, 55], [14, 13, 16, 24, 40, 57, 69, 56],
-    [14, 17, 22, 29, 51, 87, 80, 62], [18, 22, 37, 56, 68, 109, 103, 77], [24, 35, 55, 64, 81, 104, 113, 92],
-    [49, 64, 78, 87, 103, 121, 120, 101], [72, 92, 95, 98, 112, 100, 103, 99]])
-_CHROMINANCE = np.array([
-    [17, 18, 24, 47, 99, 99, 99, 99], [18, 21, 26, 66, 99, 99, 99, 99], [24, 26, 56, 99, 99, 99, 99, 99],
-    [47, 66, 99, 99, 99, 99, 99, 99], *[[99] * 8] * 4])
-_DCT = np.array([[np.sqrt((1 if k else 0.5) / 4) * np.cos((2 * n + 1) * k * np.pi / 16) for n in range(8)] for k in range(8)],
-                np.float32)
+_LUMINANCE = np.array(
+  [
+    [16, 11, 10, 16, 24, 40, 51, 61],
+    [12, 12, 14, 19, 26, 58, 60, 55],
+    [14, 13, 16, 24, 40, 57, 69, 56],
+    [14, 17, 22, 29, 51, 87, 80, 62],
+    [18, 22, 37, 56, 68, 109, 103, 77],
+    [24, 35, 55, 64, 81, 104, 113, 92],
+    [49, 64, 78, 87, 103, 121, 120, 101],
+    [72, 92, 95, 98, 112, 100, 103, 99],
+  ]
+)
+_CHROMINANCE = np.array(
+  [
+    [17, 18, 24, 47, 99, 99, 99, 99],
+    [18, 21, 26, 66, 99, 99, 99, 99],
+    [24, 26, 56, 99, 99, 99, 99, 99],
+    [47, 66, 99, 99, 99, 99, 99, 99],
+    *[[99] * 8] * 4,
+  ]
+)
+_DCT = np.array(
+  [
+    [np.sqrt((1 if k else 0.5) / 4) * np.cos((2 * n + 1) * k * np.pi / 16) for n in range(8)]
+    for k in range(8)
+  ],
+  np.float32,
+)
 
 
 def jpeg_compression(key, image, severity, *, table):
@@ -119,11 +159,20 @@ def jpeg_compression(key, image, severity, *, table):
   luma = jnp.round(x @ jnp.array([0.299, 0.587, 0.114]))
   blue = jnp.round(x @ jnp.array([-0.168735892, -0.331264108, 0.5]) + 128)
   red = jnp.round(x @ jnp.array([0.5, -0.418687589, -0.081312411]) + 128)
-  tables = [jnp.asarray(np.stack([_quantisation(base, q) for q in qualities]))[severity - 1] for base in (_LUMINANCE, _CHROMINANCE)]
+  tables = [
+    jnp.asarray(np.stack([_quantisation(base, q) for q in qualities]))[severity - 1]
+    for base in (_LUMINANCE, _CHROMINANCE)
+  ]
   luma = _quantised(luma, tables[0])
   blue, red = (_doubled(_quantised(_halved(plane), tables[1])) for plane in (blue, red))
-  found = jnp.stack([luma + 1.402 * (red - 128), luma - 0.344136286 * (blue - 128) - 0.714136286 * (red - 128),
-                     luma + 1.772 * (blue - 128)], -1)
+  found = jnp.stack(
+    [
+      luma + 1.402 * (red - 128),
+      luma - 0.344136286 * (blue - 128) - 0.714136286 * (red - 128),
+      luma + 1.772 * (blue - 128),
+    ],
+    -1,
+  )
   return jnp.round(jnp.clip(found, 0, 255))[:height, :width] / 255
 
 
@@ -137,7 +186,9 @@ def _quantised(plane: jax.Array, table: jax.Array) -> jax.Array:
   """A plane [H, W] of 0 to 255 after its 8 x 8 blocks' cosine coefficients have been rounded to multiples of `table`."""
   transform = jnp.asarray(_DCT)
   blocks = einops.rearrange(plane - 128, "(h p) (w q) -> h w p q", p=8, q=8)
-  coefficients = jnp.einsum("ip,hwpq,jq->hwij", transform, blocks, transform, precision=jax.lax.Precision.HIGHEST)
+  coefficients = jnp.einsum(
+    "ip,hwpq,jq->hwij", transform, blocks, transform, precision=jax.lax.Precision.HIGHEST
+  )
   kept = jnp.round(coefficients / table[None, None]) * table[None, None]
   blocks = jnp.einsum("ip,hwij,jq->hwpq", transform, kept, transform, precision=jax.lax.Precision.HIGHEST)
   return jnp.clip(jnp.round(einops.rearrange(blocks, "h w p q -> (h p) (w q)") + 128), 0, 255)
@@ -152,6 +203,7 @@ def _halved(plane: jax.Array) -> jax.Array:
 
 def _doubled(plane: jax.Array) -> jax.Array:
   """libjpeg's "fancy" upsampling: three quarters of the nearest and a quarter of the next, along both sides."""
+
   def along_rows(plane):
     above = jnp.concatenate([plane[:1], plane[:-1]])
     below = jnp.concatenate([plane[1:], plane[-1:]])

@@ -51,8 +51,10 @@ def smoothing(size: int, sigma: float, *, truncate: float = 4.0, border: str = "
 
 def smooth(image: jax.Array, sigmas, severity: jax.Array, **options) -> jax.Array:
   """The image [H, W, C] smoothed by the sigma of its severity."""
-  rows, columns = (jnp.asarray(np.stack([smoothing(side, sigma, **options) for sigma in sigmas]))[severity - 1]
-                   for side in image.shape[:2])
+  rows, columns = (
+    jnp.asarray(np.stack([smoothing(side, sigma, **options) for sigma in sigmas]))[severity - 1]
+    for side in image.shape[:2]
+  )
   return both_sides(rows, columns, image)
 
 
@@ -92,5 +94,7 @@ def move(image: jax.Array, radius: jax.Array, sigma: jax.Array, angle: jax.Array
   padded = jnp.pad(image, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
   total = jnp.zeros_like(image)
   for i in range(2 * most + 1):
-    total = total + weight[i] * lax.dynamic_slice(padded, (reach - down[i], reach - across[i], jnp.int32(0)), image.shape)
+    total = total + weight[i] * lax.dynamic_slice(
+      padded, (reach - down[i], reach - across[i], jnp.int32(0)), image.shape
+    )
   return total

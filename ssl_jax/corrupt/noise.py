@@ -20,7 +20,9 @@ def gaussian_noise(key, image, severity, *, table):
 
 def speckle_noise(key, image, severity, *, table):
   """Adds image x N(0, sigma). Random: a statistical twin."""
-  return image + image * pick(PARAMETERS["speckle_noise"][table], severity) * jax.random.normal(key, image.shape)
+  return image + image * pick(PARAMETERS["speckle_noise"][table], severity) * jax.random.normal(
+    key, image.shape
+  )
 
 
 def impulse_noise(key, image, severity, *, table):

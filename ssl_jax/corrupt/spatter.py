@@ -53,11 +53,19 @@ def _edges(levels: jax.Array) -> jax.Array:
   steep, flat = jnp.abs(down) > 2.414 * jnp.abs(across), jnp.abs(down) < 0.414 * jnp.abs(across)
   same = across * down > 0
   shifted = lambda dy, dx: _shift(strength, dy, dx)
-  ahead = jnp.where(flat, shifted(0, 1), jnp.where(steep, shifted(1, 0), jnp.where(same, shifted(1, 1), shifted(1, -1))))
-  behind = jnp.where(flat, shifted(0, -1), jnp.where(steep, shifted(-1, 0), jnp.where(same, shifted(-1, -1), shifted(-1, 1))))
-  ridge = (strength > behind) & ((strength > ahead) | ((flat | steep) & (strength == ahead)))  # of equals, OpenCV's choice
+  ahead = jnp.where(
+    flat, shifted(0, 1), jnp.where(steep, shifted(1, 0), jnp.where(same, shifted(1, 1), shifted(1, -1)))
+  )
+  behind = jnp.where(
+    flat, shifted(0, -1), jnp.where(steep, shifted(-1, 0), jnp.where(same, shifted(-1, -1), shifted(-1, 1)))
+  )
+  ridge = (strength > behind) & (
+    (strength > ahead) | ((flat | steep) & (strength == ahead))
+  )  # of equals, OpenCV's choice
   weak, found = ridge & (strength > WEAK), ridge & (strength > STRONG)
-  grown = lambda _, found: weak & (lax.reduce_window(found.astype(jnp.float32), 0.0, lax.max, (3, 3), (1, 1), "SAME") > 0)
+  grown = lambda _, found: (
+    weak & (lax.reduce_window(found.astype(jnp.float32), 0.0, lax.max, (3, 3), (1, 1), "SAME") > 0)
+  )
   return lax.fori_loop(0, GROWTH, grown, found)
 
 
@@ -66,8 +74,10 @@ def _distance(edges: jax.Array) -> jax.Array:
   square = jnp.where(edges, 0.0, 1e6)
   for axis in (0, 1):
     padded = jnp.pad(square, [(FAR, FAR) if axis == side else (0, 0) for side in (0, 1)], constant_values=1e6)
-    nearer = lambda k, found: jnp.minimum(found, lax.dynamic_slice_in_dim(padded, k, found.shape[axis], axis)
-                                          + jnp.square(k.astype(jnp.float32) - FAR))
+    nearer = lambda k, found: jnp.minimum(
+      found,
+      lax.dynamic_slice_in_dim(padded, k, found.shape[axis], axis) + jnp.square(k.astype(jnp.float32) - FAR),
+    )
     square = lax.fori_loop(0, 2 * FAR + 1, nearer, square)
   return jnp.sqrt(square)
 
@@ -90,7 +100,12 @@ def _filtered(levels: jax.Array, kernel: np.ndarray) -> jax.Array:
   """Correlation of [H, W] with [3, 3], the border mirrored without the edge pixel."""
   height, width = levels.shape
   padded = jnp.pad(levels, 1, mode="reflect")
-  return sum(float(kernel[i, j]) * padded[i:i + height, j:j + width] for i in range(3) for j in range(3) if kernel[i, j])
+  return sum(
+    float(kernel[i, j]) * padded[i : i + height, j : j + width]
+    for i in range(3)
+    for j in range(3)
+    if kernel[i, j]
+  )
 
 
 def _shift(plane: jax.Array, down: int, across: int, *, fill: float = 0.0) -> jax.Array:
@@ -98,4 +113,4 @@ def _shift(plane: jax.Array, down: int, across: int, *, fill: float = 0.0) -> ja
   reach = max(abs(down), abs(across))
   height, width = plane.shape
   padded = jnp.pad(plane, reach, constant_values=fill)
-  return padded[reach + down:reach + down + height, reach + across:reach + across + width]
+  return padded[reach + down : reach + down + height, reach + across : reach + across + width]

@@ -81,8 +81,10 @@ def frost(key, image, severity, *, table, textures=""):
   pictures = jnp.asarray(_textures(textures, 0.2 if table == "cifar" else 1.0, image.shape[0]))
   which_key, down_key, across_key = jax.random.split(key, 3)
   which = jax.random.randint(which_key, (), 0, len(pictures))
-  start = [jax.random.randint(k, (), 0, room - side + 1)
-           for k, room, side in zip((down_key, across_key), pictures.shape[1:3], image.shape[:2])]
+  start = [
+    jax.random.randint(k, (), 0, room - side + 1)
+    for k, room, side in zip((down_key, across_key), pictures.shape[1:3], image.shape[:2])
+  ]
   window = lax.dynamic_slice(pictures, (which, *start, jnp.int32(0)), (1, *image.shape))[0]
   return own * image + cold * window.astype(jnp.float32) / 255
 
@@ -90,10 +92,15 @@ def frost(key, image, severity, *, table, textures=""):
 @functools.lru_cache(maxsize=4)
 def _textures(folder: str, scale: float, least: int) -> np.ndarray:
   """uint8[5, h, w, 3], all of one size: the smallest of the five, at least `least`."""
-  pictures = [Image.fromarray(array) for array in procedural_frost()] if not folder else [
-      Image.open(_frost_file(folder, i + 1)).convert("RGB") for i in range(FROSTS)]
+  pictures = (
+    [Image.fromarray(array) for array in procedural_frost()]
+    if not folder
+    else [Image.open(_frost_file(folder, i + 1)).convert("RGB") for i in range(FROSTS)]
+  )
   sizes = [tuple(max(round(side * scale), least) for side in picture.size) for picture in pictures]
-  pictures = [np.asarray(picture.resize(size, Image.Resampling.BICUBIC)) for picture, size in zip(pictures, sizes)]
+  pictures = [
+    np.asarray(picture.resize(size, Image.Resampling.BICUBIC)) for picture, size in zip(pictures, sizes)
+  ]
   height, width = (min(picture.shape[axis] for picture in pictures) for axis in (0, 1))
   return np.stack([picture[:height, :width] for picture in pictures])
 
@@ -101,15 +108,19 @@ def _textures(folder: str, scale: float, least: int) -> np.ndarray:
 def _frost_file(folder: str, number: int) -> pathlib.Path:
   found = sorted(pathlib.Path(folder).glob(f"frost{number}.*"))
   if not found:
-    raise ValueError(f"{folder} has no picture frost{number}.png or .jpg; it must hold frost1 to frost{FROSTS}, or leave the "
-                     "folder out for procedural ones")
+    raise ValueError(
+      f"{folder} has no picture frost{number}.png or .jpg; it must hold frost1 to frost{FROSTS}, or leave the "
+      "folder out for procedural ones"
+    )
   return found[0]
 
 
 @functools.lru_cache(maxsize=1)
 def procedural_frost() -> np.ndarray:
   """uint8[5, 512, 512, 3]: needles of ice that branch, at three scales, over clouds; bluish white, the same for ever."""
-  return np.stack([_one_frost(np.random.RandomState(seed)) for seed in range(FROSTS)])  # RandomState: its draws are frozen
+  return np.stack(
+    [_one_frost(np.random.RandomState(seed)) for seed in range(FROSTS)]
+  )  # RandomState: its draws are frozen
 
 
 def _one_frost(rng) -> np.ndarray:
@@ -117,7 +128,15 @@ def _one_frost(rng) -> np.ndarray:
   ice = np.zeros((side, side))
   for length, count, bright in ((150, 14, 0.9), (70, 60, 0.7), (30, 240, 0.5)):
     for _ in range(count):
-      _needle(ice, rng, rng.uniform(0, side, 2), rng.uniform(0, 2 * np.pi), length * rng.uniform(0.6, 1.2), bright, 2)
+      _needle(
+        ice,
+        rng,
+        rng.uniform(0, side, 2),
+        rng.uniform(0, 2 * np.pi),
+        length * rng.uniform(0.6, 1.2),
+        bright,
+        2,
+      )
   soft = np.real(np.fft.ifft2(np.fft.fft2(ice) * _low_pass(side, 0.8)))
   clouds = np.real(np.fft.ifft2(np.fft.fft2(rng.standard_normal((side, side))) * _low_pass(side, 24)))
   clouds = (clouds - clouds.mean()) / clouds.std()
@@ -130,13 +149,23 @@ def _one_frost(rng) -> np.ndarray:
 def _needle(ice, rng, start, angle, length, bright, branches) -> None:
   """A straight crystal that fades towards its tip, with smaller ones at 60 degrees on both sides."""
   along = np.arange(0, length, 0.5)
-  places = (start[:, None] + np.stack([np.sin(angle) * along, np.cos(angle) * along])).astype(int) % ice.shape[0]
+  places = (start[:, None] + np.stack([np.sin(angle) * along, np.cos(angle) * along])).astype(
+    int
+  ) % ice.shape[0]
   np.maximum.at(ice, (places[0], places[1]), bright * (1 - 0.7 * along / length))
   if branches:
     for share in np.arange(0.2, 0.9, 0.15):
       root = start + share * length * np.array([np.sin(angle), np.cos(angle)])
       for side in (-1, 1):
-        _needle(ice, rng, root, angle + side * np.pi / 3, length * (1 - share) * rng.uniform(0.2, 0.5), 0.8 * bright, branches - 1)
+        _needle(
+          ice,
+          rng,
+          root,
+          angle + side * np.pi / 3,
+          length * (1 - share) * rng.uniform(0.2, 0.5),
+          0.8 * bright,
+          branches - 1,
+        )
 
 
 def _low_pass(side: int, sigma: float) -> np.ndarray:

@@ -8,8 +8,7 @@ import warnings
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
-from PIL import JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401  each registers its format
+from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401  each registers its format
 
 MAX_PIXELS = 89_478_485  # 256 MiB of RGB; a header that promises more is refused before anything is allocated
 
@@ -18,9 +17,15 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImageP
 
 _SIGNATURES = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG"}
 _ORIENTATION = 0x0112
-_UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
-            4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270,
-            7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90}
+_UPRIGHT = {
+  2: Image.Transpose.FLIP_LEFT_RIGHT,
+  3: Image.Transpose.ROTATE_180,
+  4: Image.Transpose.FLIP_TOP_BOTTOM,
+  5: Image.Transpose.TRANSPOSE,
+  6: Image.Transpose.ROTATE_270,
+  7: Image.Transpose.TRANSVERSE,
+  8: Image.Transpose.ROTATE_90,
+}
 
 
 class DecodeError(ValueError):
@@ -102,8 +107,9 @@ def _format(data: bytes) -> str:
       return name
   if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
     return "WEBP"
-  raise DecodeError("the file is empty" if not data else
-                    f"not a PNG, JPEG or WebP file: it starts with {bytes(data[:8])!r}")
+  raise DecodeError(
+    "the file is empty" if not data else f"not a PNG, JPEG or WebP file: it starts with {bytes(data[:8])!r}"
+  )
 
 
 def _explain(error: Exception) -> DecodeError:
@@ -139,8 +145,8 @@ def _orientation(exif: bytes) -> int:
   if order is None:
     return 1
   try:
-    start, = struct.unpack_from(order + "I", tiff, 4)
-    count, = struct.unpack_from(order + "H", tiff, start)
+    (start,) = struct.unpack_from(order + "I", tiff, 4)
+    (count,) = struct.unpack_from(order + "H", tiff, start)
     for entry in range(start + 2, start + 2 + 12 * count, 12):
       tag, _, _, value = struct.unpack_from(order + "HHIH", tiff, entry)
       if tag == _ORIENTATION:

@@ -49,8 +49,11 @@ def make(data_dir: str, split: str) -> Source:
   splits.check_names(split, list(roots), f"the folder {data_dir}")
   class_names = sorted({name for folder in roots.values() for name in _folders(folder)})
   found = {name: _images(roots[name], class_names, root) for name in splits.names(split)}
-  chosen = [found[name][i] for name, places in splits.resolve(split, {n: len(f) for n, f in found.items()})
-            for i in places]
+  chosen = [
+    found[name][i]
+    for name, places in splits.resolve(split, {n: len(f) for n, f in found.items()})
+    for i in places
+  ]
   labels = np.array([label for _, label in chosen], np.int32)
   labelled = bool((labels >= 0).any())
   reader = FolderReader(str(root), tuple(path for path, _ in chosen), labels)
@@ -67,8 +70,9 @@ def _split_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
 
 
 def _folders(root: pathlib.Path) -> list[str]:
-  return sorted(entry.name for entry in os.scandir(root)
-                if entry.is_dir() and not entry.name.startswith((".", "__")))
+  return sorted(
+    entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith((".", "__"))
+  )
 
 
 def _images(root: pathlib.Path, class_names: Sequence[str], base: pathlib.Path) -> list[tuple[str, int]]:
@@ -77,16 +81,22 @@ def _images(root: pathlib.Path, class_names: Sequence[str], base: pathlib.Path) 
   beside = [(os.path.relpath(root / name, base), -1) for name in sorted(os.listdir(root)) if _is_image(name)]
   inside = [(path, label[name]) for name in _folders(root) for path in _below(root / name, base)]
   if beside and inside:
-    raise ValueError(f"{root} holds {len(beside)} images in no class folder, {beside[0][0]} for one, and "
-                     f"{len(inside)} in class folders; put all into class folders or none")
+    raise ValueError(
+      f"{root} holds {len(beside)} images in no class folder, {beside[0][0]} for one, and "
+      f"{len(inside)} in class folders; put all into class folders or none"
+    )
   if not beside and not inside:
     raise ValueError(f"{root} holds no image; known endings: {', '.join(EXTENSIONS)}")
   return beside or inside
 
 
 def _below(folder: pathlib.Path, base: pathlib.Path) -> list[str]:
-  return sorted(os.path.relpath(os.path.join(where, name), base)
-                for where, _, files in os.walk(folder) for name in files if _is_image(name))
+  return sorted(
+    os.path.relpath(os.path.join(where, name), base)
+    for where, _, files in os.walk(folder)
+    for name in files
+    if _is_image(name)
+  )
 
 
 def _is_image(name: str) -> bool:

@@ -78,8 +78,12 @@ class LoadBatch:
 
   def _load(self, step: int, images: np.ndarray, slot: int | None) -> Loaded:
     rows = self.order.rows(step)
-    batch = {"image": images, "label": np.zeros(len(images), np.int32), "mask": rows.mask.copy(),
-             "index": rows.indices.astype(np.int32)}
+    batch = {
+      "image": images,
+      "label": np.zeros(len(images), np.int32),
+      "mask": rows.mask.copy(),
+      "index": rows.indices.astype(np.int32),
+    }
     size = len(images) if self.threads is None else _CHUNK  # storage likes to be asked for many at once
     chunks = [range(start, min(start + size, len(images))) for start in range(0, len(images), size)]
     bad, seconds = [], 0.0
@@ -102,13 +106,14 @@ class LoadBatch:
       batch["image"][row], batch["label"][row] = found or (0, 0)
     return bad, time.perf_counter() - began
 
-  def _image(self, record: Record | DecodeError, index: int, seed: tuple[int, ...],
-             bad: list[Bad]) -> tuple[np.ndarray, int] | None:
+  def _image(
+    self, record: Record | DecodeError, index: int, seed: tuple[int, ...], bad: list[Bad]
+  ) -> tuple[np.ndarray, int] | None:
     """The transformed image `index`, or the first good one after it, and its label; None if there is none."""
     for ahead in range(min(self.max_bad + 2, len(self.source)) if self.replace else 1):
       place = (index + ahead) % len(self.source)
       if ahead:
-        record, = self.source.read_each([place])
+        (record,) = self.source.read_each([place])
       if not self.wanted():
         raise CalledOff
       try:
@@ -117,15 +122,18 @@ class LoadBatch:
         bad.append(Bad(place, self.source.name(place), str(error)))
     return None
 
-  def _transformed(self, record: Record | DecodeError, place: int,
-                   seed: tuple[int, ...]) -> tuple[np.ndarray, int]:
+  def _transformed(
+    self, record: Record | DecodeError, place: int, seed: tuple[int, ...]
+  ) -> tuple[np.ndarray, int]:
     if isinstance(record, DecodeError):
       raise record
     try:
       image = self.transform(np.random.default_rng(seed) if self.transform.random else None, record["image"])
       if image.shape != tuple(self.transform.shape) or image.dtype != np.uint8:
-        raise ValueError(f"the transform made {image.dtype}{list(image.shape)}, it promised "
-                         f"uint8{list(self.transform.shape)}")
+        raise ValueError(
+          f"the transform made {image.dtype}{list(image.shape)}, it promised "
+          f"uint8{list(self.transform.shape)}"
+        )
     except DecodeError:
       raise
     except Exception as error:

@@ -19,8 +19,18 @@ import numpy as np  # noqa: E402
 import tensorflow_datasets as tfds  # noqa: E402
 from PIL import Image  # noqa: E402
 
-CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
-           "Ankle boot")
+CLASSES = (
+  "T-shirt/top",
+  "Trouser",
+  "Pullover",
+  "Dress",
+  "Coat",
+  "Sandal",
+  "Shirt",
+  "Sneaker",
+  "Bag",
+  "Ankle boot",
+)
 PER_CLASS = {"train": 800, "test": 200}
 FILES = {"train": "train", "test": "t10k"}
 PAD = 2  # pixels of background on each side: 28 becomes 32
@@ -54,11 +64,18 @@ class FashionMnistSample(tfds.core.GeneratorBasedBuilder):
 
   def _info(self):
     return tfds.core.DatasetInfo(
-        builder=self, description=self.__doc__, license=NOTICE,  # TFDS writes it beside the images
-        homepage="https://github.com/zalandoresearch/fashion-mnist", supervised_keys=("image", "label"),
-        features=tfds.features.FeaturesDict({
-            "image": tfds.features.Image(shape=(28 + 2 * PAD, 28 + 2 * PAD, 1), encoding_format="png"),
-            "label": tfds.features.ClassLabel(names=list(CLASSES))}))
+      builder=self,
+      description=self.__doc__,
+      license=NOTICE,  # TFDS writes it beside the images
+      homepage="https://github.com/zalandoresearch/fashion-mnist",
+      supervised_keys=("image", "label"),
+      features=tfds.features.FeaturesDict(
+        {
+          "image": tfds.features.Image(shape=(28 + 2 * PAD, 28 + 2 * PAD, 1), encoding_format="png"),
+          "label": tfds.features.ClassLabel(names=list(CLASSES)),
+        }
+      ),
+    )
 
   def _split_generators(self, download_manager):
     return {split: self._generate_examples(split) for split in PER_CLASS}
@@ -71,10 +88,14 @@ class FashionMnistSample(tfds.core.GeneratorBasedBuilder):
 
 def read_idx(folder: pathlib.Path, split: str) -> tuple[np.ndarray, np.ndarray]:
   """The original images uint8[N, 28, 28] and labels uint8[N]."""
-  images, labels = (gzip.decompress((folder / f"{FILES[split]}-{kind}-ubyte.gz").read_bytes())
-                    for kind in ("images-idx3", "labels-idx1"))
-  return (np.frombuffer(images, np.uint8, offset=16).reshape(-1, 28, 28),
-          np.frombuffer(labels, np.uint8, offset=8))
+  images, labels = (
+    gzip.decompress((folder / f"{FILES[split]}-{kind}-ubyte.gz").read_bytes())
+    for kind in ("images-idx3", "labels-idx1")
+  )
+  return (
+    np.frombuffer(images, np.uint8, offset=16).reshape(-1, 28, 28),
+    np.frombuffer(labels, np.uint8, offset=8),
+  )
 
 
 def choose(labels: np.ndarray, per_class: int) -> np.ndarray:

@@ -40,14 +40,27 @@ def steps_per_epoch(source: Source, batch_size: int) -> int:
   if batch_size < 1:
     raise ValueError(f"batch_size={batch_size}; use a positive number")
   if len(source) < batch_size:
-    raise ValueError(f"batch_size={batch_size} is more than the {len(source)} images of the data set; use at "
-                     f"most {len(source)}")
+    raise ValueError(
+      f"batch_size={batch_size} is more than the {len(source)} images of the data set; use at "
+      f"most {len(source)}"
+    )
   return len(source) // batch_size
 
 
-def train_batches(source: Source, *, batch_size: int, seed: int, start: int, stop: int, transform: Callable,
-                  workers: int = 0, threads: int = 0, process_index: int = 0, process_count: int = 1,
-                  max_bad_fraction: float = 0.01) -> Batches:
+def train_batches(
+  source: Source,
+  *,
+  batch_size: int,
+  seed: int,
+  start: int,
+  stop: int,
+  transform: Callable,
+  workers: int = 0,
+  threads: int = 0,
+  process_index: int = 0,
+  process_count: int = 1,
+  max_bad_fraction: float = 0.01,
+) -> Batches:
   """Shuffled batches of steps `start` to `stop - 1`; a step's batch depends on (seed, step) alone.
 
   Starting late costs nothing: what comes before `start` is never read. An image that cannot be decoded is
@@ -74,8 +87,17 @@ def train_batches(source: Source, *, batch_size: int, seed: int, start: int, sto
   return Batches(load, range(start, stop), keys=("image", "label"), workers=workers, threads=threads)
 
 
-def eval_batches(source: Source, *, batch_size: int, transform: Callable, workers: int = 0, threads: int = 0,
-                 process_index: int = 0, process_count: int = 1, max_bad_fraction: float = 0.01) -> Batches:
+def eval_batches(
+  source: Source,
+  *,
+  batch_size: int,
+  transform: Callable,
+  workers: int = 0,
+  threads: int = 0,
+  process_index: int = 0,
+  process_count: int = 1,
+  max_bad_fraction: float = 0.01,
+) -> Batches:
   """Every image once, in order, equally many batches of one size on every process.
 
   Rows that fill up the last batch are black with a mask of False; so are images that cannot be decoded, which
@@ -89,8 +111,13 @@ def eval_batches(source: Source, *, batch_size: int, transform: Callable, worker
   _check(batch_size, process_index, process_count)
   order = EvalOrder(len(source), batch_size, process_index, process_count)
   load = LoadBatch(source, transform, order, replace=False, max_bad=_max_bad(source, max_bad_fraction))
-  return Batches(load, range(-(-len(source) // batch_size)), keys=("image", "label", "mask", "index"),
-                 workers=workers, threads=threads)
+  return Batches(
+    load,
+    range(-(-len(source) // batch_size)),
+    keys=("image", "label", "mask", "index"),
+    workers=workers,
+    threads=threads,
+  )
 
 
 class Batches:
@@ -159,8 +186,10 @@ class Batches:
       lines = [f"{name}: {reason}" for name, reason in self.bad.items()]
       if len(lines) > _LISTED:
         lines[_LISTED:] = [f"and {len(lines) - _LISTED} more"]
-      raise ValueError(f"{len(self.bad)} of {len(self._load.source)} images cannot be decoded, {allowed} are "
-                       "allowed; repair or remove them, or raise max_bad_fraction:\n  " + "\n  ".join(lines))
+      raise ValueError(
+        f"{len(self.bad)} of {len(self._load.source)} images cannot be decoded, {allowed} are "
+        "allowed; repair or remove them, or raise max_bad_fraction:\n  " + "\n  ".join(lines)
+      )
 
   def _warn(self, bad: Bad) -> None:
     if bad.name not in self.bad:
@@ -191,8 +220,9 @@ def _in_threads(load: LoadBatch, steps: range, threads: int) -> tuple[Iterator[L
   return iterator, stop
 
 
-def _in_processes(load: LoadBatch, steps: range, workers: int,
-                  slots: Slots) -> tuple[Iterator[Loaded], Callable[[], None]]:
+def _in_processes(
+  load: LoadBatch, steps: range, workers: int, slots: Slots
+) -> tuple[Iterator[Loaded], Callable[[], None]]:
   """(iterator over Loaded, function that stops). Worker i of n loads every n-th batch from the i-th on."""
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # Grain 0.2.18 reads one: an error outside of absl.app (its issue 1355)
@@ -258,7 +288,9 @@ def _max_bad(source: Source, fraction: float) -> int:
 
 def _check(batch_size: int, process_index: int, process_count: int) -> None:
   if batch_size < 1 or batch_size % process_count:
-    raise ValueError(f"batch_size={batch_size} is not divisible by {process_count} processes; use a multiple "
-                     f"of {process_count}")
+    raise ValueError(
+      f"batch_size={batch_size} is not divisible by {process_count} processes; use a multiple "
+      f"of {process_count}"
+    )
   if not 0 <= process_index < process_count:
     raise ValueError(f"process_index={process_index} is none of {process_count} processes")

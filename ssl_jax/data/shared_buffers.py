@@ -85,9 +85,11 @@ def make_slots(workers: int, shape: tuple[int, ...]) -> Slots:
   size = _HEADER + count * math.prod(shape)
   if os.path.isdir(_FOLDER) and size > shutil.disk_usage(_FOLDER).free:
     free = shutil.disk_usage(_FOLDER).free
-    raise ValueError(f"workers={workers} hand over batches of {math.prod(shape) / 2**20:.0f} MiB through "
-                     f"{_FOLDER} and need {size / 2**20:.0f} MiB of it; {free / 2**20:.0f} MiB are free. Use "
-                     "workers=0 (threads), fewer workers, or more shared memory (docker run --shm-size)")
+    raise ValueError(
+      f"workers={workers} hand over batches of {math.prod(shape) / 2**20:.0f} MiB through "
+      f"{_FOLDER} and need {size / 2**20:.0f} MiB of it; {free / 2**20:.0f} MiB are free. Use "
+      "workers=0 (threads), fewer workers, or more shared memory (docker run --shm-size)"
+    )
   memory = SharedMemory(create=True, size=size)
   memory.close()
   return Slots(memory.name, workers, tuple(shape))

@@ -17,7 +17,11 @@ from ssl_jax.data.decode import DecodeError, decode
 from ssl_jax.data.reader import Reader, Record, Source, cores
 
 SIZES = {  # images and classes of data sets that need not be at hand for a plan, or for the weights that others trained on them
-    "imagenet2012": (1_281_167, 1000), "cifar10": (50_000, 10), "cifar100": (50_000, 100), "sample": (8000, 10)}
+  "imagenet2012": (1_281_167, 1000),
+  "cifar10": (50_000, 10),
+  "cifar100": (50_000, 100),
+  "sample": (8000, 10),
+}
 BUILT_IN = ("sample", "folder", "synthetic")
 SAMPLE = pathlib.Path(__file__).parent / "sample"  # Fashion-MNIST, MIT licence: see its LICENSE
 _CHUNK = 64  # images read in one call
@@ -38,8 +42,10 @@ def make(name: str, *, split: str = "train", data_dir: str = "", image_size: int
   if name == "synthetic":
     return synthetic.make(split, image_size)
   if name != "sample" and not data_dir:
-    raise ValueError(f"data set {name!r} needs data_dir, and it is empty; set it to the folder of images or "
-                     f"of TFDS data sets. Without one there are sample and synthetic{_meant(name)}")
+    raise ValueError(
+      f"data set {name!r} needs data_dir, and it is empty; set it to the folder of images or "
+      f"of TFDS data sets. Without one there are sample and synthetic{_meant(name)}"
+    )
   if name == "folder":
     return folder.make(data_dir, split)
   from ssl_jax.data import tfds_records  # here: importing TFDS takes half a second
@@ -99,8 +105,9 @@ class MemoryReader:
     return self.origin.name(index)
 
 
-def cached(source: Source, *, transform: Callable | None = None, max_bytes: int = 16 * 2**30,
-           threads: int = 0) -> Source:
+def cached(
+  source: Source, *, transform: Callable | None = None, max_bytes: int = 16 * 2**30, threads: int = 0
+) -> Source:
   """The same source with every image decoded once, into one array in memory: for small sets.
 
   An image that cannot be decoded raises DecodeError when it is asked for, as it would uncached.
@@ -115,8 +122,10 @@ def cached(source: Source, *, transform: Callable | None = None, max_bytes: int 
   shape = _shape(source) if transform is None else transform.shape
   total = len(source) * math.prod(shape)
   if total > max_bytes:
-    raise ValueError(f"{len(source)} images of {shape} take {total / 2**30:.1f} GiB of memory, the limit is "
-                     f"{max_bytes / 2**30:.1f} GiB; set cache=False")
+    raise ValueError(
+      f"{len(source)} images of {shape} take {total / 2**30:.1f} GiB of memory, the limit is "
+      f"{max_bytes / 2**30:.1f} GiB; set cache=False"
+    )
   images, labels = np.zeros((len(source), *shape), np.uint8), np.full(len(source), -1, np.int32)
   held = MemoryReader(images, labels, {}, source.reader)
   fill = functools.partial(_fill, held, source, transform or (lambda _, image: _pixels(image)))
@@ -138,8 +147,10 @@ def _fill(held: MemoryReader, source: Source, transform: Callable, start: int) -
       held.bad[i] = str(error)
       continue
     if image.shape != held.images.shape[1:]:
-      raise ValueError(f"{source.name(i)} is {image.shape}, others are {held.images.shape[1:]}; images in "
-                       "memory must have one size: set cache=False")
+      raise ValueError(
+        f"{source.name(i)} is {image.shape}, others are {held.images.shape[1:]}; images in "
+        "memory must have one size: set cache=False"
+      )
     held.images[i] = image
 
 

@@ -22,8 +22,10 @@ def check_names(spec: str, known: Mapping[str, int] | list[str], where: str) -> 
   """Raises ValueError for a split that is not known, naming those that are and `where` they are."""
   for name in names(spec):
     if name not in known:
-      raise ValueError(f"split={spec!r}: {where} has no split {name!r}{nearest(name, known)}. A part of one "
-                       "serves too, such as 'train[90%:]'")
+      raise ValueError(
+        f"split={spec!r}: {where} has no split {name!r}{nearest(name, known)}. A part of one "
+        "serves too, such as 'train[90%:]'"
+      )
 
 
 def resolve(spec: str, sizes: Mapping[str, int]) -> list[tuple[str, range]]:
@@ -42,8 +44,9 @@ def resolve(spec: str, sizes: Mapping[str, int]) -> list[tuple[str, range]]:
 def _parts(spec: str) -> list[re.Match]:
   parts = [_PART.fullmatch(part) for part in spec.split("+")]
   if not all(parts):
-    raise ValueError(f"split={spec!r} is no split; write 'train', 'train[:90%]', 'train[100:200]' or join "
-                     "several with '+'")
+    raise ValueError(
+      f"split={spec!r} is no split; write 'train', 'train[:90%]', 'train[100:200]' or join several with '+'"
+    )
   return parts
 
 
@@ -51,8 +54,9 @@ def _slice(part: re.Match, size: int, spec: str) -> range:
   start = _bound(part["start"] or "0", size, spec)
   stop = _bound(part["stop"] or str(size), size, spec)
   if start >= stop:
-    raise ValueError(f"split={spec!r} selects nothing: {start}:{stop} is none of the {size} images of "
-                     f"{part['split']!r}")
+    raise ValueError(
+      f"split={spec!r} selects nothing: {start}:{stop} is none of the {size} images of {part['split']!r}"
+    )
   return range(start, stop)
 
 

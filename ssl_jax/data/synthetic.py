@@ -25,8 +25,10 @@ class SyntheticReader:
     return len(self.numbers)
 
   def read(self, indices: Sequence[int]) -> list[Record]:
-    return [{"image": draw(number, self.image_size), "label": number % NUM_CLASSES}
-            for number in (int(self.numbers[i]) for i in indices)]
+    return [
+      {"image": draw(number, self.image_size), "label": number % NUM_CLASSES}
+      for number in (int(self.numbers[i]) for i in indices)
+    ]
 
   def name(self, index: int) -> str:
     return f"synthetic image {self.numbers[index]}"

@@ -91,9 +91,15 @@ def find(name: str, data_dir: str) -> pathlib.Path:
   if versions:
     return max(versions, key=lambda path: tuple(map(int, path.name.split("."))))
   known = prepared(root)
-  raise ValueError(f"no TFDS data set {name!r} in {data_dir}" + (nearest(name, known) if known else
-                   "; there is none at all. Prepare one with tfds.builder(NAME, data_dir=DIR, "
-                   "file_format='array_record').download_and_prepare()"))
+  raise ValueError(
+    f"no TFDS data set {name!r} in {data_dir}"
+    + (
+      nearest(name, known)
+      if known
+      else "; there is none at all. Prepare one with tfds.builder(NAME, data_dir=DIR, "
+      "file_format='array_record').download_and_prepare()"
+    )
+  )
 
 
 def prepared(root: pathlib.Path) -> list[str]:
@@ -105,8 +111,10 @@ def prepared(root: pathlib.Path) -> list[str]:
 def _in_array_record(folder: pathlib.Path, stored: str):
   """The same data set where its files were also written as array_record."""
   if not any(folder.glob("*.array_record*")):
-    raise ValueError(f"{folder} is stored as {stored}, which allows no random access; prepare it again with "
-                     "file_format='array_record'")
+    raise ValueError(
+      f"{folder} is stored as {stored}, which allows no random access; prepare it again with "
+      "file_format='array_record'"
+    )
   return tfds.builder_from_directory(folder, file_format="array_record")
 
 

@@ -25,8 +25,12 @@ from PIL import Image
 from ssl_jax.config.checked import nearest
 from ssl_jax.data import decode
 
-INTERPOLATIONS = {"nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR,
-                  "bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS}
+INTERPOLATIONS = {
+  "nearest": Image.Resampling.NEAREST,
+  "bilinear": Image.Resampling.BILINEAR,
+  "bicubic": Image.Resampling.BICUBIC,
+  "lanczos": Image.Resampling.LANCZOS,
+}
 ATTEMPTS = 10
 
 
@@ -90,8 +94,9 @@ class RandomResizedCrop:
     return loaded.resize(size, kind, box=(box[0] * across, box[1] * down, box[2] * across, box[3] * down))
 
 
-def resize_center_crop(size: int, resize: int | None = None, *,
-                       interpolation: str = "bilinear") -> ResizeCenterCrop:
+def resize_center_crop(
+  size: int, resize: int | None = None, *, interpolation: str = "bilinear"
+) -> ResizeCenterCrop:
   """Makes the transform of evaluation and device crop: shorter side to `resize`, centre crop of `size`.
 
   An image whose shorter side is `resize` already is not resampled. Shrinking is antialiased. Rounding follows
@@ -108,14 +113,21 @@ def resize_center_crop(size: int, resize: int | None = None, *,
   resize = size if resize is None else resize
   _check(size, interpolation)
   if resize < size:
-    raise ValueError(f"resize={resize} leaves less than the centre crop of size={size}; use resize={size} or "
-                     "more")
+    raise ValueError(
+      f"resize={resize} leaves less than the centre crop of size={size}; use resize={size} or more"
+    )
   return ResizeCenterCrop(size, resize, interpolation)
 
 
-def random_resized_crop(size: int, *, scale: tuple[float, float] = (0.08, 1.0),
-                        ratio: tuple[float, float] = (3 / 4, 4 / 3), views: int = 2,
-                        interpolation: str = "bilinear", reduce: bool = True) -> RandomResizedCrop:
+def random_resized_crop(
+  size: int,
+  *,
+  scale: tuple[float, float] = (0.08, 1.0),
+  ratio: tuple[float, float] = (3 / 4, 4 / 3),
+  views: int = 2,
+  interpolation: str = "bilinear",
+  reduce: bool = True,
+) -> RandomResizedCrop:
   """Makes the transform that cuts `views` independent random-resized crops out of each image.
 
   Args:
@@ -139,8 +151,14 @@ def random_resized_crop(size: int, *, scale: tuple[float, float] = (0.08, 1.0),
   return RandomResizedCrop(size, scale, ratio, views, interpolation, reduce)
 
 
-def random_box(rng: np.random.Generator, width: int, height: int, *, scale: tuple[float, float] = (0.08, 1.0),
-               ratio: tuple[float, float] = (3 / 4, 4 / 3)) -> tuple[int, int, int, int]:
+def random_box(
+  rng: np.random.Generator,
+  width: int,
+  height: int,
+  *,
+  scale: tuple[float, float] = (0.08, 1.0),
+  ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> tuple[int, int, int, int]:
   """Draws a crop (left, top, right, bottom) as torchvision does.
 
   Up to ten times: area uniform in `scale`, logarithm of width / height uniform in `ratio`, taken if it fits.

@@ -53,13 +53,17 @@ class Console:
     self._file.write(json.dumps(row) + "\n")
     for name, value in row.items() if self._board else ():
       self._board.add_scalar(name, value, row["step"])
-    figures = (f"loss {row['loss']:.4f}  {row['images_per_second']:.0f} images/s "
-               f"(input alone {row['input_images_per_second']:.0f}, step alone {row['step_images_per_second']:.0f}), "
-               f"waited {row['waiting_share']:.0%}")
+    figures = (
+      f"loss {row['loss']:.4f}  {row['images_per_second']:.0f} images/s "
+      f"(input alone {row['input_images_per_second']:.0f}, step alone {row['step_images_per_second']:.0f}), "
+      f"waited {row['waiting_share']:.0%}"
+    )
     self._bar.update(self._task, figures=figures)
     if not self._terminal.is_terminal:
-      self.note(f"step {row['step']}/{self._bar.tasks[0].total:.0f}  epoch {row['epoch']:.2f}  {figures}  "
-                f"lr {row['learning_rate']:.4g}  left {self._left(row['step'])}")
+      self.note(
+        f"step {row['step']}/{self._bar.tasks[0].total:.0f}  epoch {row['epoch']:.2f}  {figures}  "
+        f"lr {row['learning_rate']:.4g}  left {self._left(row['step'])}"
+      )
 
   def _left(self, step: int) -> str:
     start, since = self._first
@@ -90,7 +94,9 @@ class Progress:
     self._bar.update(self._task, completed=done, total=total or None, figures=f"{loss:.4f}")
     if not self._terminal.is_terminal and jax.process_index() == 0 and time.monotonic() - self._said > 60:
       self._said = time.monotonic()
-      self._terminal.print(f"{self._name}: {done} of {total or 'an unknown number'}, {loss:.4f}", markup=False)
+      self._terminal.print(
+        f"{self._name}: {done} of {total or 'an unknown number'}, {loss:.4f}", markup=False
+      )
 
   def __enter__(self) -> Progress:
     self._bar.start()
@@ -101,10 +107,17 @@ class Progress:
 
 
 def _bar(terminal: rich.console.Console, *, quiet: bool = False) -> rich.progress.Progress:
-  columns = (rich.progress.TextColumn("{task.description}"), rich.progress.BarColumn(bar_width=20),
-             rich.progress.MofNCompleteColumn(), rich.progress.TimeElapsedColumn(),
-             rich.progress.TimeRemainingColumn(), rich.progress.TextColumn("{task.fields[figures]}"))
-  return rich.progress.Progress(*columns, console=terminal, disable=quiet or not terminal.is_terminal, refresh_per_second=2)
+  columns = (
+    rich.progress.TextColumn("{task.description}"),
+    rich.progress.BarColumn(bar_width=20),
+    rich.progress.MofNCompleteColumn(),
+    rich.progress.TimeElapsedColumn(),
+    rich.progress.TimeRemainingColumn(),
+    rich.progress.TextColumn("{task.fields[figures]}"),
+  )
+  return rich.progress.Progress(
+    *columns, console=terminal, disable=quiet or not terminal.is_terminal, refresh_per_second=2
+  )
 
 
 def _step(row: str) -> float:
@@ -118,6 +131,7 @@ def _tensorboard(workdir: pathlib.Path):
   try:
     import tensorboardX
   except ImportError as error:
-    raise ValueError("config.tensorboard is set, but tensorboardX is not installed; "
-                     "pip install 'ssl_jax[tensorboard]'") from error
+    raise ValueError(
+      "config.tensorboard is set, but tensorboardX is not installed; pip install 'ssl_jax[tensorboard]'"
+    ) from error
   return tensorboardX.SummaryWriter(str(workdir))

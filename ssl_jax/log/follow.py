@@ -17,7 +17,13 @@ from ssl_jax.log.run_log import METRICS, STARTS, clock, lines
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 WIDTH = 48  # of the curve, characters
-SHOWN = ("epoch", "loss", "images_per_second", "waiting_share", "learning_rate")  # first, in this order; then what else the method says
+SHOWN = (
+  "epoch",
+  "loss",
+  "images_per_second",
+  "waiting_share",
+  "learning_rate",
+)  # first, in this order; then what else the method says
 HIDDEN = ("step", "input_images_per_second", "step_images_per_second")
 SILENT = 5  # a run that says nothing for so many times its usual interval has probably stopped
 
@@ -71,13 +77,21 @@ class Seen(NamedTuple):
 
 def _look(folder: pathlib.Path) -> Seen:
   rows, starts = lines(folder / METRICS), lines(folder / STARTS)
-  return Seen(rows, starts[-1]["total_steps"] if starts else 0, starts[-1]["config"]["batch_size"] if starts else 0,
-              time.time() - (folder / METRICS).stat().st_mtime if rows else 0.0)
+  return Seen(
+    rows,
+    starts[-1]["total_steps"] if starts else 0,
+    starts[-1]["config"]["batch_size"] if starts else 0,
+    time.time() - (folder / METRICS).stat().st_mtime if rows else 0.0,
+  )
 
 
 def _line(row: dict[str, float], total: int) -> str:
-  return f"step {row['step']}" + (f"/{total}" if total else "") + "  " + "  ".join(
-      f"{name.replace('_', ' ')} {_number(name, row[name])}" for name in _fields(row))
+  return (
+    f"step {row['step']}"
+    + (f"/{total}" if total else "")
+    + "  "
+    + "  ".join(f"{name.replace('_', ' ')} {_number(name, row[name])}" for name in _fields(row))
+  )
 
 
 def _view(folder: pathlib.Path, seen: Seen) -> rich.table.Table:
@@ -117,7 +131,13 @@ def _fields(row: dict[str, float]) -> list[str]:
 
 
 def _number(name: str, value: float) -> str:
-  return f"{value:.0%}" if name.endswith("share") else f"{value:,.0f}" if name.endswith("per_second") else f"{value:.4g}"
+  return (
+    f"{value:.0%}"
+    if name.endswith("share")
+    else f"{value:,.0f}"
+    if name.endswith("per_second")
+    else f"{value:.4g}"
+  )
 
 
 def _headline(path: pathlib.Path) -> str:
@@ -134,5 +154,7 @@ def _curve(values: Sequence[float]) -> str:
   edges = [i * len(values) // parts for i in range(parts + 1)]
   means = [sum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:])]
   low, high = min(means), max(means)
-  return "".join(BLOCKS[round((value - low) / (high - low) * (len(BLOCKS) - 1))] if high > low else BLOCKS[0] for value in means)
-
+  return "".join(
+    BLOCKS[round((value - low) / (high - low) * (len(BLOCKS) - 1))] if high > low else BLOCKS[0]
+    for value in means
+  )

@@ -37,8 +37,10 @@ class Meter:
     """
     for name, mean in jax.device_get(metrics).items():
       if name in ("loss", "gradient_norm") and not np.isfinite(mean.total):
-        raise NonFiniteLoss(f"{name} is {mean.total} at step {step}; the checkpoints from before are good and are "
-                            "kept. Lower config.optimizer.learning_rate or warm up longer")
+        raise NonFiniteLoss(
+          f"{name} is {mean.total} at step {step}; the checkpoints from before are good and are "
+          "kept. Lower config.optimizer.learning_rate or warm up longer"
+        )
       self._sums[name] = mean if name not in self._sums else self._sums[name] + mean
 
   def row(self, step: int, input_rate: float) -> dict[str, float]:
@@ -51,12 +53,16 @@ class Meter:
     images = (step - self._from) * self._batch_size
     with jax.transfer_guard("allow"):
       learning_rate = float(self._schedule(step - 1))
-    row = {"step": step, "epoch": step / self._steps_per_epoch,
-           **{name: float(mean.value()) for name, mean in self._sums.items()},
-           "learning_rate": learning_rate, "images_per_second": images / seconds,
-           "input_images_per_second": input_rate if math.isfinite(input_rate) else 0.0,
-           "step_images_per_second": images / max(seconds - self._waited, 1e-9),
-           "waiting_share": min(self._waited / seconds, 1.0)}
+    row = {
+      "step": step,
+      "epoch": step / self._steps_per_epoch,
+      **{name: float(mean.value()) for name, mean in self._sums.items()},
+      "learning_rate": learning_rate,
+      "images_per_second": images / seconds,
+      "input_images_per_second": input_rate if math.isfinite(input_rate) else 0.0,
+      "step_images_per_second": images / max(seconds - self._waited, 1e-9),
+      "waiting_share": min(self._waited / seconds, 1.0),
+    }
     self._clear(step)
     return row
 

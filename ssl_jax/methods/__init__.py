@@ -10,8 +10,7 @@ import pkgutil
 from collections.abc import Callable
 
 from ssl_jax.config.checked import call_checked, nearest
-from ssl_jax.core import DataSpec
-from ssl_jax.core import Method
+from ssl_jax.core import DataSpec, Method
 from ssl_jax.models import Network
 
 

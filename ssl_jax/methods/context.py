@@ -8,17 +8,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ssl_jax.core import DataSpec, Exercise, Method
 from ssl_jax.methods.pretext import pretext_template, tile_grid
-from ssl_jax.core import DataSpec
-from ssl_jax.core import Exercise, Method
 from ssl_jax.models import Network, heads, network
 
 CENTRE = 4
 
 
-def make(encoder: Network, data: DataSpec, *, tile: int = 64, gap: int = 21, jitter: int = 21,
-         pairs: Literal["centre", "all"] = "centre", colour: Literal["drop", "project", "grey", "none"] = "drop",
-         grey: float = 0.66, coarse: float = 0.33, width: int = 4096, dropout: float = 0.5, norm_momentum: float = 0.9) -> Method:
+def make(
+  encoder: Network,
+  data: DataSpec,
+  *,
+  tile: int = 64,
+  gap: int = 21,
+  jitter: int = 21,
+  pairs: Literal["centre", "all"] = "centre",
+  colour: Literal["drop", "project", "grey", "none"] = "drop",
+  grey: float = 0.66,
+  coarse: float = 0.33,
+  width: int = 4096,
+  dropout: float = 0.5,
+  norm_momentum: float = 0.9,
+) -> Method:
   """Eight-way classification of the relative place of two patches out of a 3 x 3 grid; both are encoded alone.
 
   Patches are encoded once, however many pairs they make, and joined late: a linear layer on both features, BatchNorm, ReLU,
@@ -51,16 +62,25 @@ def make(encoder: Network, data: DataSpec, *, tile: int = 64, gap: int = 21, jit
       pieces = tile_grid.drop_colour(colour_key, pieces)
     elif colour == "project":
       pieces = tile_grid.project(pieces)
-    return Exercise(tile_grid.equalize(pieces), jnp.tile(jnp.asarray(answers)[None], (len(images), 1)), tile_grid.PLACES,
-                    "place of the second patch seen from the first")
+    return Exercise(
+      tile_grid.equalize(pieces),
+      jnp.tile(jnp.asarray(answers)[None], (len(images), 1)),
+      tile_grid.PLACES,
+      "place of the second patch seen from the first",
+    )
 
-  head = network(heads.Pairs(len(tile_grid.PLACES) - 1, width, tuple(first), tuple(second), dropout, norm_momentum))
+  head = network(
+    heads.Pairs(len(tile_grid.PLACES) - 1, width, tuple(first), tuple(second), dropout, norm_momentum)
+  )
   return pretext_template.make(encoder, head, pose, pretext_template.classify, prepare=tile_grid.equalize)
 
 
 def relative_place(first: np.ndarray, second: np.ndarray) -> np.ndarray:
   """i32: 0 to 7, the place of cell `second` of the grid seen from its neighbour `first`: reading order without the centre."""
-  down, across = (np.asarray(second) // 3 - np.asarray(first) // 3, np.asarray(second) % 3 - np.asarray(first) % 3)
+  down, across = (
+    np.asarray(second) // 3 - np.asarray(first) // 3,
+    np.asarray(second) % 3 - np.asarray(first) % 3,
+  )
   place = 3 * (down + 1) + across + 1
   return (place - (place > CENTRE)).astype(np.int32)
 

@@ -6,17 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_jax.methods.pretext import pretext_template, tile_grid
 from ssl_jax.augment import mix, resample
-from ssl_jax.core import DataSpec
-from ssl_jax.core import Exercise, Method
+from ssl_jax.core import DataSpec, Exercise, Method
+from ssl_jax.methods.pretext import pretext_template, tile_grid
 from ssl_jax.models import Network, heads, network
 
 REDUCTIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 PIECES = ("whole, half size", "upper left", "upper right", "lower left", "lower right")
 
 
-def make(encoder: Network, data: DataSpec, *, counts: int = 1000, margin: float = 10.0, grey: float = 0.67) -> Method:
+def make(
+  encoder: Network, data: DataSpec, *, counts: int = 1000, margin: float = 10.0, grey: float = 0.67
+) -> Method:
   """|c(x small) - sum of c(quarters of x)|^2 + max(0, margin - |c(y small) - sum of c(quarters of x)|^2), y another image.
 
   Counts c are non-negative: a linear layer and ReLU. All five pieces have one size and share network and BatchNorm.
@@ -30,14 +31,20 @@ def make(encoder: Network, data: DataSpec, *, counts: int = 1000, margin: float 
   Source: Noroozi, Pirsiavash, Favaro 2017, eq. 4.
   """
   if data.batch_size % 2:
-    raise ValueError(f"config.batch_size {data.batch_size} is odd, but method 'counting' pairs images; use an even one")
+    raise ValueError(
+      f"config.batch_size {data.batch_size} is odd, but method 'counting' pairs images; use an even one"
+    )
   if margin <= 0 or counts < 1:
-    raise ValueError(f"config.method: margin {margin} and counts {counts} must be positive; published are 10 and 1000")
+    raise ValueError(
+      f"config.method: margin {margin} and counts {counts} must be positive; published are 10 and 1000"
+    )
 
   def judge(found: jax.Array, answers: jax.Array) -> pretext_template.Scores:
     return counting_scores(found[:, 0], found[:, 1:].sum(1), margin)
 
-  return pretext_template.make(encoder, network(heads.Counts(counts)), lambda key, images: pose(key, images, grey), judge)
+  return pretext_template.make(
+    encoder, network(heads.Counts(counts)), lambda key, images: pose(key, images, grey), judge
+  )
 
 
 def pose(key: jax.Array, images: jax.Array, grey: float) -> Exercise:
@@ -47,18 +54,28 @@ def pose(key: jax.Array, images: jax.Array, grey: float) -> Exercise:
   """
   side = images.shape[1]
   if side % 2:
-    raise ValueError(f"method 'counting' cuts images into quarters; config.augment.size {side} is odd, use an even one")
+    raise ValueError(
+      f"method 'counting' cuts images into quarters; config.augment.size {side} is odd, use an even one"
+    )
   grey_key, reduce_key = jax.random.split(key)
   images = tile_grid.random_grey(grey_key, images, grey)
   bank = jnp.asarray(np.stack([resample.matrix(side, side // 2, method) for method in REDUCTIONS]))
-  small = tile_grid.apply_both(bank[jax.random.randint(reduce_key, (len(images),), 0, len(REDUCTIONS))], images)
+  small = tile_grid.apply_both(
+    bank[jax.random.randint(reduce_key, (len(images),), 0, len(REDUCTIONS))], images
+  )
   rows = jnp.split(images, 2, axis=1)
   quarters = [quarter for row in rows for quarter in jnp.split(row, 2, axis=2)]
-  return Exercise(jnp.stack([jnp.clip(small, 0, 1), *quarters], 1), jnp.zeros((len(images), 1), jnp.int32), PIECES)
+  return Exercise(
+    jnp.stack([jnp.clip(small, 0, 1), *quarters], 1), jnp.zeros((len(images), 1), jnp.int32), PIECES
+  )
 
 
 def counting_scores(small: jax.Array, parts: jax.Array, margin: float) -> pretext_template.Scores:
   """Loss and metrics, f32[B]; `small`, `parts`: counts of the small copies and the summed ones of the quarters, f32[B, D]."""
   distance = jnp.square(small - parts).sum(-1)
   other = jnp.square(mix.partner(small) - parts).sum(-1)
-  return {"loss": distance + jnp.maximum(margin - other, 0), "accuracy": distance < other, "count": small.sum(-1)}
+  return {
+    "loss": distance + jnp.maximum(margin - other, 0),
+    "accuracy": distance < other,
+    "count": small.sum(-1),
+  }

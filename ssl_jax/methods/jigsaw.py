@@ -11,17 +11,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ssl_jax.core import DataSpec, Exercise, Method
 from ssl_jax.methods.pretext import pretext_template, tile_grid
-from ssl_jax.core import DataSpec
-from ssl_jax.core import Exercise, Method
 from ssl_jax.models import Network, heads, network
 
 TILES = 9
 
 
-def make(encoder: Network, data: DataSpec, *, permutations: int = 1000, selection: Literal["mean", "minimum"] = "mean",
-         permutation_seed: int = 0, tile: int = 64, gap: int = 21, jitter: int = 21, grey: float = 0.66, project: float = 0.0,
-         channel_jitter: int = 0, width: int = 1000) -> Method:
+def make(
+  encoder: Network,
+  data: DataSpec,
+  *,
+  permutations: int = 1000,
+  selection: Literal["mean", "minimum"] = "mean",
+  permutation_seed: int = 0,
+  tile: int = 64,
+  gap: int = 21,
+  jitter: int = 21,
+  grey: float = 0.66,
+  project: float = 0.0,
+  channel_jitter: int = 0,
+  width: int = 1000,
+) -> Method:
   """N-way classification of the permutation; every tile is encoded alone, by one network.
 
   Every tile and channel has mean 0 and deviation 1, and so has an image in evaluation; give the encoder normalize='centred'.
@@ -45,15 +56,27 @@ def make(encoder: Network, data: DataSpec, *, permutations: int = 1000, selectio
     which_key, place_key, grey_key, project_key, channel_key = jax.random.split(key, 5)
     images = tile_grid.shift_channels(channel_key, images, channel_jitter)
     if project:
-      images = jnp.where(jax.random.bernoulli(project_key, project, (len(images), 1, 1, 1)), tile_grid.project(images), images)
+      images = jnp.where(
+        jax.random.bernoulli(project_key, project, (len(images), 1, 1, 1)), tile_grid.project(images), images
+      )
     images = tile_grid.random_grey(grey_key, images, grey)
     which = jax.random.randint(which_key, (len(images),), 0, permutations)
     corners = tile_grid.corners(place_key, len(images), grid, images.shape[1])
     shuffled = jnp.take_along_axis(corners, orders[which][..., None], axis=1)  # slot t shows tile order[t]
-    return Exercise(tile_grid.standardize(tile_grid.cut(images, shuffled, tile)), which[:, None],
-                    tuple(f"slot {slot}" for slot in range(TILES)), "number of the permutation")
+    return Exercise(
+      tile_grid.standardize(tile_grid.cut(images, shuffled, tile)),
+      which[:, None],
+      tuple(f"slot {slot}" for slot in range(TILES)),
+      "number of the permutation",
+    )
 
-  return pretext_template.make(encoder, network(heads.Puzzle(permutations, width)), pose, pretext_template.classify, prepare=tile_grid.standardize)
+  return pretext_template.make(
+    encoder,
+    network(heads.Puzzle(permutations, width)),
+    pose,
+    pretext_template.classify,
+    prepare=tile_grid.standardize,
+  )
 
 
 @functools.lru_cache(maxsize=8)
@@ -69,7 +92,9 @@ def permutation_set(count: int, selection: str = "mean", seed: int = 0) -> np.nd
   Source: Noroozi & Favaro 2016, algorithm 1.
   """
   if not 2 <= count <= math.factorial(TILES):
-    raise ValueError(f"config.method.permutations is {count}; use 2 to {math.factorial(TILES)}, such as 100 or 1000")
+    raise ValueError(
+      f"config.method.permutations is {count}; use 2 to {math.factorial(TILES)}, such as 100 or 1000"
+    )
   every = np.array(list(itertools.permutations(range(TILES))), np.uint8)
   columns = np.ascontiguousarray(every.T)
   chosen = [(seed * 104_729 + 1) % len(every)]

@@ -8,14 +8,19 @@ import jax
 import jax.numpy as jnp
 
 from ssl_jax import losses, metrics
-from ssl_jax.core import DataSpec
-from ssl_jax.core import Adaptable, Aux, Init, Method, Weights, keep_extra
+from ssl_jax.core import Adaptable, Aux, DataSpec, Init, Method, Weights, keep_extra
 from ssl_jax.methods.rotation import TURNS, four_turns, one_turn
 from ssl_jax.models import Network, heads, network, readers, split, stack
 
 
-def make(encoder: Network, data: DataSpec, *, branch: str = "stage2", copies: Literal["four", "one", "second"] = "four",
-         weight: float = 1.0) -> Method:
+def make(
+  encoder: Network,
+  data: DataSpec,
+  *,
+  branch: str = "stage2",
+  copies: Literal["four", "one", "second"] = "four",
+  weight: float = 1.0,
+) -> Method:
   """Cross-entropy of the classes plus that of quarter turns, end to end.
 
   Params: "encoder", the trunk up to `branch`; "head", the rest of the network and a linear layer to the classes; "turns", a copy
@@ -34,9 +39,13 @@ def make(encoder: Network, data: DataSpec, *, branch: str = "stage2", copies: Li
   Source: Sun et al. 2020, section 2 and released code; with branch "" and weight 0.5 Hendrycks et al. 2019, without its attack.
   """
   if data.num_classes < 2:
-    raise ValueError(f"method 'joint' needs labels, but the data has {data.num_classes} classes; use a data set with classes")
+    raise ValueError(
+      f"method 'joint' needs labels, but the data has {data.num_classes} classes; use a data set with classes"
+    )
   if weight <= 0:
-    raise ValueError(f"config.method.weight is {weight}; use a positive one, or method 'supervised' without rotation")
+    raise ValueError(
+      f"config.method.weight is {weight}; use a positive one, or method 'supervised' without rotation"
+    )
   trunk, rest = split(encoder, branch) if branch else (encoder, None)
   classes, turns = (network(heads.Linear(width)) for width in (data.num_classes, len(TURNS)))
   classify, recognise = (stack(rest, top) if rest else top for top in (classes, turns))
@@ -49,7 +58,9 @@ def make(encoder: Network, data: DataSpec, *, branch: str = "stage2", copies: Li
     maps, _ = trunk.apply(below, images)
     head, other = classify.init(head_key, maps), recognise.init(turns_key, maps)
     if rest:
-      other = Weights(*({**mine, "encoder": jax.tree.map(jnp.copy, theirs["encoder"])} for mine, theirs in zip(other, head)))
+      other = Weights(
+        *({**mine, "encoder": jax.tree.map(jnp.copy, theirs["encoder"])} for mine, theirs in zip(other, head))
+      )
     return Init(*({"encoder": b, "head": h, "turns": t} for b, h, t in zip(below, head, other)))
 
   def loss(params, model_state, extra, batch, key):
@@ -61,11 +72,19 @@ def make(encoder: Network, data: DataSpec, *, branch: str = "stage2", copies: Li
     maps, below_state = trunk.apply(below, _flat(shown), train=True)
     maps = maps.reshape(*shown.shape[:2], *maps.shape[1:])
     logits, head_state = classify.apply(head, maps[:, 0], train=True)
-    guesses, other_state = recognise.apply(other, _flat(maps[:, -exercise.pieces.shape[1]:]), train=True)
+    guesses, other_state = recognise.apply(other, _flat(maps[:, -exercise.pieces.shape[1] :]), train=True)
     answers = _flat(exercise.answers)
-    value = losses.cross_entropy(logits, batch["label"]).mean() + weight * losses.cross_entropy(guesses, answers).mean()
-    return value, Aux({"encoder": below_state, "head": head_state, "turns": other_state}, metrics={
-        "accuracy": metrics.accuracy(logits, batch["label"]), "turns_accuracy": metrics.accuracy(guesses, answers)})
+    value = (
+      losses.cross_entropy(logits, batch["label"]).mean()
+      + weight * losses.cross_entropy(guesses, answers).mean()
+    )
+    return value, Aux(
+      {"encoder": below_state, "head": head_state, "turns": other_state},
+      metrics={
+        "accuracy": metrics.accuracy(logits, batch["label"]),
+        "turns_accuracy": metrics.accuracy(guesses, answers),
+      },
+    )
 
   def through(network: Network, name: str):
     def apply(params, model_state, images):
@@ -95,13 +114,23 @@ def make(encoder: Network, data: DataSpec, *, branch: str = "stage2", copies: Li
   def certainty(params, model_state, images):
     return jax.nn.softmax(guess(params, model_state, images))[:, 0]
 
-  return Method(init, loss, keep_extra, encode, pyramid, predict=predict, pose=None if copies == "second" else turn,
-                adaptable=Adaptable(pose, turns_loss, predict, ("encoder", "turns"), certainty))
+  return Method(
+    init,
+    loss,
+    keep_extra,
+    encode,
+    pyramid,
+    predict=predict,
+    pose=None if copies == "second" else turn,
+    adaptable=Adaptable(pose, turns_loss, predict, ("encoder", "turns"), certainty),
+  )
 
 
 def _views(batch, copies: str) -> tuple[jax.Array, jax.Array]:
   """What is classified and what is turned."""
-  return (batch["views"][:, 0], batch["views"][:, 1]) if copies == "second" else (batch["image"], batch["image"])
+  return (
+    (batch["views"][:, 0], batch["views"][:, 1]) if copies == "second" else (batch["image"], batch["image"])
+  )
 
 
 def _flat(leaf: jax.Array) -> jax.Array:

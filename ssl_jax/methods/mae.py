@@ -9,17 +9,23 @@ import jax
 import jax.numpy as jnp
 
 from ssl_jax import losses
-from ssl_jax.models import patches
-from ssl_jax.core import DataSpec
-from ssl_jax.core import Aux, Init, Key, Method, PyTree, Reconstruction, Weights, keep_extra
+from ssl_jax.core import Aux, DataSpec, Init, Key, Method, PyTree, Reconstruction, Weights, keep_extra
 from ssl_jax.metrics import Mean
-from ssl_jax.models import Network, mae_decoder, network, readers, vit
+from ssl_jax.models import Network, mae_decoder, network, patches, readers, vit
 from ssl_jax.models.normalize import denormalize, normalize
 
 
-def make(encoder: Network, data: DataSpec, *, mask_ratio: float = 0.75,
-         masking: Literal["random", "block", "grid"] = "random", norm_pix: bool = True, decoder_width: int = 512,
-         decoder_depth: int = 8, decoder_heads: int = 16) -> Method:
+def make(
+  encoder: Network,
+  data: DataSpec,
+  *,
+  mask_ratio: float = 0.75,
+  masking: Literal["random", "block", "grid"] = "random",
+  norm_pix: bool = True,
+  decoder_width: int = 512,
+  decoder_depth: int = 8,
+  decoder_heads: int = 16,
+) -> Method:
   """Mean squared error on the removed patches of an asymmetric autoencoder; the encoder sees the visible ones alone.
 
   Args:
@@ -33,8 +39,15 @@ def make(encoder: Network, data: DataSpec, *, mask_ratio: float = 0.75,
   Raises: ValueError if the encoder is no vision transformer, or an option is out of range.
   Source: He et al. 2022, section 3 and appendix A; released code for details.
   """
-  auto = autoencoder(encoder, mask_ratio=mask_ratio, masking=masking, norm_pix=norm_pix, decoder_width=decoder_width,
-                     decoder_depth=decoder_depth, decoder_heads=decoder_heads)
+  auto = autoencoder(
+    encoder,
+    mask_ratio=mask_ratio,
+    masking=masking,
+    norm_pix=norm_pix,
+    decoder_width=decoder_width,
+    decoder_depth=decoder_depth,
+    decoder_heads=decoder_heads,
+  )
 
   def init(key, batch):
     return Init(auto.init(key, batch["image"]), {"encoder": {}, "decoder": {}})
@@ -56,24 +69,45 @@ class Autoencoder(NamedTuple):
 
   init: Callable[[Key, jax.Array], PyTree]
   draw: Callable[[Key, jax.Array], jax.Array]  # (key, images) -> masks i32[B, L], see patches.py
-  errors: Callable[..., tuple[jax.Array, jax.Array]]  # (params, images, masks) -> f32[B], and that of the visible mean
+  errors: Callable[
+    ..., tuple[jax.Array, jax.Array]
+  ]  # (params, images, masks) -> f32[B], and that of the visible mean
   reconstruct: Callable[..., Reconstruction]  # (params, images, key, *, mask_ratio)
 
 
-def autoencoder(encoder: Network, *, mask_ratio: float, masking: str, norm_pix: bool, decoder_width: int, decoder_depth: int,
-                decoder_heads: int) -> Autoencoder:
+def autoencoder(
+  encoder: Network,
+  *,
+  mask_ratio: float,
+  masking: str,
+  norm_pix: bool,
+  decoder_width: int,
+  decoder_depth: int,
+  decoder_heads: int,
+) -> Autoencoder:
   """The parts of `make`, which has the arguments, for whatever else learns by restoring images. Raises as `make` does."""
   vision = _check(encoder, mask_ratio)
   side, kind = vision.patch, vision.normalize
-  decoder = network(mae_decoder.Decoder(side * side * 3, decoder_width, decoder_depth, decoder_heads, vision.layers,
-                                        vision.remat, jnp.dtype(vision.dtype)))
+  decoder = network(
+    mae_decoder.Decoder(
+      side * side * 3,
+      decoder_width,
+      decoder_depth,
+      decoder_heads,
+      vision.layers,
+      vision.remat,
+      jnp.dtype(vision.dtype),
+    )
+  )
 
   def mask_of(order, images, ratio=mask_ratio) -> Mask:
     grid = patches.grid_of(*images.shape[1:3], side)
     return Mask(order, grid, patches.visible_count(grid[0] * grid[1], ratio))
 
   def draw(key, images, ratio=mask_ratio) -> jax.Array:
-    return patches.random_order(key, images.shape[0], patches.grid_of(*images.shape[1:3], side), ratio, masking)
+    return patches.random_order(
+      key, images.shape[0], patches.grid_of(*images.shape[1:3], side), ratio, masking
+    )
 
   def init(key, images):
     encoder_key, decoder_key, mask_key = jax.random.split(key, 3)
@@ -85,8 +119,14 @@ def autoencoder(encoder: Network, *, mask_ratio: float, masking: str, norm_pix: 
 
   def predict(params, images, mask, *, everywhere=False, **training):
     tokens, _ = encoder.apply(Weights(params["encoder"], {}), images, visible=mask.seen, **training)
-    return decoder.apply(Weights(params["decoder"], {}), tokens, order=mask.order, grid=mask.grid, everywhere=everywhere,
-                         **training)[0]
+    return decoder.apply(
+      Weights(params["decoder"], {}),
+      tokens,
+      order=mask.order,
+      grid=mask.grid,
+      everywhere=everywhere,
+      **training,
+    )[0]
 
   def errors(params, images, order, **training):
     mask = mask_of(order, images)
@@ -104,8 +144,12 @@ def autoencoder(encoder: Network, *, mask_ratio: float, masking: str, norm_pix: 
     predicted = predict(params, images, mask, everywhere=True) * deviation + mean
     seen = jnp.arange(pixels.shape[1])[None, :, None] < mask.count
     grey = patches.patchify(normalize(jnp.full((1, side, side, 3), 0.5), kind), side)
-    return Reconstruction(*(_picture(rows, mask, side, kind) for rows in (
-        jnp.where(seen, pixels, grey), predicted, jnp.where(seen, pixels, predicted))))
+    return Reconstruction(
+      *(
+        _picture(rows, mask, side, kind)
+        for rows in (jnp.where(seen, pixels, grey), predicted, jnp.where(seen, pixels, predicted))
+      )
+    )
 
   def in_mask_order(images, mask):
     return patches.take(patches.patchify(normalize(images, kind), side), mask.order)
@@ -125,7 +169,7 @@ class Mask(NamedTuple):
 
   @property
   def seen(self) -> jax.Array:
-    return self.order[:, :self.count]
+    return self.order[:, : self.count]
 
 
 def _picture(rows: jax.Array, mask: Mask, side: int, kind: str) -> jax.Array:
@@ -137,10 +181,14 @@ def _picture(rows: jax.Array, mask: Mask, side: int, kind: str) -> jax.Array:
 def _check(encoder: Network, mask_ratio: float) -> vit.ViT:
   vision = encoder.module
   if not isinstance(vision, vit.ViT):
-    raise ValueError("a masked autoencoder needs an encoder that can leave patches out; use config.encoder.name='vit_base' or "
-                     f"another of {', '.join(vit.ENCODERS)}")
+    raise ValueError(
+      "a masked autoencoder needs an encoder that can leave patches out; use config.encoder.name='vit_base' or "
+      f"another of {', '.join(vit.ENCODERS)}"
+    )
   if vision.pool == "fc_norm":
-    raise ValueError("config.encoder.pool 'fc_norm' is for fine-tuning: its norm is not part of a masked autoencoder; "
-                     "use 'cls' or 'mean'")
+    raise ValueError(
+      "config.encoder.pool 'fc_norm' is for fine-tuning: its norm is not part of a masked autoencoder; "
+      "use 'cls' or 'mean'"
+    )
   patches.visible_count(2**20, mask_ratio)
   return vision

@@ -8,16 +8,27 @@ import jax
 import jax.numpy as jnp
 
 from ssl_jax import losses, metrics
-from ssl_jax.core import DataSpec
-from ssl_jax.core import Adaptable, Aux, Init, Method, Weights, keep_extra
+from ssl_jax.core import Adaptable, Aux, DataSpec, Init, Method, Weights, keep_extra
 from ssl_jax.methods.mae import autoencoder
 from ssl_jax.models import Network, network, vit_head
 
 
-def make(encoder: Network, data: DataSpec, *, head: Literal["transformer", "linear"] = "transformer", head_width: int = 768,
-         head_depth: int = 12, head_heads: int = 12, label_smoothing: float = 0.1, mask_ratio: float = 0.75,
-         masking: Literal["random", "block", "grid"] = "random", norm_pix: bool = True, decoder_width: int = 512,
-         decoder_depth: int = 8, decoder_heads: int = 16) -> Method:
+def make(
+  encoder: Network,
+  data: DataSpec,
+  *,
+  head: Literal["transformer", "linear"] = "transformer",
+  head_width: int = 768,
+  head_depth: int = 12,
+  head_heads: int = 12,
+  label_smoothing: float = 0.1,
+  mask_ratio: float = 0.75,
+  masking: Literal["random", "block", "grid"] = "random",
+  norm_pix: bool = True,
+  decoder_width: int = 512,
+  decoder_depth: int = 8,
+  decoder_heads: int = 16,
+) -> Method:
   """Cross-entropy of a head on all tokens of an encoder that does not move ("ViT probing").
 
   Encoder and decoder are those of config.start.workdir, a run of method 'mae', and lie in the model state, frozen. At test time the
@@ -32,14 +43,34 @@ def make(encoder: Network, data: DataSpec, *, head: Literal["transformer", "line
   Source: Gandelsman et al. 2022, sections 3 and 4 and released code.
   """
   if data.num_classes < 2:
-    raise ValueError(f"method 'mae_probe' needs labels, but the data has {data.num_classes} classes; use a data set with classes")
+    raise ValueError(
+      f"method 'mae_probe' needs labels, but the data has {data.num_classes} classes; use a data set with classes"
+    )
   if not 0 <= label_smoothing < 1:
     raise ValueError(f"config.method.label_smoothing is {label_smoothing}; use a value in [0, 1)")
-  auto = autoencoder(encoder, mask_ratio=mask_ratio, masking=masking, norm_pix=norm_pix, decoder_width=decoder_width,
-                     decoder_depth=decoder_depth, decoder_heads=decoder_heads)
+  auto = autoencoder(
+    encoder,
+    mask_ratio=mask_ratio,
+    masking=masking,
+    norm_pix=norm_pix,
+    decoder_width=decoder_width,
+    decoder_depth=decoder_depth,
+    decoder_heads=decoder_heads,
+  )
   vision = encoder.module
-  top = network(vit_head.TokenProbe(data.num_classes) if head == "linear" else vit_head.ViTHead(
-      data.num_classes, head_width, head_depth, head_heads, vision.layers, vision.remat, jnp.dtype(vision.dtype)))
+  top = network(
+    vit_head.TokenProbe(data.num_classes)
+    if head == "linear"
+    else vit_head.ViTHead(
+      data.num_classes,
+      head_width,
+      head_depth,
+      head_heads,
+      vision.layers,
+      vision.remat,
+      jnp.dtype(vision.dtype),
+    )
+  )
 
   def tokens_of(params, images):
     """All tokens, f32[B, 1 + L, D], and the grid of the patches."""
@@ -58,7 +89,9 @@ def make(encoder: Network, data: DataSpec, *, head: Literal["transformer", "line
     tokens, grid = tokens_of(model_state["frozen"]["encoder"], batch["image"])
     logits, state = top.apply(Weights(params["head"], model_state["head"]), tokens, train=True, grid=grid)
     value = losses.cross_entropy(logits, batch["label"], smoothing=label_smoothing).mean()
-    return value, Aux({**model_state, "head": state}, metrics={"accuracy": metrics.accuracy(logits, batch["label"])})
+    return value, Aux(
+      {**model_state, "head": state}, metrics={"accuracy": metrics.accuracy(logits, batch["label"])}
+    )
 
   def everything(params, model_state):
     return {**params, **model_state["frozen"]}
@@ -71,14 +104,27 @@ def make(encoder: Network, data: DataSpec, *, head: Literal["transformer", "line
     return auto.errors(params, *task)[0]
 
   def of_frozen(function):
-    return lambda params, model_state, images, *args, **options: function(model_state["frozen"], images, *args, **options)
+    return lambda params, model_state, images, *args, **options: function(
+      model_state["frozen"], images, *args, **options
+    )
 
   def read(frozen, images, **call):
     return encoder.apply(Weights(frozen["encoder"], {}), images, **call)[0]
 
   return Method(
-      init, loss, keep_extra, of_frozen(read), of_frozen(lambda frozen, images: read(frozen, images, pyramid=True)),
-      predict=lambda params, model_state, images: predict(everything(params, model_state), model_state, images),
-      reconstruct=of_frozen(auto.reconstruct),
-      adaptable=Adaptable(lambda key, images: (images, auto.draw(key, images)), errors, predict, ("encoder", "decoder/mask"),
-                          reconstruct=lambda params, model_state, images, key: auto.reconstruct(params, images, key), params=everything))
+    init,
+    loss,
+    keep_extra,
+    of_frozen(read),
+    of_frozen(lambda frozen, images: read(frozen, images, pyramid=True)),
+    predict=lambda params, model_state, images: predict(everything(params, model_state), model_state, images),
+    reconstruct=of_frozen(auto.reconstruct),
+    adaptable=Adaptable(
+      lambda key, images: (images, auto.draw(key, images)),
+      errors,
+      predict,
+      ("encoder", "decoder/mask"),
+      reconstruct=lambda params, model_state, images, key: auto.reconstruct(params, images, key),
+      params=everything,
+    ),
+  )

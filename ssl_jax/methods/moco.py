@@ -10,8 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ssl_jax import losses, parallel
-from ssl_jax.core import DataSpec
-from ssl_jax.core import Aux, Carry, Init, Method, Weights
+from ssl_jax.core import Aux, Carry, DataSpec, Init, Method, Weights
 from ssl_jax.metrics import Mean
 from ssl_jax.models import Network, heads, network, readers, stack
 
@@ -24,8 +23,17 @@ class MocoState(NamedTuple):
   cursor: jax.Array  # i32[]: the row where the next batch of keys is written
 
 
-def make(encoder: Network, data: DataSpec, *, dim: int = 128, mlp: bool = False, queue_size: int = 65536,
-         momentum: float = 0.999, temperature: float = 0.07, shuffle: bool = True) -> Method:
+def make(
+  encoder: Network,
+  data: DataSpec,
+  *,
+  dim: int = 128,
+  mlp: bool = False,
+  queue_size: int = 65536,
+  momentum: float = 0.999,
+  temperature: float = 0.07,
+  shuffle: bool = True,
+) -> Method:
   """InfoNCE against one positive key and `queue_size` queued ones.
 
   The moving average runs after the optimiser, where the published code runs it before the next forward pass: the key
@@ -93,8 +101,10 @@ def slices(batch: int, groups: int) -> int:
   size = batch // groups
   k = max(k for k in range(1, 9) if size % k == 0 and groups % k == 0)
   if k == 1 < groups:
-    raise ValueError(f"{groups} BatchNorm groups of {size} images cannot be shuffled: the two numbers have no common divisor up to 8; use "
-                     "another config.encoder.batch_groups, such as 2 with a batch that 4 divides, or config.method.shuffle=False")
+    raise ValueError(
+      f"{groups} BatchNorm groups of {size} images cannot be shuffled: the two numbers have no common divisor up to 8; use "
+      "another config.encoder.batch_groups, such as 2 with a batch that 4 divides, or config.method.shuffle=False"
+    )
   return k
 
 
@@ -102,14 +112,20 @@ def _check(data: DataSpec, queue_size: int, momentum: float, temperature: float)
   batch = data.batch_size
   if queue_size < 1 or queue_size % batch:
     below = max(queue_size // batch, 1) * batch
-    raise ValueError(f"config.method.queue_size {queue_size} is not a multiple of config.batch_size {batch}; "
-                     f"the nearest queue sizes are {below} and {max(math.ceil(queue_size / batch), 2) * batch}")
+    raise ValueError(
+      f"config.method.queue_size {queue_size} is not a multiple of config.batch_size {batch}; "
+      f"the nearest queue sizes are {below} and {max(math.ceil(queue_size / batch), 2) * batch}"
+    )
   if not 0 <= momentum <= 1:
     raise ValueError(f"config.method.momentum is {momentum}; use a value in [0, 1], such as 0.999")
   if temperature <= 0:
     raise ValueError(f"config.method.temperature is {temperature}; use a positive one: 0.07 (v1), 0.2 (v2)")
   if queue_size > data.num_examples:
     logging.getLogger(__name__).warning(
-        "The queue of %d keys is longer than the data set of %d images: %.1f older keys of each image are among its "
-        "own negatives. Use config.method.queue_size <= %d unless that is intended.", queue_size, data.num_examples,
-        queue_size / data.num_examples, data.num_examples // batch * batch)
+      "The queue of %d keys is longer than the data set of %d images: %.1f older keys of each image are among its "
+      "own negatives. Use config.method.queue_size <= %d unless that is intended.",
+      queue_size,
+      data.num_examples,
+      queue_size / data.num_examples,
+      data.num_examples // batch * batch,
+    )

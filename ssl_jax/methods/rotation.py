@@ -7,16 +7,17 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from ssl_jax.methods.pretext import pretext_template
 from ssl_jax.augment import ops
-from ssl_jax.core import DataSpec
-from ssl_jax.core import Exercise, Method, Weights
+from ssl_jax.core import DataSpec, Exercise, Method, Weights
+from ssl_jax.methods.pretext import pretext_template
 from ssl_jax.models import Network, heads, network, split, stack
 
 TURNS = ("0°", "90°", "180°", "270°")  # anticlockwise; the answer is the place in this list
 
 
-def make(encoder: Network, data: DataSpec, *, copies: Literal["four", "one"] = "four", branch: str = "") -> Method:
+def make(
+  encoder: Network, data: DataSpec, *, copies: Literal["four", "one"] = "four", branch: str = ""
+) -> Method:
   """Four-way classification of exact quarter turns.
 
   Args:
@@ -37,8 +38,13 @@ def make(encoder: Network, data: DataSpec, *, copies: Literal["four", "one"] = "
   def maps(params, model_state, images, **call):
     return trunk.apply(Weights(params["encoder"], model_state["encoder"]), images, **call)[0]
 
-  return pretext_template.make(trunk, stack(rest, linear), POSES[copies], pretext_template.classify, read=(
-      lambda *args: maps(*args).mean((1, 2)), lambda *args: maps(*args, pyramid=True)))
+  return pretext_template.make(
+    trunk,
+    stack(rest, linear),
+    POSES[copies],
+    pretext_template.classify,
+    read=(lambda *args: maps(*args).mean((1, 2)), lambda *args: maps(*args, pyramid=True)),
+  )
 
 
 def four_turns(key: jax.Array, images: jax.Array) -> Exercise:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from ssl_jax import losses
-from ssl_jax.core import DataSpec
-from ssl_jax.core import Aux, Init, Method, Weights, keep_extra
+from ssl_jax.core import Aux, DataSpec, Init, Method, Weights, keep_extra
 from ssl_jax.metrics import Mean
 from ssl_jax.models import Network, heads, network, readers, stack
 
 
-def make(encoder: Network, data: DataSpec, *, dim: int = 128, head_layers: int = 2, final_bn: bool = True,
-         temperature: float = 0.1) -> Method:
+def make(
+  encoder: Network,
+  data: DataSpec,
+  *,
+  dim: int = 128,
+  head_layers: int = 2,
+  final_bn: bool = True,
+  temperature: float = 0.1,
+) -> Method:
   """NT-Xent on a projection head; the representation is what stands before the head.
 
   Args:

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 
 from ssl_jax import losses, metrics
 from ssl_jax.augment import mix
-from ssl_jax.core import DataSpec
-from ssl_jax.core import Aux, Carry, Init, Method, Weights, keep_extra
+from ssl_jax.core import Aux, Carry, DataSpec, Init, Method, Weights, keep_extra
 from ssl_jax.models import Network, heads, network, readers, stack
 
 
@@ -20,8 +19,16 @@ class Average(NamedTuple):
   ema: Weights
 
 
-def make(encoder: Network, data: DataSpec, *, label_smoothing: float = 0.0, mixup: float = 0.0, cutmix: float = 0.0,
-         ema: float = 0.0, head_scale: float = 0.01) -> Method:
+def make(
+  encoder: Network,
+  data: DataSpec,
+  *,
+  label_smoothing: float = 0.0,
+  mixup: float = 0.0,
+  cutmix: float = 0.0,
+  ema: float = 0.0,
+  head_scale: float = 0.01,
+) -> Method:
   """An encoder and a linear layer under cross-entropy. With config.start this is fine-tuning, end to end.
 
   Args:
@@ -50,11 +57,17 @@ def make(encoder: Network, data: DataSpec, *, label_smoothing: float = 0.0, mixu
     logits, model_state = net.apply(Weights(params, model_state), images, train=True, key=drop_key)
     values = losses.cross_entropy(logits, labels, smoothing=label_smoothing)
     if mixup or cutmix:
-      values = own * values + (1 - own) * losses.cross_entropy(logits, mix.partner(labels), smoothing=label_smoothing)
-    return values.mean(), Aux(model_state, Carry(means=model_state), {"accuracy": metrics.accuracy(logits, labels)})
+      values = own * values + (1 - own) * losses.cross_entropy(
+        logits, mix.partner(labels), smoothing=label_smoothing
+      )
+    return values.mean(), Aux(
+      model_state, Carry(means=model_state), {"accuracy": metrics.accuracy(logits, labels)}
+    )
 
   def average(extra, params, carry):
-    return Average(jax.tree.map(lambda old, new: ema * old + (1 - ema) * new, extra.ema, Weights(params, carry.means)))
+    return Average(
+      jax.tree.map(lambda old, new: ema * old + (1 - ema) * new, extra.ema, Weights(params, carry.means))
+    )
 
   def predict(params, model_state, images):
     return net.apply(Weights(params, model_state), images)[0]
@@ -64,14 +77,20 @@ def make(encoder: Network, data: DataSpec, *, label_smoothing: float = 0.0, mixu
 
 def _check(data: DataSpec, **options: float) -> None:
   if data.num_classes < 2:
-    raise ValueError(f"method 'supervised' needs labels, but the data has {data.num_classes} classes; "
-                     "use a data set with classes, or a method that learns without labels")
+    raise ValueError(
+      f"method 'supervised' needs labels, but the data has {data.num_classes} classes; "
+      "use a data set with classes, or a method that learns without labels"
+    )
   for name in ("label_smoothing", "ema"):
     if not 0 <= options[name] < 1:
       raise ValueError(f"config.method.{name} is {options[name]}; use a value in [0, 1)")
   for name in ("mixup", "cutmix"):
     if options[name] < 0:
-      raise ValueError(f"config.method.{name} is {options[name]}; use 0 for none, or a positive alpha such as 0.8")
+      raise ValueError(
+        f"config.method.{name} is {options[name]}; use 0 for none, or a positive alpha such as 0.8"
+      )
   if (options["mixup"] or options["cutmix"]) and data.batch_size % 2:
-    raise ValueError(f"config.batch_size {data.batch_size} is odd, but config.method.mixup and cutmix pair images; use "
-                     "an even one")
+    raise ValueError(
+      f"config.batch_size {data.batch_size} is odd, but config.method.mixup and cutmix pair images; use "
+      "an even one"
+    )

@@ -20,7 +20,9 @@ class Network(NamedTuple):
   """A linen module as two pure functions."""
 
   init: Callable[..., Weights]  # (key, inputs, **call) -> Weights
-  apply: Callable[..., tuple[Any, Any]]  # (weights, inputs, *, train=False, key=None, **call) -> (output, model_state)
+  apply: Callable[
+    ..., tuple[Any, Any]
+  ]  # (weights, inputs, *, train=False, key=None, **call) -> (output, model_state)
   module: nn.Module | None = None  # its options, for who must know them: a masked autoencoder the patch
 
 
@@ -35,7 +37,9 @@ def network(module: nn.Module) -> Network:
     params = variables.pop("params")
     return Weights(params, variables)
 
-  def apply(weights: Weights, inputs: jax.Array, *, train: bool = False, key: jax.Array | None = None, **call):
+  def apply(
+    weights: Weights, inputs: jax.Array, *, train: bool = False, key: jax.Array | None = None, **call
+  ):
     variables = {"params": weights.params, **weights.model_state}
     if not train:
       return module.apply(variables, inputs, train=False, **call), weights.model_state
@@ -63,8 +67,9 @@ def stack(encoder: Network, head: Network) -> Network:
     encoder_key, head_key = jax.random.split(key)
     trunk = encoder.init(encoder_key, images.reshape(-1, *images.shape[-3:]))
     top = head.init(head_key, encode(trunk, images)[0])
-    return Weights({"encoder": trunk.params, "head": top.params},
-                   {"encoder": trunk.model_state, "head": top.model_state})
+    return Weights(
+      {"encoder": trunk.params, "head": top.params}, {"encoder": trunk.model_state, "head": top.model_state}
+    )
 
   def apply(weights: Weights, images: jax.Array, *, train: bool = False, key: jax.Array | None = None):
     keys = (None, None) if key is None else jax.random.split(key)
@@ -84,11 +89,19 @@ def split(encoder: Network, layer: str) -> tuple[Network, Network]:
   module = encoder.module
   known = module.layers()[:-1] if isinstance(module, (resnet.ResNet, preact.PreResNet)) else ()
   if layer not in known:
-    raise ValueError(f"config.method.branch is {layer!r}, but " + (f"a branch leaves this encoder at one of {', '.join(known)}"
-                     if known else "only a ResNet can be split; use '', or config.encoder.name='resnet18'"))
+    raise ValueError(
+      f"config.method.branch is {layer!r}, but "
+      + (
+        f"a branch leaves this encoder at one of {', '.join(known)}"
+        if known
+        else "only a ResNet can be split; use '', or config.encoder.name='resnet18'"
+      )
+    )
   trunk, branch = ({"until": layer}, {"since": layer})
-  return tuple(Network(functools.partial(encoder.init, **part), functools.partial(encoder.apply, **part), module)
-               for part in (trunk, branch))
+  return tuple(
+    Network(functools.partial(encoder.init, **part), functools.partial(encoder.apply, **part), module)
+    for part in (trunk, branch)
+  )
 
 
 def last_map(encoder: Network) -> Network:
@@ -127,4 +140,15 @@ def make(name: str, **options) -> Network:
   return network(call_checked(factory(name), options, "config.encoder"))
 
 
-__all__ = ["ENCODERS", "Network", "factory", "heads", "last_map", "make", "network", "readers", "split", "stack"]
+__all__ = [
+  "ENCODERS",
+  "Network",
+  "factory",
+  "heads",
+  "last_map",
+  "make",
+  "network",
+  "readers",
+  "split",
+  "stack",
+]

@@ -23,7 +23,9 @@ class Dense(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     kernel = self.param("kernel", nn.initializers.xavier_uniform(), (x.shape[-1], self.features), jnp.float32)
     bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-    rows = dense(x.astype(self.dtype).reshape(-1, x.shape[-1]), kernel.astype(self.dtype), bias.astype(self.dtype))
+    rows = dense(
+      x.astype(self.dtype).reshape(-1, x.shape[-1]), kernel.astype(self.dtype), bias.astype(self.dtype)
+    )
     return checkpoint_name(rows, PRODUCT).reshape(*x.shape[:-1], self.features)
 
 
@@ -45,8 +47,11 @@ def _backward(saved, gradient):
   x, kernel = saved
   # Three products read it: on CPU it is written once. An accelerator fuses what made it into each of them.
   gradient = lax.platform_dependent(gradient, cpu=lax.optimization_barrier, default=lambda g: g)
-  return (lax.dot_general(gradient, kernel, (((1,), (1,)), ((), ()))),
-          lax.dot_general(x, gradient, (((0,), (0,)), ((), ()))), gradient.sum(0))
+  return (
+    lax.dot_general(gradient, kernel, (((1,), (1,)), ((), ()))),
+    lax.dot_general(x, gradient, (((0,), (0,)), ((), ()))),
+    gradient.sum(0),
+  )
 
 
 dense.defvjp(_forward, _backward)

@@ -21,14 +21,17 @@ def depths(params: PyTree) -> tuple[PyTree, int]:
   Source: He et al. 2022, released code (lr_decay.py), after BEiT.
   """
   if "encoder" not in params:
-    raise ValueError("config.optimizer.layer_decay needs a method with an encoder and a head, not "
-                     f"{sorted(params)}; use 1.0")
+    raise ValueError(
+      f"config.optimizer.layer_decay needs a method with an encoder and a head, not {sorted(params)}; use 1.0"
+    )
   encoder = params["encoder"]
   if "blocks" in encoder:
     order, count = {}, jax.tree.leaves(encoder["blocks"])[0].shape[0]
   else:
-    names = sorted((name for name in encoder if re.fullmatch(r"stage\d+_block\d+", name)),
-                   key=lambda name: [int(n) for n in re.findall(r"\d+", name)])
+    names = sorted(
+      (name for name in encoder if re.fullmatch(r"stage\d+_block\d+", name)),
+      key=lambda name: [int(n) for n in re.findall(r"\d+", name)],
+    )
     order, count = {name: i + 1 for i, name in enumerate(names)}, len(names)
 
   def depth(path, leaf):

@@ -60,8 +60,12 @@ class SimCLRHead(nn.Module):
     hidden = x.shape[-1]
     for layer in range(self.layers):
       last = layer == self.layers - 1
-      x = nn.Dense(self.width if last else hidden, use_bias=False,
-                   kernel_init=nn.initializers.normal(0.01), dtype=self.dtype)(x)
+      x = nn.Dense(
+        self.width if last else hidden,
+        use_bias=False,
+        kernel_init=nn.initializers.normal(0.01),
+        dtype=self.dtype,
+      )(x)
       if not last:
         x = nn.relu(BatchNorm(train, dtype=self.dtype)(x))
       elif self.final_bn:
@@ -115,4 +119,8 @@ class Counts(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    return nn.relu(nn.Dense(self.width, kernel_init=nn.initializers.normal(0.001), bias_init=nn.initializers.constant(0.03))(x))
+    return nn.relu(
+      nn.Dense(
+        self.width, kernel_init=nn.initializers.normal(0.001), bias_init=nn.initializers.constant(0.03)
+      )(x)
+    )

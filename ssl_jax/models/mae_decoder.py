@@ -39,21 +39,27 @@ class Decoder(nn.Module):
 
   def __post_init__(self):
     if min(self.width, self.depth, self.heads) < 1:
-      raise ValueError(f"config.method: decoder_width {self.width}, decoder_depth {self.depth} and decoder_heads "
-                       f"{self.heads} must be positive")
+      raise ValueError(
+        f"config.method: decoder_width {self.width}, decoder_depth {self.depth} and decoder_heads "
+        f"{self.heads} must be positive"
+      )
     check_heads(self.width, self.heads, "config.method.decoder_width", "config.method.decoder_heads")
     super().__post_init__()
 
   @nn.compact
-  def __call__(self, tokens: jax.Array, *, train: bool, order: jax.Array, grid: tuple[int, int],
-               everywhere: bool = False) -> jax.Array:
+  def __call__(
+    self, tokens: jax.Array, *, train: bool, order: jax.Array, grid: tuple[int, int], everywhere: bool = False
+  ) -> jax.Array:
     """`order`: i32[B, L], the mask as in patches.py; `grid`: (rows, columns) of patches; `everywhere`: all L patches."""
     visible = tokens.shape[1] - 1
     positions = jnp.asarray(patches.sincos_positions(grid, self.width))[order].astype(self.dtype)
     seen = Dense(self.width, dtype=self.dtype, name="embed")(tokens)
     mask = self.param("mask", TOKEN, (1, 1, self.width)).astype(self.dtype)
-    x = jnp.concatenate([seen[:, :1], seen[:, 1:] + positions[:, :visible], mask + positions[:, visible:]], axis=1)
-    x, _ = Blocks(self.depth, self.heads, layers=self.layers, remat=self.remat, dtype=self.dtype, name="blocks")(
-        x, train=train)
-    x = layer_norm(x[:, 1 if everywhere else 1 + visible:], "norm", self.dtype)
+    x = jnp.concatenate(
+      [seen[:, :1], seen[:, 1:] + positions[:, :visible], mask + positions[:, visible:]], axis=1
+    )
+    x, _ = Blocks(
+      self.depth, self.heads, layers=self.layers, remat=self.remat, dtype=self.dtype, name="blocks"
+    )(x, train=train)
+    x = layer_norm(x[:, 1 if everywhere else 1 + visible :], "norm", self.dtype)
     return Dense(self.outputs, dtype=self.dtype, name="pixels")(x).astype(jnp.float32)

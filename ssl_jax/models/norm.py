@@ -55,8 +55,10 @@ class BatchNorm(nn.Module):
 
   def _groups(self, batch: int) -> int:
     if batch % self.groups:
-      raise ValueError(f"batch of {batch} images does not divide into {self.groups} BatchNorm groups; "
-                       f"use a batch that is a multiple of {self.groups}, or change config.encoder.batch_groups")
+      raise ValueError(
+        f"batch of {batch} images does not divide into {self.groups} BatchNorm groups; "
+        f"use a batch that is a multiple of {self.groups}, or change config.encoder.batch_groups"
+      )
     return self.groups
 
 
@@ -76,7 +78,9 @@ class GroupNorm(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     batch, width = x.shape[0], x.shape[-1]
     if width % self.groups:
-      raise ValueError(f"config.encoder.channel_groups {self.groups} does not divide {width} channels; use a divisor")
+      raise ValueError(
+        f"config.encoder.channel_groups {self.groups} does not divide {width} channels; use a divisor"
+      )
     scale = self.param("scale", self.scale_init, (width,), jnp.float32)
     bias = self.param("bias", nn.initializers.zeros, (width,), jnp.float32)
     wide = x.astype(jnp.float32).reshape(batch, -1, self.groups, width // self.groups)

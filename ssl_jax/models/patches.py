@@ -26,8 +26,10 @@ def grid_of(height: int, width: int, patch: int) -> tuple[int, int]:
   """(rows, columns) of patches. Raises ValueError if `patch` does not divide both sides."""
   if height % patch or width % patch:
     up = math.ceil(max(height, width) / patch) * patch
-    raise ValueError(f"images of {height} x {width} do not divide into patches of config.encoder.patch {patch}; use "
-                     f"config.augment.size {up}, or a patch that divides the sides")
+    raise ValueError(
+      f"images of {height} x {width} do not divide into patches of config.encoder.patch {patch}; use "
+      f"config.augment.size {up}, or a patch that divides the sides"
+    )
   return height // patch, width // patch
 
 
@@ -39,7 +41,9 @@ def patchify(images: jax.Array, patch: int) -> jax.Array:
 
 def unpatchify(patches: jax.Array, patch: int, grid: tuple[int, int]) -> jax.Array:
   """The inverse of `patchify`: [B, L, patch * patch * C] -> [B, H, W, C] for a `grid` of (rows, columns)."""
-  return einops.rearrange(patches, "b (h w) (p q c) -> b (h p) (w q) c", h=grid[0], w=grid[1], p=patch, q=patch)
+  return einops.rearrange(
+    patches, "b (h w) (p q c) -> b (h p) (w q) c", h=grid[0], w=grid[1], p=patch, q=patch
+  )
 
 
 def take(sequences: jax.Array, rows: jax.Array) -> jax.Array:
@@ -57,9 +61,11 @@ def sincos_positions(grid: tuple[int, int], width: int) -> np.ndarray:
   Source: He et al. 2022, released code; Vaswani et al. 2017 for one dimension.
   """
   if width % 4:
-    raise ValueError(f"sine-cosine positions need a width that is a multiple of 4, not {width}; use {width // 4 * 4 + 4}")
+    raise ValueError(
+      f"sine-cosine positions need a width that is a multiple of 4, not {width}; use {width // 4 * 4 + 4}"
+    )
   omega = 1.0 / 10000 ** (np.arange(width // 4) / (width / 4))
-  row, column = (axis.reshape(-1, 1) * omega for axis in np.mgrid[:grid[0], :grid[1]])
+  row, column = (axis.reshape(-1, 1) * omega for axis in np.mgrid[: grid[0], : grid[1]])
   return np.concatenate([np.sin(column), np.cos(column), np.sin(row), np.cos(row)], axis=1).astype(np.float32)
 
 
@@ -72,12 +78,16 @@ def visible_count(patches: int, mask_ratio: float) -> int:
     raise ValueError(f"config.method.mask_ratio is {mask_ratio}; use a share in (0, 1), such as 0.75")
   count = int(patches * (1 - mask_ratio))
   if not 0 < count < patches:
-    raise ValueError(f"config.method.mask_ratio {mask_ratio} leaves {count} of {patches} patches visible; use a ratio "
-                     f"from {1 / patches:.3g} to {1 - 1 / patches:.3g}, or smaller patches")
+    raise ValueError(
+      f"config.method.mask_ratio {mask_ratio} leaves {count} of {patches} patches visible; use a ratio "
+      f"from {1 / patches:.3g} to {1 - 1 / patches:.3g}, or smaller patches"
+    )
   return count
 
 
-def random_order(key: jax.Array, batch: int, grid: tuple[int, int], mask_ratio: float, masking: str = "random") -> jax.Array:
+def random_order(
+  key: jax.Array, batch: int, grid: tuple[int, int], mask_ratio: float, masking: str = "random"
+) -> jax.Array:
   """i32[B, L]: for each image its own order, the `visible_count(L, mask_ratio)` visible patches first.
 
   Args:
@@ -103,8 +113,10 @@ def _noise(grid: tuple[int, int], mask_ratio: float, masking: str) -> Callable[[
     return functools.partial(_block_noise, grid=grid)
   side = round(1 / math.sqrt(1 - mask_ratio))
   if side < 2 or grid[0] % side or grid[1] % side or visible_count(count, mask_ratio) != count // side**2:
-    raise ValueError(f"config.method.masking 'grid' sees one patch of every s x s, which mask_ratio {mask_ratio} on a "
-                     f"grid of {grid[0]} x {grid[1]} is not; use 0.75 (s = 2) and an even grid, or masking 'random'")
+    raise ValueError(
+      f"config.method.masking 'grid' sees one patch of every s x s, which mask_ratio {mask_ratio} on a "
+      f"grid of {grid[0]} x {grid[1]} is not; use 0.75 (s = 2) and an even grid, or masking 'random'"
+    )
   row, column = np.divmod(np.arange(count), grid[1])
   cell = jnp.asarray(row % side * side + column % side)
   return lambda key: (cell != jax.random.randint(key, (), 0, side**2)).astype(jnp.float32)
@@ -116,12 +128,21 @@ def _block_noise(key: jax.Array, *, grid: tuple[int, int]) -> jax.Array:
   rows, columns = grid
   most = max(BLOCK_PATCHES, rows * columns // 2)
   area = jax.random.uniform(size_key, (BLOCKS,), minval=min(BLOCK_PATCHES, most), maxval=most)
-  aspect = jnp.exp(jax.random.uniform(aspect_key, (BLOCKS,), minval=math.log(BLOCK_ASPECT), maxval=-math.log(BLOCK_ASPECT)))
+  aspect = jnp.exp(
+    jax.random.uniform(aspect_key, (BLOCKS,), minval=math.log(BLOCK_ASPECT), maxval=-math.log(BLOCK_ASPECT))
+  )
   height = jnp.clip(jnp.round(jnp.sqrt(area * aspect)), 1, rows)
   width = jnp.clip(jnp.round(jnp.sqrt(area / aspect)), 1, columns)
   place = jax.random.uniform(place_key, (2, BLOCKS))
   top, left = jnp.floor(place[0] * (rows - height + 1)), jnp.floor(place[1] * (columns - width + 1))
-  row, column = (jnp.asarray(axis.reshape(-1, 1), jnp.float32) for axis in np.mgrid[:rows, :columns])  # [L, 1]
-  covered = (row >= top[None]) & (row < (top + height)[None]) & (column >= left[None]) & (column < (left + width)[None])
+  row, column = (
+    jnp.asarray(axis.reshape(-1, 1), jnp.float32) for axis in np.mgrid[:rows, :columns]
+  )  # [L, 1]
+  covered = (
+    (row >= top[None])
+    & (row < (top + height)[None])
+    & (column >= left[None])
+    & (column < (left + width)[None])
+  )
   first = jnp.where(covered.any(1), jnp.argmax(covered, axis=1), BLOCKS)
   return -(first.astype(jnp.float32) + jax.random.uniform(tie_key, first.shape))

@@ -13,8 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ssl_jax.models.resnet import INITS, conv_layer, norm_layer
 from ssl_jax.models.normalize import normalize
+from ssl_jax.models.resnet import INITS, conv_layer, norm_layer
 
 
 class PreBlock(nn.Module):
@@ -67,7 +67,9 @@ class PreResNet(nn.Module):
     return ("stem", "stage1", "stage2", "stage3")
 
   @nn.compact
-  def __call__(self, images: jax.Array, *, train: bool, pyramid: bool = False, since: str = "", until: str = ""):
+  def __call__(
+    self, images: jax.Array, *, train: bool, pyramid: bool = False, since: str = "", until: str = ""
+  ):
     names = self.layers()
     done, last = names.index(since) + 1 if since else 0, names.index(until or names[-1])
     dtype = jnp.dtype(self.dtype)
@@ -81,8 +83,14 @@ class PreResNet(nn.Module):
       if not done <= stage + 1 <= last:
         continue
       for block in range(self.blocks):
-        x = PreBlock(self.width * self.widen * 2**stage, 1 if block or not stage else 2, self.shortcut, conv, norm,
-                     name=f"{name}_block{block + 1}")(x)
+        x = PreBlock(
+          self.width * self.widen * 2**stage,
+          1 if block or not stage else 2,
+          self.shortcut,
+          conv,
+          norm,
+          name=f"{name}_block{block + 1}",
+        )(x)
       if stage == 2:
         x = nn.relu(norm(name="norm_last")(x))
       maps[name] = x
@@ -92,7 +100,7 @@ class PreResNet(nn.Module):
 
 
 ENCODERS = {
-    "preresnet14": functools.partial(PreResNet, blocks=2),
-    "preresnet26": functools.partial(PreResNet, blocks=4),
-    "wrn40_2": functools.partial(PreResNet, blocks=6, widen=2, shortcut="conv", norm="batch"),
+  "preresnet14": functools.partial(PreResNet, blocks=2),
+  "preresnet26": functools.partial(PreResNet, blocks=4),
+  "wrn40_2": functools.partial(PreResNet, blocks=6, widen=2, shortcut="conv", norm="batch"),
 }

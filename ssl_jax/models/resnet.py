@@ -17,8 +17,8 @@ from ssl_jax.models.norm import BatchNorm, GroupNorm
 from ssl_jax.models.normalize import normalize
 
 INITS = {
-    "fan_out": nn.initializers.variance_scaling(2.0, "fan_out", "normal"),  # torchvision, MoCo
-    "fan_in": nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal"),  # SimCLR
+  "fan_out": nn.initializers.variance_scaling(2.0, "fan_out", "normal"),  # torchvision, MoCo
+  "fan_in": nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal"),  # SimCLR
 }
 
 
@@ -37,7 +37,9 @@ class Block(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     strided = self.conv(self.channels, 3, self.stride, self.dilations[0])
-    last = self.norm(scale_init=nn.initializers.zeros if self.zero_init else nn.initializers.ones, name="norm_last")
+    last = self.norm(
+      scale_init=nn.initializers.zeros if self.zero_init else nn.initializers.ones, name="norm_last"
+    )
     if self.bottleneck:
       y = nn.relu(self.norm()(self.conv(self.channels, 1)(x)))
       y = nn.relu(self.norm()(strided(y)))
@@ -47,7 +49,9 @@ class Block(nn.Module):
       y = last(self.conv(self.channels, 3, 1, self.dilations[1])(y))
     if x.shape != y.shape and self.shortcut == "pad":
       more = y.shape[-1] - x.shape[-1]
-      x = jnp.pad(x[:, ::self.stride, ::self.stride], ((0, 0), (0, 0), (0, 0), (more // 2, more - more // 2)))
+      x = jnp.pad(
+        x[:, :: self.stride, :: self.stride], ((0, 0), (0, 0), (0, 0), (more // 2, more - more // 2))
+      )
     elif x.shape != y.shape:
       x = self.norm(name="norm_shortcut")(self.conv(y.shape[-1], 1, self.stride, name="conv_shortcut")(x))
     return nn.relu(x + y)
@@ -97,16 +101,22 @@ class ResNet(nn.Module):
     return ("stem", *(f"stage{i + 1}" for i in range(len(self.depths))))
 
   @nn.compact
-  def __call__(self, images: jax.Array, *, train: bool, pyramid: bool = False, since: str = "", until: str = ""):
+  def __call__(
+    self, images: jax.Array, *, train: bool, pyramid: bool = False, since: str = "", until: str = ""
+  ):
     names = self.layers()
     done, last = names.index(since) + 1 if since else 0, names.index(until or names[-1])
     dtype = jnp.dtype(self.dtype)
-    conv = functools.partial(conv_layer, same=self.padding == "same", kernel_init=INITS[self.kernel_init], dtype=dtype)
+    conv = functools.partial(
+      conv_layer, same=self.padding == "same", kernel_init=INITS[self.kernel_init], dtype=dtype
+    )
     norm = norm_layer(self, train, dtype)
     x, maps = images.astype(dtype), {}
     if not done:
       x = normalize(images, self.normalize).astype(dtype)
-      x = conv(self.width, 7 if self.stem == "imagenet" else 3, 1 if self.stem == "cifar" else 2, name="conv_stem")(x)
+      x = conv(
+        self.width, 7 if self.stem == "imagenet" else 3, 1 if self.stem == "cifar" else 2, name="conv_stem"
+      )(x)
       maps["stem"] = x = nn.relu(norm(name="norm_stem")(x))
     if self.stem == "imagenet" and done <= 1 <= last:
       x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
@@ -115,8 +125,17 @@ class ResNet(nn.Module):
       if not done <= stage + 1 <= last:
         continue
       for block in range(self.depths[stage]):
-        x = block_of(self.width * 2**stage, 1 if block else stride, self.bottleneck, conv, norm, self.zero_init,
-                     self.shortcut, (dilations[min(block, 1)], dilations[1]), name=f"stage{stage + 1}_block{block + 1}")(x)
+        x = block_of(
+          self.width * 2**stage,
+          1 if block else stride,
+          self.bottleneck,
+          conv,
+          norm,
+          self.zero_init,
+          self.shortcut,
+          (dilations[min(block, 1)], dilations[1]),
+          name=f"stage{stage + 1}_block{block + 1}",
+        )(x)
       maps[f"stage{stage + 1}"] = x
     if pyramid:
       return {k: v.astype(jnp.float32) for k, v in maps.items()}
@@ -142,20 +161,32 @@ def norm_layer(encoder: nn.Module, train: bool, dtype):
   return functools.partial(BatchNorm, train, groups=encoder.batch_groups, dtype=dtype)
 
 
-def conv_layer(channels: int, kernel: int, stride: int = 1, dilation: int = 1, *, same: bool = False, **options) -> nn.Conv:
+def conv_layer(
+  channels: int, kernel: int, stride: int = 1, dilation: int = 1, *, same: bool = False, **options
+) -> nn.Conv:
   """Bias-free convolution with PyTorch's symmetric padding, or TensorFlow's `same`."""
   pad = dilation * (kernel // 2)
-  return nn.Conv(channels, (kernel,) * 2, (stride,) * 2, "SAME" if same else ((pad, pad),) * 2, kernel_dilation=dilation, use_bias=False, **options)
+  return nn.Conv(
+    channels,
+    (kernel,) * 2,
+    (stride,) * 2,
+    "SAME" if same else ((pad, pad),) * 2,
+    kernel_dilation=dilation,
+    use_bias=False,
+    **options,
+  )
 
 
 SMALL = dict(bottleneck=False, width=16, stem="cifar")
 ENCODERS = {
-    "resnet8": functools.partial(ResNet, depths=(1, 1, 1), **SMALL),
-    "resnet20": functools.partial(ResNet, depths=(3, 3, 3), shortcut="pad", **SMALL),  # He et al. 2016, section 4.2
-    "resnet10": functools.partial(ResNet, depths=(1, 1, 1, 1), bottleneck=False),
-    "resnet18": functools.partial(ResNet, depths=(2, 2, 2, 2), bottleneck=False),
-    "resnet34": functools.partial(ResNet, depths=(3, 4, 6, 3), bottleneck=False),
-    "resnet50": functools.partial(ResNet, depths=(3, 4, 6, 3), bottleneck=True),
-    "resnet101": functools.partial(ResNet, depths=(3, 4, 23, 3), bottleneck=True),
-    "resnet152": functools.partial(ResNet, depths=(3, 8, 36, 3), bottleneck=True),
+  "resnet8": functools.partial(ResNet, depths=(1, 1, 1), **SMALL),
+  "resnet20": functools.partial(
+    ResNet, depths=(3, 3, 3), shortcut="pad", **SMALL
+  ),  # He et al. 2016, section 4.2
+  "resnet10": functools.partial(ResNet, depths=(1, 1, 1, 1), bottleneck=False),
+  "resnet18": functools.partial(ResNet, depths=(2, 2, 2, 2), bottleneck=False),
+  "resnet34": functools.partial(ResNet, depths=(3, 4, 6, 3), bottleneck=False),
+  "resnet50": functools.partial(ResNet, depths=(3, 4, 6, 3), bottleneck=True),
+  "resnet101": functools.partial(ResNet, depths=(3, 4, 23, 3), bottleneck=True),
+  "resnet152": functools.partial(ResNet, depths=(3, 8, 36, 3), bottleneck=True),
 }

@@ -20,15 +20,19 @@ from ssl_jax.models.normalize import normalize
 
 EPSILON = 1e-6
 TOKEN = nn.initializers.normal(0.02)
-REMAT = {"dots": jax.checkpoint_policies.save_only_these_names(PRODUCT),
-         "full": jax.checkpoint_policies.nothing_saveable}
+REMAT = {
+  "dots": jax.checkpoint_policies.save_only_these_names(PRODUCT),
+  "full": jax.checkpoint_policies.nothing_saveable,
+}
 
 
 def check_heads(width: int, heads: int, width_name: str, heads_name: str) -> None:
   """Raises ValueError unless the heads divide the width, naming the nearest numbers that do."""
   if width % heads:
     fits = sorted((h for h in range(1, width + 1) if width % h == 0), key=lambda h: abs(h - heads))
-    raise ValueError(f"{heads_name} {heads} do not divide {width_name} {width}; use {fits[0]} or {fits[1]} heads")
+    raise ValueError(
+      f"{heads_name} {heads} do not divide {width_name} {width}; use {fits[0]} or {fits[1]} heads"
+    )
 
 
 def gelu(x: jax.Array) -> jax.Array:
@@ -53,8 +57,9 @@ class Attention(nn.Module):
     qkv = jnp.split(Dense(3 * width, dtype=self.dtype, name="qkv")(x), 3, axis=-1)
     # [B, heads, T, D]: on CPU twice as fast as heads last
     query, key, value = (part.reshape(batch, length, self.heads, -1).transpose(0, 2, 1, 3) for part in qkv)
-    logits = jnp.einsum("bhqd,bhkd->bhqk", query * (width // self.heads) ** -0.5, key,
-                        preferred_element_type=jnp.float32)
+    logits = jnp.einsum(
+      "bhqd,bhkd->bhqk", query * (width // self.heads) ** -0.5, key, preferred_element_type=jnp.float32
+    )
     out = jnp.einsum("bhqk,bhkd->bhqd", jax.nn.softmax(logits).astype(self.dtype), value)
     return Dense(width, dtype=self.dtype, name="out")(out.transpose(0, 2, 1, 3).reshape(batch, length, width))
 
@@ -71,7 +76,9 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, drop_rate: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-    x = x + self._drop(Attention(self.heads, self.dtype, name="attention")(layer_norm(x, "norm1", self.dtype)), drop_rate)
+    x = x + self._drop(
+      Attention(self.heads, self.dtype, name="attention")(layer_norm(x, "norm1", self.dtype)), drop_rate
+    )
     y = Dense(self.mlp_width, dtype=self.dtype, name="mlp1")(layer_norm(x, "norm2", self.dtype))
     y = Dense(x.shape[-1], dtype=self.dtype, name="mlp2")(gelu(y))
     x = x + self._drop(y, drop_rate)
@@ -103,15 +110,29 @@ class Blocks(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: jax.Array, *, train: bool, keep_maps: bool = False) -> tuple[jax.Array, jax.Array | None]:
+  def __call__(
+    self, x: jax.Array, *, train: bool, keep_maps: bool = False
+  ) -> tuple[jax.Array, jax.Array | None]:
     """[B, T, D] -> the same, and every block's output [depth, B, T, D] if `keep_maps`."""
     unrolled = self.layers == "unroll" or (self.layers == "auto" and jax.default_backend() == "cpu")
     block = Block if self.remat == "none" else nn.remat(Block, policy=REMAT[self.remat], prevent_cse=unrolled)
-    scanned = nn.scan(block, variable_axes={"params": 0}, split_rngs={"params": True, "drop": True},
-                      length=self.depth, unroll=self.depth if unrolled else 1)
+    scanned = nn.scan(
+      block,
+      variable_axes={"params": 0},
+      split_rngs={"params": True, "drop": True},
+      length=self.depth,
+      unroll=self.depth if unrolled else 1,
+    )
     rates = jnp.asarray(np.linspace(0, self.drop_path, self.depth), jnp.float32)
-    return scanned(self.heads, round(self.mlp_ratio * x.shape[-1]), self.dtype, train, self.drop_path > 0, keep_maps,
-                   name="block")(x, rates)
+    return scanned(
+      self.heads,
+      round(self.mlp_ratio * x.shape[-1]),
+      self.dtype,
+      train,
+      self.drop_path > 0,
+      keep_maps,
+      name="block",
+    )(x, rates)
 
 
 class ViT(nn.Module, kw_only=True):
@@ -150,20 +171,28 @@ class ViT(nn.Module, kw_only=True):
 
   def __post_init__(self):
     if min(self.width, self.depth, self.heads, self.patch) < 1:
-      raise ValueError(f"config.encoder: width {self.width}, depth {self.depth}, heads {self.heads} and patch {self.patch} "
-                       "must be positive")
+      raise ValueError(
+        f"config.encoder: width {self.width}, depth {self.depth}, heads {self.heads} and patch {self.patch} "
+        "must be positive"
+      )
     check_heads(self.width, self.heads, "config.encoder.width", "config.encoder.heads")
     if not 1 <= self.mlp_ratio * self.width < 2**24:
-      raise ValueError(f"config.encoder.mlp_ratio is {self.mlp_ratio}; use a positive multiple of the width, such as 4.0")
+      raise ValueError(
+        f"config.encoder.mlp_ratio is {self.mlp_ratio}; use a positive multiple of the width, such as 4.0"
+      )
     if not 0 <= self.drop_path < 1:
       raise ValueError(f"config.encoder.drop_path is {self.drop_path}; use a rate in [0, 1), such as 0.1")
     if self.image_size % self.patch:
-      raise ValueError(f"config.encoder.image_size {self.image_size} does not divide into patches of {self.patch}; use "
-                       f"{-(-self.image_size // self.patch) * self.patch}")
+      raise ValueError(
+        f"config.encoder.image_size {self.image_size} does not divide into patches of {self.patch}; use "
+        f"{-(-self.image_size // self.patch) * self.patch}"
+      )
     super().__post_init__()
 
   @nn.compact
-  def __call__(self, images: jax.Array, *, train: bool, pyramid: bool = False, visible: jax.Array | None = None):
+  def __call__(
+    self, images: jax.Array, *, train: bool, pyramid: bool = False, visible: jax.Array | None = None
+  ):
     grid = patches.grid_of(*images.shape[1:3], self.patch)
     dtype = jnp.dtype(self.dtype)
     pixels = patches.patchify(normalize(images, self.normalize), self.patch)
@@ -172,10 +201,14 @@ class ViT(nn.Module, kw_only=True):
     x = Dense(self.width, dtype=dtype, name="embed")(pixels) + self._positions(grid, visible).astype(dtype)
     token = jnp.broadcast_to(self.param("cls", TOKEN, (1, 1, self.width)), (x.shape[0], 1, self.width))
     x = jnp.concatenate([token.astype(dtype), x], axis=1)
-    x, maps = Blocks(self.depth, self.heads, self.mlp_ratio, self.drop_path, self.layers, self.remat, dtype,
-                     name="blocks")(x, train=train, keep_maps=pyramid)
+    x, maps = Blocks(
+      self.depth, self.heads, self.mlp_ratio, self.drop_path, self.layers, self.remat, dtype, name="blocks"
+    )(x, train=train, keep_maps=pyramid)
     if pyramid:
-      return {f"block{i + 1}": x[:, 1:].reshape(x.shape[0], *grid, -1).astype(jnp.float32) for i, x in enumerate(maps)}
+      return {
+        f"block{i + 1}": x[:, 1:].reshape(x.shape[0], *grid, -1).astype(jnp.float32)
+        for i, x in enumerate(maps)
+      }
     if self.pool == "fc_norm" and visible is None:
       return layer_norm(x[:, 1:].astype(jnp.float32).mean(1), "fc_norm")
     x = layer_norm(x, "norm")
@@ -189,7 +222,11 @@ class ViT(nn.Module, kw_only=True):
     if self.positions == "sincos":
       table = jnp.asarray(patches.sincos_positions(made, self.width))
     else:
-      start = TOKEN if self.positions == "learned" else lambda *_: jnp.asarray(patches.sincos_positions(made, self.width))
+      start = (
+        TOKEN
+        if self.positions == "learned"
+        else lambda *_: jnp.asarray(patches.sincos_positions(made, self.width))
+      )
       table = self.param("positions", start, (made[0] * made[1], self.width))
     if made != grid:
       table = jax.image.resize(table.reshape(*made, -1), (*grid, self.width), "cubic").reshape(-1, self.width)
@@ -201,10 +238,10 @@ class ViT(nn.Module, kw_only=True):
 
 
 ENCODERS = {
-    "vit": functools.partial(ViT),  # any size; a partial, so that its options are read as those of the others
-    "vit_tiny": functools.partial(ViT, width=192, depth=12, heads=3),
-    "vit_small": functools.partial(ViT, width=384, depth=12, heads=6),
-    "vit_base": functools.partial(ViT, width=768, depth=12, heads=12),
-    "vit_large": functools.partial(ViT, width=1024, depth=24, heads=16),
-    "vit_huge": functools.partial(ViT, width=1280, depth=32, heads=16, patch=14),
+  "vit": functools.partial(ViT),  # any size; a partial, so that its options are read as those of the others
+  "vit_tiny": functools.partial(ViT, width=192, depth=12, heads=3),
+  "vit_small": functools.partial(ViT, width=384, depth=12, heads=6),
+  "vit_base": functools.partial(ViT, width=768, depth=12, heads=12),
+  "vit_large": functools.partial(ViT, width=1024, depth=24, heads=16),
+  "vit_huge": functools.partial(ViT, width=1280, depth=32, heads=16, patch=14),
 }

@@ -39,15 +39,23 @@ class ViTHead(nn.Module):
 
   def __post_init__(self):
     if min(self.width, self.depth, self.heads) < 1:
-      raise ValueError(f"config.method: head_width {self.width}, head_depth {self.depth} and head_heads {self.heads} must be positive")
+      raise ValueError(
+        f"config.method: head_width {self.width}, head_depth {self.depth} and head_heads {self.heads} must be positive"
+      )
     check_heads(self.width, self.heads, "config.method.head_width", "config.method.head_heads")
     super().__post_init__()
 
   @nn.compact
   def __call__(self, tokens: jax.Array, *, train: bool, grid: tuple[int, int]) -> jax.Array:
-    positions = np.concatenate([np.zeros((1, self.width), np.float32), patches.sincos_positions(grid, self.width)])
-    x = Dense(self.width, dtype=self.dtype, name="embed")(tokens.astype(self.dtype)) + jnp.asarray(positions)[None].astype(self.dtype)
-    x, _ = Blocks(self.depth, self.heads, layers=self.layers, remat=self.remat, dtype=self.dtype, name="blocks")(x, train=train)
+    positions = np.concatenate(
+      [np.zeros((1, self.width), np.float32), patches.sincos_positions(grid, self.width)]
+    )
+    x = Dense(self.width, dtype=self.dtype, name="embed")(tokens.astype(self.dtype)) + jnp.asarray(positions)[
+      None
+    ].astype(self.dtype)
+    x, _ = Blocks(
+      self.depth, self.heads, layers=self.layers, remat=self.remat, dtype=self.dtype, name="blocks"
+    )(x, train=train)
     return Linear(self.classes, 0.02, name="classes")(layer_norm(x[:, 0], "norm"), train=train)
 
 

@@ -1,8 +1,36 @@
 """Devices: the mesh, who holds what, host arrays to a mesh and back. The only package that names a device or builds a sharding."""
 
-from ssl_jax.parallel.mesh import (BATCH, check_batch, compile_step, make_mesh, per_device, prefetch, rows, start, state_sharding, to_devices,
-                                   whoami)
+from ssl_jax.parallel.mesh import (
+  BATCH,
+  check_batch,
+  compile_step,
+  make_mesh,
+  per_device,
+  prefetch,
+  rows,
+  start,
+  state_sharding,
+  to_devices,
+  whoami,
+)
 from ssl_jax.parallel.placement import along_data, fetch, join, replicate, replicated, spread
 
-__all__ = ["BATCH", "along_data", "check_batch", "compile_step", "fetch", "join", "make_mesh", "per_device", "prefetch", "replicate", "replicated",
-           "rows", "spread", "start", "state_sharding", "to_devices", "whoami"]
+__all__ = [
+  "BATCH",
+  "along_data",
+  "check_batch",
+  "compile_step",
+  "fetch",
+  "join",
+  "make_mesh",
+  "per_device",
+  "prefetch",
+  "replicate",
+  "replicated",
+  "rows",
+  "spread",
+  "start",
+  "state_sharding",
+  "to_devices",
+  "whoami",
+]

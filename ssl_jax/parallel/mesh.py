@@ -17,7 +17,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ssl_jax.core import PyTree, Step
 
 BATCH = PartitionSpec("data")
-_mesh: contextvars.ContextVar[Mesh | None] = contextvars.ContextVar("mesh", default=None)  # of the step that is being traced
+_mesh: contextvars.ContextVar[Mesh | None] = contextvars.ContextVar(
+  "mesh", default=None
+)  # of the step that is being traced
 
 
 def start() -> None:
@@ -33,14 +35,23 @@ def start() -> None:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
   address = os.environ.get("JAX_COORDINATOR_ADDRESS")
   patience = int(os.environ.get("SSL_JAX_PATIENCE", "30"))
-  jax.distributed.initialize(heartbeat_timeout_seconds=patience, **({} if address is None else dict(
-      coordinator_address=address, num_processes=int(os.environ["JAX_NUM_PROCESSES"]),
-      process_id=int(os.environ["JAX_PROCESS_ID"]))))
+  jax.distributed.initialize(
+    heartbeat_timeout_seconds=patience,
+    **(
+      {}
+      if address is None
+      else dict(
+        coordinator_address=address,
+        num_processes=int(os.environ["JAX_NUM_PROCESSES"]),
+        process_id=int(os.environ["JAX_PROCESS_ID"]),
+      )
+    ),
+  )
   print(f"{whoami()}pid {os.getpid()}", file=sys.stderr, flush=True)  # the service names the dead by number
 
 
 def whoami() -> str:
-  """"process 1 of 4 on HOST: ", for what a process says of itself; "" where there is only one."""
+  """ "process 1 of 4 on HOST: ", for what a process says of itself; "" where there is only one."""
   if not jax.distributed.is_initialized():
     return ""
   return f"process {jax.process_index()} of {jax.process_count()} on {socket.gethostname()}: "
@@ -58,8 +69,10 @@ def check_batch(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
   if batch_size % unit:
     below = batch_size // unit * unit or unit
     parts = f" times config.accumulate {accumulate}" if accumulate > 1 else ""
-    raise ValueError(f"config.batch_size {batch_size} is not divisible by {mesh.size} devices{parts}; use a multiple of "
-                     f"{unit}, such as {below}")
+    raise ValueError(
+      f"config.batch_size {batch_size} is not divisible by {mesh.size} devices{parts}; use a multiple of "
+      f"{unit}, such as {below}"
+    )
 
 
 def state_sharding(state: PyTree, mesh: Mesh, kind: str = "replicate") -> PyTree:
@@ -113,13 +126,17 @@ def per_device(function: Callable, mesh: Mesh, cut: tuple[bool, ...]) -> Callabl
     cut: of each argument, whether it is rows that are divided over the devices, or the same for all. Results are rows.
   """
   specs = tuple(BATCH if rows else PartitionSpec() for rows in cut)
-  return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=BATCH, check_vma=False)  # gradients are a device's own
+  return jax.shard_map(
+    function, mesh=mesh, in_specs=specs, out_specs=BATCH, check_vma=False
+  )  # gradients are a device's own
 
 
 def to_devices(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
   """This process's rows of a global batch, as arrays cut over the mesh. Does not wait for the copy."""
   sharding = NamedSharding(mesh, BATCH)
-  with jax.transfer_guard_host_to_device("allow"):  # where there are several processes jax takes this copy for an accident
+  with jax.transfer_guard_host_to_device(
+    "allow"
+  ):  # where there are several processes jax takes this copy for an accident
     return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
 
 

@@ -10,7 +10,21 @@ from typing import NamedTuple
 import jax
 from jaxlib import _hlo, _jax  # the compiler's own analysis; jax offers it for whole programs only
 
-ITEM_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4, "f64": 8, "s64": 8, "u64": 8}
+ITEM_BYTES = {
+  "pred": 1,
+  "s8": 1,
+  "u8": 1,
+  "bf16": 2,
+  "f16": 2,
+  "s16": 2,
+  "u16": 2,
+  "f32": 4,
+  "s32": 4,
+  "u32": 4,
+  "f64": 8,
+  "s64": 8,
+  "u64": 8,
+}
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 
@@ -18,7 +32,9 @@ class Cost(NamedTuple):
   """Of one run of a program on one chip."""
 
   flops: float
-  accessed: float  # bytes that its operations read and write, in whichever memory; see traffic.py for the main one
+  accessed: (
+    float  # bytes that its operations read and write, in whichever memory; see traffic.py for the main one
+  )
 
   def __add__(self, other: Cost) -> Cost:  # type: ignore[override]
     return Cost(self.flops + other.flops, self.accessed + other.accessed)
@@ -38,7 +54,9 @@ def cost(program: str) -> Cost:
 
   @functools.cache
   def once(name: str) -> Cost:
-    found = _jax.hlo_module_cost_analysis(jax.devices("cpu")[0].client, _hlo.hlo_module_from_text(_as_entry(parts, name)))
+    found = _jax.hlo_module_cost_analysis(
+      jax.devices("cpu")[0].client, _hlo.hlo_module_from_text(_as_entry(parts, name))
+    )
     return Cost(found.get("flops", 0.0), found.get("bytes accessed", 0.0))
 
   @functools.cache
@@ -58,13 +76,17 @@ def collectives(program: str) -> dict[str, dict[str, int]]:
   """
   parts, found, channels = computations(program), {}, set()
   for name, times in run_times(parts).items():
-    for shapes, kind, start, rest in re.findall(rf"= (.+?) ({'|'.join(COLLECTIVES)})(-start)?\((.*)", "\n".join(parts[name][1])):
+    for shapes, kind, start, rest in re.findall(
+      rf"= (.+?) ({'|'.join(COLLECTIVES)})(-start)?\((.*)", "\n".join(parts[name][1])
+    ):
       channel = re.search(r"channel_id=(\d+)", rest)
       if channel and channel[1] in channels:
         continue
       channels |= {channel[1]} if channel else set()
-      sizes = [ITEM_BYTES.get(dtype, 4) * math.prod(map(int, filter(None, dims.split(","))))
-               for dtype, dims in re.findall(r"(\w+)\[([\d,]*)\]", shapes)]
+      sizes = [
+        ITEM_BYTES.get(dtype, 4) * math.prod(map(int, filter(None, dims.split(","))))
+        for dtype, dims in re.findall(r"(\w+)\[([\d,]*)\]", shapes)
+      ]
       size = max(sizes, default=0) if start else sum(sizes)  # an asynchronous one names its operand as well
       row = found.setdefault(kind, {"count": 0, "bytes": 0})
       row["count"], row["bytes"] = row["count"] + times, row["bytes"] + times * size
@@ -98,7 +120,9 @@ def _called(parts, name: str) -> set[str]:
     here = waiting.pop()
     if here not in found:
       found.add(here)
-      waiting += [word for line in parts[here][1][1:] for word in re.findall(r"%([\w.\-]+)", line) if word in parts]
+      waiting += [
+        word for line in parts[here][1][1:] for word in re.findall(r"%([\w.\-]+)", line) if word in parts
+      ]
   return found
 
 
@@ -122,7 +146,9 @@ def _calls(parts) -> dict[str, list[tuple[str, int]]]:
       if loop:
         found[name].append((loop[2], _trips(parts, loop[1], line)))
       elif "=%" in line or "={%" in line:  # names of computations follow these
-        found[name] += [(word, 0) for word in re.findall(r"%([\w.\-]+)", line.split("), ", 1)[-1]) if word in parts]
+        found[name] += [
+          (word, 0) for word in re.findall(r"%([\w.\-]+)", line.split("), ", 1)[-1]) if word in parts
+        ]
   return found
 
 

@@ -14,8 +14,16 @@ from ssl_jax import parallel
 from ssl_jax.config.checked import nearest
 from ssl_jax.planning.chips import CHIPS, Chip, known, target_of
 
-NEEDS = {"tpu": (("libtpu",), "planning for a TPU needs its compiler, which is not installed; pip install 'ssl_jax[tpu]'"),
-         "gpu": (("jax_cuda12_plugin", "jax_cuda13_plugin"), "planning for a GPU needs its compiler, which is not installed; pip install 'ssl_jax[cuda12]'")}
+NEEDS = {
+  "tpu": (
+    ("libtpu",),
+    "planning for a TPU needs its compiler, which is not installed; pip install 'ssl_jax[tpu]'",
+  ),
+  "gpu": (
+    ("jax_cuda12_plugin", "jax_cuda13_plugin"),
+    "planning for a GPU needs its compiler, which is not installed; pip install 'ssl_jax[cuda12]'",
+  ),
+}
 
 
 def open_topology(topology: str) -> tuple[Chip, Mesh]:
@@ -26,27 +34,37 @@ def open_topology(topology: str) -> tuple[Chip, Mesh]:
   Raises: ValueError for an unknown topology, naming what is known, or if the compiler is missing, naming the command that installs it.
   """
   name, _, shape = topology.partition(":")
-  if name not in CHIPS or not re.fullmatch(r"\d+(x\d+)*", shape) or (CHIPS[name].platform == "gpu" and shape.count("x") > 1):
+  if (
+    name not in CHIPS
+    or not re.fullmatch(r"\d+(x\d+)*", shape)
+    or (CHIPS[name].platform == "gpu" and shape.count("x") > 1)
+  ):
     raise ValueError(f"--topology={topology}: no such topology{nearest(topology, known())}")
   chip = CHIPS[name]
   packages, message = NEEDS[chip.platform]
   if not any(map(importlib.util.find_spec, packages)):
     raise ValueError(message)
   os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-  os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # libtpu locks the chips for one process, be there chips or none
+  os.environ.setdefault(
+    "ALLOW_MULTIPLE_LIBTPU_LOAD", "1"
+  )  # libtpu locks the chips for one process, be there chips or none
   from jax.experimental import topologies
 
   try:
     with quiet():
       if chip.platform == "gpu":
         machines, gpus = (["1", *shape.split("x")])[-2:]
-        found = topologies.get_topology_desc("gpus", "cuda", target_config=target_of(name), topology=f"1x{machines}x{gpus}")
+        found = topologies.get_topology_desc(
+          "gpus", "cuda", target_config=target_of(name), topology=f"1x{machines}x{gpus}"
+        )
       else:
         found = topologies.get_topology_desc(platform="tpu", topology_name=topology)
       devices = found.devices
   except Exception as error:  # jax raises RuntimeErrors of many texts
-    raise ValueError(f"--topology={topology}: the compiler knows no such topology ({str(error).splitlines()[0]}); known: "
-                     + ", ".join(known())) from error
+    raise ValueError(
+      f"--topology={topology}: the compiler knows no such topology ({str(error).splitlines()[0]}); known: "
+      + ", ".join(known())
+    ) from error
   return chip, parallel.make_mesh(devices)
 
 

@@ -8,7 +8,19 @@ from typing import NamedTuple
 
 from ssl_jax.planning.hlo import ITEM_BYTES, computations, run_times
 
-NOTHING = {"parameter", "tuple", "get-tuple-element", "bitcast", "constant", "iota", "after-all", "partition-id", "while", "conditional", "call"}
+NOTHING = {
+  "parameter",
+  "tuple",
+  "get-tuple-element",
+  "bitcast",
+  "constant",
+  "iota",
+  "after-all",
+  "partition-id",
+  "while",
+  "conditional",
+  "call",
+}
 SLICES = ("slice", "dynamic-slice", "gather")
 
 
@@ -42,8 +54,15 @@ def traffic(program: str) -> int:
   parts = computations(program)
   parsed = {name: dict(filter(None, map(_parse, lines[1:]))) for name, (_, lines) in parts.items()}
   # what fusions consist of, and the operators of reductions, move nothing by themselves
-  inner = {_name(i.rest, "calls" if i.op == "fusion" else "to_apply") for part in parsed.values() for i in part.values() if i.op != "call"}
-  return sum(times * _moved(parsed[name], parsed) for name, times in run_times(parts).items() if name not in inner)
+  inner = {
+    _name(i.rest, "calls" if i.op == "fusion" else "to_apply")
+    for part in parsed.values()
+    for i in part.values()
+    if i.op != "call"
+  }
+  return sum(
+    times * _moved(parsed[name], parsed) for name, times in run_times(parts).items() if name not in inner
+  )
 
 
 def _moved(part: Computation, parsed: dict[str, Computation]) -> int:
@@ -51,13 +70,17 @@ def _moved(part: Computation, parsed: dict[str, Computation]) -> int:
   total = 0
   for instruction in part.values():
     leaves, op, operands, rest, _ = instruction
-    read = [sum(leaf.size for leaf in part[name].leaves if leaf.main) if name in part else 0 for name in operands]
+    read = [
+      sum(leaf.size for leaf in part[name].leaves if leaf.main) if name in part else 0 for name in operands
+    ]
     written = sum(leaf.size for leaf in leaves if leaf.main)
     if op in NOTHING or op.endswith("-done"):
       continue
     if op == "fusion":
       inner = parsed[_name(rest, "calls")]
-      total += _written(inner, leaves) + sum(min(size, _read(inner, number, parsed)) for number, size in enumerate(read) if size)
+      total += _written(inner, leaves) + sum(
+        min(size, _read(inner, number, parsed)) for number, size in enumerate(read) if size
+      )
     elif op == "copy-start":  # (destination, source, context)
       total += sum(leaf.size for leaf in leaves[:2] if leaf.main)
     elif op == "slice-start":  # ((source), destination, context)
@@ -83,7 +106,11 @@ def _read(part: Computation, number: int, parsed: dict[str, Computation]) -> flo
     if op in SLICES and operands[0] == mine:
       total += sum(leaf.size for leaf in leaves)
     elif op == "fusion":
-      total += sum(_read(parsed[_name(rest, "calls")], place, parsed) for place, name in enumerate(operands) if name == mine)
+      total += sum(
+        _read(parsed[_name(rest, "calls")], place, parsed)
+        for place, name in enumerate(operands)
+        if name == mine
+      )
     elif not (op == "dynamic-update-slice" and operands[0] == mine):
       return math.inf
   return total
@@ -106,12 +133,14 @@ def _parse(line: str) -> tuple[str, Instruction] | None:
   head = re.match(r"\s+(?:ROOT )?%([\w.\-]+) = ", line)
   if not head:
     return None
-  rest = line[head.end():]
+  rest = line[head.end() :]
   end = _closing(rest, 1) + 1 if rest.startswith("(") else rest.index(" ")
-  shape, (op, _, rest) = rest[:end], rest[end + 1:].partition("(")
+  shape, (op, _, rest) = rest[:end], rest[end + 1 :].partition("(")
   end = _closing(rest)
   number = int(rest[:end]) if op == "parameter" else -1
-  return head[1], Instruction(_leaves(shape), op, tuple(re.findall(r"%([\w.\-]+)", rest[:end])), rest[end + 1:], number)
+  return head[1], Instruction(
+    _leaves(shape), op, tuple(re.findall(r"%([\w.\-]+)", rest[:end])), rest[end + 1 :], number
+  )
 
 
 def _closing(text: str, start: int = 0) -> int:
@@ -126,8 +155,14 @@ def _closing(text: str, start: int = 0) -> int:
 
 def _leaves(shape: str) -> tuple[Leaf, ...]:
   found = re.findall(r"(\w+)\[([\d,]*)\](?:\{([^{}]*)\})?", shape)
-  return tuple(Leaf(ITEM_BYTES[kind] * math.prod(map(int, filter(None, dims.split(",")))), not re.search(r"S\([1-9]", layout))
-               for kind, dims, layout in found if kind in ITEM_BYTES)
+  return tuple(
+    Leaf(
+      ITEM_BYTES[kind] * math.prod(map(int, filter(None, dims.split(",")))),
+      not re.search(r"S\([1-9]", layout),
+    )
+    for kind, dims, layout in found
+    if kind in ITEM_BYTES
+  )
 
 
 def _name(rest: str, what: str) -> str:

@@ -18,8 +18,13 @@ def write(found: dict[str, Any], output: str | pathlib.Path) -> None:
   names = f"{found['config']['method']['name']}, {found['config']['encoder']['name']}"
   if "tasks" in found:
     for task, row in found["tasks"].items():
-      _print(console, row, f"{task} of {names}, {row['roofline']['images_at_once']} images at once on {found['topology']}"
-             if "roofline" in row else f"{task} of {names} on {found['topology']}")
+      _print(
+        console,
+        row,
+        f"{task} of {names}, {row['roofline']['images_at_once']} images at once on {found['topology']}"
+        if "roofline" in row
+        else f"{task} of {names} on {found['topology']}",
+      )
   else:
     _print(console, found, f"{names}, batch {found['config']['batch_size']} on {found['topology']}")
   if output:
@@ -35,18 +40,35 @@ def _print(console: rich.console.Console, found: dict[str, Any], title: str) -> 
     table.add_row(name.replace("_", " "), f"{size / GIB:.3f}")
   console.print(table)
   spare = found["memory"]["usable"] - found["memory"]["total"]
-  console.print(f"{'fits, with' if found['fits'] else 'DOES NOT FIT, short of'} {abs(spare) / GIB:.2f} GiB a chip"
-                + (" to spare" if found["fits"] else ""))
+  console.print(
+    f"{'fits, with' if found['fits'] else 'DOES NOT FIT, short of'} {abs(spare) / GIB:.2f} GiB a chip"
+    + (" to spare" if found["fits"] else "")
+  )
   if "roofline" in found:
     image, roof = found["an_image"], found["roofline"]
-    console.print(f"an image: {image['flops'] / 1e9:.2f} GFLOP, {image['hbm_bytes'] / 1e6:.1f} MB of memory traffic")
-    console.print(f"a step at least {1000 * roof['step_seconds']:.2f} ms, bound by {roof['bound']} (compute "
-                  f"{1000 * roof['compute_seconds']:.2f}, memory {1000 * roof['memory_seconds']:.2f}); "
-                  f"at most {roof['images_a_second']:,.0f} images/s")
-    console.print("collectives: " + (", ".join(f"{row['count']} {kind} ({row['bytes'] / 1e6:.1f} MB)"
-                                               for kind, row in found["collectives"].items()) or "none"))
+    console.print(
+      f"an image: {image['flops'] / 1e9:.2f} GFLOP, {image['hbm_bytes'] / 1e6:.1f} MB of memory traffic"
+    )
+    console.print(
+      f"a step at least {1000 * roof['step_seconds']:.2f} ms, bound by {roof['bound']} (compute "
+      f"{1000 * roof['compute_seconds']:.2f}, memory {1000 * roof['memory_seconds']:.2f}); "
+      f"at most {roof['images_a_second']:,.0f} images/s"
+    )
+    console.print(
+      "collectives: "
+      + (
+        ", ".join(
+          f"{row['count']} {kind} ({row['bytes'] / 1e6:.1f} MB)" for kind, row in found["collectives"].items()
+        )
+        or "none"
+      )
+    )
   if "schedule" in found:
-    console.print(f"{found['schedule']['steps']:,} steps, {found['schedule']['hours_at_least']:.2f} hours at least")
+    console.print(
+      f"{found['schedule']['steps']:,} steps, {found['schedule']['hours_at_least']:.2f} hours at least"
+    )
   for row in found.get("advice", ()):
     change = " ".join(f"--{name}={value}" for name, value in row["change"].items())
-    console.print(f"{'fits' if row['fits'] else 'does not fit'}: {change} ({row['total'] / GIB:.2f} GiB)", markup=False)
+    console.print(
+      f"{'fits' if row['fits'] else 'does not fit'}: {change} ({row['total'] / GIB:.2f} GiB)", markup=False
+    )

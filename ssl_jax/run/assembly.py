@@ -13,8 +13,7 @@ from jax.sharding import Mesh
 from ssl_jax import augment, methods, models, optim, parallel
 from ssl_jax.config.checked import call_checked, options_of
 from ssl_jax.config.schema import DataConfig, TrainConfig
-from ssl_jax.core import DataSpec
-from ssl_jax.core import Augment, Method, TrainState, make_init, make_train_step
+from ssl_jax.core import Augment, DataSpec, Method, TrainState, make_init, make_train_step
 from ssl_jax.data import sources, transforms
 
 
@@ -41,8 +40,12 @@ def host_transform(config: TrainConfig):
   size = config.data.size
   if config.data.crop == "device":
     return transforms.resize_center_crop(size, interpolation=config.data.interpolation)
-  return transforms.random_resized_crop(size, scale=config.augment["scale"], views=config.augment["views"],
-                                        interpolation=config.data.interpolation)
+  return transforms.random_resized_crop(
+    size,
+    scale=config.augment["scale"],
+    views=config.augment["views"],
+    interpolation=config.data.interpolation,
+  )
 
 
 def assemble(config: TrainConfig, data: DataSpec) -> Assembly:
@@ -51,20 +54,35 @@ def assemble(config: TrainConfig, data: DataSpec) -> Assembly:
   Raises: ValueError for every wrong option, before anything compiles.
   """
   if data.num_examples < config.batch_size:
-    raise ValueError(f"config.batch_size {config.batch_size} is larger than the data set of {data.num_examples} "
-                     f"images; use at most {data.num_examples}")
+    raise ValueError(
+      f"config.batch_size {config.batch_size} is larger than the data set of {data.num_examples} "
+      f"images; use at most {data.num_examples}"
+    )
   steps_per_epoch = data.num_examples // config.batch_size
   total_steps = max(round(config.epochs * steps_per_epoch), 1)
-  method = methods.make(config.method["name"], models.make(config.encoder["name"], **options_of(config.encoder)),
-                        data, **options_of(config.method))
+  method = methods.make(
+    config.method["name"],
+    models.make(config.encoder["name"], **options_of(config.encoder)),
+    data,
+    **options_of(config.method),
+  )
   cut = {"crop": False} if config.data.crop == "host" else {}
   augmentation = augment.make(config.augment["name"], **{**options_of(config.augment), **cut})
-  optimizer = call_checked(functools.partial(optim.make, total_steps=total_steps, steps_per_epoch=steps_per_epoch,
-                                             batch_size=config.batch_size), config.optimizer, "config.optimizer")
-  return Assembly(method, augmentation, optimizer, _batch(config), steps_per_epoch, total_steps, config.accumulate)
+  optimizer = call_checked(
+    functools.partial(
+      optim.make, total_steps=total_steps, steps_per_epoch=steps_per_epoch, batch_size=config.batch_size
+    ),
+    config.optimizer,
+    "config.optimizer",
+  )
+  return Assembly(
+    method, augmentation, optimizer, _batch(config), steps_per_epoch, total_steps, config.accumulate
+  )
 
 
-def abstract_state(parts: Assembly, config: TrainConfig, mesh: Mesh) -> tuple[TrainState, Callable[[], TrainState]]:
+def abstract_state(
+  parts: Assembly, config: TrainConfig, mesh: Mesh
+) -> tuple[TrainState, Callable[[], TrainState]]:
   """(The state as shapes with shardings, a function that makes the first one on the devices).
 
   Raises: ValueError if the method takes another number of views than config.augment makes.
@@ -77,8 +95,10 @@ def abstract_state(parts: Assembly, config: TrainConfig, mesh: Mesh) -> tuple[Tr
     wanted = {"image": "one view", "views": "two views"}.get(error.args[0])
     if wanted is None:
       raise
-    raise ValueError(f"method {config.method['name']!r} takes {wanted} of an image, but config.augment.views is "
-                     f"{config.augment['views']}; use {1 if error.args[0] == 'image' else 2}") from None
+    raise ValueError(
+      f"method {config.method['name']!r} takes {wanted} of an image, but config.augment.views is "
+      f"{config.augment['views']}; use {1 if error.args[0] == 'image' else 2}"
+    ) from None
   shardings = parallel.state_sharding(shapes, mesh, config.sharding)
   abstract = jax.tree.map(lambda s, d: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=d), shapes, shardings)
 
@@ -103,5 +123,7 @@ def compile_train_step(parts: Assembly, abstract: TrainState, mesh: Mesh) -> jax
 def _batch(config: TrainConfig) -> dict[str, jax.ShapeDtypeStruct]:
   size, views = config.data.size, config.augment["views"]
   image = (size, size, 3) if config.data.crop == "device" else (views, size, size, 3)
-  return {"image": jax.ShapeDtypeStruct((config.batch_size, *image), jnp.uint8),
-          "label": jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)}
+  return {
+    "image": jax.ShapeDtypeStruct((config.batch_size, *image), jnp.uint8),
+    "label": jax.ShapeDtypeStruct((config.batch_size,), jnp.int32),
+  }

@@ -17,8 +17,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from ssl_jax.run import digests
 from ssl_jax.core import PyTree, TrainState, Weights
+from ssl_jax.run import digests
 
 
 class Checkpoints:
@@ -28,10 +28,18 @@ class Checkpoints:
     """Opens or creates the folder; `keep` the latest ones, plus each that is a multiple of `keep_every` steps."""
     self.folder = pathlib.Path(workdir).resolve() / "checkpoints"
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep, keep_period=keep_every or None, create=keep is not None, read_only=keep is None, step_prefix="step",
-        async_options=ocp.AsyncOptions(post_finalization_callback=self._seal))
-    handlers = {"model": ocp.PyTreeCheckpointHandler(), "train": ocp.PyTreeCheckpointHandler(),
-                "config": ocp.JsonCheckpointHandler()}
+      max_to_keep=keep,
+      keep_period=keep_every or None,
+      create=keep is not None,
+      read_only=keep is None,
+      step_prefix="step",
+      async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+    )
+    handlers = {
+      "model": ocp.PyTreeCheckpointHandler(),
+      "train": ocp.PyTreeCheckpointHandler(),
+      "config": ocp.JsonCheckpointHandler(),
+    }
     self._saves = keep is not None
     self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
 
@@ -64,13 +72,21 @@ class Checkpoints:
   def save(self, state: TrainState, config: dict, *, step: int) -> None:
     """Starts to write `state`; returns when it is safe to overwrite the state's buffers."""
     model, train = _split(state)
-    self._manager.save(step, args=ocp.args.Composite(
-        model=ocp.args.PyTreeSave(model), train=ocp.args.PyTreeSave(train), config=ocp.args.JsonSave(config)))
+    self._manager.save(
+      step,
+      args=ocp.args.Composite(
+        model=ocp.args.PyTreeSave(model), train=ocp.args.PyTreeSave(train), config=ocp.args.JsonSave(config)
+      ),
+    )
 
   def save_weights(self, weights: Weights, average: Weights | None, config: dict, *, step: int) -> None:
     """Starts to write a checkpoint without `train`: a network that was not trained here, which no run goes on from."""
-    self._manager.save(step, args=ocp.args.Composite(
-        model=ocp.args.PyTreeSave(_model(weights, average)), config=ocp.args.JsonSave(config)))
+    self._manager.save(
+      step,
+      args=ocp.args.Composite(
+        model=ocp.args.PyTreeSave(_model(weights, average)), config=ocp.args.JsonSave(config)
+      ),
+    )
 
   def config(self, step: int) -> dict:
     """The run's config as JSON."""
@@ -97,8 +113,10 @@ class Checkpoints:
     stored = self._stored(step, "model")
     target = {"params": like.params, "model_state": like.model_state}
     if which == "ema" and not stored.get("ema"):
-      raise ValueError(f"the checkpoint at step {step} of {self.folder.parent} holds no moving average; "
-                       "use config.weights='params'")
+      raise ValueError(
+        f"the checkpoint at step {step} of {self.folder.parent} holds no moving average; "
+        "use config.weights='params'"
+      )
     target = {"ema": target} if which == "ema" else target
     self._fits(step, "model", target, partial=True)
     restored = self._manager.restore(step, args=ocp.args.Composite(model=_as(target, partial=True)))["model"]
@@ -129,26 +147,38 @@ class Checkpoints:
   def _fits(self, step: int, item: str, wanted: PyTree, partial: bool = False) -> None:
     have, want = _shapes(self._stored(step, item)), _shapes(wanted)
     extra = [] if partial else sorted(have.keys() - want.keys())
-    problems = ([f"missing {n} {want[n]}" for n in sorted(want.keys() - have.keys())]
-                + [f"extra {n} {have[n]}" for n in extra]
-                + [f"{n} is {have[n]}, wanted {want[n]}" for n in sorted(have.keys() & want.keys())
-                   if have[n] != want[n]])
+    problems = (
+      [f"missing {n} {want[n]}" for n in sorted(want.keys() - have.keys())]
+      + [f"extra {n} {have[n]}" for n in extra]
+      + [
+        f"{n} is {have[n]}, wanted {want[n]}" for n in sorted(have.keys() & want.keys()) if have[n] != want[n]
+      ]
+    )
     if problems:
-      raise ValueError(f"the checkpoint at step {step} of {self.folder.parent} does not fit ({item}): "
-                       + "; ".join(problems[:20]) + (f"; and {len(problems) - 20} more" if len(problems) > 20 else ""))
+      raise ValueError(
+        f"the checkpoint at step {step} of {self.folder.parent} does not fit ({item}): "
+        + "; ".join(problems[:20])
+        + (f"; and {len(problems) - 20} more" if len(problems) > 20 else "")
+      )
 
 
 def _as(like: PyTree, partial: bool = False) -> ocp.args.PyTreeRestore:
   """Restores leaves placed and typed as `like` says; `partial` leaves on disk what `like` lacks."""
-  return ocp.args.PyTreeRestore(like, restore_args=ocp.checkpoint_utils.construct_restore_args(like),
-                                partial_restore=partial)
+  return ocp.args.PyTreeRestore(
+    like, restore_args=ocp.checkpoint_utils.construct_restore_args(like), partial_restore=partial
+  )
 
 
 def _shapes(tree: PyTree) -> dict[str, Any]:
   """{"params/encoder/...": shape} with one spelling for dicts, NamedTuples and what Orbax makes of them."""
   paths = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))[0]
-  return {"/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path): tuple(leaf.shape)
-          for path, leaf in paths if leaf is not None}
+  return {
+    "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path): tuple(
+      leaf.shape
+    )
+    for path, leaf in paths
+    if leaf is not None
+  }
 
 
 def _split(state: TrainState) -> tuple[dict, dict]:
@@ -156,19 +186,31 @@ def _split(state: TrainState) -> tuple[dict, dict]:
   extra = state.extra if ema is None else state.extra._replace(ema=())
   model = _model(Weights(state.params, state.model_state), ema)
   key = state.key
-  raw = jax.ShapeDtypeStruct((2,), np.uint32, sharding=key.sharding) if isinstance(
-      key, jax.ShapeDtypeStruct) else jax.random.key_data(key)
+  raw = (
+    jax.ShapeDtypeStruct((2,), np.uint32, sharding=key.sharding)
+    if isinstance(key, jax.ShapeDtypeStruct)
+    else jax.random.key_data(key)
+  )
   return model, {"extra": extra, "opt_state": state.opt_state, "key": raw, "step": state.step}
 
 
 def _model(weights: Weights, average: Weights | None) -> dict:
-  return {"params": weights.params, "model_state": weights.model_state,
-          "ema": {} if average is None else {"params": average.params, "model_state": average.model_state}}
+  return {
+    "params": weights.params,
+    "model_state": weights.model_state,
+    "ema": {} if average is None else {"params": average.params, "model_state": average.model_state},
+  }
 
 
 def _join(model: dict, train: dict) -> TrainState:
   extra = train["extra"]
   if model["ema"]:
     extra = extra._replace(ema=Weights(**model["ema"]))
-  return TrainState(step=train["step"], params=model["params"], model_state=model["model_state"], extra=extra,
-                    opt_state=train["opt_state"], key=jax.random.wrap_key_data(train["key"]))
+  return TrainState(
+    step=train["step"],
+    params=model["params"],
+    model_state=model["model_state"],
+    extra=extra,
+    opt_state=train["opt_state"],
+    key=jax.random.wrap_key_data(train["key"]),
+  )

@@ -36,11 +36,16 @@ def damage(folder: pathlib.Path) -> str:
   found = _digests(folder)
   missing = sorted(sealed.keys() - found.keys())
   changed = sorted(name for name in sealed.keys() & found.keys() if sealed[name] != found[name])
-  return ", ".join([f"{name} is missing" for name in missing[:3]] + [f"{name} is not as it was saved" for name in changed[:3]])
+  return ", ".join(
+    [f"{name} is missing" for name in missing[:3]]
+    + [f"{name} is not as it was saved" for name in changed[:3]]
+  )
 
 
 def _digests(folder: pathlib.Path) -> dict[str, str]:
-  files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith((SEAL, UNSEALED)))
+  files = sorted(
+    path for path in folder.rglob("*") if path.is_file() and not path.name.startswith((SEAL, UNSEALED))
+  )
   with ThreadPoolExecutor() as pool:
     return dict(zip((path.relative_to(folder).as_posix() for path in files), pool.map(_digest, files)))
 

@@ -13,19 +13,18 @@ import rich.console
 import rich.table
 
 from ssl_jax import augment, parallel, tasks
-from ssl_jax.view import knn_atlas
 from ssl_jax.config.checked import options_of
 from ssl_jax.config.schema import EvaluateConfig, TrainConfig
-from ssl_jax.log.console import Progress
 from ssl_jax.core import Augment
 from ssl_jax.data import pipeline, sources, transforms
+from ssl_jax.log.console import Progress
 from ssl_jax.run.provenance import provenance
 from ssl_jax.run.restore import Restored, restore
 from ssl_jax.tasks import features
-from ssl_jax.view import pictures
 from ssl_jax.tasks.backbone import Backbone, mean_image, pixels
 from ssl_jax.tasks.partial_results import Shelf
 from ssl_jax.tasks.task import TaskData
+from ssl_jax.view import knn_atlas, pictures
 
 
 def evaluate(config: EvaluateConfig, workdir: str | pathlib.Path, *, step: int = 0) -> dict:
@@ -47,12 +46,22 @@ def evaluate(config: EvaluateConfig, workdir: str | pathlib.Path, *, step: int =
     label = backbone.protocol["backbone"]
     extract = features.remembered()
     for name, task in jobs.items():
-      shelf = {"shelf": Shelf(folder / "unfinished" / f"{name}-{label.replace(' ', '_')}.npz")} if task.resumes else {}
+      shelf = (
+        {"shelf": Shelf(folder / "unfinished" / f"{name}-{label.replace(' ', '_')}.npz")}
+        if task.resumes
+        else {}
+      )
       with Progress(f"{name}, {label}") as progress:
-        result = task.run(backbone, data, mesh, jax.random.key(config.seed), extract=extract, progress=progress, **shelf)
+        result = task.run(
+          backbone, data, mesh, jax.random.key(config.seed), extract=extract, progress=progress, **shelf
+        )
       table.setdefault(label, {})[name] = dict(result.scalars)
       asked = data.train if result.protocol.get("leave_one_out") else data.test
-      seen = knn_atlas.make(result.predictions, data.train, asked, data.class_names) if "neighbours" in result.predictions else {}
+      seen = (
+        knn_atlas.make(result.predictions, data.train, asked, data.class_names)
+        if "neighbours" in result.predictions
+        else {}
+      )
       if jax.process_index() == 0:
         _write(folder, f"{name}-{label.replace(' ', '_')}", result, seen, data, config, mesh)
   if jax.process_index() == 0:
@@ -72,19 +81,41 @@ def task_data(config: EvaluateConfig, trained: TrainConfig) -> TaskData:
   test = sources.shuffled(test) if data.shuffle else test
   shared = dict(workers=data.workers, process_index=jax.process_index(), process_count=jax.process_count())
   square = functools.partial(transforms.resize_center_crop, interpolation=data.interpolation)
-  read = functools.partial(pipeline.eval_batches, batch_size=config.batch_size,
-                           transform=square(size, resize), **shared)
+  read = functools.partial(
+    pipeline.eval_batches, batch_size=config.batch_size, transform=square(size, resize), **shared
+  )
 
   def train_steps(batch_size: int, start: int, stop: int, seed: int) -> Iterator:
-    return pipeline.train_batches(train, batch_size=batch_size, seed=seed, start=start, stop=stop,
-                                  transform=square(resize, resize), **shared)
+    return pipeline.train_batches(
+      train,
+      batch_size=batch_size,
+      seed=seed,
+      start=start,
+      stop=stop,
+      transform=square(resize, resize),
+      **shared,
+    )
 
   return TaskData(
-      train=functools.partial(read, train), test=functools.partial(read, test), num_classes=train.num_classes,
-      class_names=tuple(train.class_names), train_steps=train_steps, train_size=len(train), test_size=len(test),
-      augment=live_augment(config, size),
-      protocol={"data": name, "train_split": splits["train"], "test_split": splits["test"], "shuffled": data.shuffle, "resize": resize,
-                "interpolation": data.interpolation, "crop": size, "live_augment": {**dict(config.augment), "size": size, "views": 1}})
+    train=functools.partial(read, train),
+    test=functools.partial(read, test),
+    num_classes=train.num_classes,
+    class_names=tuple(train.class_names),
+    train_steps=train_steps,
+    train_size=len(train),
+    test_size=len(test),
+    augment=live_augment(config, size),
+    protocol={
+      "data": name,
+      "train_split": splits["train"],
+      "test_split": splits["test"],
+      "shuffled": data.shuffle,
+      "resize": resize,
+      "interpolation": data.interpolation,
+      "crop": size,
+      "live_augment": {**dict(config.augment), "size": size, "views": 1},
+    },
+  )
 
 
 def live_augment(config: EvaluateConfig, size: int) -> Augment:
@@ -102,10 +133,19 @@ def _backbones(config: EvaluateConfig, run: Restored, data: TaskData) -> list[Ba
   return [made[name]() for name in config.baselines] + [run.backbone]
 
 
-def _write(folder: pathlib.Path, name: str, result, seen: knn_atlas.Atlas, data: TaskData, config: EvaluateConfig, mesh) -> None:
+def _write(
+  folder: pathlib.Path, name: str, result, seen: knn_atlas.Atlas, data: TaskData, config: EvaluateConfig, mesh
+) -> None:
   """One JSON with the whole protocol, and pictures: the confusion matrix, and neighbours and the atlas where there are any."""
-  protocol = {**result.protocol, "evaluation_batch_size": config.batch_size, "seed": config.seed, **provenance(mesh)}
-  (folder / f"{name}.json").write_text(json.dumps({"scalars": result.scalars, "protocol": protocol}, indent=1))
+  protocol = {
+    **result.protocol,
+    "evaluation_batch_size": config.batch_size,
+    "seed": config.seed,
+    **provenance(mesh),
+  }
+  (folder / f"{name}.json").write_text(
+    json.dumps({"scalars": result.scalars, "protocol": protocol}, indent=1)
+  )
   if "error_without" in result.protocol:
     _draw_gain(folder / f"{name}.png", result.protocol, title=name)
   elif "error" in result.protocol:
@@ -117,15 +157,24 @@ def _write(folder: pathlib.Path, name: str, result, seen: knn_atlas.Atlas, data:
   pictures.draw_confusion(folder / f"{name}.png", matrix, class_names=data.class_names, title=name)
   if seen:
     np.savez_compressed(folder / f"{name}.npz", **seen)
-    pictures.draw_neighbours(folder / f"{name}-neighbours.png", seen["query_image"], seen["label"][:len(seen["query_image"])],
-                             seen["neighbour_image"], seen["neighbour_label"], similarity=seen["similarity"],
-                             class_names=data.class_names, title=name)
+    pictures.draw_neighbours(
+      folder / f"{name}-neighbours.png",
+      seen["query_image"],
+      seen["label"][: len(seen["query_image"])],
+      seen["neighbour_image"],
+      seen["neighbour_label"],
+      similarity=seen["similarity"],
+      class_names=data.class_names,
+      title=name,
+    )
 
 
 def _draw_gain(path: pathlib.Path, protocol: dict, title: str) -> None:
   """Errors with and without learning on the test images."""
-  found = {name: pictures.bars_of(protocol[field], protocol["standard_error"])
-           for name, field in (("without", "error_without"), (protocol["mode"], "error"))}
+  found = {
+    name: pictures.bars_of(protocol[field], protocol["standard_error"])
+    for name, field in (("without", "error_without"), (protocol["mode"], "error"))
+  }
   pictures.draw_bars(path, found, title=title)
 
 
@@ -133,7 +182,10 @@ def _print(table: dict, folder: pathlib.Path) -> None:
   headlines = {name: next(iter(scalars)) for name, scalars in next(iter(table.values())).items()}
   drawn = rich.table.Table("%", *table)
   for name, headline in headlines.items():
-    drawn.add_row(f"{name}, {headline.replace('top1', 'top-1')}", *(f"{100 * row[name][headline]:.1f}" for row in table.values()))
+    drawn.add_row(
+      f"{name}, {headline.replace('top1', 'top-1')}",
+      *(f"{100 * row[name][headline]:.1f}" for row in table.values()),
+    )
   console = rich.console.Console(soft_wrap=True)
   console.print(drawn)
   console.print(f"figures with their protocol and pictures: {folder}", markup=False)

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_jax.methods.pretext import cielab, colour_bins
-from ssl_jax.run.assembly import open_source
 from ssl_jax.config.checked import nearest
 from ssl_jax.config.schema import TrainConfig
 from ssl_jax.data import pipeline, transforms
+from ssl_jax.methods.pretext import cielab, colour_bins
+from ssl_jax.run.assembly import open_source
 
 BATCH = 64
 
@@ -50,15 +50,28 @@ def colour_prior(config: TrainConfig) -> dict:
     return colour_bins.count(ab)
 
   total = np.zeros(len(colour_bins.TABLE), np.int64)
-  with pipeline.eval_batches(source, batch_size=min(BATCH, len(source)), transform=square, workers=config.data.workers,
-                             max_bad_fraction=config.data.max_bad_fraction) as batches:
+  with pipeline.eval_batches(
+    source,
+    batch_size=min(BATCH, len(source)),
+    transform=square,
+    workers=config.data.workers,
+    max_bad_fraction=config.data.max_bad_fraction,
+  ) as batches:
     for batch in batches:
       total += np.asarray(count(batch["image"], batch["mask"]))
-  print(f"{total.sum():,} pixels of {len(source):,} images of {config.data.name} {config.data.split}: "
-        f"{(total > 0).sum()} of {len(total)} colours occur, {total.max() / total.sum():.1%} of pixels have the most frequent, "
-        f"(a, b) = {tuple(colour_bins.TABLE[total.argmax()].tolist())}")
-  return {"colour_prior": (total / total.sum()).tolist(), "data": config.data.name, "split": config.data.split, "size": size,
-          "images": len(source), "pixels": int(total.sum())}
+  print(
+    f"{total.sum():,} pixels of {len(source):,} images of {config.data.name} {config.data.split}: "
+    f"{(total > 0).sum()} of {len(total)} colours occur, {total.max() / total.sum():.1%} of pixels have the most frequent, "
+    f"(a, b) = {tuple(colour_bins.TABLE[total.argmax()].tolist())}"
+  )
+  return {
+    "colour_prior": (total / total.sum()).tolist(),
+    "data": config.data.name,
+    "split": config.data.split,
+    "size": size,
+    "images": len(source),
+    "pixels": int(total.sum()),
+  }
 
 
 PREPARATIONS = {"colour_prior": colour_prior}

@@ -26,7 +26,9 @@ class Profile:
       raise ValueError(f"--profile={steps}: no steps; use two numbers, such as 20-25")
     self._folder, (self._first, self._last) = folder, map(int, found.groups()) if found else (0, 0)
     if steps and not start < self._first <= self._last:
-      raise ValueError(f"--profile={steps}: the run goes on after step {start}; use later steps, the smaller number first")
+      raise ValueError(
+        f"--profile={steps}: the run goes on after step {start}; use later steps, the smaller number first"
+      )
 
   def before(self, step: int) -> None:
     if step == self._first:
@@ -47,5 +49,7 @@ def dump(compiled: Any, folder: pathlib.Path) -> str:
   (folder / "train_step.hlo.txt").write_text(compiled.as_text())
   memory = compiled.memory_analysis()
   sizes = {name: getattr(memory, name) for name in dir(memory) if name.endswith("_in_bytes")}
-  (folder / "train_step.json").write_text(json.dumps({"memory": sizes, "cost": compiled.cost_analysis()}, indent=1, default=float))
+  (folder / "train_step.json").write_text(
+    json.dumps({"memory": sizes, "cost": compiled.cost_analysis()}, indent=1, default=float)
+  )
   return f"wrote the compiled step to {folder}"

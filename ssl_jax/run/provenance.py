@@ -16,8 +16,12 @@ PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
 
 def provenance(mesh: Mesh) -> dict[str, Any]:
   """{"device": count and kind, "processes", "versions" of packages, "commit" of this code; "": not a checkout}."""
-  return {"device": f"{mesh.size} x {mesh.devices.flat[0].device_kind}", "processes": jax.process_count(),
-          "versions": {package: importlib.metadata.version(package) for package in PACKAGES}, "commit": _commit()}
+  return {
+    "device": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
+    "processes": jax.process_count(),
+    "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
+    "commit": _commit(),
+  }
 
 
 @functools.cache
@@ -26,8 +30,12 @@ def _commit() -> str:
   if not (root / ".git").exists():
     return ""
   try:
-    found = subprocess.run(["git", "-C", root, "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"],
-                           capture_output=True, text=True, timeout=10)
+    found = subprocess.run(
+      ["git", "-C", root, "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"],
+      capture_output=True,
+      text=True,
+      timeout=10,
+    )
   except (OSError, subprocess.TimeoutExpired):
     return ""
   return found.stdout.strip() if found.returncode == 0 else ""

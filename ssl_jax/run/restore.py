@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ssl_jax.config.schema import TrainConfig, check, differences
+from ssl_jax.core import DataSpec, Method, PyTree, TrainState, Weights
 from ssl_jax.run.assembly import abstract_state, assemble
 from ssl_jax.run.checkpoint import Checkpoints
-from ssl_jax.config.schema import TrainConfig, check, differences
-from ssl_jax.core import DataSpec
-from ssl_jax.core import Method, PyTree, TrainState, Weights
 from ssl_jax.tasks.backbone import Backbone
 
 # Options of an encoder that may differ from the run it starts from: its weights mean the same under each of them.
@@ -43,7 +42,9 @@ def restore(workdir: str | pathlib.Path, mesh, *, step: int = 0, weights: str = 
   Raises: ValueError if there is no such checkpoint, naming those there are, or if it does not fit.
   """
   if not pathlib.Path(workdir).is_dir():
-    raise ValueError(f"{workdir} is no folder of a run; train one first: ssl-jax train --config=... --workdir={workdir}")
+    raise ValueError(
+      f"{workdir} is no folder of a run; train one first: ssl-jax train --config=... --workdir={workdir}"
+    )
   with Checkpoints(workdir) as checkpoints:
     return _restore(checkpoints, workdir, mesh, step, weights)
 
@@ -51,8 +52,14 @@ def restore(workdir: str | pathlib.Path, mesh, *, step: int = 0, weights: str = 
 def _restore(checkpoints: Checkpoints, workdir, mesh, step: int, weights: str) -> Restored:
   steps = checkpoints.steps()
   if not steps or (step and step not in steps):
-    raise ValueError(f"{workdir} holds no checkpoint" + (f" of step {step}; it has {steps}" if steps else
-                     "; train one first: ssl-jax train --config=... --workdir=" + str(workdir)))
+    raise ValueError(
+      f"{workdir} holds no checkpoint"
+      + (
+        f" of step {step}; it has {steps}"
+        if steps
+        else "; train one first: ssl-jax train --config=... --workdir=" + str(workdir)
+      )
+    )
   last, problems = checkpoints.latest()
   if problems and step in (0, *(s for s in steps if s > last)):
     print("\n".join(problems))
@@ -70,15 +77,28 @@ def _restore(checkpoints: Checkpoints, workdir, mesh, step: int, weights: str) -
   method = parts.method
   if stored.get("parts"):  # imported without a head or decoder: what needs those is not to be had
     method = method._replace(predict=None, examine=None, adaptable=None, reconstruct=None)
-  make = functools.partial(Backbone, encode=method.encode, pyramid=method.pyramid, predict=method.predict,
-                           examine=method.examine, adaptable=method.adaptable)
+  make = functools.partial(
+    Backbone,
+    encode=method.encode,
+    pyramid=method.pyramid,
+    predict=method.predict,
+    examine=method.examine,
+    adaptable=method.adaptable,
+  )
 
   def untrained() -> Backbone:
     fresh = init()
     return make(fresh.params, fresh.model_state, protocol={**names, "backbone": "untrained", "step": 0})
 
-  return Restored(make(*found, protocol={**names, "backbone": config.method["name"], "step": step}), untrained, config,
-                  step, method, data, tuple(stored.get("parts", ())))
+  return Restored(
+    make(*found, protocol={**names, "backbone": config.method["name"], "step": step}),
+    untrained,
+    config,
+    step,
+    method,
+    data,
+    tuple(stored.get("parts", ())),
+  )
 
 
 def only(weights: Weights, parts: Sequence[str] | None) -> Weights:
@@ -98,8 +118,12 @@ def start_from(state: TrainState, config: TrainConfig, mesh) -> tuple[TrainState
 
   def graft(weights: Weights) -> Weights:
     if "frozen" in weights.model_state:  # what this method does not train it takes whole
-      return weights._replace(model_state={**weights.model_state, "frozen": _frozen(
-          weights.model_state["frozen"], source.backbone.params, config.start.workdir)})
+      return weights._replace(
+        model_state={
+          **weights.model_state,
+          "frozen": _frozen(weights.model_state["frozen"], source.backbone.params, config.start.workdir),
+        }
+      )
     parts = [_graft(new, old, fresh, left) for new, old in zip(weights, source.backbone[:2])]
     return Weights(*parts)
 
@@ -109,19 +133,30 @@ def start_from(state: TrainState, config: TrainConfig, mesh) -> tuple[TrainState
   if getattr(extra, "ema", None):
     extra = extra._replace(ema=graft(extra.ema))
   state = state.replace(params=params, model_state=model_state, extra=extra)
-  state = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=placed)(state)  # the step donates its buffers
-  notes = [f"{what} {', '.join(sorted(names))}" for what, names in (("new:", fresh), ("left behind:", left)) if names]
-  return state, "; ".join([f"starts from the encoder of {config.start.workdir} at step {source.step}", *notes])
+  state = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=placed)(
+    state
+  )  # the step donates its buffers
+  notes = [
+    f"{what} {', '.join(sorted(names))}" for what, names in (("new:", fresh), ("left behind:", left)) if names
+  ]
+  return state, "; ".join(
+    [f"starts from the encoder of {config.start.workdir} at step {source.step}", *notes]
+  )
 
 
 def _same_encoder(old: TrainConfig, new: TrainConfig) -> None:
   before, after = ({k: v for k, v in dict(c.encoder).items() if k not in FREE} for c in (old, new))
-  if before.get("positions") == "sincos" and after.get("positions") == "sincos_trained":  # which starts from that table
+  if (
+    before.get("positions") == "sincos" and after.get("positions") == "sincos_trained"
+  ):  # which starts from that table
     before["positions"] = "sincos_trained"
   changed = differences(before, after, "config.encoder")
   if changed:
-    raise ValueError(f"config.start.workdir {new.start.workdir} holds another encoder:\n  " + "\n  ".join(changed)
-                     + "\nUse the old values, or another run to start from.")
+    raise ValueError(
+      f"config.start.workdir {new.start.workdir} holds another encoder:\n  "
+      + "\n  ".join(changed)
+      + "\nUse the old values, or another run to start from."
+    )
 
 
 def _graft(new: PyTree, old: PyTree, fresh: set, left: set) -> PyTree:
@@ -129,23 +164,38 @@ def _graft(new: PyTree, old: PyTree, fresh: set, left: set) -> PyTree:
   into, out = (_leaves(tree.get("encoder", {})) for tree in (new, old))
   fresh |= {path[0] for path in into.keys() - out.keys()} | (new.keys() - {"encoder"})
   left |= {path[0] for path in out.keys() - into.keys()} | (old.keys() - {"encoder"})
-  problems = [f"{'/'.join(path)} is in one of them only" for path in into.keys() ^ out.keys() if path[0] not in OWN]
-  problems += [f"{'/'.join(path)} is {out[path].shape}, wanted {into[path].shape}" for path in into.keys() & out.keys()
-               if out[path].shape != into[path].shape]
+  problems = [
+    f"{'/'.join(path)} is in one of them only" for path in into.keys() ^ out.keys() if path[0] not in OWN
+  ]
+  problems += [
+    f"{'/'.join(path)} is {out[path].shape}, wanted {into[path].shape}"
+    for path in into.keys() & out.keys()
+    if out[path].shape != into[path].shape
+  ]
   if problems:
     raise ValueError("the encoder of config.start.workdir does not fit: " + "; ".join(sorted(problems)[:20]))
-  return {**new, "encoder": jax.tree_util.tree_map_with_path(
-      lambda path, leaf: out.get(tuple(key.key for key in path), leaf), new.get("encoder", {}))}
+  return {
+    **new,
+    "encoder": jax.tree_util.tree_map_with_path(
+      lambda path, leaf: out.get(tuple(key.key for key in path), leaf), new.get("encoder", {})
+    ),
+  }
 
 
 def _frozen(new: PyTree, old: PyTree, workdir: str) -> PyTree:
   """The parts of `old` that `new` has. Raises ValueError if one is missing or shaped differently."""
   wanted, found = _leaves(new), _leaves({name: part for name, part in old.items() if name in new})
-  problems = [f"{'/'.join(path)} is {found[path].shape if path in found else 'missing'}, wanted {leaf.shape}"
-              for path, leaf in wanted.items() if path not in found or found[path].shape != leaf.shape]
+  problems = [
+    f"{'/'.join(path)} is {found[path].shape if path in found else 'missing'}, wanted {leaf.shape}"
+    for path, leaf in wanted.items()
+    if path not in found or found[path].shape != leaf.shape
+  ]
   if problems:
-    raise ValueError(f"config.start.workdir {workdir} does not fit: " + "; ".join(sorted(problems)[:20])
-                     + "\nUse the encoder and decoder options of that run, which must be of method 'mae'.")
+    raise ValueError(
+      f"config.start.workdir {workdir} does not fit: "
+      + "; ".join(sorted(problems)[:20])
+      + "\nUse the encoder and decoder options of that run, which must be of method 'mae'."
+    )
   return jax.tree_util.tree_map_with_path(lambda path, leaf: found[tuple(key.key for key in path)], new)
 
 

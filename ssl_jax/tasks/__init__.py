@@ -20,8 +20,13 @@ def known() -> tuple[str, ...]:
   folder = pathlib.Path(__file__).parent
   sources = {path.stem: path for path in folder.glob("*.py")}
   sources |= {path.parent.name: path for path in folder.glob("*/__init__.py")}
-  return tuple(sorted(name for name, path in sources.items() if name != "__init__"
-                      and re.search(r"^def make\(", path.read_text(encoding="utf-8"), re.MULTILINE)))
+  return tuple(
+    sorted(
+      name
+      for name, path in sources.items()
+      if name != "__init__" and re.search(r"^def make\(", path.read_text(encoding="utf-8"), re.MULTILINE)
+    )
+  )
 
 
 def factory(name: str) -> Callable[..., Task]:

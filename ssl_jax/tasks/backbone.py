@@ -24,8 +24,12 @@ class Backbone(NamedTuple):
   model_state: PyTree
   encode: Callable[[PyTree, PyTree, jax.Array], jax.Array]  # f32[B, H, W, 3] in [0, 1] -> f32[B, D]
   pyramid: Callable[[PyTree, PyTree, jax.Array], dict[str, jax.Array]] | None = None  # f32[B, h, w, c] maps
-  predict: Callable[[PyTree, PyTree, jax.Array], jax.Array] | None = None  # f32[B, C] logits of its own classes
-  examine: Callable[[PyTree, PyTree, jax.Array], dict[str, jax.Array]] | None = None  # scores f32[B] of its pretext task
+  predict: Callable[[PyTree, PyTree, jax.Array], jax.Array] | None = (
+    None  # f32[B, C] logits of its own classes
+  )
+  examine: Callable[[PyTree, PyTree, jax.Array], dict[str, jax.Array]] | None = (
+    None  # scores f32[B] of its pretext task
+  )
   adaptable: Adaptable | None = None  # if it can go on learning at test time
   protocol: dict[str, Any] = {}  # method, checkpoint, step: repeated in every result's protocol
 
@@ -41,8 +45,13 @@ def pixels(mean: np.ndarray | None = None) -> Backbone:
   Args:
     mean: f32[H, W, 3] in [0, 1], of the training images: `mean_image(data.train)`.
   """
-  protocol = {"backbone": "raw pixels", "centred": "each image's own mean" if mean is None else
-              "mean image of the training set, then each image's own mean", "scaled": "1 / sqrt(3 H W)"}
+  protocol = {
+    "backbone": "raw pixels",
+    "centred": "each image's own mean"
+    if mean is None
+    else "mean image of the training set, then each image's own mean",
+    "scaled": "1 / sqrt(3 H W)",
+  }
   model_state = {} if mean is None else {"mean": np.asarray(mean, np.float32)}
   return Backbone({}, model_state, _centred_pixels, protocol=protocol)
 

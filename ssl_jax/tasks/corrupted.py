@@ -44,8 +44,17 @@ class Cell(NamedTuple):
   batches: Batches
 
 
-def choose(task: str, *, corruptions: tuple[str, ...], severities: tuple[int, ...], table: str, textures: str, released: str,
-           examples: int, clean: bool = False) -> Corruptions:
+def choose(
+  task: str,
+  *,
+  corruptions: tuple[str, ...],
+  severities: tuple[int, ...],
+  table: str,
+  textures: str,
+  released: str,
+  examples: int,
+  clean: bool = False,
+) -> Corruptions:
   """Checks the options that tasks on corrupted images share.
 
   Args:
@@ -59,7 +68,9 @@ def choose(task: str, *, corruptions: tuple[str, ...], severities: tuple[int, ..
   names = tuple(corruptions) or (*((CLEAN,) if clean else ()), *corrupt.CORRUPTIONS)
   for name in names:
     if name not in known:
-      raise ValueError(f"config.tasks.{task}.corruptions: no corruption is called {name!r}{nearest(name, known)}")
+      raise ValueError(
+        f"config.tasks.{task}.corruptions: no corruption is called {name!r}{nearest(name, known)}"
+      )
   if not severities or set(severities) - set(SEVERITIES):
     raise ValueError(f"config.tasks.{task}.severities is {severities}; use some of 1 to 5")
   if table:
@@ -69,7 +80,9 @@ def choose(task: str, *, corruptions: tuple[str, ...], severities: tuple[int, ..
   return Corruptions(names, tuple(severities), table, textures, released, examples)
 
 
-def cells(chosen: Corruptions, backbone: Backbone, read, data: TaskData, key: jax.Array) -> tuple[Corruptions, list[Cell]]:
+def cells(
+  chosen: Corruptions, backbone: Backbone, read, data: TaskData, key: jax.Array
+) -> tuple[Corruptions, list[Cell]]:
   """(The choice with its table, every corruption at every severity; severities of one corruption share a program.)
 
   Each image is corrupted as a function of its pixels and the key, so that batches, devices and order do not matter.
@@ -81,7 +94,11 @@ def cells(chosen: Corruptions, backbone: Backbone, read, data: TaskData, key: ja
   first = next(iter(data.test()))["image"]  # this process's share of a batch
   chosen = chosen._replace(table=chosen.table or ("cifar" if first.shape[1] < SMALL else "imagenet"))
   harmed = [name for name in chosen.names if name != CLEAN]
-  files = _released(chosen.released, harmed, chosen.severities, len(first), first.shape[1]) if chosen.released else {}
+  files = (
+    _released(chosen.released, harmed, chosen.severities, len(first), first.shape[1])
+    if chosen.released
+    else {}
+  )
   plain, test, found = backbone._replace(encode=read, predict=read), first_of(data.test, chosen.examples), []
   for name in chosen.names:
     for severity in chosen.severities if name != CLEAN else (0,):
@@ -102,9 +119,15 @@ def origin(chosen: Corruptions) -> str:
   return f"made on the fly, parameters of {chosen.table}, frost {frost}: not the released files"
 
 
-def _corrupted(backbone: Backbone, read, name: str, severity: int, key: jax.Array, chosen: Corruptions) -> Backbone:
+def _corrupted(
+  backbone: Backbone, read, name: str, severity: int, key: jax.Array, chosen: Corruptions
+) -> Backbone:
   see = _seen(read, name, chosen.table, chosen.textures)
-  state = {"network": backbone.model_state, "severity": np.int32(severity), "key": np.asarray(jax.random.key_data(key))}
+  state = {
+    "network": backbone.model_state,
+    "severity": np.int32(severity),
+    "key": np.asarray(jax.random.key_data(key)),
+  }
   return backbone._replace(encode=see, predict=see, model_state=state)
 
 
@@ -123,7 +146,9 @@ def _seen(read, name: str, table: str, textures: str):
 def _digest(image: jax.Array) -> jax.Array:
   """u32[]: a number that depends on every pixel and its place."""
   levels = jnp.round(image * 255).astype(jnp.uint32).ravel()
-  return (levels * (jnp.arange(levels.size, dtype=jnp.uint32) * jnp.uint32(2654435761) + jnp.uint32(1))).sum(dtype=jnp.uint32)
+  return (levels * (jnp.arange(levels.size, dtype=jnp.uint32) * jnp.uint32(2654435761) + jnp.uint32(1))).sum(
+    dtype=jnp.uint32
+  )
 
 
 def first_of(batches: Batches, examples: int) -> Batches:
@@ -149,19 +174,32 @@ def _released(folder: str, names, severities, batch_size: int, size: int) -> dic
   """Batches of the published files by corruption and severity. Raises ValueError for what is missing, before anything is read."""
   root = pathlib.Path(folder)
   arrays = (root / "labels.npy").is_file()
-  wanted = [root / f"{name}.npy" for name in names] if arrays else [root / name / str(s) for name in names for s in severities]
+  wanted = (
+    [root / f"{name}.npy" for name in names]
+    if arrays
+    else [root / name / str(s) for name in names for s in severities]
+  )
   missing = [str(path) for path in wanted if not path.exists()]
   if missing:
-    raise ValueError(f"released: {folder} lacks {len(missing)} of {len(wanted)}, {', '.join(missing[:3])} "
-                     "among them; it must hold labels.npy and CORRUPTION.npy (CIFAR-10-C) or CORRUPTION/SEVERITY/CLASS/ (ImageNet-C). "
-                     "Complete it, or name what there is in corruptions")
-  read = functools.partial(pipeline.eval_batches, batch_size=batch_size * jax.process_count(),
-                           transform=transforms.resize_center_crop(size), process_index=jax.process_index(),
-                           process_count=jax.process_count())
+    raise ValueError(
+      f"released: {folder} lacks {len(missing)} of {len(wanted)}, {', '.join(missing[:3])} "
+      "among them; it must hold labels.npy and CORRUPTION.npy (CIFAR-10-C) or CORRUPTION/SEVERITY/CLASS/ (ImageNet-C). "
+      "Complete it, or name what there is in corruptions"
+    )
+  read = functools.partial(
+    pipeline.eval_batches,
+    batch_size=batch_size * jax.process_count(),
+    transform=transforms.resize_center_crop(size),
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )
   if arrays:
     return {(name, s): functools.partial(read, _rows(root, name, s)) for name in names for s in severities}
-  return {(name, s): functools.partial(read, sources.make("folder", data_dir=str(root / name / str(s))))
-          for name in names for s in severities}
+  return {
+    (name, s): functools.partial(read, sources.make("folder", data_dir=str(root / name / str(s))))
+    for name in names
+    for s in severities
+  }
 
 
 def _rows(root: pathlib.Path, name: str, severity: int) -> Source:
@@ -169,8 +207,10 @@ def _rows(root: pathlib.Path, name: str, severity: int) -> Source:
   path = root / f"{name}.npy"
   images, labels = np.load(path, mmap_mode="r"), np.load(root / "labels.npy")
   if len(images) != len(labels) or len(labels) % len(SEVERITIES):
-    raise ValueError(f"{path} holds {len(images)} images and labels.npy {len(labels)}; both must hold five times as many as the "
-                     "test set: fetch them again")
+    raise ValueError(
+      f"{path} holds {len(images)} images and labels.npy {len(labels)}; both must hold five times as many as the "
+      "test set: fetch them again"
+    )
   count = len(labels) // len(SEVERITIES)
   mine = slice((severity - 1) * count, severity * count)
   return Source(_Rows(f"{path}, severity {severity}", images[mine], labels[mine]), 0, (), images.shape[1:])

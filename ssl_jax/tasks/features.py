@@ -129,17 +129,18 @@ def _complete(batch: dict[str, np.ndarray], size: int, read: int) -> dict[str, n
   """The four leaves that `encode_rows` takes, with `size` rows, those added masked out."""
   images = np.asarray(batch["image"])
   if images.dtype != np.uint8 or images.ndim != 4:
-    raise ValueError("evaluation images must be uint8[B, H, W, 3], these are "
-                     f"{images.dtype}{list(images.shape)}")
+    raise ValueError(
+      f"evaluation images must be uint8[B, H, W, 3], these are {images.dtype}{list(images.shape)}"
+    )
   if len(images) > size:
     raise ValueError(f"an evaluation batch of {len(images)} after one of {size}; use one size for all")
   # Without "index" the numbers are distinct, and no more.
   first = read + jax.process_index() * (2**31 // jax.process_count())
   rows = {
-      "image": images,
-      "label": np.asarray(batch["label"], np.int32),
-      "index": np.asarray(batch.get("index", np.arange(first, first + len(images))), np.int32),
-      "mask": np.asarray(batch.get("mask", np.ones(len(images), bool)), bool),
+    "image": images,
+    "label": np.asarray(batch["label"], np.int32),
+    "index": np.asarray(batch.get("index", np.arange(first, first + len(images))), np.int32),
+    "mask": np.asarray(batch.get("mask", np.ones(len(images), bool)), bool),
   }
   short = size - len(images)
   return {name: np.pad(leaf, [(0, short)] + [(0, 0)] * (leaf.ndim - 1)) for name, leaf in rows.items()}
@@ -159,8 +160,10 @@ def _in_order(x: np.ndarray, y: np.ndarray, index: np.ndarray) -> Features:
   order = np.argsort(index, kind="stable")
   twice = len(x) - len(np.unique(index))
   if twice:
-    raise ValueError(f"{twice} of {len(x)} evaluation rows were read twice; each process must read its own "
-                     "share, and padding must be masked")
+    raise ValueError(
+      f"{twice} of {len(x)} evaluation rows were read twice; each process must read its own "
+      "share, and padding must be masked"
+    )
   if (order != np.arange(len(order))).any():
     x, y, index = x[order], y[order], index[order]
   return Features(x, y, index)

@@ -92,7 +92,8 @@ def make_update(recipe: Recipe, *, steps_per_epoch: int) -> Callable[..., tuple[
     updates, opt_state = jax.vmap(optimizer.update)(gradients, heads.opt_state, heads.params)
     rates = schedule(heads.step) * jnp.asarray(recipe.learning_rates, jnp.float32)
     params = jax.vmap(lambda rate, params, updates: jax.tree.map(lambda p, u: p - rate * u, params, updates))(
-        rates, heads.params, updates)
+      rates, heads.params, updates
+    )
     return Heads(heads.step + 1, params, opt_state, moments), losses
 
   return update
@@ -123,8 +124,17 @@ def make_schedule(recipe: Recipe, *, steps_per_epoch: int) -> Callable[[jax.Arra
   return schedule
 
 
-def train_on_features(x: np.ndarray, y: np.ndarray, *, num_classes: int, recipe: Recipe, mesh: Mesh,
-                      key: jax.Array, device_bytes: int, progress) -> tuple[Heads, np.ndarray]:
+def train_on_features(
+  x: np.ndarray,
+  y: np.ndarray,
+  *,
+  num_classes: int,
+  recipe: Recipe,
+  mesh: Mesh,
+  key: jax.Array,
+  device_bytes: int,
+  progress,
+) -> tuple[Heads, np.ndarray]:
   """Trains heads on features read once.
 
   The order of epoch e is a permutation drawn from (key, e); the remainder of an epoch is dropped. Features of
@@ -148,7 +158,7 @@ def train_on_features(x: np.ndarray, y: np.ndarray, *, num_classes: int, recipe:
   before, done, total, recent = None, 0, recipe.epochs * steps, []
   for epoch in range(recipe.epochs):
     recent = []
-    order = np.random.default_rng((_seed(order_key), epoch)).permutation(len(x))[:steps * size]
+    order = np.random.default_rng((_seed(order_key), epoch)).permutation(len(x))[: steps * size]
     for rows in np.split(order.reshape(steps, size).astype(np.int32), range(chunk, steps, chunk)):
       if whole:
         rows_on_mesh = placement.spread(rows, mesh, axis=1)
@@ -165,8 +175,17 @@ def train_on_features(x: np.ndarray, y: np.ndarray, *, num_classes: int, recipe:
   return heads, last
 
 
-def train_live(backbone: Backbone, data: TaskData, *, recipe: Recipe, mesh: Mesh, key: jax.Array, layer: str,
-               grid: int, progress) -> tuple[Heads, np.ndarray]:
+def train_live(
+  backbone: Backbone,
+  data: TaskData,
+  *,
+  recipe: Recipe,
+  mesh: Mesh,
+  key: jax.Array,
+  layer: str,
+  grid: int,
+  progress,
+) -> tuple[Heads, np.ndarray]:
   """Trains heads on augmented images, encoded in the same compiled step by the frozen backbone.
 
   Returns and raises as `train_on_features`.
@@ -175,8 +194,9 @@ def train_live(backbone: Backbone, data: TaskData, *, recipe: Recipe, mesh: Mesh
   if not steps:
     raise ValueError(f"batch_size={size} is more than the {data.train_size} training images")
   if size % mesh.size:
-    raise ValueError(f"batch_size={size} is not divisible by {mesh.size} devices; "
-                     f"use a multiple of {mesh.size}")
+    raise ValueError(
+      f"batch_size={size} is not divisible by {mesh.size} devices; use a multiple of {mesh.size}"
+    )
   init_key, order_key, augment_key = jax.random.split(key, 3)
   weights = placement.replicate((backbone.params, backbone.model_state), mesh)
   function, total = feature_function(backbone, layer=layer, grid=grid), recipe.epochs * steps
@@ -199,7 +219,7 @@ def train_live(backbone: Backbone, data: TaskData, *, recipe: Recipe, mesh: Mesh
       x = jax.eval_shape(lambda w, b: function(*w, augment(augment_key, b)["image"]), weights, batch)
       heads = _init_on(mesh, init_key, recipe, width=x.shape[1], num_classes=data.num_classes)
     heads, losses = step(heads, weights, batch)
-    recent = [*recent[1 - steps:], losses] if steps > 1 else [losses]
+    recent = [*recent[1 - steps :], losses] if steps > 1 else [losses]
     if before is not None:
       before.block_until_ready()  # at most one step waits on the devices
       if done % 50 == 0:
@@ -218,7 +238,10 @@ def score(heads: Heads, x: np.ndarray, mesh: Mesh):
     block = slice(start, min(start + SCORE_ROWS, len(x)))
     short = 0 if len(x) <= SCORE_ROWS else start + SCORE_ROWS - block.stop  # one size, one compile
     rows = np.pad(x[block], [(0, short), (0, 0)])
-    yield block, np.asarray(_evaluate(heads, placement.spread(rows, mesh), mesh=mesh))[:, :block.stop - start]
+    yield (
+      block,
+      np.asarray(_evaluate(heads, placement.spread(rows, mesh), mesh=mesh))[:, : block.stop - start],
+    )
 
 
 def _make_optimizer(recipe: Recipe) -> optax.GradientTransformation:
@@ -253,9 +276,11 @@ def _evaluate(heads: Heads, x: jax.Array, *, mesh: Mesh) -> jax.Array:
 @functools.partial(jax.jit, static_argnames=("update", "mesh"), donate_argnums=0)
 def _scan_rows(heads: Heads, source, rows: jax.Array, *, update, mesh: Mesh):
   """One step for each row of `rows`, i32[S, B], numbers of rows of `source`."""
+
   def one(heads, batch):
-    return jax.lax.with_sharding_constraint(update(heads, source[0][batch], source[1][batch]),
-                                            placement.replicated(mesh))
+    return jax.lax.with_sharding_constraint(
+      update(heads, source[0][batch], source[1][batch]), placement.replicated(mesh)
+    )
 
   return jax.lax.scan(one, heads, rows)
 
@@ -263,6 +288,7 @@ def _scan_rows(heads: Heads, source, rows: jax.Array, *, update, mesh: Mesh):
 @functools.partial(jax.jit, static_argnames=("update", "mesh"), donate_argnums=0)
 def _scan_batches(heads: Heads, batches, *, update, mesh: Mesh):
   """One step for each of f32[S, B, D], i32[S, B]."""
+
   def one(heads, batch):
     return jax.lax.with_sharding_constraint(update(heads, *batch), placement.replicated(mesh))
 

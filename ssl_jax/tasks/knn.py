@@ -15,7 +15,8 @@ from jax.sharding import Mesh
 
 from ssl_jax.parallel import placement
 from ssl_jax.tasks.backbone import Backbone
-from ssl_jax.tasks.features import Features, extract as extract_features
+from ssl_jax.tasks.features import Features
+from ssl_jax.tasks.features import extract as extract_features
 from ssl_jax.tasks.task import Result, Task, TaskData, check_labels, rank_of_label, silent
 
 CHUNK_BYTES = 256 << 20  # a device's share of similarities, and a chunk of the bank, stay below this
@@ -29,8 +30,15 @@ class Neighbours(NamedTuple):
   index: np.ndarray  # i32[Q, K], rows of the bank
 
 
-def make(*, k: int = 20, also: tuple[int, ...] = (10, 100, 200), temperature: float = 0.07, layer: str = "",
-         grid: int = 1, leave_one_out: bool = False) -> Task:
+def make(
+  *,
+  k: int = 20,
+  also: tuple[int, ...] = (10, 100, 200),
+  temperature: float = 0.07,
+  layer: str = "",
+  grid: int = 1,
+  leave_one_out: bool = False,
+) -> Task:
   """k-NN of the test images among the training images, one view each, in evaluation mode.
 
   Args:
@@ -47,8 +55,15 @@ def make(*, k: int = 20, also: tuple[int, ...] = (10, 100, 200), temperature: fl
   if not temperature > 0:
     raise ValueError(f"temperature={temperature} must be above 0 (0.07 in the papers)")
 
-  def run(backbone: Backbone, data: TaskData, mesh: Mesh, key: jax.Array, *, extract=extract_features,
-          progress=silent) -> Result:
+  def run(
+    backbone: Backbone,
+    data: TaskData,
+    mesh: Mesh,
+    key: jax.Array,
+    *,
+    extract=extract_features,
+    progress=silent,
+  ) -> Result:
     del key, progress  # deterministic and short
     bank = extract(backbone, data.train, mesh, layer=layer, grid=grid)
     queries = bank if leave_one_out else extract(backbone, data.test, mesh, layer=layer, grid=grid)
@@ -57,19 +72,36 @@ def make(*, k: int = 20, also: tuple[int, ...] = (10, 100, 200), temperature: fl
     found = nearest(queries.x, bank.x, k=max(ks), mesh=mesh, exclude_self=leave_one_out)
     scalars, predictions = _scores(found, queries, bank, ks, temperature, data.num_classes)
     protocol = {
-        **data.protocol, **backbone.protocol, "task": "knn", "k": k, "also": list(also),
-        "temperature": float(temperature), "vote": "exp(similarity / temperature)",
-        "similarity": "cosine of l2-normalised features", "backbone_mode": "evaluation",
-        "layer": layer or "encode", "grid": grid, "bank_rows": len(bank.x), "query_rows": len(queries.x),
-        "dimensions": bank.x.shape[1], "leave_one_out": leave_one_out,
+      **data.protocol,
+      **backbone.protocol,
+      "task": "knn",
+      "k": k,
+      "also": list(also),
+      "temperature": float(temperature),
+      "vote": "exp(similarity / temperature)",
+      "similarity": "cosine of l2-normalised features",
+      "backbone_mode": "evaluation",
+      "layer": layer or "encode",
+      "grid": grid,
+      "bank_rows": len(bank.x),
+      "query_rows": len(queries.x),
+      "dimensions": bank.x.shape[1],
+      "leave_one_out": leave_one_out,
     }
     return Result(scalars, protocol, predictions)
 
   return Task("knn", run)
 
 
-def nearest(queries: np.ndarray, bank: np.ndarray, *, k: int, mesh: Mesh, exclude_self: bool = False,
-            chunk_rows: int = 0) -> Neighbours:
+def nearest(
+  queries: np.ndarray,
+  bank: np.ndarray,
+  *,
+  k: int,
+  mesh: Mesh,
+  exclude_self: bool = False,
+  chunk_rows: int = 0,
+) -> Neighbours:
   """The k bank rows of highest cosine for every query, exactly.
 
   Queries stay on the devices, split over them; the bank passes by once, in chunks that every device compares
@@ -93,19 +125,27 @@ def nearest(queries: np.ndarray, bank: np.ndarray, *, k: int, mesh: Mesh, exclud
   rows = placement.spread(np.arange(len(padded), dtype=np.int32), mesh)
   unit, best = _start(placement.spread(padded, mesh), k=k)
   for start in range(0, len(bank), chunk_rows):
-    chunk = bank[start:start + chunk_rows]
+    chunk = bank[start : start + chunk_rows]
     valid = len(chunk)
     if valid < chunk_rows:
       chunk = np.pad(chunk, [(0, chunk_rows - valid), (0, 0)])
     before = best
-    best = _merge(best, unit, rows, placement.replicate(chunk, mesh), np.int32(start), np.int32(valid),
-                  exclude_self=exclude_self)
+    best = _merge(
+      best,
+      unit,
+      rows,
+      placement.replicate(chunk, mesh),
+      np.int32(start),
+      np.int32(valid),
+      exclude_self=exclude_self,
+    )
     before[0].block_until_ready()  # at most one chunk waits on the devices
   return Neighbours(*(placement.fetch(part)[:count] for part in best))
 
 
-def vote(neighbours: Neighbours, labels: np.ndarray, *, k: int, temperature: float,
-         num_classes: int) -> np.ndarray:
+def vote(
+  neighbours: Neighbours, labels: np.ndarray, *, k: int, temperature: float, num_classes: int
+) -> np.ndarray:
   """Sum of exp(similarity / temperature) over a query's k nearest rows of each class.
 
   Computed as exp((s - s_max) / temperature), so that a small temperature does not overflow.
@@ -137,9 +177,15 @@ def _scores(found: Neighbours, queries: Features, bank: Features, ks, temperatur
     ranks, headline = np.concatenate(ranks), np.concatenate(choices) if headline is None else headline
     suffix = "" if k == ks[0] else f"_k{k}"
     scalars |= {f"top1{suffix}": float((ranks < 1).mean()), f"top5{suffix}": float((ranks < 5).mean())}
-  predictions = {"label": queries.y, "prediction": headline.astype(np.int32), "index": queries.index, "features": queries.x,
-                 "neighbours": bank.index[found.index], "neighbour_labels": bank.y[found.index],
-                 "similarity": found.similarity}
+  predictions = {
+    "label": queries.y,
+    "prediction": headline.astype(np.int32),
+    "index": queries.index,
+    "features": queries.x,
+    "neighbours": bank.index[found.index],
+    "neighbour_labels": bank.y[found.index],
+    "similarity": found.similarity,
+  }
   return scalars, predictions
 
 

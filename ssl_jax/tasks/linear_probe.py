@@ -17,20 +17,32 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ssl_jax.tasks.backbone import Backbone, digest
-from ssl_jax.tasks.features import Features, extract as extract_features
+from ssl_jax.tasks.features import Features
+from ssl_jax.tasks.features import extract as extract_features
 from ssl_jax.tasks.heads import Heads, Recipe, score, train_live, train_on_features
 from ssl_jax.tasks.task import Result, Task, TaskData, check_choice, check_labels, rank_of_label, silent
 
 # Learning rates are per 256 images: the optimiser gets rate * batch_size / 256.
 PRESETS = {
-    "moco": Recipe(learning_rates=(30.0,), optimizer="sgd", schedule="steps", epochs=100, batch_size=256),
-    "simclr": Recipe(learning_rates=(0.1,), optimizer="nesterov", schedule="cosine", epochs=90,
-                     batch_size=4096),
-    "mae": Recipe(learning_rates=(0.1,), optimizer="lars", schedule="cosine", warmup_epochs=10, epochs=90,
-                  batch_size=16384, normalize="batchnorm"),
+  "moco": Recipe(learning_rates=(30.0,), optimizer="sgd", schedule="steps", epochs=100, batch_size=256),
+  "simclr": Recipe(
+    learning_rates=(0.1,), optimizer="nesterov", schedule="cosine", epochs=90, batch_size=4096
+  ),
+  "mae": Recipe(
+    learning_rates=(0.1,),
+    optimizer="lars",
+    schedule="cosine",
+    warmup_epochs=10,
+    epochs=90,
+    batch_size=16384,
+    normalize="batchnorm",
+  ),
 }
-CHOICES = {"optimizer": ("sgd", "nesterov", "lars"), "schedule": ("steps", "cosine", "constant"),
-           "normalize": ("none", "batchnorm")}
+CHOICES = {
+  "optimizer": ("sgd", "nesterov", "lars"),
+  "schedule": ("steps", "cosine", "constant"),
+  "normalize": ("none", "batchnorm"),
+}
 
 
 class Scores(NamedTuple):
@@ -41,10 +53,24 @@ class Scores(NamedTuple):
   choices: np.ndarray  # i32[L, N]: predicted classes
 
 
-def make(*, preset: str = "moco", learning_rates: tuple[float, ...] = (), batch_size: int = 0,
-         epochs: int = 0, optimizer: str = "", schedule: str = "", warmup_epochs: int = -1,
-         normalize: str = "", momentum: float = 0.9, weight_decay: float = 0.0, live: bool = False,
-         held_out: float = 0.1, layer: str = "", grid: int = 1, device_bytes: int = 2 << 30) -> Task:
+def make(
+  *,
+  preset: str = "moco",
+  learning_rates: tuple[float, ...] = (),
+  batch_size: int = 0,
+  epochs: int = 0,
+  optimizer: str = "",
+  schedule: str = "",
+  warmup_epochs: int = -1,
+  normalize: str = "",
+  momentum: float = 0.9,
+  weight_decay: float = 0.0,
+  live: bool = False,
+  held_out: float = 0.1,
+  layer: str = "",
+  grid: int = 1,
+  device_bytes: int = 2 << 30,
+) -> Task:
   """Linear probe. An option left at its default takes the preset's value.
 
   Several learning rates are trained in one pass and one of them chosen on a held-out part of the TRAINING set
@@ -70,18 +96,34 @@ def make(*, preset: str = "moco", learning_rates: tuple[float, ...] = (), batch_
   base = PRESETS[preset]
   rates = tuple(map(float, learning_rates or base.learning_rates))
   size = batch_size or base.batch_size
-  recipe = _checked(Recipe(
-      learning_rates=tuple(rate * size / 256 for rate in rates), batch_size=size,
-      epochs=epochs or base.epochs, optimizer=optimizer or base.optimizer,
-      schedule=schedule or base.schedule, momentum=momentum, weight_decay=weight_decay,
+  recipe = _checked(
+    Recipe(
+      learning_rates=tuple(rate * size / 256 for rate in rates),
+      batch_size=size,
+      epochs=epochs or base.epochs,
+      optimizer=optimizer or base.optimizer,
+      schedule=schedule or base.schedule,
+      momentum=momentum,
+      weight_decay=weight_decay,
       warmup_epochs=base.warmup_epochs if warmup_epochs < 0 else warmup_epochs,
-      normalize=normalize or base.normalize))
+      normalize=normalize or base.normalize,
+    )
+  )
 
-  def run(backbone: Backbone, data: TaskData, mesh: Mesh, key: jax.Array, *, extract=extract_features,
-          progress=silent) -> Result:
+  def run(
+    backbone: Backbone,
+    data: TaskData,
+    mesh: Mesh,
+    key: jax.Array,
+    *,
+    extract=extract_features,
+    progress=silent,
+  ) -> Result:
     if live and (data.train_steps is None or (data.validation is None and len(rates) > 1)):
-      raise ValueError("live=True needs data.train_steps, and data.validation to choose among "
-                       f"learning_rates={rates}; give both, or one rate, or live=False")
+      raise ValueError(
+        "live=True needs data.train_steps, and data.validation to choose among "
+        f"learning_rates={rates}; give both, or one rate, or live=False"
+      )
 
     def read(batches, split):
       features = extract(backbone, batches, mesh, layer=layer, grid=grid)
@@ -93,16 +135,24 @@ def make(*, preset: str = "moco", learning_rates: tuple[float, ...] = (), batch_
     if data.validation and len(rates) > 1:
       validation = read(data.validation, "validation")
     if live:
-      heads, losses = train_live(backbone, data, recipe=recipe, mesh=mesh, key=key, layer=layer, grid=grid,
-                                 progress=progress)
+      heads, losses = train_live(
+        backbone, data, recipe=recipe, mesh=mesh, key=key, layer=layer, grid=grid, progress=progress
+      )
       train_rows = data.train_size
     else:
       train = read(data.train, "training")
       if validation is None and len(rates) > 1:
         train, validation = hold_out(train, held_out, key)
       heads, losses = train_on_features(
-          train.x, train.y, num_classes=data.num_classes, recipe=recipe, mesh=mesh, key=key,
-          device_bytes=device_bytes, progress=progress)
+        train.x,
+        train.y,
+        num_classes=data.num_classes,
+        recipe=recipe,
+        mesh=mesh,
+        key=key,
+        device_bytes=device_bytes,
+        progress=progress,
+      )
       train_rows = len(train.x)
     after = digest(backbone)
     if before != after:
@@ -110,15 +160,27 @@ def make(*, preset: str = "moco", learning_rates: tuple[float, ...] = (), batch_
     on_test = evaluate(heads, test, mesh)
     on_validation = None if validation is None else evaluate(heads, validation, mesh)
     best = choose(on_validation or on_test, rates)
-    scalars = {"top1": float(on_test.top1[best]), "top5": float(on_test.top5[best]),
-               "train_loss": float(losses[best])}
+    scalars = {
+      "top1": float(on_test.top1[best]),
+      "top5": float(on_test.top5[best]),
+      "train_loss": float(losses[best]),
+    }
     protocol = {
-        **data.protocol, **backbone.protocol, **_protocol(recipe, rates, best, on_test, on_validation),
-        "task": "linear_probe", "preset": preset, "live": live, "layer": layer or "encode", "grid": grid,
-        "train_rows": train_rows, "validation_rows": 0 if validation is None else len(validation.x),
-        "test_rows": len(test.x), "dimensions": test.x.shape[1], "backbone_sha256": after,
-        "key": np.asarray(jax.random.key_data(key)).tolist(),
-        "backbone_mode": "evaluation (running BatchNorm statistics), frozen",
+      **data.protocol,
+      **backbone.protocol,
+      **_protocol(recipe, rates, best, on_test, on_validation),
+      "task": "linear_probe",
+      "preset": preset,
+      "live": live,
+      "layer": layer or "encode",
+      "grid": grid,
+      "train_rows": train_rows,
+      "validation_rows": 0 if validation is None else len(validation.x),
+      "test_rows": len(test.x),
+      "dimensions": test.x.shape[1],
+      "backbone_sha256": after,
+      "key": np.asarray(jax.random.key_data(key)).tolist(),
+      "backbone_mode": "evaluation (running BatchNorm statistics), frozen",
     }
     predictions = {"label": test.y, "prediction": on_test.choices[best], "index": test.index}
     return Result(scalars, protocol, predictions)
@@ -130,8 +192,10 @@ def _checked(recipe: Recipe) -> Recipe:
   for name, known in CHOICES.items():
     check_choice(name, getattr(recipe, name), known)
   if min(recipe.learning_rates) <= 0 or min(recipe.batch_size, recipe.epochs) < 1:
-    raise ValueError(f"learning_rates={recipe.learning_rates}, batch_size={recipe.batch_size} and "
-                     f"epochs={recipe.epochs} must be positive")
+    raise ValueError(
+      f"learning_rates={recipe.learning_rates}, batch_size={recipe.batch_size} and "
+      f"epochs={recipe.epochs} must be positive"
+    )
   if recipe.warmup_epochs >= recipe.epochs:
     raise ValueError(f"warmup_epochs={recipe.warmup_epochs} leaves nothing of epochs={recipe.epochs}")
   return recipe
@@ -160,21 +224,30 @@ def evaluate(heads: Heads, features: Features, mesh: Mesh) -> Scores:
 def choose(scores: Scores, rates: tuple[float, ...]) -> int:
   """The head of highest top-1, among equals the smallest rate. Raises ValueError if all diverged."""
   if np.isnan(scores.top1).all():
-    raise ValueError(f"the linear probe diverged at learning_rates={rates}; use smaller ones, or "
-                     "normalize='batchnorm'")
+    raise ValueError(
+      f"the linear probe diverged at learning_rates={rates}; use smaller ones, or normalize='batchnorm'"
+    )
   return min(range(len(rates)), key=lambda head: (-np.nan_to_num(scores.top1[head], nan=-1.0), rates[head]))
 
 
 def _protocol(recipe: Recipe, rates, best: int, on_test: Scores, on_validation: Scores | None) -> dict:
   """The recipe, and what every learning rate gave."""
   number = lambda value: None if math.isnan(value) else float(value)  # noqa: E731
-  sweep = [{"learning_rate": rate, "test_top1": number(on_test.top1[i]),
-            "validation_top1": number(on_validation.top1[i]) if on_validation else None}
-           for i, rate in enumerate(rates)]
+  sweep = [
+    {
+      "learning_rate": rate,
+      "test_top1": number(on_test.top1[i]),
+      "validation_top1": number(on_validation.top1[i]) if on_validation else None,
+    }
+    for i, rate in enumerate(rates)
+  ]
   return {
-      **{name: value for name, value in dataclasses.asdict(recipe).items() if name != "learning_rates"},
-      "learning_rate": rates[best], "learning_rate_used": recipe.learning_rates[best],
-      "learning_rate_rule": "learning_rate * batch_size / 256", "sweep": sweep,
-      "chosen_by": "top-1 on a held-out part of the training set" if on_validation else "one rate, no choice",
-      "init": "kernel N(0, 0.01), bias 0", "loss": "mean softmax cross-entropy",
+    **{name: value for name, value in dataclasses.asdict(recipe).items() if name != "learning_rates"},
+    "learning_rate": rates[best],
+    "learning_rate_used": recipe.learning_rates[best],
+    "learning_rate_rule": "learning_rate * batch_size / 256",
+    "sweep": sweep,
+    "chosen_by": "top-1 on a held-out part of the training set" if on_validation else "one rate, no choice",
+    "init": "kernel N(0, 0.01), bias 0",
+    "loss": "mean softmax cross-entropy",
   }

@@ -22,17 +22,33 @@ def make() -> Task:
   Raises, in `run`: ValueError if the method sets no task.
   """
 
-  def run(backbone: Backbone, data: TaskData, mesh: Mesh, key: jax.Array, *, extract=extract_features,
-          progress=silent) -> Result:
+  def run(
+    backbone: Backbone,
+    data: TaskData,
+    mesh: Mesh,
+    key: jax.Array,
+    *,
+    extract=extract_features,
+    progress=silent,
+  ) -> Result:
     if backbone.examine is None:
-      raise ValueError(f"task 'pretext' needs a method that sets one, such as rotation or jigsaw, which "
-                       f"{backbone.protocol.get('backbone', 'this backbone')!r} does not; use the tasks knn or linear_probe")
-    names = sorted(jax.eval_shape(backbone.examine, backbone.params, backbone.model_state, _images(data)),
-                   key=lambda name: (name != "accuracy", name))  # the headline first
+      raise ValueError(
+        f"task 'pretext' needs a method that sets one, such as rotation or jigsaw, which "
+        f"{backbone.protocol.get('backbone', 'this backbone')!r} does not; use the tasks knn or linear_probe"
+      )
+    names = sorted(
+      jax.eval_shape(backbone.examine, backbone.params, backbone.model_state, _images(data)),
+      key=lambda name: (name != "accuracy", name),
+    )  # the headline first
     scores = extract(backbone._replace(encode=_stacked(backbone.examine, tuple(names))), data.test, mesh)
     means = dict(zip(names, scores.x.mean(0, dtype=np.float64).tolist(), strict=True))
-    protocol = {**data.protocol, **backbone.protocol, "task": "pretext", "backbone_mode": "evaluation",
-                "test_rows": len(scores.x)}
+    protocol = {
+      **data.protocol,
+      **backbone.protocol,
+      "task": "pretext",
+      "backbone_mode": "evaluation",
+      "test_rows": len(scores.x),
+    }
     return Result(means, protocol)
 
   return Task("pretext", run)
@@ -47,4 +63,5 @@ def _images(data: TaskData) -> jax.ShapeDtypeStruct:
 def _stacked(examine, names: tuple[str, ...]):
   """Scores as the columns of f32[B, K], which is what features look like."""
   return lambda params, model_state, images: jnp.stack(
-      [examine(params, model_state, images)[name] for name in names], axis=1)
+    [examine(params, model_state, images)[name] for name in names], axis=1
+  )

@@ -9,23 +9,39 @@ from jax.sharding import Mesh
 from ssl_jax.tasks.backbone import Backbone
 from ssl_jax.tasks.classification import check_classifier, classify
 from ssl_jax.tasks.corrupted import SEVERITIES, cells, choose, first_of, origin
-from ssl_jax.tasks.features import Features, extract as extract_features
+from ssl_jax.tasks.features import Features
+from ssl_jax.tasks.features import extract as extract_features
 from ssl_jax.tasks.task import Result, Task, TaskData, silent
 
 CLEAN_ALEXNET = 0.435
 ALEXNET = {  # its error at severities 1 to 5: what a corruption error is divided by
-    "gaussian_noise": (.69528, .82542, .93554, .98138, .99452), "shot_noise": (.71224, .85108, .93574, .98182, .99146),
-    "impulse_noise": (.78374, .89808, .94870, .98720, .99548), "defocus_blur": (.65624, .73202, .85036, .91364, .94714),
-    "glass_blur": (.64308, .75054, .88806, .91622, .93344), "motion_blur": (.58430, .70048, .82108, .89750, .92638),
-    "zoom_blur": (.70008, .76992, .80784, .84198, .87198), "snow": (.71726, .88392, .86468, .91870, .94952),
-    "frost": (.61390, .79734, .88790, .89942, .93430), "fog": (.67474, .76050, .84378, .87260, .94500),
-    "brightness": (.45140, .48502, .54048, .62166, .72440), "contrast": (.64548, .76150, .88874, .97760, .99270),
-    "elastic_transform": (.52596, .70116, .55686, .64076, .80554), "pixelate": (.52218, .54620, .73728, .87092, .91262),
-    "jpeg_compression": (.51002, .54718, .57294, .65458, .74778)}
+  "gaussian_noise": (0.69528, 0.82542, 0.93554, 0.98138, 0.99452),
+  "shot_noise": (0.71224, 0.85108, 0.93574, 0.98182, 0.99146),
+  "impulse_noise": (0.78374, 0.89808, 0.94870, 0.98720, 0.99548),
+  "defocus_blur": (0.65624, 0.73202, 0.85036, 0.91364, 0.94714),
+  "glass_blur": (0.64308, 0.75054, 0.88806, 0.91622, 0.93344),
+  "motion_blur": (0.58430, 0.70048, 0.82108, 0.89750, 0.92638),
+  "zoom_blur": (0.70008, 0.76992, 0.80784, 0.84198, 0.87198),
+  "snow": (0.71726, 0.88392, 0.86468, 0.91870, 0.94952),
+  "frost": (0.61390, 0.79734, 0.88790, 0.89942, 0.93430),
+  "fog": (0.67474, 0.76050, 0.84378, 0.87260, 0.94500),
+  "brightness": (0.45140, 0.48502, 0.54048, 0.62166, 0.72440),
+  "contrast": (0.64548, 0.76150, 0.88874, 0.97760, 0.99270),
+  "elastic_transform": (0.52596, 0.70116, 0.55686, 0.64076, 0.80554),
+  "pixelate": (0.52218, 0.54620, 0.73728, 0.87092, 0.91262),
+  "jpeg_compression": (0.51002, 0.54718, 0.57294, 0.65458, 0.74778),
+}
 
 
-def make(*, corruptions: tuple[str, ...] = (), severities: tuple[int, ...] = SEVERITIES, table: str = "", textures: str = "",
-         released: str = "", examples: int = 0) -> Task:
+def make(
+  *,
+  corruptions: tuple[str, ...] = (),
+  severities: tuple[int, ...] = SEVERITIES,
+  table: str = "",
+  textures: str = "",
+  released: str = "",
+  examples: int = 0,
+) -> Task:
   """Clean error, error by corruption and severity, their means, and mCE where all severities of the fifteen were measured.
 
   mCE is for ImageNet-C alone, whose normalisers are known; of CIFAR-10-C the mean error is published.
@@ -41,11 +57,25 @@ def make(*, corruptions: tuple[str, ...] = (), severities: tuple[int, ...] = SEV
     classifier or a file is missing.
   Source: Hendrycks & Dietterich 2019, section 4.1; mCE's normalisers are AlexNet's errors from the released code.
   """
-  chosen = choose("robustness", corruptions=corruptions, severities=severities, table=table, textures=textures, released=released,
-                  examples=examples)
+  chosen = choose(
+    "robustness",
+    corruptions=corruptions,
+    severities=severities,
+    table=table,
+    textures=textures,
+    released=released,
+    examples=examples,
+  )
 
-  def run(backbone: Backbone, data: TaskData, mesh: Mesh, key: jax.Array, *, extract=extract_features,
-          progress=silent) -> Result:
+  def run(
+    backbone: Backbone,
+    data: TaskData,
+    mesh: Mesh,
+    key: jax.Array,
+    *,
+    extract=extract_features,
+    progress=silent,
+  ) -> Result:
     check_classifier(backbone, "robustness")
     exact, found = cells(chosen, backbone, backbone.predict, data, key)
     clean = classify(backbone, first_of(data.test, examples), data.num_classes, mesh, extract)
@@ -54,10 +84,19 @@ def make(*, corruptions: tuple[str, ...] = (), severities: tuple[int, ...] = SEV
       error = _error(classify(cell.backbone, cell.batches, data.num_classes, mesh, extract))
       errors.setdefault(cell.name, {})[cell.severity] = error
       progress(done, len(found), error)
-    return Result(_scalars(_error(clean), errors, normalised=exact.table == "imagenet"), {
-        **data.protocol, **backbone.protocol, "task": "robustness", "severities": list(severities), "error": {
-            name: {str(s): e for s, e in row.items()} for name, row in errors.items()}, "test_rows": len(clean.x),
-        "backbone_mode": "evaluation", "corruption_data": origin(exact)})
+    return Result(
+      _scalars(_error(clean), errors, normalised=exact.table == "imagenet"),
+      {
+        **data.protocol,
+        **backbone.protocol,
+        "task": "robustness",
+        "severities": list(severities),
+        "error": {name: {str(s): e for s, e in row.items()} for name, row in errors.items()},
+        "test_rows": len(clean.x),
+        "backbone_mode": "evaluation",
+        "corruption_data": origin(exact),
+      },
+    )
 
   return Task("robustness", run)
 
@@ -78,7 +117,11 @@ def mean_corruption_error(errors: dict[str, dict[int, float]], clean: float) -> 
 def _scalars(clean: float, errors: dict[str, dict[int, float]], *, normalised: bool) -> dict[str, float]:
   means = {name: float(np.mean(list(row.values()))) for name, row in errors.items()}
   scalars = {"error": float(np.mean(list(means.values()))), "clean_error": clean, **means}
-  if normalised and set(ALEXNET) <= set(errors) and all(set(errors[name]) == set(SEVERITIES) for name in ALEXNET):
+  if (
+    normalised
+    and set(ALEXNET) <= set(errors)
+    and all(set(errors[name]) == set(SEVERITIES) for name in ALEXNET)
+  ):
     scalars["mce"], scalars["relative_mce"] = mean_corruption_error(errors, clean)
   return scalars
 

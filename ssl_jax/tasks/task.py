@@ -80,8 +80,10 @@ def rank_of_label(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def check_labels(labels: np.ndarray, num_classes: int, split: str) -> None:
   """Raises ValueError if a label is not in [0, num_classes)."""
   if len(labels) and not (0 <= labels.min() and labels.max() < num_classes):
-    raise ValueError(f"labels of the {split} images run from {labels.min()} to {labels.max()}, but there are "
-                     f"{num_classes} classes; every image needs a label from 0 to {num_classes - 1}")
+    raise ValueError(
+      f"labels of the {split} images run from {labels.min()} to {labels.max()}, but there are "
+      f"{num_classes} classes; every image needs a label from 0 to {num_classes - 1}"
+    )
 
 
 def check_choice(what: str, value: str, known: Iterable[str]) -> None:

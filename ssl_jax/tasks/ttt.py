@@ -14,26 +14,42 @@ from jax.sharding import Mesh
 from ssl_jax import optim, ttt
 from ssl_jax.augment.crops import to_float
 from ssl_jax.core import Weights
-from ssl_jax.run.stop import Stop, Stopped
 from ssl_jax.parallel import placement
+from ssl_jax.run.stop import Stop, Stopped
 from ssl_jax.tasks.backbone import Backbone, digest
 from ssl_jax.tasks.classification import check_classifier, classify
 from ssl_jax.tasks.corrupted import CLEAN, Cell, cells, choose, origin
 from ssl_jax.tasks.features import extract as extract_features
 from ssl_jax.tasks.partial_results import Shelf
 from ssl_jax.tasks.task import Result, Task, TaskData, check_choice, silent
-from ssl_jax.ttt.inner_loop import ALWAYS
 from ssl_jax.ttt.batched import images_at_once
+from ssl_jax.ttt.inner_loop import ALWAYS
 
 SAVE_EVERY = 60  # seconds
 FETCH_EVERY = 64  # images of a stream between two looks at the answers
 
 
-def make(*, mode: Literal["standard", "online"] = "standard", steps: int = 10, copies: int = 32, learning_rate: float = 0.001,
-         optimizer: Literal["sgd", "nesterov", "adamw"] = "sgd", momentum: float = 0.0, weight_decay: float = 0.0,
-         moves: tuple[str, ...] = (), threshold: float = ALWAYS, micro_batches: int = 1, together: int = 0, curve: bool = False,
-         corruptions: tuple[str, ...] = (), severities: tuple[int, ...] = (5,), table: str = "", textures: str = "",
-         released: str = "", examples: int = 0) -> Task:
+def make(
+  *,
+  mode: Literal["standard", "online"] = "standard",
+  steps: int = 10,
+  copies: int = 32,
+  learning_rate: float = 0.001,
+  optimizer: Literal["sgd", "nesterov", "adamw"] = "sgd",
+  momentum: float = 0.0,
+  weight_decay: float = 0.0,
+  moves: tuple[str, ...] = (),
+  threshold: float = ALWAYS,
+  micro_batches: int = 1,
+  together: int = 0,
+  curve: bool = False,
+  corruptions: tuple[str, ...] = (),
+  severities: tuple[int, ...] = (5,),
+  table: str = "",
+  textures: str = "",
+  released: str = "",
+  examples: int = 0,
+) -> Task:
   """Errors after adapting, with standard errors, beside those of the same images without; and what adapting costs.
 
   Standard: each image begins with the trained weights. Online: the images of one corruption and severity are a stream in the order
@@ -55,36 +71,92 @@ def make(*, mode: Literal["standard", "online"] = "standard", steps: int = 10, c
   """
   check_choice("mode", mode, ("standard", "online"))
   if learning_rate <= 0:
-    raise ValueError(f"config.tasks.ttt.learning_rate is {learning_rate}; use a positive one, or steps=0 to learn nothing")
+    raise ValueError(
+      f"config.tasks.ttt.learning_rate is {learning_rate}; use a positive one, or steps=0 to learn nothing"
+    )
   if together < 0:
-    raise ValueError(f"config.tasks.ttt.together is {together}; use 0 for the default, or how many images at once")
-  chosen = choose("ttt", corruptions=corruptions, severities=severities, table=table, textures=textures, released=released,
-                  examples=examples, clean=True)
+    raise ValueError(
+      f"config.tasks.ttt.together is {together}; use 0 for the default, or how many images at once"
+    )
+  chosen = choose(
+    "ttt",
+    corruptions=corruptions,
+    severities=severities,
+    table=table,
+    textures=textures,
+    released=released,
+    examples=examples,
+    clean=True,
+  )
   rule = make_rule(optimizer, learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
-  settings = dict(mode=mode, steps=steps, copies=copies, learning_rate=learning_rate, optimizer=optimizer, momentum=momentum,
-                  weight_decay=weight_decay, threshold=threshold, micro_batches=micro_batches)
+  settings = dict(
+    mode=mode,
+    steps=steps,
+    copies=copies,
+    learning_rate=learning_rate,
+    optimizer=optimizer,
+    momentum=momentum,
+    weight_decay=weight_decay,
+    threshold=threshold,
+    micro_batches=micro_batches,
+  )
 
-  def run(backbone: Backbone, data: TaskData, mesh: Mesh, key: jax.Array, *, extract=extract_features, progress=silent,
-          shelf: Shelf = Shelf()) -> Result:
+  def run(
+    backbone: Backbone,
+    data: TaskData,
+    mesh: Mesh,
+    key: jax.Array,
+    *,
+    extract=extract_features,
+    progress=silent,
+    shelf: Shelf = Shelf(),
+  ) -> Result:
     check_classifier(backbone, "ttt")
     adaptable = backbone.adaptable
     if adaptable is None:
-      raise ValueError(f"task 'ttt' needs a network with a task to learn on a test image, which {backbone.protocol.get('backbone')!r} "
-                       "has not; train one with method 'joint' or 'mae_probe'")
+      raise ValueError(
+        f"task 'ttt' needs a network with a task to learn on a test image, which {backbone.protocol.get('backbone')!r} "
+        "has not; train one with method 'joint' or 'mae_probe'"
+      )
     augment = data.augment or (lambda key, batch: {"image": to_float(batch["image"])})
-    learn = ttt.make_adapt(adaptable, augment, rule, steps=steps, copies=copies, micro_batches=micro_batches, threshold=threshold,
-                           curve=curve)
+    learn = ttt.make_adapt(
+      adaptable,
+      augment,
+      rule,
+      steps=steps,
+      copies=copies,
+      micro_batches=micro_batches,
+      threshold=threshold,
+      curve=curve,
+    )
     weights, moving = ttt.beginning(backbone, moves)
     exact, found = cells(chosen, backbone, pixels_of, data, key)
     many = together or images_at_once(learn, moving)
     many = min(many, -(-len(found) // mesh.size)) if mode == "online" else many
     program = ttt.compile_adapt(learn, mesh, together=many, carried=mode == "online")
     work = _Work(program, *placement.replicate((weights, moving, key), mesh), found, mesh)
-    protocol = {**data.protocol, **backbone.protocol, **settings, "task": "ttt", "moves": list(moves or adaptable.moves),
-                "severities": list(severities), "corruption_data": origin(exact), "backbone_mode": "evaluation"}
-    rows = _Rows(shelf, {**protocol, "weights": digest(backbone), "cells": [cell[:2] for cell in found], "examples": examples,
-                         "together": many * mesh.size if mode == "online" else 0, "seed": np.asarray(jax.random.key_data(key)).tolist(),
-                         "curve": curve})
+    protocol = {
+      **data.protocol,
+      **backbone.protocol,
+      **settings,
+      "task": "ttt",
+      "moves": list(moves or adaptable.moves),
+      "severities": list(severities),
+      "corruption_data": origin(exact),
+      "backbone_mode": "evaluation",
+    }
+    rows = _Rows(
+      shelf,
+      {
+        **protocol,
+        "weights": digest(backbone),
+        "cells": [cell[:2] for cell in found],
+        "examples": examples,
+        "together": many * mesh.size if mode == "online" else 0,
+        "seed": np.asarray(jax.random.key_data(key)).tolist(),
+        "curve": curve,
+      },
+    )
     total = len(found) * min(examples or data.test_size, data.test_size or examples)
     with Stop() as stop:
       for loss in (_online if mode == "online" else _standard)(work, rows):
@@ -92,23 +164,40 @@ def make(*, mode: Literal["standard", "online"] = "standard", steps: int = 10, c
         stopped = stop.look()
         rows.save(now=bool(stopped))
         if stopped:
-          raise Stopped(f"stopped by {stopped} after {rows.count()} of {total} answers; the same command goes on")
+          raise Stopped(
+            f"stopped by {stopped} after {rows.count()} of {total} answers; the same command goes on"
+          )
     _, plain = cells(chosen, backbone, backbone.predict, data, key)
-    trained = [classify(cell.backbone, cell.batches, data.num_classes, mesh, extract).x.argmax(1) for cell in plain]
+    trained = [
+      classify(cell.backbone, cell.batches, data.num_classes, mesh, extract).x.argmax(1) for cell in plain
+    ]
     shelf.clear()
     scalars, details = _report(rows, found, trained)
-    ledger = {"milliseconds_a_sample": 1000 * rows.seconds / max(rows.timed, 1), "samples_at_once": program.size,
-              "passes_a_sample": {"forward_and_backward": steps * copies, "forward": 2 + (steps - 1) * curve},
-              "bytes_a_device": program.memory()}
+    ledger = {
+      "milliseconds_a_sample": 1000 * rows.seconds / max(rows.timed, 1),
+      "samples_at_once": program.size,
+      "passes_a_sample": {"forward_and_backward": steps * copies, "forward": 2 + (steps - 1) * curve},
+      "bytes_a_device": program.memory(),
+    }
     return Result(scalars, {**protocol, **details, "ledger": ledger})
 
   return Task("ttt", run, resumes=True)
 
 
-def make_rule(name: str, *, learning_rate: float, momentum: float, weight_decay: float) -> optax.GradientTransformation:
+def make_rule(
+  name: str, *, learning_rate: float, momentum: float, weight_decay: float
+) -> optax.GradientTransformation:
   """The optimiser of an image: a constant rate."""
-  return optim.make(total_steps=1, steps_per_epoch=1, batch_size=1, name=name, schedule="constant", learning_rate=learning_rate,
-                    momentum=momentum, weight_decay=weight_decay).transform
+  return optim.make(
+    total_steps=1,
+    steps_per_epoch=1,
+    batch_size=1,
+    name=name,
+    schedule="constant",
+    learning_rate=learning_rate,
+    momentum=momentum,
+    weight_decay=weight_decay,
+  ).transform
 
 
 class _Work(NamedTuple):
@@ -129,7 +218,9 @@ class _Rows:
     self._shelf, self._identity, self._saved = shelf, identity, time.monotonic()
     self._parts = {name: [array] for name, array in shelf.load(identity).items()}
     self._clock, self.seconds, self.timed = None, 0.0, 0
-    self.stream: list[np.ndarray] = [self._parts.pop(name)[0] for name in sorted(self._parts) if name.startswith("stream/")]
+    self.stream: list[np.ndarray] = [
+      self._parts.pop(name)[0] for name in sorted(self._parts) if name.startswith("stream/")
+    ]
 
   def done(self, cell: Cell) -> int:
     """How many images of the cell are answered."""
@@ -156,13 +247,17 @@ class _Rows:
     self._clock = None
 
   def of(self, cell: Cell) -> dict[str, np.ndarray]:
-    return {field: np.concatenate(self._parts[f"{_name(cell)}/{field}"]) for field in ("label", *ttt.Answer._fields)}
+    return {
+      field: np.concatenate(self._parts[f"{_name(cell)}/{field}"]) for field in ("label", *ttt.Answer._fields)
+    }
 
   def save(self, *, now: bool) -> None:
     """If asked to, or if the last time is long ago."""
     if now or time.monotonic() - self._saved > SAVE_EVERY:
       arrays = {name: np.concatenate(parts) for name, parts in self._parts.items()}
-      self._shelf.save(self._identity, arrays | {f"stream/{i:05}": leaf for i, leaf in enumerate(self.stream)})
+      self._shelf.save(
+        self._identity, arrays | {f"stream/{i:05}": leaf for i, leaf in enumerate(self.stream)}
+      )
       self._saved = time.monotonic()
 
 
@@ -191,21 +286,31 @@ def _standard(work: _Work, rows: _Rows) -> Iterator[float]:
 def _online(work: _Work, rows: _Rows) -> Iterator[float]:
   """As many streams side by side as the program takes, then the next ones."""
   size, fields = work.program.size, ttt.Answer._fields
-  for group in (work.cells[i:i + size] for i in range(0, len(work.cells), size)):
+  for group in (work.cells[i : i + size] for i in range(0, len(work.cells), size)):
     seen, done = 0, rows.done(group[0])
-    moving = _resumed(rows, work) if done else jax.tree.map(lambda leaf: np.stack([np.asarray(leaf)] * size), work.moving)
+    moving = (
+      _resumed(rows, work)
+      if done
+      else jax.tree.map(lambda leaf: np.stack([np.asarray(leaf)] * size), work.moving)
+    )
     for segments in zip(*(segments_of(cell, work.mesh) for cell in group)):
       padded = [*segments, *[segments[-1]] * (size - len(group))]
       images, index = np.stack([segment.images for segment in padded], 1), segments[0].index
       rows.pause()
       for first in range(max(done - seen, 0), len(index), FETCH_EVERY):
         part, answers = slice(first, first + FETCH_EVERY), []
-        for answer, moving in ttt.online(work.program, work.weights, _placed(moving, work.mesh), work.key, images[part], index[part]):
+        for answer, moving in ttt.online(
+          work.program, work.weights, _placed(moving, work.mesh), work.key, images[part], index[part]
+        ):
           answers.append(answer)
-        host = [np.stack([placement.fetch(getattr(answer, field)) for answer in answers], 1) for field in fields]  # [S, N, ...]
+        host = [
+          np.stack([placement.fetch(getattr(answer, field)) for answer in answers], 1) for field in fields
+        ]  # [S, N, ...]
         rows.lap(len(answers) * size)
-        loss = [rows.add(cell, segment.labels[part], ttt.Answer(*(leaf[i] for leaf in host)))
-                for i, (cell, segment) in enumerate(zip(group, segments))]
+        loss = [
+          rows.add(cell, segment.labels[part], ttt.Answer(*(leaf[i] for leaf in host)))
+          for i, (cell, segment) in enumerate(zip(group, segments))
+        ]
         rows.stream = [placement.fetch(leaf) for leaf in jax.tree.leaves(moving)]
         yield float(np.mean(loss))
       seen += len(index)
@@ -217,7 +322,9 @@ def _resumed(rows: _Rows, work: _Work):
 
 def _placed(moving, mesh: Mesh):
   """Streams on their devices; those that are there already stay."""
-  return jax.tree.map(lambda leaf: placement.spread(leaf, mesh) if isinstance(leaf, np.ndarray) else leaf, moving)
+  return jax.tree.map(
+    lambda leaf: placement.spread(leaf, mesh) if isinstance(leaf, np.ndarray) else leaf, moving
+  )
 
 
 def segments_of(cell: Cell, mesh: Mesh) -> Iterator[Segment]:
@@ -235,7 +342,7 @@ def image_at(cell: Cell, index: int, mesh: Mesh) -> Segment:
   for segment in segments_of(cell, mesh):
     if index in segment.index:
       place = int(np.flatnonzero(segment.index == index)[0])
-      return Segment(*(field[place:place + 1] for field in segment))
+      return Segment(*(field[place : place + 1] for field in segment))
   raise ValueError(f"--index={index}: the test split ends before it")
 
 
@@ -248,26 +355,44 @@ def _name(cell: Cell) -> str:
   return f"{cell.name}/{cell.severity}"
 
 
-def _report(rows: _Rows, found: list[Cell], trained: list[np.ndarray]) -> tuple[dict[str, float], dict[str, Any]]:
+def _report(
+  rows: _Rows, found: list[Cell], trained: list[np.ndarray]
+) -> tuple[dict[str, float], dict[str, Any]]:
   """(Scalars, what the protocol says of every cell): means over cells are those without the clean one."""
   answers = {cell[:2]: rows.of(cell) for cell in found}
   wrong = {cell: a["logits"].argmax(1) != a["label"] for cell, a in answers.items()}
   before = {cell: guess != a["label"] for guess, (cell, a) in zip(trained, answers.items())}
   harmed = [cell for cell in answers if cell[0] != CLEAN] or list(answers)
   mean, plain = (np.mean([table[cell] for cell in harmed], 0) for table in (wrong, before))
-  scalars = {"error": float(mean.mean()), "error_without": float(plain.mean()), "gain": float((plain - mean).mean()),
-             "diverged": float(np.mean([answers[cell]["diverged"] for cell in harmed])),
-             "adapted": float(np.mean([answers[cell]["adapted"] for cell in harmed]))}
-  scalars |= {name: float(np.mean([w.mean() for cell, w in wrong.items() if cell[0] == name])) for name in dict.fromkeys(cell[0] for cell in answers)}
+  scalars = {
+    "error": float(mean.mean()),
+    "error_without": float(plain.mean()),
+    "gain": float((plain - mean).mean()),
+    "diverged": float(np.mean([answers[cell]["diverged"] for cell in harmed])),
+    "adapted": float(np.mean([answers[cell]["adapted"] for cell in harmed])),
+  }
+  scalars |= {
+    name: float(np.mean([w.mean() for cell, w in wrong.items() if cell[0] == name]))
+    for name in dict.fromkeys(cell[0] for cell in answers)
+  }
   return scalars, {
-      "error": _by_name(wrong, np.mean), "error_without": _by_name(before, np.mean), "standard_error": _by_name(wrong, _spread),
-      "gain_standard_error": _by_name({cell: before[cell].astype(float) - wrong[cell] for cell in wrong}, _spread),
-      "mean": {"standard_error": _spread(mean), "gain_standard_error": _spread(plain - mean)},
-      "diverged": _by_name({cell: a["diverged"] for cell, a in answers.items()}, np.sum),
-      "curve": _by_name({cell: a["curve"].argmax(-1) != a["label"][:, None] for cell, a in answers.items()},
-                        lambda rows: np.mean(rows, 0).tolist()),
-      "losses": _by_name({cell: a["losses"] for cell, a in answers.items()}, lambda rows: np.mean(rows, 0).tolist()),
-      "test_rows": len(mean)}
+    "error": _by_name(wrong, np.mean),
+    "error_without": _by_name(before, np.mean),
+    "standard_error": _by_name(wrong, _spread),
+    "gain_standard_error": _by_name(
+      {cell: before[cell].astype(float) - wrong[cell] for cell in wrong}, _spread
+    ),
+    "mean": {"standard_error": _spread(mean), "gain_standard_error": _spread(plain - mean)},
+    "diverged": _by_name({cell: a["diverged"] for cell, a in answers.items()}, np.sum),
+    "curve": _by_name(
+      {cell: a["curve"].argmax(-1) != a["label"][:, None] for cell, a in answers.items()},
+      lambda rows: np.mean(rows, 0).tolist(),
+    ),
+    "losses": _by_name(
+      {cell: a["losses"] for cell, a in answers.items()}, lambda rows: np.mean(rows, 0).tolist()
+    ),
+    "test_rows": len(mean),
+  }
 
 
 def _by_name(table: dict, reduce) -> dict[str, dict[str, Any]]:

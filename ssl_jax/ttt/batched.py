@@ -26,7 +26,9 @@ BYTES_AT_ONCE = 2**31  # of moving leaves, gradients and momenta
 class Program(NamedTuple):
   """Adapting compiled for a number of images at once."""
 
-  respond: Callable[..., tuple[Answer, PyTree]]  # (weights, moving, key, images u8[size, H, W, 3], indices i32[size])
+  respond: Callable[
+    ..., tuple[Answer, PyTree]
+  ]  # (weights, moving, key, images u8[size, H, W, 3], indices i32[size])
   size: int  # images or streams at once, over all devices
   memory: Callable[[], int]  # bytes a device, arguments included, after the first call
   mesh: Mesh
@@ -47,8 +49,9 @@ def images_at_once(adapt: Adapt, moving: PyTree, platform: str = "") -> int:
   return max(1, min(COPIES_AT_ONCE // adapt.copies, BYTES_AT_ONCE // (3 * weights)))
 
 
-def compile_adapt(adapt: Adapt, mesh: Mesh, *, together: int, carried: bool, loop: Literal["auto", "program", "host"] = "auto"
-                  ) -> Program:
+def compile_adapt(
+  adapt: Adapt, mesh: Mesh, *, together: int, carried: bool, loop: Literal["auto", "program", "host"] = "auto"
+) -> Program:
   """`adapt` for `together` images on each device of the mesh.
 
   Args:
@@ -66,7 +69,9 @@ def compile_adapt(adapt: Adapt, mesh: Mesh, *, together: int, carried: bool, loo
   def whole(weights, moving, key, image, index):
     lesson = adapt.begin(weights, moving, key, image, index)
     if adapt.steps:
-      lesson, _ = jax.lax.scan(lambda lesson, number: (adapt.step(weights, lesson, number), None), lesson, jnp.arange(adapt.steps))
+      lesson, _ = jax.lax.scan(
+        lambda lesson, number: (adapt.step(weights, lesson, number), None), lesson, jnp.arange(adapt.steps)
+      )
     return adapt.finish(weights, moving, lesson)
 
   def by_step(weights, moving, key, images, indices):
@@ -84,8 +89,16 @@ def compile_adapt(adapt: Adapt, mesh: Mesh, *, together: int, carried: bool, loo
   return Program(respond, together * mesh.size, lambda: max(part.memory() for part in parts), mesh)
 
 
-def standard(program: Program, weights: Weights, moving: PyTree, key: Key, images: np.ndarray, indices: np.ndarray, *,
-             start: int = 0) -> Iterator[tuple[int, Answer]]:
+def standard(
+  program: Program,
+  weights: Weights,
+  moving: PyTree,
+  key: Key,
+  images: np.ndarray,
+  indices: np.ndarray,
+  *,
+  start: int = 0,
+) -> Iterator[tuple[int, Answer]]:
   """Each image from the same weights; yields (images done, answers of the last of them on the host).
 
   Args:
@@ -94,7 +107,9 @@ def standard(program: Program, weights: Weights, moving: PyTree, key: Key, image
   ahead = None
   for first in range(start, len(images), program.size):
     rows = np.minimum(np.arange(first, first + program.size), len(images) - 1)
-    answer, _ = program.respond(weights, moving, key, *(placement.spread(a[rows], program.mesh) for a in (images, indices)))
+    answer, _ = program.respond(
+      weights, moving, key, *(placement.spread(a[rows], program.mesh) for a in (images, indices))
+    )
     if ahead is not None:
       yield _fetched(*ahead)
     ahead = min(first + program.size, len(images)), min(program.size, len(images) - first), answer
@@ -102,8 +117,9 @@ def standard(program: Program, weights: Weights, moving: PyTree, key: Key, image
     yield _fetched(*ahead)
 
 
-def online(program: Program, weights: Weights, moving: PyTree, key: Key, images: np.ndarray, indices: np.ndarray
-           ) -> Iterator[tuple[Answer, PyTree]]:
+def online(
+  program: Program, weights: Weights, moving: PyTree, key: Key, images: np.ndarray, indices: np.ndarray
+) -> Iterator[tuple[Answer, PyTree]]:
   """One image of each stream after the other; yields (answers on the devices, moving leaves after it).
 
   Args:
@@ -111,12 +127,27 @@ def online(program: Program, weights: Weights, moving: PyTree, key: Key, images:
   """
   for image, index in zip(images, indices, strict=True):
     same = np.full(program.size, index, np.int32)
-    answer, moving = program.respond(weights, moving, key, *(placement.spread(a, program.mesh) for a in (image, same)))
+    answer, moving = program.respond(
+      weights, moving, key, *(placement.spread(a, program.mesh) for a in (image, same))
+    )
     yield answer, moving
 
 
-def judge(backbone: Backbone, images: np.ndarray, *, size: int, augment: Augment, optimizer: optax.GradientTransformation, key: Key,
-          steps: int, copies: int, moves: tuple[str, ...] = (), together: int = 0, mesh: Mesh | None = None, **options) -> Answer:
+def judge(
+  backbone: Backbone,
+  images: np.ndarray,
+  *,
+  size: int,
+  augment: Augment,
+  optimizer: optax.GradientTransformation,
+  key: Key,
+  steps: int,
+  copies: int,
+  moves: tuple[str, ...] = (),
+  together: int = 0,
+  mesh: Mesh | None = None,
+  **options,
+) -> Answer:
   """Standard test-time training of images at hand: what is thought of each of them, learning on it first.
 
   Args:
@@ -128,14 +159,21 @@ def judge(backbone: Backbone, images: np.ndarray, *, size: int, augment: Augment
   Raises: ValueError for images that it cannot take, or a network with nothing to learn on them.
   """
   if backbone.adaptable is None:
-    raise ValueError(f"{backbone.protocol.get('backbone', 'this backbone')!r} has no task to learn on a test image; train one with "
-                     "method 'joint' or 'mae_probe'")
+    raise ValueError(
+      f"{backbone.protocol.get('backbone', 'this backbone')!r} has no task to learn on a test image; train one with "
+      "method 'joint' or 'mae_probe'"
+    )
   images = check_images(images, size)
   mesh = mesh or parallel.make_mesh()
   adapt = make_adapt(backbone.adaptable, augment, optimizer, steps=steps, copies=copies, **options)
   weights, moving = beginning(backbone, moves)
   program = compile_adapt(adapt, mesh, together=together or images_at_once(adapt, moving), carried=False)
-  found = standard(program, *placement.replicate((weights, moving, key), mesh), images, np.arange(len(images), dtype=np.int32))
+  found = standard(
+    program,
+    *placement.replicate((weights, moving, key), mesh),
+    images,
+    np.arange(len(images), dtype=np.int32),
+  )
   return jax.tree.map(lambda *parts: np.concatenate(parts), *(answer for _, answer in found))
 
 
@@ -154,17 +192,25 @@ def check_images(images: np.ndarray, size: int) -> np.ndarray:
   if images.ndim == 3:
     images = images[..., None]
   if images.ndim != 4 or images.shape[-1] not in (1, 3):
-    raise ValueError(f"test images are {list(images.shape)}; they must be [N, {size}, {size}, 3], or 1 channel for grey")
+    raise ValueError(
+      f"test images are {list(images.shape)}; they must be [N, {size}, {size}, 3], or 1 channel for grey"
+    )
   if images.shape[1:3] != (size, size):
-    raise ValueError(f"test images are {images.shape[1]} x {images.shape[2]} pixels, but the network was trained on {size} x {size}; "
-                     "resize them, or set config.data.size")
+    raise ValueError(
+      f"test images are {images.shape[1]} x {images.shape[2]} pixels, but the network was trained on {size} x {size}; "
+      "resize them, or set config.data.size"
+    )
   if images.shape[-1] == 1:
     warnings.warn("test images have one channel; it is taken for red, green and blue alike", stacklevel=2)
   if images.dtype != np.uint8:
-    bad = np.flatnonzero(~(np.isfinite(images) & (images >= 0) & (images <= 1)).reshape(len(images), -1).all(1))
+    bad = np.flatnonzero(
+      ~(np.isfinite(images) & (images >= 0) & (images <= 1)).reshape(len(images), -1).all(1)
+    )
     if len(bad):
-      raise ValueError(f"{len(bad)} of {len(images)} test images, number {bad[0]} first, have pixels that are no number or outside "
-                       "[0, 1]; leave them out or repair them")
+      raise ValueError(
+        f"{len(bad)} of {len(images)} test images, number {bad[0]} first, have pixels that are no number or outside "
+        "[0, 1]; leave them out or repair them"
+      )
     images = np.round(images * 255).astype(np.uint8)
   return np.broadcast_to(images, (*images.shape[:3], 3)) if images.shape[-1] == 1 else images
 
@@ -186,7 +232,9 @@ class _rows:
 
   def memory(self) -> int:
     found = self._compiled.memory_analysis() if self._compiled else None
-    return found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes if found else 0
+    return (
+      found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes if found else 0
+    )
 
 
 def _each(function: Callable, cut: tuple[bool, ...], *args):

@@ -37,7 +37,9 @@ class Answer(NamedTuple):
   """What came of an image."""
 
   logits: jax.Array  # f32[C]: after learning, or those before it where nothing was learned
-  curve: jax.Array  # f32[K, C]: as in Lesson; the first row is what the network says before learning on the image
+  curve: (
+    jax.Array
+  )  # f32[K, C]: as in Lesson; the first row is what the network says before learning on the image
   losses: jax.Array  # f32[steps]
   adapted: jax.Array  # bool[]
   diverged: jax.Array  # bool[]: a loss, a weight or a logit was not finite
@@ -48,13 +50,24 @@ class Adapt(NamedTuple):
 
   begin: Callable[..., Lesson]  # (weights, moving, key, image u8[H, W, 3], index) -> Lesson
   step: Callable[..., Lesson]  # (weights, lesson, number of the step) -> Lesson
-  finish: Callable[..., tuple[Answer, PyTree]]  # (weights, moving at the beginning, lesson) -> (Answer, moving)
+  finish: Callable[
+    ..., tuple[Answer, PyTree]
+  ]  # (weights, moving at the beginning, lesson) -> (Answer, moving)
   steps: int
   copies: int
 
 
-def make_adapt(adaptable: Adaptable, augment: Augment, optimizer: optax.GradientTransformation, *, steps: int, copies: int,
-               micro_batches: int = 1, threshold: float = ALWAYS, curve: bool = False) -> Adapt:
+def make_adapt(
+  adaptable: Adaptable,
+  augment: Augment,
+  optimizer: optax.GradientTransformation,
+  *,
+  steps: int,
+  copies: int,
+  micro_batches: int = 1,
+  threshold: float = ALWAYS,
+  curve: bool = False,
+) -> Adapt:
   """The inner loop. One step: augment `copies` copies of the image, pose the task, one update of the moving leaves.
 
   `weights` are (all params that could move, model_state), see `take`; `moving` are those to begin with. The optimiser starts
@@ -73,7 +86,9 @@ def make_adapt(adaptable: Adaptable, augment: Augment, optimizer: optax.Gradient
   if micro_batches < 1 or copies % micro_batches:
     raise ValueError(f"micro_batches={micro_batches} does not divide copies={copies}; use a divisor")
   if threshold < 1 and adaptable.certainty is None:
-    raise ValueError(f"threshold={threshold}, but this method has no certainty to compare it with; leave the threshold out")
+    raise ValueError(
+      f"threshold={threshold}, but this method has no certainty to compare it with; leave the threshold out"
+    )
 
   def predict(weights: Weights, moving: PyTree, image: jax.Array) -> jax.Array:
     return adaptable.predict(put(moving, weights.params), weights.model_state, to_float(image)[None])[0]
@@ -81,11 +96,15 @@ def make_adapt(adaptable: Adaptable, augment: Augment, optimizer: optax.Gradient
   def begin(weights, moving, key, image, index):
     wanted = jnp.array(True)
     if threshold < 1:
-      certain = adaptable.certainty(put(moving, weights.params), weights.model_state, to_float(image)[None])[0]
+      certain = adaptable.certainty(put(moving, weights.params), weights.model_state, to_float(image)[None])[
+        0
+      ]
       wanted = certain < threshold
     first = predict(weights, moving, image)
     rows = jnp.broadcast_to(first[None], (steps + 1 if curve else 2, *first.shape))
-    return Lesson(moving, optimizer.init(moving), image, jax.random.fold_in(key, index), wanted, jnp.zeros(steps), rows)
+    return Lesson(
+      moving, optimizer.init(moving), image, jax.random.fold_in(key, index), wanted, jnp.zeros(steps), rows
+    )
 
   def step(weights, lesson, number):
     views_key, pose_key = jax.random.split(jax.random.fold_in(lesson.key, number))
@@ -99,7 +118,9 @@ def make_adapt(adaptable: Adaptable, augment: Augment, optimizer: optax.Gradient
     updates, opt_state = optimizer.update(gradient, lesson.opt_state, lesson.moving)
     moving = optax.apply_updates(lesson.moving, updates)
     kept = lesson.curve.at[number + 1].set(predict(weights, moving, lesson.image)) if curve else lesson.curve
-    return lesson._replace(moving=moving, opt_state=opt_state, losses=lesson.losses.at[number].set(value), curve=kept)
+    return lesson._replace(
+      moving=moving, opt_state=opt_state, losses=lesson.losses.at[number].set(value), curve=kept
+    )
 
   def finish(weights, moving, lesson):
     last = lesson.curve[-1] if curve or not steps else predict(weights, lesson.moving, lesson.image)
@@ -109,7 +130,9 @@ def make_adapt(adaptable: Adaptable, augment: Augment, optimizer: optax.Gradient
       sound &= jnp.isfinite(leaf).all()
     adapted = sound & lesson.wanted
     moved = jax.tree.map(lambda new, old: jnp.where(adapted, new, old), lesson.moving, moving)
-    return Answer(jnp.where(adapted, last, rows[0]), rows, lesson.losses, adapted, lesson.wanted & ~sound), moved
+    return Answer(
+      jnp.where(adapted, last, rows[0]), rows, lesson.losses, adapted, lesson.wanted & ~sound
+    ), moved
 
   return Adapt(begin, step, finish, steps, copies)
 
@@ -127,7 +150,8 @@ def take(params: PyTree, moves: tuple[str, ...]) -> PyTree:
       known = {"/".join(path.split("/")[:depth]) for path in paths for depth in (1, 2)}
       raise ValueError(f"moves: no parameter is called {name!r}{nearest(name, known)}")
   return jax.tree_util.tree_map_with_path(
-      lambda path, leaf: leaf if any(_named(_path(path), name) for name in moves) else None, params)
+    lambda path, leaf: leaf if any(_named(_path(path), name) for name in moves) else None, params
+  )
 
 
 def _in_parts(gradient_of, moving: PyTree, task: PyTree, count: int) -> tuple[jax.Array, PyTree]:
@@ -141,11 +165,17 @@ def _in_parts(gradient_of, moving: PyTree, task: PyTree, count: int) -> tuple[ja
     return jax.tree.map(jnp.add, total, gradient_of(moving, part)), None
 
   def looped(parts):  # whose temporaries are those of one part
-    start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(gradient_of, moving, first))
+    start = jax.tree.map(
+      lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(gradient_of, moving, first)
+    )
     return jax.lax.scan(add, start, parts)[0]
 
   def unrolled(parts):  # a convolution inside a loop is slow on CPU
-    return functools.reduce(lambda total, i: add(total, jax.tree.map(lambda leaf: leaf[i], parts))[0], range(1, count), gradient_of(moving, first))
+    return functools.reduce(
+      lambda total, i: add(total, jax.tree.map(lambda leaf: leaf[i], parts))[0],
+      range(1, count),
+      gradient_of(moving, first),
+    )
 
   total = jax.lax.platform_dependent(parts, cpu=unrolled, default=looped)
   return jax.tree.map(lambda leaf: leaf / count, total)
@@ -153,7 +183,9 @@ def _in_parts(gradient_of, moving: PyTree, task: PyTree, count: int) -> tuple[ja
 
 def put(moving: PyTree, params: PyTree) -> PyTree:
   """`params` with the leaves that `moving` holds."""
-  return jax.tree.map(lambda new, old: old if new is None else new, moving, params, is_leaf=lambda leaf: leaf is None)
+  return jax.tree.map(
+    lambda new, old: old if new is None else new, moving, params, is_leaf=lambda leaf: leaf is None
+  )
 
 
 def _path(path: tuple[Any, ...]) -> str:

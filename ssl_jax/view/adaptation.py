@@ -30,13 +30,27 @@ class History(NamedTuple):
   restored: list[tuple[int, np.ndarray]]  # (steps done, f32[H, W, 3])
 
 
-def watch(adapt: Adapt, adaptable: Adaptable, weights: Weights, moving: PyTree, image: np.ndarray, key: Key, index: int) -> History:
+def watch(
+  adapt: Adapt,
+  adaptable: Adaptable,
+  weights: Weights,
+  moving: PyTree,
+  image: np.ndarray,
+  key: Key,
+  index: int,
+) -> History:
   """Adapts to the image u8[H, W, 3] numbered `index` with the draws that an evaluation would make; `adapt` keeps its curve."""
   step, seen, restored = jax.jit(adapt.step), None, []
   lesson = jax.jit(adapt.begin)(weights, moving, key, image, np.int32(index))
   moments = {round(x) for x in np.linspace(0, adapt.steps, MOMENTS)}
-  restore = adaptable.reconstruct and jax.jit(lambda moving: adaptable.reconstruct(
-      put(moving, weights.params), weights.model_state, to_float(jnp.asarray(image))[None], jax.random.fold_in(key, index)))
+  restore = adaptable.reconstruct and jax.jit(
+    lambda moving: adaptable.reconstruct(
+      put(moving, weights.params),
+      weights.model_state,
+      to_float(jnp.asarray(image))[None],
+      jax.random.fold_in(key, index),
+    )
+  )
   for done in range(adapt.steps + 1):
     if restore and done in moments:
       found = restore(lesson.moving)
@@ -47,12 +61,17 @@ def watch(adapt: Adapt, adaptable: Adaptable, weights: Weights, moving: PyTree, 
   return History(image, np.asarray(jax.nn.softmax(lesson.curve)), np.asarray(lesson.losses), seen, restored)
 
 
-def draw(path: pathlib.Path, history: History, *, label: int, class_names: tuple[str, ...], title: str) -> None:
+def draw(
+  path: pathlib.Path, history: History, *, label: int, class_names: tuple[str, ...], title: str
+) -> None:
   """Writes a PNG: the image and what is restored of it above, the loss and the classes it may be below, over the steps."""
   pictures = [("test image", history.image / np.float32(255))]
   if history.seen is not None:
     pictures += [("what is seen", history.seen)]
-  pictures += [("restored by the\ntrained network" if not steps else f"after {steps} steps", picture) for steps, picture in history.restored]
+  pictures += [
+    ("restored by the\ntrained network" if not steps else f"after {steps} steps", picture)
+    for steps, picture in history.restored
+  ]
   figure = Figure(figsize=(max(1.25 * len(pictures), 7.5), 4.6), layout="constrained", dpi=120)
   above, below = figure.subfigures(2, 1, height_ratios=(1, 1.6))
   for axis, (name, picture) in zip(above.subplots(1, len(pictures), squeeze=False)[0], pictures):
@@ -66,7 +85,9 @@ def draw(path: pathlib.Path, history: History, *, label: int, class_names: tuple
   likely = np.argsort(-history.probabilities.max(0), kind="stable")[:CLASSES]
   for colour, name in zip(COLOURS, dict.fromkeys([label, *likely.tolist()])):
     text = (class_names[name] if class_names else str(name)) + (" (true)" if name == label else "")
-    right.plot(100 * history.probabilities[:, name], color=colour, linewidth=2.2 if name == label else 1.2, label=text)
+    right.plot(
+      100 * history.probabilities[:, name], color=colour, linewidth=2.2 if name == label else 1.2, label=text
+    )
   right.set(xlabel="steps done", ylabel="probability, %", ylim=(-2, 102))
   right.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
   for axis in (left, right):
@@ -75,4 +96,3 @@ def draw(path: pathlib.Path, history: History, *, label: int, class_names: tuple
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
   figure.suptitle(title, fontsize=8, x=0.01, ha="left")
   figure.savefig(path)
-

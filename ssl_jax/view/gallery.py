@@ -25,8 +25,18 @@ def gallery(image: np.ndarray, key: jax.Array, size: int) -> list[Tile]:
   Returns: (label, uint8[size, size, 3]) in the order of the figure.
   """
   tiles, quarters = _tiles(jnp.asarray(image), key, size)
-  labels = ("original", "crop and resize", "crop, resize and flip", "colour drop", "colour jitter",
-            f"rotate {90 * int(quarters)}°", "cutout", "Gaussian noise", "Gaussian blur", "Sobel filter")
+  labels = (
+    "original",
+    "crop and resize",
+    "crop, resize and flip",
+    "colour drop",
+    "colour jitter",
+    f"rotate {90 * int(quarters)}°",
+    "cutout",
+    "Gaussian noise",
+    "Gaussian blur",
+    "Sobel filter",
+  )
   return [(f"({letter}) {label}", tile) for letter, label, tile in zip("abcdefghij", labels, np.array(tiles))]
 
 
@@ -39,14 +49,28 @@ def _tiles(image: jax.Array, key: jax.Array, size: int) -> tuple[jax.Array, jax.
   cropped = crops.crop_resize(image, box, size, method="bicubic")
   quarters = jax.random.randint(keys[1], (), 1, 4)
   sigma = 2.0 * size / 224  # looks as the recipes' strongest does at 224 pixels
-  tiles = (whole, cropped, ops.flip(cropped), ops.grayscale(whole), ops.random_jitter(keys[2], whole, p=1.0),
-           ops.rotate(whole, quarters), ops.random_cutout(keys[3], whole), ops.random_noise(keys[4], whole),
-           ops.gaussian_blur(whole, sigma, max_sigma=sigma), ops.sobel(whole))
+  tiles = (
+    whole,
+    cropped,
+    ops.flip(cropped),
+    ops.grayscale(whole),
+    ops.random_jitter(keys[2], whole, p=1.0),
+    ops.rotate(whole, quarters),
+    ops.random_cutout(keys[3], whole),
+    ops.random_noise(keys[4], whole),
+    ops.gaussian_blur(whole, sigma, max_sigma=sigma),
+    ops.sobel(whole),
+  )
   return jnp.round(jnp.stack(tiles) * 255).astype(jnp.uint8), quarters
 
 
-def draw(tiles: Sequence[Tile], path: str | pathlib.Path, *, columns: int = 5,
-         title: str = "What augmentation does to an image") -> None:
+def draw(
+  tiles: Sequence[Tile],
+  path: str | pathlib.Path,
+  *,
+  columns: int = 5,
+  title: str = "What augmentation does to an image",
+) -> None:
   """Writes the tiles as a labelled grid into the PNG `path`, all equally large whatever their size.
 
   Raises: ValueError if there are none.

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from ssl_jax.view import pictures
 from ssl_jax.tasks.task import Batches
+from ssl_jax.view import pictures
 
 IMAGES, QUERIES, NEIGHBOURS = 600, 8, 5
 COMPONENTS = 50  # as before t-SNE [van der Maaten & Hinton 2008, section 4.2]
@@ -31,11 +31,16 @@ def make(found: dict[str, np.ndarray], train: Batches, test: Batches, class_name
   rows = pictures.first_of_each_class(found["label"], IMAGES)
   asked, near = rows[:QUERIES], found["neighbours"][rows[:QUERIES], :NEIGHBOURS]
   images = pictures.images_at(test, found["index"][rows])
-  return {"image": _small(images, SIDE), **{name: found[name][rows].astype(np.int32) for name in ("label", "prediction", "index")},
-          "components": _principal(found["features"][rows]), "query_image": _small(images[:QUERIES], NEIGHBOUR_SIDE),
-          "neighbour_image": _small(pictures.images_at(train, near), NEIGHBOUR_SIDE),
-          "neighbour_label": found["neighbour_labels"][asked, :NEIGHBOURS].astype(np.int32),
-          "similarity": found["similarity"][asked, :NEIGHBOURS].astype(np.float32), "class_names": np.array(class_names, np.str_)}
+  return {
+    "image": _small(images, SIDE),
+    **{name: found[name][rows].astype(np.int32) for name in ("label", "prediction", "index")},
+    "components": _principal(found["features"][rows]),
+    "query_image": _small(images[:QUERIES], NEIGHBOUR_SIDE),
+    "neighbour_image": _small(pictures.images_at(train, near), NEIGHBOUR_SIDE),
+    "neighbour_label": found["neighbour_labels"][asked, :NEIGHBOURS].astype(np.int32),
+    "similarity": found["similarity"][asked, :NEIGHBOURS].astype(np.float32),
+    "class_names": np.array(class_names, np.str_),
+  }
 
 
 def load(path: str | pathlib.Path) -> Atlas:
@@ -55,5 +60,8 @@ def _small(images: np.ndarray, side: int) -> np.ndarray:
   *counts, height, width, _ = images.shape
   if height <= side:
     return images
-  small = [np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BOX)) for image in images.reshape(-1, height, width, 3)]
+  small = [
+    np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BOX))
+    for image in images.reshape(-1, height, width, 3)
+  ]
   return np.stack(small).reshape(*counts, side, side, 3)

@@ -23,8 +23,9 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: i
   return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
-def draw_confusion(path: str | pathlib.Path, matrix: np.ndarray, *, class_names: Sequence[str] = (),
-                   title: str = "") -> None:
+def draw_confusion(
+  path: str | pathlib.Path, matrix: np.ndarray, *, class_names: Sequence[str] = (), title: str = ""
+) -> None:
   """Writes a PNG: rows are true classes; blue is right, orange confused, darker a larger share.
 
   Args:
@@ -46,8 +47,15 @@ def draw_confusion(path: str | pathlib.Path, matrix: np.ndarray, *, class_names:
     axes.set_xticks(range(0, count, step), names[::step], rotation=90, fontsize=6)
     axes.set_yticks(range(0, count, step), names[::step], fontsize=6)
     axes.set(xlabel="predicted class", ylabel="true class")
-    axes.text(1.03, 1, _largest_confusions(matrix, shares, names), transform=axes.transAxes, va="top",
-              fontsize=9, linespacing=1.7)
+    axes.text(
+      1.03,
+      1,
+      _largest_confusions(matrix, shares, names),
+      transform=axes.transAxes,
+      va="top",
+      fontsize=9,
+      linespacing=1.7,
+    )
   axes.spines[:].set_visible(False)
   axes.tick_params(length=0)
   total = matrix.sum()
@@ -56,10 +64,17 @@ def draw_confusion(path: str | pathlib.Path, matrix: np.ndarray, *, class_names:
   figure.savefig(path, dpi=110, bbox_inches="tight", pad_inches=0.12)
 
 
-def draw_neighbours(path: str | pathlib.Path, queries: np.ndarray, query_labels: np.ndarray,
-                    neighbours: np.ndarray, neighbour_labels: np.ndarray, *,
-                    similarity: np.ndarray | None = None, class_names: Sequence[str] = (),
-                    title: str = "") -> None:
+def draw_neighbours(
+  path: str | pathlib.Path,
+  queries: np.ndarray,
+  query_labels: np.ndarray,
+  neighbours: np.ndarray,
+  neighbour_labels: np.ndarray,
+  *,
+  similarity: np.ndarray | None = None,
+  class_names: Sequence[str] = (),
+  title: str = "",
+) -> None:
   """Writes a PNG: a row is a test image and its nearest training images, same class green, other red.
 
   Args:
@@ -80,8 +95,9 @@ def draw_neighbours(path: str | pathlib.Path, queries: np.ndarray, query_labels:
       color = RIGHT if other == label else WRONG
       _tile(grid[row, column + 2], neighbours[row, column], names[other] + note, color)
   grid[0, 0].set_title("test image", fontsize=9, loc="left")
-  grid[0, 2].set_title("nearest training images" + (", cosine" if similarity is not None else ""), fontsize=9,
-                       loc="left")
+  grid[0, 2].set_title(
+    "nearest training images" + (", cosine" if similarity is not None else ""), fontsize=9, loc="left"
+  )
   same = (neighbour_labels == query_labels[:, None]).mean()
   summary = f"{same:.0%} of these neighbours share the class"
   figure.suptitle(f"{title}\n{summary}" if title else summary, fontsize=11, x=0.01, ha="left")
@@ -117,15 +133,17 @@ def images_at(batches: Batches, indices: np.ndarray) -> np.ndarray:
   if jax.process_count() > 1:  # each process found its share; the others' rows are zero
     images, found = (leaf.max(axis=0) for leaf in multihost_utils.process_allgather((images, found)))
   if not found.all():
-    raise ValueError(f"{(~found).sum()} of {len(wanted)} image numbers are not in the split, the first is "
-                     f"{wanted[~found][0]}; with several processes batches need an \"index\"")
+    raise ValueError(
+      f"{(~found).sum()} of {len(wanted)} image numbers are not in the split, the first is "
+      f'{wanted[~found][0]}; with several processes batches need an "index"'
+    )
   return images[where.reshape(indices.shape)]
 
 
 def _names(class_names: Sequence[str], count: int, length: int = 20) -> list[str]:
   """Names cut to `length` letters; a class without a name is called by its number."""
   names = [str(class_names[i]) if i < len(class_names) else str(i) for i in range(count)]
-  return [name if len(name) <= length else name[:length - 1] + "…" for name in names]
+  return [name if len(name) <= length else name[: length - 1] + "…" for name in names]
 
 
 def _colours(shares: np.ndarray) -> np.ndarray:
@@ -142,28 +160,50 @@ def _write_cells(axes, matrix: np.ndarray, shares: np.ndarray) -> None:
       share = shares[row, column]
       percent = "<1%" if f"{share:.0%}" == "0%" else f"{share:.0%}"
       color = "white" if share > 0.4 else "#1c2733"
-      axes.text(column, row - 0.12, percent, ha="center", va="center", fontsize=11 if row == column else 9.5,
-                color=color, weight="bold" if row == column else "normal")
+      axes.text(
+        column,
+        row - 0.12,
+        percent,
+        ha="center",
+        va="center",
+        fontsize=11 if row == column else 9.5,
+        color=color,
+        weight="bold" if row == column else "normal",
+      )
       axes.text(column, row + 0.27, f"{images:,}", ha="center", va="center", fontsize=7.5, color=color)
 
 
 def _write_names(axes, matrix: np.ndarray, names: list[str]) -> None:
   """Beside a true class its number of images, below a predicted one the share that is right."""
   count = len(matrix)
-  right = [f"{hit / taken:.0%} right" if taken else "never"
-           for hit, taken in zip(np.diag(matrix), matrix.sum(axis=0), strict=True)]
-  axes.set_xticks(range(count), [f"{name}\n{share}" for name, share in zip(names, right, strict=True)],
-                  rotation=50, ha="right", rotation_mode="anchor", fontsize=9)
-  axes.set_yticks(range(count), [f"{name}\n{images:,} images" for name, images in
-                                 zip(names, matrix.sum(axis=1), strict=True)], fontsize=9)
+  right = [
+    f"{hit / taken:.0%} right" if taken else "never"
+    for hit, taken in zip(np.diag(matrix), matrix.sum(axis=0), strict=True)
+  ]
+  axes.set_xticks(
+    range(count),
+    [f"{name}\n{share}" for name, share in zip(names, right, strict=True)],
+    rotation=50,
+    ha="right",
+    rotation_mode="anchor",
+    fontsize=9,
+  )
+  axes.set_yticks(
+    range(count),
+    [f"{name}\n{images:,} images" for name, images in zip(names, matrix.sum(axis=1), strict=True)],
+    fontsize=9,
+  )
   axes.set(xlabel="predicted class", ylabel="true class")
 
 
 def _largest_confusions(matrix: np.ndarray, shares: np.ndarray, names: list[str], count: int = 20) -> str:
   wrong = np.where(np.eye(len(matrix), dtype=bool), 0, shares)
   rows, columns = np.unravel_index(np.argsort(-wrong, axis=None, kind="stable")[:count], wrong.shape)
-  lines = [f"{shares[row, column]:4.0%}  {names[row]} → {names[column]}" for row, column in
-           zip(rows, columns, strict=True) if matrix[row, column]]
+  lines = [
+    f"{shares[row, column]:4.0%}  {names[row]} → {names[column]}"
+    for row, column in zip(rows, columns, strict=True)
+    if matrix[row, column]
+  ]
   return "\n".join(["largest confusions: true → predicted", *lines])
 
 
@@ -184,11 +224,21 @@ def draw_errors(path: str | pathlib.Path, errors: dict[str, dict[int, float]], *
   """
   severities = list(next(iter(errors.values())))
   table = np.array([[row[s] for s in severities] + [np.mean(list(row.values()))] for row in errors.values()])
-  figure = Figure(figsize=(1.7 + 0.72 * (len(severities) + 1), 0.8 + 0.33 * len(errors)), layout="constrained")
+  figure = Figure(
+    figsize=(1.7 + 0.72 * (len(severities) + 1), 0.8 + 0.33 * len(errors)), layout="constrained"
+  )
   axes = figure.subplots()
   axes.imshow(table, cmap="magma_r", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
   for (row, column), error in np.ndenumerate(table):
-    axes.text(column, row, f"{100 * error:.1f}", ha="center", va="center", fontsize=8, color="white" if error > 0.5 else "#1c2733")
+    axes.text(
+      column,
+      row,
+      f"{100 * error:.1f}",
+      ha="center",
+      va="center",
+      fontsize=8,
+      color="white" if error > 0.5 else "#1c2733",
+    )
   axes.axvline(len(severities) - 0.5, color="white", linewidth=3)
   axes.set_xticks(range(len(severities) + 1), [*map(str, severities), "mean"], fontsize=8)
   axes.set_yticks(range(len(errors)), [name.replace("_", " ") for name in errors], fontsize=8)
@@ -211,19 +261,42 @@ def draw_bars(path: str | pathlib.Path, series: dict[str, Bars], *, title: str =
   """
   names = [name for name in next(iter(series.values())) if all(name in bars for bars in series.values())]
   harmed = [name for name in names if name != "clean"]
-  figure = Figure(figsize=(3 + 0.32 * (len(names) + 2) * (0.6 + 0.4 * len(series)), 3.6), layout="constrained")
+  figure = Figure(
+    figsize=(3 + 0.32 * (len(names) + 2) * (0.6 + 0.4 * len(series)), 3.6), layout="constrained"
+  )
   axes = figure.subplots()
   width = 0.84 / len(series)
   places = np.array([*range(len(names)), *([len(names) + 0.6] if len(harmed) > 1 else [])])
   for i, (label, bars) in enumerate(series.items()):
     heights, spreads = (np.array([bars[name][k] for name in names]) for k in range(2))
     if len(harmed) > 1:
-      heights, spreads = np.append(heights, np.mean([bars[name][0] for name in harmed])), np.append(spreads, 0)
-    axes.bar(places + (i - (len(series) - 1) / 2) * width, 100 * heights, width, yerr=100 * spreads, label=label,
-             color=BAR_COLOURS[i % len(BAR_COLOURS)], error_kw={"elinewidth": 0.8, "ecolor": "#1c2733"})
-    axes.text(places[-1] + (i - (len(series) - 1) / 2) * width, 100 * heights[-1] + 0.8, f"{100 * heights[-1]:.1f}", ha="center",
-              va="bottom", fontsize=7, rotation=90)
-  axes.set_xticks(places, [name.replace("_", "\n") for name in names] + (["mean of the\ncorrupted"] if len(harmed) > 1 else []), fontsize=8)
+      heights, spreads = (
+        np.append(heights, np.mean([bars[name][0] for name in harmed])),
+        np.append(spreads, 0),
+      )
+    axes.bar(
+      places + (i - (len(series) - 1) / 2) * width,
+      100 * heights,
+      width,
+      yerr=100 * spreads,
+      label=label,
+      color=BAR_COLOURS[i % len(BAR_COLOURS)],
+      error_kw={"elinewidth": 0.8, "ecolor": "#1c2733"},
+    )
+    axes.text(
+      places[-1] + (i - (len(series) - 1) / 2) * width,
+      100 * heights[-1] + 0.8,
+      f"{100 * heights[-1]:.1f}",
+      ha="center",
+      va="bottom",
+      fontsize=7,
+      rotation=90,
+    )
+  axes.set_xticks(
+    places,
+    [name.replace("_", "\n") for name in names] + (["mean of the\ncorrupted"] if len(harmed) > 1 else []),
+    fontsize=8,
+  )
   axes.set_ylabel("error, %", fontsize=9)
   axes.margins(y=0.14)
   axes.spines[["top", "right"]].set_visible(False)
@@ -235,5 +308,8 @@ def draw_bars(path: str | pathlib.Path, series: dict[str, Bars], *, title: str =
 
 def bars_of(error: dict[str, dict], spread: dict[str, dict]) -> Bars:
   """A protocol's errors and standard errors as bars; a severity is named where there are several."""
-  return {name if len(row) == 1 else f"{name} {severity}": (value, spread.get(name, {}).get(severity, 0.0))
-          for name, row in error.items() for severity, value in row.items()}
+  return {
+    name if len(row) == 1 else f"{name} {severity}": (value, spread.get(name, {}).get(severity, 0.0))
+    for name, row in error.items()
+    for severity, value in row.items()
+  }

@@ -16,20 +16,17 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ssl_jax import corrupt, parallel, ttt
-from ssl_jax.run.assembly import assemble, host_transform, open_source
-from ssl_jax.view import gallery
-from ssl_jax.run.checkpoint import Checkpoints
 from ssl_jax.config.checked import nearest
 from ssl_jax.config.schema import DataConfig, EvaluateConfig, TrainConfig
-from ssl_jax.core import DataSpec
-from ssl_jax.core import Reconstruction
+from ssl_jax.core import DataSpec, Reconstruction
 from ssl_jax.data import decode, transforms
-from ssl_jax.run.restore import Restored, restore
+from ssl_jax.run.assembly import assemble, host_transform, open_source
+from ssl_jax.run.checkpoint import Checkpoints
 from ssl_jax.run.evaluate import task_data
-from ssl_jax.view import pictures
+from ssl_jax.run.restore import Restored, restore
 from ssl_jax.tasks.corrupted import CLEAN, SMALL, cells, choose
 from ssl_jax.tasks.ttt import image_at, make_rule, pixels_of
-from ssl_jax.view import adaptation
+from ssl_jax.view import adaptation, gallery, pictures
 
 VIEWS = 10  # of the recipe, below the ten operations
 TILE = 1.15  # side of a reconstruction in the figure, inches
@@ -108,23 +105,36 @@ def _task(wanted: Wanted, output: pathlib.Path) -> None:
   """Images as the recipe crops them and, beside each, the pieces that the method makes of it, with the answers."""
   config = wanted.config
   source = _source(config.data, wanted.index, wanted.images)
-  parts = assemble(config, DataSpec(max(len(source), config.batch_size), max(source.num_classes, 2), config.batch_size))
+  parts = assemble(
+    config, DataSpec(max(len(source), config.batch_size), max(source.num_classes, 2), config.batch_size)
+  )
   if parts.method.pose is None:
-    raise ValueError(f"method {config.method['name']!r} sets no task to draw; use a pretext task such as rotation or jigsaw, or "
-                     "`ssl-jax show augmentations`")
+    raise ValueError(
+      f"method {config.method['name']!r} sets no task to draw; use a pretext task such as rotation or jigsaw, or "
+      "`ssl-jax show augmentations`"
+    )
   augment_key, pose_key = jax.random.split(jax.random.key(wanted.seed))
   host = host_transform(config)
-  raw = [host(np.random.default_rng((wanted.seed, i)), source[i]["image"])
-         for i in range(wanted.index, wanted.index + wanted.images)]
+  raw = [
+    host(np.random.default_rng((wanted.seed, i)), source[i]["image"])
+    for i in range(wanted.index, wanted.index + wanted.images)
+  ]
   images = jax.jit(parts.augment)(augment_key, {"image": np.stack(raw)})["image"]
   exercise = parts.method.pose(pose_key, images)
   columns = [Column(name, exercise.pieces[:, i]) for i, name in enumerate(exercise.names)]
   answers = np.asarray(exercise.answers)
-  asked = f"; answers ({exercise.asked}), a row an image: " + "  ".join(
-      " ".join(map(str, row)) for row in answers[:1 if (answers == answers[:1]).all() else None]) if exercise.asked else ""
+  asked = (
+    f"; answers ({exercise.asked}), a row an image: "
+    + "  ".join(" ".join(map(str, row)) for row in answers[: 1 if (answers == answers[:1]).all() else None])
+    if exercise.asked
+    else ""
+  )
   output.parent.mkdir(parents=True, exist_ok=True)
-  draw_columns(output, [[Column("image", images)], columns],
-               title=f"What {config.method['name']} shows the network, {config.data.name} {config.data.split}{asked}")
+  draw_columns(
+    output,
+    [[Column("image", images)], columns],
+    title=f"What {config.method['name']} shows the network, {config.data.name} {config.data.split}{asked}",
+  )
 
 
 def _corruptions(wanted: Wanted, output: pathlib.Path) -> None:
@@ -137,11 +147,16 @@ def _corruptions(wanted: Wanted, output: pathlib.Path) -> None:
   columns = [Column("clean", jnp.stack([image] * 3))]
   for name, function in made.items():
     key = jax.random.key(wanted.seed)
-    columns.append(Column(name.replace("_", "\n"), jnp.stack([function(key, image, severity) for severity in severities])))
+    columns.append(
+      Column(name.replace("_", "\n"), jnp.stack([function(key, image, severity) for severity in severities]))
+    )
   output.parent.mkdir(parents=True, exist_ok=True)
-  draw_columns(output, [columns[:1], columns[1:8], columns[8:]],
-               title=f"Image {wanted.index} of {config.data.name} {wanted.split} at severities {severities}, parameters of {table}; "
-               "frost procedural")
+  draw_columns(
+    output,
+    [columns[:1], columns[1:8], columns[8:]],
+    title=f"Image {wanted.index} of {config.data.name} {wanted.split} at severities {severities}, parameters of {table}; "
+    "frost procedural",
+  )
 
 
 def _reconstructions(wanted: Wanted, output: pathlib.Path) -> None:
@@ -149,21 +164,37 @@ def _reconstructions(wanted: Wanted, output: pathlib.Path) -> None:
   mesh = parallel.make_mesh(jax.devices()[:1])
   run = restore(wanted.workdir, mesh, step=wanted.step)
   if run.method.reconstruct is None:
-    raise ValueError(f"{wanted.workdir} was trained with method {run.config.method['name']!r}, which reconstructs nothing; "
-                     "train one that does, such as configs/pretrain/mae_sample.py")
+    raise ValueError(
+      f"{wanted.workdir} was trained with method {run.config.method['name']!r}, which reconstructs nothing; "
+      "train one that does, such as configs/pretrain/mae_sample.py"
+    )
   if run.config.method["name"] == "colorization":
-    raise ValueError(f"{wanted.workdir} was trained with method 'colorization'; see it with `ssl-jax show colours`")
+    raise ValueError(
+      f"{wanted.workdir} was trained with method 'colorization'; see it with `ssl-jax show colours`"
+    )
   images = _images(run.config, wanted)
   ratios = wanted.ratios or (run.config.method["mask_ratio"],)
-  reconstruct = functools.partial(jax.jit(run.method.reconstruct, static_argnames="mask_ratio"),
-                                  images=images, key=jax.random.key(wanted.seed))
-  at = functools.partial(_at_ratios, run, ratios) if not wanted.over_epochs else functools.partial(
-      _over_epochs, wanted, mesh, ratios[0])
+  reconstruct = functools.partial(
+    jax.jit(run.method.reconstruct, static_argnames="mask_ratio"),
+    images=images,
+    key=jax.random.key(wanted.seed),
+  )
+  at = (
+    functools.partial(_at_ratios, run, ratios)
+    if not wanted.over_epochs
+    else functools.partial(_over_epochs, wanted, mesh, ratios[0])
+  )
   groups = [[Column("original", images)], *at(reconstruct, images)]
-  shown = ("predicted patches shown with the true patches' own mean and deviation" if run.config.method["norm_pix"] else
-           "pixels as predicted")
-  title = (f"{run.config.encoder['name']} of {wanted.workdir}, {run.config.data.name} {wanted.split}"
-           + ("" if wanted.over_epochs else f", step {run.step}") + f"; {shown}")
+  shown = (
+    "predicted patches shown with the true patches' own mean and deviation"
+    if run.config.method["norm_pix"]
+    else "pixels as predicted"
+  )
+  title = (
+    f"{run.config.encoder['name']} of {wanted.workdir}, {run.config.data.name} {wanted.split}"
+    + ("" if wanted.over_epochs else f", step {run.step}")
+    + f"; {shown}"
+  )
   output.parent.mkdir(parents=True, exist_ok=True)
   draw_columns(output, groups, title=title)
 
@@ -172,46 +203,88 @@ def _colours(wanted: Wanted, output: pathlib.Path) -> None:
   """Grey images, the colours that a network gives them at three temperatures, and the true ones."""
   run = restore(wanted.workdir, parallel.make_mesh(jax.devices()[:1]), step=wanted.step)
   if run.config.method["name"] != "colorization":
-    raise ValueError(f"{wanted.workdir} was trained with method {run.config.method['name']!r}, which gives no colours; train one "
-                     "that does, such as configs/pretrain/colorization_cifar10_cpu.py")
+    raise ValueError(
+      f"{wanted.workdir} was trained with method {run.config.method['name']!r}, which gives no colours; train one "
+      "that does, such as configs/pretrain/colorization_cifar10_cpu.py"
+    )
   images = _images(run.config, wanted)
   own = run.config.method["temperature"]
   reconstruct = jax.jit(run.method.reconstruct)
-  made = {t: reconstruct(run.backbone.params, run.backbone.model_state, images, jax.random.key(0), temperature=t)
-          for t in (1.0, own, own / 8)}
-  names = {1.0: "mean\nT = 1", own: f"annealed mean\nT = {own:g}", own / 8: f"near the mode\nT = {own / 8:.2g}"}
-  groups = [[Column("seen", made[own].seen)], [Column(names[t], found.pasted) for t, found in made.items()],
-            [Column("colours alone", made[own].predicted), Column("truth", images)]]
+  made = {
+    t: reconstruct(run.backbone.params, run.backbone.model_state, images, jax.random.key(0), temperature=t)
+    for t in (1.0, own, own / 8)
+  }
+  names = {
+    1.0: "mean\nT = 1",
+    own: f"annealed mean\nT = {own:g}",
+    own / 8: f"near the mode\nT = {own / 8:.2g}",
+  }
+  groups = [
+    [Column("seen", made[own].seen)],
+    [Column(names[t], found.pasted) for t, found in made.items()],
+    [Column("colours alone", made[own].predicted), Column("truth", images)],
+  ]
   output.parent.mkdir(parents=True, exist_ok=True)
-  draw_columns(output, groups, title=f"{run.config.encoder['name']} of {wanted.workdir}, step {run.step}; "
-               f"{wanted.data_dir or run.config.data.name} {wanted.split}")
+  draw_columns(
+    output,
+    groups,
+    title=f"{run.config.encoder['name']} of {wanted.workdir}, step {run.step}; "
+    f"{wanted.data_dir or run.config.data.name} {wanted.split}",
+  )
 
 
 def _adaptation(wanted: Wanted, output: pathlib.Path) -> None:
   """One corrupted test image while the network learns on it, with the options of a recipe's first task of kind ttt."""
-  options = next((task for name, task in wanted.config.tasks.items() if task.get("task", name) == "ttt"), None)
+  options = next(
+    (task for name, task in wanted.config.tasks.items() if task.get("task", name) == "ttt"), None
+  )
   if options is None:
-    raise ValueError("`ssl-jax show adaptation` needs a --config with a task of kind ttt, such as configs/ttt/mae.py:cifar10")
+    raise ValueError(
+      "`ssl-jax show adaptation` needs a --config with a task of kind ttt, such as configs/ttt/mae.py:cifar10"
+    )
   mesh = parallel.make_mesh(jax.local_devices()[:1])
   run = restore(wanted.workdir, mesh, step=wanted.step, weights=wanted.config.weights)
   adaptable, backbone = run.method.adaptable, run.backbone
   if adaptable is None:
-    raise ValueError(f"{wanted.workdir} was trained with method {run.config.method['name']!r}, which learns nothing at test time; "
-                     "train one with method 'joint' or 'mae_probe'")
+    raise ValueError(
+      f"{wanted.workdir} was trained with method {run.config.method['name']!r}, which learns nothing at test time; "
+      "train one with method 'joint' or 'mae_probe'"
+    )
   data = task_data(wanted.config, run.config)
-  learn = ttt.make_adapt(adaptable, data.augment, make_rule(options["optimizer"], **{
-      name: options[name] for name in ("learning_rate", "momentum", "weight_decay")}), curve=True, **{
-          name: options[name] for name in ("steps", "copies", "micro_batches", "threshold")})
-  chosen = choose("ttt", corruptions=(wanted.corruption,), severities=(wanted.severity,), table=options["table"],
-                  textures=options["textures"], released=options["released"], examples=wanted.index + 1, clean=True)
+  learn = ttt.make_adapt(
+    adaptable,
+    data.augment,
+    make_rule(
+      options["optimizer"], **{name: options[name] for name in ("learning_rate", "momentum", "weight_decay")}
+    ),
+    curve=True,
+    **{name: options[name] for name in ("steps", "copies", "micro_batches", "threshold")},
+  )
+  chosen = choose(
+    "ttt",
+    corruptions=(wanted.corruption,),
+    severities=(wanted.severity,),
+    table=options["table"],
+    textures=options["textures"],
+    released=options["released"],
+    examples=wanted.index + 1,
+    clean=True,
+  )
   key = jax.random.key(wanted.config.seed)
   segment = image_at(cells(chosen, backbone, pixels_of, data, key)[1][0], wanted.index, mesh)
   weights, moving = ttt.beginning(backbone, options["moves"])
   history = adaptation.watch(learn, adaptable, weights, moving, segment.images[0], key, wanted.index)
   output.parent.mkdir(parents=True, exist_ok=True)
-  adaptation.draw(output, history, label=int(segment.labels[0]), class_names=data.class_names, title=(
+  adaptation.draw(
+    output,
+    history,
+    label=int(segment.labels[0]),
+    class_names=data.class_names,
+    title=(
       f"Image {wanted.index} of {data.protocol['data']} {data.protocol['test_split']}, {wanted.corruption} at severity "
-      f"{wanted.severity}: {run.config.method['name']} learning on {options['copies']} copies a step"))
+      f"{wanted.severity}: {run.config.method['name']} learning on {options['copies']} copies a step"
+    ),
+  )
 
 
 def _errors(wanted: Wanted, output: pathlib.Path) -> None:
@@ -220,15 +293,18 @@ def _errors(wanted: Wanted, output: pathlib.Path) -> None:
   for word in wanted.evaluations.split(","):
     name, _, file = word.rpartition("=")
     if not pathlib.Path(file).is_file():
-      raise ValueError(f"--evaluations={wanted.evaluations}: there is no file {file!r}; write NAME=FILE.json,NAME=FILE.json")
+      raise ValueError(
+        f"--evaluations={wanted.evaluations}: there is no file {file!r}; write NAME=FILE.json,NAME=FILE.json"
+      )
     found = json.loads(pathlib.Path(file).read_text())
     protocol = found["protocol"]
     if "error" not in protocol:
       raise ValueError(f"{file} holds no errors under corruption; use those of the tasks robustness and ttt")
     rows, clean = protocol["test_rows"], found["scalars"].get("clean_error")
     errors = ({} if clean is None else {CLEAN: {"0": clean}}) | protocol["error"]
-    spread = protocol.get("standard_error") or {name: {s: math.sqrt(e * (1 - e) / rows) for s, e in row.items()}
-                                                for name, row in errors.items()}
+    spread = protocol.get("standard_error") or {
+      name: {s: math.sqrt(e * (1 - e) / rows) for s, e in row.items()} for name, row in errors.items()
+    }
     series[name or pathlib.Path(file).stem] = pictures.bars_of(errors, spread)
   output.parent.mkdir(parents=True, exist_ok=True)
   pictures.draw_bars(output, series)
@@ -241,17 +317,25 @@ class Column(NamedTuple):
   images: jax.Array
 
 
-def _at_ratios(run: Restored, ratios, reconstruct: Callable[..., Reconstruction], images) -> list[list[Column]]:
+def _at_ratios(
+  run: Restored, ratios, reconstruct: Callable[..., Reconstruction], images
+) -> list[list[Column]]:
   groups = []
   for ratio in ratios:
     made = reconstruct(run.backbone.params, run.backbone.model_state, mask_ratio=ratio)
-    groups.append([Column(f"{ratio:.0%} removed", made.seen), Column("all it predicts", made.predicted),
-                   Column(f"with visible patches\nerror {_error(made, images):.4f}", made.pasted)])
+    groups.append(
+      [
+        Column(f"{ratio:.0%} removed", made.seen),
+        Column("all it predicts", made.predicted),
+        Column(f"with visible patches\nerror {_error(made, images):.4f}", made.pasted),
+      ]
+    )
   return groups
 
 
-def _over_epochs(wanted: Wanted, mesh, ratio: float, reconstruct: Callable[..., Reconstruction],
-                 images) -> list[list[Column]]:
+def _over_epochs(
+  wanted: Wanted, mesh, ratio: float, reconstruct: Callable[..., Reconstruction], images
+) -> list[list[Column]]:
   """The same images and masks by each kept checkpoint."""
   with Checkpoints(wanted.workdir) as checkpoints:
     steps = checkpoints.steps()
@@ -276,8 +360,20 @@ def draw_columns(path: pathlib.Path, groups: Sequence[Sequence[Column]], *, titl
   rows = len(columns[0].images)
   widths = [0.12 if column is None else 1.0 for column in columns]
   figure = Figure(figsize=(TILE * sum(widths) + 0.2, TILE * rows + 0.72), dpi=120)
-  axes = figure.subplots(rows, len(columns), squeeze=False, gridspec_kw=dict(
-      width_ratios=widths, wspace=0.04, hspace=0.04, left=0.01, right=0.99, bottom=0.01, top=1 - 0.62 / (TILE * rows + 0.72)))
+  axes = figure.subplots(
+    rows,
+    len(columns),
+    squeeze=False,
+    gridspec_kw=dict(
+      width_ratios=widths,
+      wspace=0.04,
+      hspace=0.04,
+      left=0.01,
+      right=0.99,
+      bottom=0.01,
+      top=1 - 0.62 / (TILE * rows + 0.72),
+    ),
+  )
   for across, column in enumerate(columns):
     for down, axis in enumerate(axes[:, across]):
       axis.axis("off")
@@ -291,7 +387,10 @@ def draw_columns(path: pathlib.Path, groups: Sequence[Sequence[Column]], *, titl
 
 def _images(config: TrainConfig, wanted: Wanted) -> jax.Array:
   """f32[N, size, size, 3]: successive images of the split as evaluation shows them."""
-  data, size = dataclasses.replace(config.data, split=wanted.split, cache=False), wanted.size or config.augment["size"]
+  data, size = (
+    dataclasses.replace(config.data, split=wanted.split, cache=False),
+    wanted.size or config.augment["size"],
+  )
   if wanted.data_dir:
     data = dataclasses.replace(data, name="folder", data_dir=wanted.data_dir)
   source = _source(data, wanted.index, wanted.images)
@@ -304,8 +403,10 @@ def _images(config: TrainConfig, wanted: Wanted) -> jax.Array:
 def _source(data: DataConfig, index: int, count: int):
   source = open_source(data)
   if count < 1 or not 0 <= index <= len(source) - count:
-    raise ValueError(f"--index={index}" + (f" --images={count}" if count != 1 else "") + f": the data set has {len(source)} "
-                     f"images; use 0 to {len(source) - max(count, 1)}")
+    raise ValueError(
+      f"--index={index}" + (f" --images={count}" if count != 1 else "") + f": the data set has {len(source)} "
+      f"images; use 0 to {len(source) - max(count, 1)}"
+    )
   return source
 
 
@@ -313,16 +414,40 @@ def _bytes(images) -> np.ndarray:
   return np.asarray(jnp.clip(images, 0, 1) * 255 + 0.5, np.uint8)
 
 
-RESTORED = {"mae": "reconstructions", "colorization": "colours"}  # by method, the picture of what it makes of test images
+RESTORED = {
+  "mae": "reconstructions",
+  "colorization": "colours",
+}  # by method, the picture of what it makes of test images
 PICTURES = {  # function, what it needs, an example
-    "adaptation": (_adaptation, ("workdir", "config"), "ssl-jax show adaptation --workdir=runs/probe --config=configs/ttt/mae.py:cifar10"),
-    "errors": (_errors, ("evaluations",), "ssl-jax show errors --evaluations=joint=A.json,online=B.json --output=errors.png"),
-    "task": (_task, ("config",), "ssl-jax show task --config=configs/pretrain/jigsaw_cifar10_cpu.py --output=task.png"),
-    "augmentations": (_augmentations, ("config",),
-                      "ssl-jax show augmentations --config=configs/pretrain/moco_sample.py --output=views.png"),
-    "corruptions": (_corruptions, ("config",),
-                    "ssl-jax show corruptions --config=configs/pretrain/moco_sample.py --output=corruptions.png"),
-    "colours": (_colours, ("workdir",), "ssl-jax show colours --workdir=runs/colorization"),
-    "reconstructions": (_reconstructions, ("workdir",),
-                        "ssl-jax show reconstructions --workdir=runs/mae --ratios=0.75,0.8,0.85,0.95"),
+  "adaptation": (
+    _adaptation,
+    ("workdir", "config"),
+    "ssl-jax show adaptation --workdir=runs/probe --config=configs/ttt/mae.py:cifar10",
+  ),
+  "errors": (
+    _errors,
+    ("evaluations",),
+    "ssl-jax show errors --evaluations=joint=A.json,online=B.json --output=errors.png",
+  ),
+  "task": (
+    _task,
+    ("config",),
+    "ssl-jax show task --config=configs/pretrain/jigsaw_cifar10_cpu.py --output=task.png",
+  ),
+  "augmentations": (
+    _augmentations,
+    ("config",),
+    "ssl-jax show augmentations --config=configs/pretrain/moco_sample.py --output=views.png",
+  ),
+  "corruptions": (
+    _corruptions,
+    ("config",),
+    "ssl-jax show corruptions --config=configs/pretrain/moco_sample.py --output=corruptions.png",
+  ),
+  "colours": (_colours, ("workdir",), "ssl-jax show colours --workdir=runs/colorization"),
+  "reconstructions": (
+    _reconstructions,
+    ("workdir",),
+    "ssl-jax show reconstructions --workdir=runs/mae --ratios=0.75,0.8,0.85,0.95",
+  ),
 }

@@ -18,4 +18,6 @@ def photo() -> np.ndarray:
 @pytest.fixture(scope="session")
 def square() -> np.ndarray:
   """uint8[32, 32, 3]: a flower."""
-  return np.asarray(Image.fromarray(load_sample_image("flower.jpg")).crop((100, 50, 400, 350)).resize((32, 32)))
+  return np.asarray(
+    Image.fromarray(load_sample_image("flower.jpg")).crop((100, 50, 400, 350)).resize((32, 32))
+  )

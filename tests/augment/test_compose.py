@@ -19,8 +19,18 @@ def batch(square):
 
 
 def test_known_names():
-  assert augment.known() == ["adjacent", "finetune", "global_local", "moco_v1", "moco_v2", "none", "padded_crop", "simclr",
-                             "study", "supervised"]
+  assert augment.known() == [
+    "adjacent",
+    "finetune",
+    "global_local",
+    "moco_v1",
+    "moco_v2",
+    "none",
+    "padded_crop",
+    "simclr",
+    "study",
+    "supervised",
+  ]
 
 
 @pytest.mark.parametrize("name", augment.known())
@@ -77,7 +87,9 @@ def test_devices_do_not_matter(batch):
   mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
   split = NamedSharding(mesh, PartitionSpec("data"))
   apply = augment.make("supervised", views=2, size=SIZE)
-  out = jax.jit(apply, out_shardings=split)(jax.random.key(0), jax.device_put({"image": batch["image"]}, split))
+  out = jax.jit(apply, out_shardings=split)(
+    jax.random.key(0), jax.device_put({"image": batch["image"]}, split)
+  )
   alone = jax.jit(apply)(jax.random.key(0), {"image": batch["image"]})
   np.testing.assert_allclose(out["views"], alone["views"], atol=1e-6)
 
@@ -101,28 +113,47 @@ def test_evaluation_is_the_centre_and_draws_nothing(batch):
   np.testing.assert_allclose(same, batch["image"] / np.float32(255), atol=1e-6)
 
 
-@pytest.mark.parametrize("options, message", (
-    (dict(name="moco_v3", views=2), "no augmentation is called 'moco_v3'; did you mean 'moco_v[12]'.*known: adjacent, "),
+@pytest.mark.parametrize(
+  "options, message",
+  (
+    (
+      dict(name="moco_v3", views=2),
+      "no augmentation is called 'moco_v3'; did you mean 'moco_v[12]'.*known: adjacent, ",
+    ),
     (dict(name="moco_v2"), "config.augment.views is missing; set it"),
     (dict(name="moco_v2", views=0), "config.augment.views is 0; use at least 1"),
     (dict(name="study", views=3), "config.augment.views is 3, but 'study' makes pairs; use views=2"),
     (dict(name="moco_v2", views=2, sise=32), "config.augment.sise is unknown; did you mean 'size'"),
-    (dict(name="simclr", views=2, strength="much"), "config.augment.strength is 'much', a str; it takes a float"),
+    (
+      dict(name="simclr", views=2, strength="much"),
+      "config.augment.strength is 'much', a str; it takes a float",
+    ),
     (dict(name="simclr", views=2, definition="pf"), "config.augment.definition is 'pf'.*known: pt, tf"),
-    (dict(name="moco_v2", views=2, scale=(0.9, 0.1)), r"scale is \(0.9, 0.1\); .* 0 < least <= greatest <= 1"),
+    (
+      dict(name="moco_v2", views=2, scale=(0.9, 0.1)),
+      r"scale is \(0.9, 0.1\); .* 0 < least <= greatest <= 1",
+    ),
     (dict(name="moco_v2", views=2, size=0), "config.augment.size is 0; use at least 1"),
-))
+  ),
+)
 def test_wrong_options_are_refused_before_anything_compiles(options, message):
   with pytest.raises(ValueError, match=message):
     augment.make(**options)
 
 
-@pytest.mark.parametrize("options, shape, message", (
-    (dict(), (8, 2, 16, 16, 3), r"\[8, 2, 16, 16, 3\], but a recipe that crops takes whole images .* set crop=False"),
+@pytest.mark.parametrize(
+  "options, shape, message",
+  (
+    (
+      dict(),
+      (8, 2, 16, 16, 3),
+      r"\[8, 2, 16, 16, 3\], but a recipe that crops takes whole images .* set crop=False",
+    ),
     (dict(crop=False), (8, 16, 16, 3), r"with crop=False and views=2 it must be \[B, 2, S, S, 3\]"),
     (dict(crop=False), (8, 3, 16, 16, 3), r"with crop=False and views=2 it must be \[B, 2, S, S, 3\]"),
     (dict(crop=False), (8, 2, 20, 20, 3), r"takes views of \[16, 16, 3\] .* not \[20, 20, 3\]; set size=20"),
-))
+  ),
+)
 def test_wrong_batches_are_refused(options, shape, message):
   apply = augment.make("moco_v2", views=2, size=SIZE, **options)
   with pytest.raises(ValueError, match=message):

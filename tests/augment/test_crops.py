@@ -33,10 +33,17 @@ def areas(box: Box, height: int, width: int) -> np.ndarray:
   return box.height * box.width / (height * width)
 
 
-@pytest.mark.parametrize("sampler, height, width, scale, mean", (
-    (crops.sample_crop_pt, 256, 256, (0.08, 1.0), 0.479), (crops.sample_crop_tf, 256, 256, (0.08, 1.0), 0.423),
-    (crops.sample_crop_pt, 375, 500, (0.08, 1.0), 0.432), (crops.sample_crop_tf, 375, 500, (0.08, 1.0), 0.387),
-    (crops.sample_crop_pt, 256, 256, (0.2, 1.0), 0.541), (crops.sample_crop_pt, 375, 500, (0.2, 1.0), 0.496)))
+@pytest.mark.parametrize(
+  "sampler, height, width, scale, mean",
+  (
+    (crops.sample_crop_pt, 256, 256, (0.08, 1.0), 0.479),
+    (crops.sample_crop_tf, 256, 256, (0.08, 1.0), 0.423),
+    (crops.sample_crop_pt, 375, 500, (0.08, 1.0), 0.432),
+    (crops.sample_crop_tf, 375, 500, (0.08, 1.0), 0.387),
+    (crops.sample_crop_pt, 256, 256, (0.2, 1.0), 0.541),
+    (crops.sample_crop_pt, 375, 500, (0.2, 1.0), 0.496),
+  ),
+)
 def test_mean_area_is_the_published_samplers(sampler, height, width, scale, mean):
   assert abs(areas(boxes(sampler, height, width, scale=scale), height, width).mean() - mean) < 0.005
 
@@ -58,7 +65,9 @@ def test_places_are_uniform_and_tensorflow_never_draws_the_last():
 
 def test_a_ratio_that_never_fits_falls_back_to_the_largest_centred_box():
   wide = boxes(crops.sample_crop_pt, 20, 400, scale=(0.9, 1.0))
-  assert set(wide.height) == {20} and set(wide.width) == {27} and set(wide.left) == {186} and set(wide.top) == {0}
+  assert (
+    set(wide.height) == {20} and set(wide.width) == {27} and set(wide.left) == {186} and set(wide.top) == {0}
+  )
   tall = boxes(crops.sample_crop_pt, 400, 20, scale=(0.9, 1.0))
   assert set(tall.height) == {27} and set(tall.width) == {20} and set(tall.top) == {186}
   whole = boxes(crops.sample_crop_tf, 20, 400, scale=(0.9, 1.0))
@@ -98,8 +107,14 @@ def test_adjacent_crops_touch_and_do_not_overlap():
 def pillow(image, box, shape, method, flip=False):
   """Crop, then resize in float, one channel at a time: Pillow's own arithmetic without its rounding."""
   top, left, height, width = map(int, box)
-  channels = [np.asarray(Image.fromarray(image[top : top + height, left : left + width, c]).resize(
-      shape[::-1], RESAMPLING[method])) for c in range(3)]
+  channels = [
+    np.asarray(
+      Image.fromarray(image[top : top + height, left : left + width, c]).resize(
+        shape[::-1], RESAMPLING[method]
+      )
+    )
+    for c in range(3)
+  ]
   out = np.clip(np.stack(channels, 2), 0, 1)
   return out[:, ::-1] if flip else out
 
@@ -108,9 +123,16 @@ def pillow(image, box, shape, method, flip=False):
 def test_crop_resize_is_pillows_crop_then_resize(photo, method, size):
   image = photo.astype(np.float32) / 255
   cut = jax.jit(functools.partial(crops.crop_resize, size=size, method=method))
-  for box, flip in (((0, 0, 40, 60), False), ((3, 7, 9, 11), False), ((30, 1, 10, 59), True), ((5, 50, 33, 1), True)):
+  for box, flip in (
+    ((0, 0, 40, 60), False),
+    ((3, 7, 9, 11), False),
+    ((30, 1, 10, 59), True),
+    ((5, 50, 33, 1), True),
+  ):
     traced = Box(*map(jnp.asarray, box))
-    np.testing.assert_allclose(cut(image, traced, flip=flip), pillow(image, box, (size, size), method, flip), atol=2e-5)
+    np.testing.assert_allclose(
+      cut(image, traced, flip=flip), pillow(image, box, (size, size), method, flip), atol=2e-5
+    )
 
 
 @pytest.mark.parametrize("method, size", (("bilinear", 8), ("bicubic", 8), ("bicubic", 40)))
@@ -138,18 +160,25 @@ def test_accelerators_resample_as_cpus_do(photo, method, antialias):
   planes = photo.transpose(2, 0, 1)
   taps = functools.partial(resample.crop_taps, size=16, method=method, antialias=antialias)
   rows, columns = taps(3, 35, full=40), taps(10, 21, full=60, flip=True)
-  np.testing.assert_allclose(jax.jit(resample._resample_by_matmul)(rows, columns, planes) / 255,
-                             jax.jit(resample._resample_by_gathering)(rows, columns, planes) / 255, atol=1e-6)
+  np.testing.assert_allclose(
+    jax.jit(resample._resample_by_matmul)(rows, columns, planes) / 255,
+    jax.jit(resample._resample_by_gathering)(rows, columns, planes) / 255,
+    atol=1e-6,
+  )
 
 
 def test_resize_and_center_crop(photo):
   image = photo.astype(np.float32) / 255
   resize = jax.jit(crops.resize, static_argnames=("size", "method"))
-  np.testing.assert_allclose(resize(photo, 25), pillow(image, (0, 0, 40, 60), (25, 37), "bilinear"), atol=2e-5)
+  np.testing.assert_allclose(
+    resize(photo, 25), pillow(image, (0, 0, 40, 60), (25, 37), "bilinear"), atol=2e-5
+  )
   upright = photo.transpose(1, 0, 2).copy()
   assert jax.eval_shape(lambda x: crops.resize(x, 25), upright).shape == (37, 25, 3)
   np.testing.assert_array_equal(crops.center_crop(photo, 33), photo[4:37, 14:47])
-  with pytest.raises(ValueError, match="a centre crop of 41 does not fit an image of 40 x 60; resize it first"):
+  with pytest.raises(
+    ValueError, match="a centre crop of 41 does not fit an image of 40 x 60; resize it first"
+  ):
     crops.center_crop(photo, 41)
 
 

@@ -24,7 +24,9 @@ def test_partners_are_neighbours():
 
 def test_mixup_blends_evenly_over_the_image():
   images, share = draw(500, mixup=0.8, cutmix=0.0)
-  np.testing.assert_allclose(images[:, 0], np.broadcast_to(share[:, None, None, None], images[:, 0].shape), atol=1e-6)
+  np.testing.assert_allclose(
+    images[:, 0], np.broadcast_to(share[:, None, None, None], images[:, 0].shape), atol=1e-6
+  )
   np.testing.assert_allclose(images[:, 1], 1 - images[:, 0], atol=1e-6)
   assert share.mean() == pytest.approx(0.5, abs=0.05)
   assert share.var() == pytest.approx(1 / (4 * (2 * 0.8 + 1)), rel=0.15)  # of Beta(0.8, 0.8)

@@ -22,7 +22,9 @@ def unit(image: np.ndarray) -> np.ndarray:
 
 def by_pixel(image: np.ndarray, function) -> np.ndarray:
   """`function` of (hue, saturation, value) at each pixel, back in RGB."""
-  out = [colorsys.hsv_to_rgb(*function(*colorsys.rgb_to_hsv(*map(float, pixel)))) for pixel in image.reshape(-1, 3)]
+  out = [
+    colorsys.hsv_to_rgb(*function(*colorsys.rgb_to_hsv(*map(float, pixel)))) for pixel in image.reshape(-1, 3)
+  ]
   return np.reshape(out, image.shape)
 
 
@@ -65,7 +67,9 @@ def test_the_two_contrasts_differ_as_published():
 
 
 def test_grayscale(photo):
-  same(ops.grayscale(unit(photo)), np.repeat(unit(Image.fromarray(photo).convert("L"))[..., None], 3, 2), LEVEL)
+  same(
+    ops.grayscale(unit(photo)), np.repeat(unit(Image.fromarray(photo).convert("L"))[..., None], 3, 2), LEVEL
+  )
   luma = unit(photo) @ np.array([0.2989, 0.5870, 0.1140], np.float32)
   same(ops.grayscale(unit(photo), definition="tf"), np.repeat(luma[..., None], 3, 2))
 
@@ -96,15 +100,19 @@ def test_noise_is_normal_and_clipped():
 
 @pytest.mark.parametrize("sigma", (0.1, 0.5, 0.9, 1.3, 2.0))
 def test_torchvision_blur_is_pillows(photo, sigma):
-  error = np.abs(BLUR(unit(photo), sigma) - unit(Image.fromarray(photo).filter(ImageFilter.GaussianBlur(sigma))))
+  error = np.abs(
+    BLUR(unit(photo), sigma) - unit(Image.fromarray(photo).filter(ImageFilter.GaussianBlur(sigma)))
+  )
   assert error.max() < 3 * LEVEL and error.mean() < 0.5 * LEVEL  # Pillow rounds in each of six passes
 
 
 @pytest.mark.parametrize("sigma", (0.1, 0.9, 2.0))
 def test_torchvision_blur_is_three_boxes_with_the_edge_repeated_in_each(photo, sigma):
   """What Pillow does, without its rounding: boxes of variance sigma^2 / 3, the two outer taps below the rest."""
-  variance = lambda alpha, inner: (2 * sum(k * k for k in range(1, inner + 1)) + 2 * alpha * (inner + 1) ** 2) / (
-      2 * inner + 1 + 2 * alpha) - sigma**2 / 3
+  variance = lambda alpha, inner: (
+    (2 * sum(k * k for k in range(1, inner + 1)) + 2 * alpha * (inner + 1) ** 2) / (2 * inner + 1 + 2 * alpha)
+    - sigma**2 / 3
+  )
   inner = max(i for i in range(4) if variance(0, i) <= 0)
   alpha = optimize.brentq(variance, 0, 1, args=(inner,))
   box = np.array([alpha, *[1.0] * (2 * inner + 1), alpha]) / (2 * inner + 1 + 2 * alpha)
@@ -141,7 +149,9 @@ def test_accelerators_blur_as_cpus_do():
   """On an image hardly wider than the kernel, where every row is a border."""
   planes = jax.random.uniform(jax.random.key(0), (3, 7, 14))
   first, second = (blur.box_band(1.7, size, max_sigma=2.0) for size in (7, 14))
-  same(jax.jit(blur._by_matmul)(first, second, planes), jax.jit(blur._by_shifting)(first, second, planes), 1e-6)
+  same(
+    jax.jit(blur._by_matmul)(first, second, planes), jax.jit(blur._by_shifting)(first, second, planes), 1e-6
+  )
 
 
 ORDERS = np.array(list(itertools.permutations(range(4))), np.int32)
@@ -151,9 +161,12 @@ ORDERS = np.array(list(itertools.permutations(range(4))), np.int32)
 def test_jitter_follows_every_order(square, definition, additive):
   """Against the single operations, one after the other; on the way of the CPU and on that of accelerators."""
   amounts = (0.3 if additive else 1.6, 0.4, 1.8, 0.3)
-  steps = (ops.shift_brightness if additive else ops.adjust_brightness,
-           lambda x, a: ops.adjust_contrast(x, a, definition=definition),
-           lambda x, a: ops.adjust_saturation(x, a, definition=definition), ops.adjust_hue)
+  steps = (
+    ops.shift_brightness if additive else ops.adjust_brightness,
+    lambda x, a: ops.adjust_contrast(x, a, definition=definition),
+    lambda x, a: ops.adjust_saturation(x, a, definition=definition),
+    ops.adjust_hue,
+  )
   apply = [jax.jit(step) for step in steps]
   image = unit(square)
   wanted = []
@@ -181,8 +194,12 @@ def test_jitter_amounts_have_the_published_ranges():
   keys = jax.random.split(jax.random.key(3), 8000)
   draw = lambda **options: jax.vmap(lambda key: colour.draw_jitter(key, **options))(keys)
   got = draw(brightness=0.8, contrast=0.4, saturation=1.2, hue=0.2, p=0.8)
-  for name, low, high, neutral in (("brightness", 0.2, 1.8, 1), ("contrast", 0.6, 1.4, 1), ("saturation", 0, 2.2, 1),
-                                   ("hue", -0.2, 0.2, 0)):
+  for name, low, high, neutral in (
+    ("brightness", 0.2, 1.8, 1),
+    ("contrast", 0.6, 1.4, 1),
+    ("saturation", 0, 2.2, 1),
+    ("hue", -0.2, 0.2, 0),
+  ):
     values = np.asarray(getattr(got, name))
     drawn = values[values != neutral]
     assert abs(len(drawn) / len(values) - 0.8) < 0.02, name
@@ -197,8 +214,15 @@ RANDOM = {name: getattr(ops, name) for name in dir(ops) if name.startswith("rand
 
 
 def test_the_catalogue_is_complete():
-  assert sorted(RANDOM) == ["random_cutout", "random_flip", "random_gaussian_blur", "random_grayscale", "random_jitter",
-                            "random_noise", "random_rotate"]
+  assert sorted(RANDOM) == [
+    "random_cutout",
+    "random_flip",
+    "random_gaussian_blur",
+    "random_grayscale",
+    "random_jitter",
+    "random_noise",
+    "random_rotate",
+  ]
 
 
 @pytest.mark.parametrize("name", sorted(RANDOM))

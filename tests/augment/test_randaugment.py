@@ -36,27 +36,39 @@ def pillow(name: str, amount: float, negative: bool, cubic: bool) -> np.ndarray:
   affine = lambda *matrix: image.transform(image.size, Image.Transform.AFFINE, matrix, kind, fillcolor=fill)
   add = min(128, int(110 * amount / 10))
   made = {
-      "auto_contrast": lambda: ImageOps.autocontrast(image), "equalize": lambda: ImageOps.equalize(image),
-      "invert": lambda: ImageOps.invert(image),
-      "posterize": lambda: ImageOps.posterize(image, 4 - int(amount / 10 * 4)),
-      "solarize": lambda: ImageOps.solarize(image, 256 - int(amount / 10 * 256)),
-      "solarize_add": lambda: image.point([min(255, i + add) if i < 128 else i for i in range(256)] * 3),
-      "colour": lambda: ImageEnhance.Color(image).enhance(factor),
-      "contrast": lambda: ImageEnhance.Contrast(image).enhance(factor),
-      "brightness": lambda: ImageEnhance.Brightness(image).enhance(factor),
-      "sharpness": lambda: ImageEnhance.Sharpness(image).enhance(factor),
-      "rotate": lambda: image.rotate(30 * level, kind, fillcolor=fill),
-      "shear_x": lambda: affine(1, 0.3 * level, 0, 0, 1, 0), "shear_y": lambda: affine(1, 0, 0, 0.3 * level, 1, 0),
-      "translate_x": lambda: affine(1, 0, 0.45 * level * WIDTH, 0, 1, 0),
-      "translate_y": lambda: affine(1, 0, 0, 0, 1, 0.45 * level * HEIGHT)}
+    "auto_contrast": lambda: ImageOps.autocontrast(image),
+    "equalize": lambda: ImageOps.equalize(image),
+    "invert": lambda: ImageOps.invert(image),
+    "posterize": lambda: ImageOps.posterize(image, 4 - int(amount / 10 * 4)),
+    "solarize": lambda: ImageOps.solarize(image, 256 - int(amount / 10 * 256)),
+    "solarize_add": lambda: image.point([min(255, i + add) if i < 128 else i for i in range(256)] * 3),
+    "colour": lambda: ImageEnhance.Color(image).enhance(factor),
+    "contrast": lambda: ImageEnhance.Contrast(image).enhance(factor),
+    "brightness": lambda: ImageEnhance.Brightness(image).enhance(factor),
+    "sharpness": lambda: ImageEnhance.Sharpness(image).enhance(factor),
+    "rotate": lambda: image.rotate(30 * level, kind, fillcolor=fill),
+    "shear_x": lambda: affine(1, 0.3 * level, 0, 0, 1, 0),
+    "shear_y": lambda: affine(1, 0, 0, 0.3 * level, 1, 0),
+    "translate_x": lambda: affine(1, 0, 0.45 * level * WIDTH, 0, 1, 0),
+    "translate_y": lambda: affine(1, 0, 0, 0, 1, 0.45 * level * HEIGHT),
+  }
   return np.asarray(made[name](), np.float32)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_operation_is_pillows(name):
-  for amount, negative, cubic in [(9.0, False, False), (8.3, True, True), (5.0, False, True), (9.9, True, False)]:
+  for amount, negative, cubic in [
+    (9.0, False, False),
+    (8.3, True, True),
+    (5.0, False, True),
+    (9.9, True, False),
+  ]:
     difference = np.abs(ours(name, amount, negative, cubic) - pillow(name, amount, negative, cubic))
-    assert (difference > 1).mean() < 0.002, (name, amount, difference.max())  # borders of the affine map may flip
+    assert (difference > 1).mean() < 0.002, (
+      name,
+      amount,
+      difference.max(),
+    )  # borders of the affine map may flip
     assert difference.mean() < 0.05
 
 
@@ -78,7 +90,9 @@ def test_rand_augment_is_a_function_of_its_key_and_survives_vmap():
   one = jax.jit(randaugment.rand_augment)
   batch = jax.jit(jax.vmap(randaugment.rand_augment, (0, None)))(keys, planes)
   for i in range(16):
-    np.testing.assert_allclose(one(keys[i], planes), batch[i], atol=1.01 / 255)  # a product fused may round a byte the other way
+    np.testing.assert_allclose(
+      one(keys[i], planes), batch[i], atol=1.01 / 255
+    )  # a product fused may round a byte the other way
   assert len(np.unique(np.asarray(batch).sum((1, 2, 3)).round(3))) > 8
   assert 0 <= batch.min() <= batch.max() <= 1
 
@@ -93,8 +107,13 @@ def test_a_quarter_of_images_stays_as_it_is():
 
 def erase(p: float, count: int) -> np.ndarray:
   keys = jax.random.split(jax.random.key(2), count)
-  call = functools.partial(randaugment.random_erase, planes=jnp.full((3, 32, 24), 2.0), p=p, mean=(0.5, 0.4, 0.3),
-                           std=(0.2, 0.1, 0.3))
+  call = functools.partial(
+    randaugment.random_erase,
+    planes=jnp.full((3, 32, 24), 2.0),
+    p=p,
+    mean=(0.5, 0.4, 0.3),
+    std=(0.2, 0.1, 0.3),
+  )
   return np.asarray(jax.jit(jax.vmap(lambda key: call(key)))(keys))
 
 
@@ -108,7 +127,9 @@ def test_erased_rectangle_has_its_area_its_noise_and_its_frequency():
   assert area.mean() == pytest.approx((0.02 + 1 / 3) / 2, abs=0.02)
   for one in mask[:50]:
     rows, columns = np.flatnonzero(one.any(1)), np.flatnonzero(one.any(0))
-    assert one[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1].all() and one.sum() == len(rows) * len(columns)
+    assert one[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all() and one.sum() == len(rows) * len(
+      columns
+    )
   inside = np.moveaxis(made, 1, -1)[mask]
   np.testing.assert_allclose(inside.mean(0), [0.5, 0.4, 0.3], atol=0.01)
   np.testing.assert_allclose(inside.std(0), [0.2, 0.1, 0.3], rtol=0.03)

@@ -51,26 +51,42 @@ def simclr(key, image, *, strength=1.0, additive=True, blurred=True):
   x = crops.crop_resize(image, box, SIZE, method="bicubic", antialias=False)
   x = jnp.where(flip, ops.flip(x), x)
   s = strength
-  x = ops.random_jitter(jitter_key, x, brightness=0.8 * s, contrast=0.8 * s, saturation=0.8 * s, hue=0.2 * s, p=0.8,
-                        definition="tf", additive=additive)
+  x = ops.random_jitter(
+    jitter_key,
+    x,
+    brightness=0.8 * s,
+    contrast=0.8 * s,
+    saturation=0.8 * s,
+    hue=0.2 * s,
+    p=0.8,
+    definition="tf",
+    additive=additive,
+  )
   x = ops.random_grayscale(gray_key, x, p=0.2, definition="tf")
   return ops.random_gaussian_blur(blur_key, x, p=0.5, sigma=(0.1, 2.0), definition="tf") if blurred else x
 
 
 CASES = {
-    "moco_v1": (recipes.moco_v1, {}, moco_v1),
-    "moco_v2": (recipes.moco_v2, {}, moco_v2),
-    "simclr": (recipes.simclr, {}, simclr),
-    "simclr v2 for CIFAR-10": (recipes.simclr, {"brightness": "v2", "strength": 0.5, "blur": False},
-                               functools.partial(simclr, additive=False, strength=0.5, blurred=False)),
+  "moco_v1": (recipes.moco_v1, {}, moco_v1),
+  "moco_v2": (recipes.moco_v2, {}, moco_v2),
+  "simclr": (recipes.simclr, {}, simclr),
+  "simclr v2 for CIFAR-10": (
+    recipes.simclr,
+    {"brightness": "v2", "strength": 0.5, "blur": False},
+    functools.partial(simclr, additive=False, strength=0.5, blurred=False),
+  ),
 }
 
 
 def test_a_padded_crop_is_a_window_of_the_padded_image_or_its_mirror_image(square):
   view = jax.jit(lambda keys: jax.vmap(lambda key: recipes.padded_crop(size=32, pad=2)(key, square))(keys))
   padded = np.pad(square / np.float32(255), ((2, 2), (2, 2), (0, 0)))
-  windows = {(top, left, flip): padded[top:top + 32, left:left + 32][:, ::-1 if flip else 1]
-             for top in range(5) for left in range(5) for flip in (False, True)}
+  windows = {
+    (top, left, flip): padded[top : top + 32, left : left + 32][:, :: -1 if flip else 1]
+    for top in range(5)
+    for left in range(5)
+    for flip in (False, True)
+  }
   seen = set()
   for made in np.asarray(view(jax.random.split(jax.random.key(0), 120))):
     where = [name for name, window in windows.items() if np.allclose(made, window, atol=1e-6)]
@@ -115,21 +131,28 @@ def test_frequencies_of_moco_v2(square):
   """A fifth of the views is grey; 0.2 x 0.8 are neither jittered nor grey and keep the colour of a plain image."""
   image = jnp.broadcast_to(jnp.array([200, 100, 50], jnp.uint8), (8, 8, 3))
   keys = jax.random.split(jax.random.key(0), 3000)
-  views = np.asarray(jax.jit(lambda keys: jax.lax.map(lambda k: recipes.moco_v2(size=8)(k, image), keys))(keys))
+  views = np.asarray(
+    jax.jit(lambda keys: jax.lax.map(lambda k: recipes.moco_v2(size=8)(k, image), keys))(keys)
+  )
   gray = np.isclose(views[..., 0], views[..., 2], atol=1e-4).all((1, 2)).mean()
   untouched = np.isclose(views, np.asarray(image)[None] / 255, atol=1e-4).all((1, 2, 3)).mean()
   assert abs(gray - 0.2) < 0.03 and abs(untouched - 0.16) < 0.03
 
 
 def test_none_changes_nothing(square):
-  np.testing.assert_array_equal(recipes.none(size=32)(jax.random.key(0), square), square.astype(np.float32) / 255)
+  np.testing.assert_array_equal(
+    recipes.none(size=32)(jax.random.key(0), square), square.astype(np.float32) / 255
+  )
 
 
 def test_study_transforms_one_branch_only(square):
   """Both are crops; the transforms come in order, on the first view alone."""
+
   def published(key):
     first_key, second_key, *_ = jax.random.split(key, 4)
-    box = lambda key: drawn(jax.random.split(key)[0], square, scale=(0.08, 1.0), sampler=crops.sample_crop_tf)[0]
+    box = lambda key: drawn(
+      jax.random.split(key)[0], square, scale=(0.08, 1.0), sampler=crops.sample_crop_tf
+    )[0]
     cut = lambda key: crops.crop_resize(square, box(key), SIZE, method="bicubic", antialias=False)
     return jnp.stack([ops.sobel(ops.grayscale(cut(first_key), definition="tf")), cut(second_key)])
 
@@ -147,7 +170,9 @@ def test_transforms_of_the_study(square, name):
 
 
 def test_study_refuses_an_unknown_transform():
-  with pytest.raises(ValueError, match="no transform is called 'cutouts'; did you mean 'cutout'.*known: blur, cutout"):
+  with pytest.raises(
+    ValueError, match="no transform is called 'cutouts'; did you mean 'cutout'.*known: blur, cutout"
+  ):
     recipes.study(transforms=("cutouts",))
 
 
@@ -156,7 +181,9 @@ def test_pairs_show_the_related_parts_of_the_image():
   rows, columns = np.mgrid[:64, :64]
   image = np.stack([rows, columns, 0 * rows], 2).astype(np.uint8)
   keys = jax.random.split(jax.random.key(0), 40)
-  draw = lambda pair: np.asarray(jax.jit(jax.vmap(pair, (0, None)))(keys, image))[..., :2].reshape(40, 2, -1, 2) * 255
+  draw = lambda pair: (
+    np.asarray(jax.jit(jax.vmap(pair, (0, None)))(keys, image))[..., :2].reshape(40, 2, -1, 2) * 255
+  )
   outer, inner = np.moveaxis(draw(recipes.global_local(size=64)), 1, 0)
   assert (inner.min(1) > outer.min(1) - 0.1).all() and (inner.max(1) < outer.max(1) + 0.1).all()
   a, b = np.moveaxis(draw(recipes.adjacent(size=64)), 1, 0)

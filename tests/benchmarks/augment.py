@@ -40,7 +40,10 @@ from torchvision import transforms as T  # noqa: E402
 
 DATA = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data"
 COUNTS = {32: 1024, 224: 64}  # images in a turn
-BATCHES = {32: 256, 224: 16}  # of ours; glibc takes more than 32 MB of views from fresh, unmapped memory each time
+BATCHES = {
+  32: 256,
+  224: 16,
+}  # of ours; glibc takes more than 32 MB of views from fresh, unmapped memory each time
 CHUNKS = 4 * CORES  # pieces of a turn's work that the pools share out
 
 
@@ -73,9 +76,16 @@ class Blur:
 
 
 def moco_v2(size: int) -> T.Compose:
-  return T.Compose([
-      T.RandomResizedCrop(size, scale=(0.2, 1.0)), T.RandomApply([T.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8),
-      T.RandomGrayscale(p=0.2), T.RandomApply([Blur()], p=0.5), T.RandomHorizontalFlip(), T.ToTensor()])
+  return T.Compose(
+    [
+      T.RandomResizedCrop(size, scale=(0.2, 1.0)),
+      T.RandomApply([T.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8),
+      T.RandomGrayscale(p=0.2),
+      T.RandomApply([Blur()], p=0.5),
+      T.RandomHorizontalFlip(),
+      T.ToTensor(),
+    ]
+  )
 
 
 @functools.cache
@@ -89,7 +99,9 @@ def torch_views(size: int, folder: pathlib.Path, part: int) -> float:
   """Two views of every CHUNKS-th image, stacked; returns a number so that processes send nothing home."""
   torch.set_num_threads(1)
   view = moco_v2(size)
-  stacked = torch.stack([torch.stack([view(image), view(image)]) for image in pil_images(size, folder)[part::CHUNKS]])
+  stacked = torch.stack(
+    [torch.stack([view(image), view(image)]) for image in pil_images(size, folder)[part::CHUNKS]]
+  )
   return float(stacked[0, 0, 0, 0, 0])
 
 
@@ -117,7 +129,8 @@ def our_turn(size: int, folder: pathlib.Path) -> Callable[[], None]:
 
 def measure(size: int, folder: pathlib.Path, rounds: int, pools: dict[str, Executor]) -> dict:
   turns = {"ours": our_turn(size, folder)} | {
-      f"torchvision, {name}": torch_turn(pool, size, folder) for name, pool in pools.items()}
+    f"torchvision, {name}": torch_turn(pool, size, folder) for name, pool in pools.items()
+  }
   speed = {name: [] for name in turns}
   for turn in turns.values():
     turn()
@@ -131,8 +144,11 @@ def measure(size: int, folder: pathlib.Path, rounds: int, pools: dict[str, Execu
   ratio = statistics.median(ours / theirs for ours, theirs in zip(speed["ours"], speed[peer]))
   for name, value in middle.items():
     print(f"{size:4} px  {name:24} {value:9.1f} images/s", flush=True)
-  return {"images_per_second": {name: round(value, 1) for name, value in middle.items()}, "against": peer,
-          "ratio": round(ratio, 3)}
+  return {
+    "images_per_second": {name: round(value, 1) for name, value in middle.items()},
+    "against": peer,
+    "ratio": round(ratio, 3),
+  }
 
 
 def main():
@@ -140,14 +156,20 @@ def main():
   parser.add_argument("--data", type=pathlib.Path, default=DATA)
   parser.add_argument("--rounds", type=int, default=7)
   args = parser.parse_args()
-  versions = {name: importlib.metadata.version(name) for name in ("jax", "torch", "torchvision", "pillow", "numpy")}
+  versions = {
+    name: importlib.metadata.version(name) for name in ("jax", "torch", "torchvision", "pillow", "numpy")
+  }
   print(f"{CORES} cores, {platform.processor() or platform.machine()}, {versions}", flush=True)
   result = {"benchmark": "augment", "views": 2, "cores": CORES, "versions": versions}
   # Started afresh rather than forked: a fork would copy XLA's threads half way through their work.
-  with (ThreadPoolExecutor(CORES) as threads,
-        ProcessPoolExecutor(CORES, mp_context=get_context("spawn")) as processes):
+  with (
+    ThreadPoolExecutor(CORES) as threads,
+    ProcessPoolExecutor(CORES, mp_context=get_context("spawn")) as processes,
+  ):
     for size in COUNTS:
-      result[f"size{size}"] = measure(size, args.data, args.rounds, {"threads": threads, "processes": processes})
+      result[f"size{size}"] = measure(
+        size, args.data, args.rounds, {"threads": threads, "processes": processes}
+      )
   print(json.dumps(result))
 
 

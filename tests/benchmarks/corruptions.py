@@ -33,7 +33,7 @@ def main():
   parser.add_argument("--rounds", type=int, default=3)
   args = parser.parse_args()
   package = reference.imagecorruptions()
-  photographs = (reference.photographs() * args.images)[:args.images]
+  photographs = (reference.photographs() * args.images)[: args.images]
   batch = jnp.asarray(np.stack(photographs), jnp.float32) / 255
   keys = jax.random.split(jax.random.key(0), args.images)
   encoder = models.make("resnet18")
@@ -42,21 +42,44 @@ def main():
   found, total = {}, {"ours": 0.0, "theirs": 0.0}
   for name in corrupt.CORRUPTIONS:
     function = corrupt.make(name)
-    alone = jax.jit(lambda keys, images, f=function: for_each(lambda key, image: f(key, image, SEVERITY), keys, images))
-    inside = jax.jit(lambda keys, images, f=function: encoder.apply(weights, for_each(
-        lambda key, image: f(key, image, SEVERITY), keys, images))[0])
-    seconds = fastest({"ours": lambda: jax.block_until_ready(alone(keys, batch)),
-                       "theirs": lambda: [reference.theirs(package, name, image, SEVERITY) for image in photographs],
-                       "clean": lambda: jax.block_until_ready(clean(batch)),
-                       "corrupted": lambda: jax.block_until_ready(inside(keys, batch))}, args.rounds)
-    found[name] = {"ours_ms": round(1e3 * seconds["ours"] / args.images, 2), "theirs_ms": round(1e3 * seconds["theirs"] / args.images, 2),
-                   "ratio": round(seconds["theirs"] / seconds["ours"], 1),
-                   "evaluation": round(seconds["clean"] / seconds["corrupted"], 2)}
+    alone = jax.jit(
+      lambda keys, images, f=function: for_each(lambda key, image: f(key, image, SEVERITY), keys, images)
+    )
+    inside = jax.jit(
+      lambda keys, images, f=function: encoder.apply(
+        weights, for_each(lambda key, image: f(key, image, SEVERITY), keys, images)
+      )[0]
+    )
+    seconds = fastest(
+      {
+        "ours": lambda: jax.block_until_ready(alone(keys, batch)),
+        "theirs": lambda: [reference.theirs(package, name, image, SEVERITY) for image in photographs],
+        "clean": lambda: jax.block_until_ready(clean(batch)),
+        "corrupted": lambda: jax.block_until_ready(inside(keys, batch)),
+      },
+      args.rounds,
+    )
+    found[name] = {
+      "ours_ms": round(1e3 * seconds["ours"] / args.images, 2),
+      "theirs_ms": round(1e3 * seconds["theirs"] / args.images, 2),
+      "ratio": round(seconds["theirs"] / seconds["ours"], 1),
+      "evaluation": round(seconds["clean"] / seconds["corrupted"], 2),
+    }
     total = {side: total[side] + seconds[side] for side in total}
     print(name, found[name], flush=True)
   shares = sorted((row["evaluation"] for row in found.values()), reverse=True)
-  print(json.dumps({"benchmark": "corruptions", "images": args.images, **machine("imagecorruptions"), **found,
-                    "ratio_over_all": round(total["theirs"] / total["ours"], 1), "evaluation_of_the_ten_cheapest": shares[:10]}))
+  print(
+    json.dumps(
+      {
+        "benchmark": "corruptions",
+        "images": args.images,
+        **machine("imagecorruptions"),
+        **found,
+        "ratio_over_all": round(total["theirs"] / total["ours"], 1),
+        "evaluation_of_the_ten_cheapest": shares[:10],
+      }
+    )
+  )
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ from side_by_side import fastest, machine, peers_device, train_step
 from torch import nn
 
 from ssl_jax import models
-from ssl_jax.models import patches
 from ssl_jax.core import Weights
+from ssl_jax.models import patches
 
 SIZE, PATCH, WIDTH, DEPTH, HEADS = 224, 16, 192, 12, 3
 RATIO = 0.75
@@ -44,7 +44,9 @@ class TorchBlock(nn.Module):
 
   def forward(self, x):
     batch, length, width = x.shape
-    query, key, value = self.qkv(self.norm1(x)).reshape(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+    query, key, value = (
+      self.qkv(self.norm1(x)).reshape(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+    )
     attended = F.scaled_dot_product_attention(query, key, value)
     x = x + self.out(attended.transpose(1, 2).reshape(batch, length, width))
     return x + self.mlp(self.norm2(x))
@@ -58,11 +60,19 @@ class TorchMae(nn.Module):
     self.embed = nn.Conv2d(3, WIDTH, PATCH, PATCH)
     self.register_buffer("positions", torch.from_numpy(patches.sincos_positions(grid, WIDTH))[None])
     self.register_buffer("decoder_positions", torch.from_numpy(patches.sincos_positions(grid, width))[None])
-    self.cls, self.mask = nn.Parameter(torch.randn(1, 1, WIDTH) * 0.02), nn.Parameter(torch.randn(1, 1, width) * 0.02)
-    self.encoder = nn.Sequential(*(TorchBlock(WIDTH, HEADS) for _ in range(DEPTH)), nn.LayerNorm(WIDTH, eps=1e-6))
+    self.cls, self.mask = (
+      nn.Parameter(torch.randn(1, 1, WIDTH) * 0.02),
+      nn.Parameter(torch.randn(1, 1, width) * 0.02),
+    )
+    self.encoder = nn.Sequential(
+      *(TorchBlock(WIDTH, HEADS) for _ in range(DEPTH)), nn.LayerNorm(WIDTH, eps=1e-6)
+    )
     self.bridge = nn.Linear(WIDTH, width)
-    self.decoder = nn.Sequential(*(TorchBlock(width, heads) for _ in range(depth)), nn.LayerNorm(width, eps=1e-6),
-                                 nn.Linear(width, PATCH * PATCH * 3))
+    self.decoder = nn.Sequential(
+      *(TorchBlock(width, heads) for _ in range(depth)),
+      nn.LayerNorm(width, eps=1e-6),
+      nn.Linear(width, PATCH * PATCH * 3),
+    )
 
   def encode(self, images, keep: int):
     x = self.embed(images).flatten(2).transpose(1, 2) + self.positions
@@ -80,7 +90,11 @@ class TorchMae(nn.Module):
     body = body.gather(1, restore[:, :, None].expand(-1, -1, x.shape[2])) + self.decoder_positions
     predicted = self.decoder(torch.cat([x[:, :1], body], 1))[:, 1:]
     side = SIZE // PATCH
-    target = images.reshape(len(x), 3, side, PATCH, side, PATCH).permute(0, 2, 4, 3, 5, 1).reshape(len(x), length, -1)
+    target = (
+      images.reshape(len(x), 3, side, PATCH, side, PATCH)
+      .permute(0, 2, 4, 3, 5, 1)
+      .reshape(len(x), length, -1)
+    )
     target = (target - target.mean(-1, keepdim=True)) / (target.var(-1, keepdim=True) + 1e-6).sqrt()
     masked = (restore >= keep).float()
     return (((predicted - target) ** 2).mean(-1) * masked).sum() / masked.sum()
@@ -106,10 +120,25 @@ def torch_step(images: np.ndarray, decoder):
 def our_step(images: np.ndarray, decoder):
   """(() -> one step, number of trained parameters)."""
   width, depth, heads = decoder
-  adam = dict(name="adamw", learning_rate=LEARNING_RATE, momentum=BETAS[0], beta2=BETAS[1], weight_decay=DECAY,
-              weight_decay_on="matrices", schedule="constant")
-  return train_step("mae", models.make("vit_tiny", normalize="none"), {"image": images}, optimizer=adam, mask_ratio=RATIO,
-                    decoder_width=width, decoder_depth=depth, decoder_heads=heads)
+  adam = dict(
+    name="adamw",
+    learning_rate=LEARNING_RATE,
+    momentum=BETAS[0],
+    beta2=BETAS[1],
+    weight_decay=DECAY,
+    weight_decay_on="matrices",
+    schedule="constant",
+  )
+  return train_step(
+    "mae",
+    models.make("vit_tiny", normalize="none"),
+    {"image": images},
+    optimizer=adam,
+    mask_ratio=RATIO,
+    decoder_width=width,
+    decoder_depth=depth,
+    decoder_heads=heads,
+  )
 
 
 def encoder_step(images: np.ndarray, keep: int):
@@ -119,8 +148,13 @@ def encoder_step(images: np.ndarray, keep: int):
   order = jnp.argsort(jax.random.uniform(jax.random.key(0), (batch, length)), axis=1)[:, :keep]
   images = jnp.asarray(images)
   weights = jax.jit(encoder.init)(jax.random.key(0), images, visible=order)
-  step = jax.jit(jax.grad(lambda params: jnp.square(encoder.apply(Weights(params, {}), images, train=True,
-                                                                  visible=order)[0]).mean()))
+  step = jax.jit(
+    jax.grad(
+      lambda params: jnp.square(
+        encoder.apply(Weights(params, {}), images, train=True, visible=order)[0]
+      ).mean()
+    )
+  )
   return lambda: jax.block_until_ready(step(weights.params))
 
 
@@ -135,7 +169,9 @@ def masking_step(images: np.ndarray, width: int):
     order = patches.random_order(key, len(images), grid, RATIO)
     pixels = patches.take(patches.patchify(images, PATCH), order)
     positions = table[order]
-    sequence = jnp.concatenate([tokens[:, :1], tokens[:, 1:] + positions[:, :keep], mask + positions[:, keep:]], axis=1)
+    sequence = jnp.concatenate(
+      [tokens[:, :1], tokens[:, 1:] + positions[:, :keep], mask + positions[:, keep:]], axis=1
+    )
     return jnp.square(sequence).mean(), (pixels, encoder_table[order[:, :keep]])
 
   step = jax.jit(jax.grad(cost, (0, 1), has_aux=True))
@@ -148,24 +184,44 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--batch", type=int, default=32)
   parser.add_argument("--rounds", type=int, default=5)
-  parser.add_argument("--decoder", type=int, nargs=3, default=[192, 4, 3], metavar=("WIDTH", "DEPTH", "HEADS"))
+  parser.add_argument(
+    "--decoder", type=int, nargs=3, default=[192, 4, 3], metavar=("WIDTH", "DEPTH", "HEADS")
+  )
   args = parser.parse_args()
   images = np.random.default_rng(0).standard_normal((args.batch, SIZE, SIZE, 3)).astype(np.float32)
-  (ours, ours_count), (theirs, theirs_count) = our_step(images, args.decoder), torch_step(images, args.decoder)
+  (ours, ours_count), (theirs, theirs_count) = (
+    our_step(images, args.decoder),
+    torch_step(images, args.decoder),
+  )
   assert ours_count == theirs_count, (ours_count, theirs_count)
   step = fastest({"ours": ours, "torch": theirs}, args.rounds)
   length = (SIZE // PATCH) ** 2
-  encoder = fastest({"visible": encoder_step(images, length // 4), "all": encoder_step(images, length)}, args.rounds)
+  encoder = fastest(
+    {"visible": encoder_step(images, length // 4), "all": encoder_step(images, length)}, args.rounds
+  )
   masking = fastest({"masking": masking_step(images, args.decoder[0])}, args.rounds)["masking"]
-  print(f"step: ours {step['ours']:.3f} s, PyTorch {step['torch']:.3f} s; encoder: visible {encoder['visible']:.3f} s, "
-        f"all {encoder['all']:.3f} s", flush=True)
-  print(json.dumps({
-      "benchmark": "mae_step", "batch": args.batch, "decoder": args.decoder, "parameters": ours_count,
-      "threads": torch.get_num_threads(), **machine("torch"),
-      "ours_seconds": round(step["ours"], 4), "torch_seconds": round(step["torch"], 4),
-      "ratio": round(step["torch"] / step["ours"], 3),
-      "encoder_cost_of_visible": round(encoder["visible"] / encoder["all"], 3),
-      "masking_share": round(masking / step["ours"], 4)}))
+  print(
+    f"step: ours {step['ours']:.3f} s, PyTorch {step['torch']:.3f} s; encoder: visible {encoder['visible']:.3f} s, "
+    f"all {encoder['all']:.3f} s",
+    flush=True,
+  )
+  print(
+    json.dumps(
+      {
+        "benchmark": "mae_step",
+        "batch": args.batch,
+        "decoder": args.decoder,
+        "parameters": ours_count,
+        "threads": torch.get_num_threads(),
+        **machine("torch"),
+        "ours_seconds": round(step["ours"], 4),
+        "torch_seconds": round(step["torch"], 4),
+        "ratio": round(step["torch"] / step["ours"], 3),
+        "encoder_cost_of_visible": round(encoder["visible"] / encoder["all"], 3),
+        "masking_share": round(masking / step["ours"], 4),
+      }
+    )
+  )
 
 
 if __name__ == "__main__":

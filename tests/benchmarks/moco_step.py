@@ -29,8 +29,11 @@ class TorchBlock(nn.Module):
     super().__init__()
     self.conv1, self.norm1 = nn.Conv2d(inner, outer, 3, stride, 1, bias=False), nn.BatchNorm2d(outer)
     self.conv2, self.norm2 = nn.Conv2d(outer, outer, 3, 1, 1, bias=False), nn.BatchNorm2d(outer)
-    self.shortcut = nn.Identity() if inner == outer else nn.Sequential(
-        nn.Conv2d(inner, outer, 1, stride, bias=False), nn.BatchNorm2d(outer))
+    self.shortcut = (
+      nn.Identity()
+      if inner == outer
+      else nn.Sequential(nn.Conv2d(inner, outer, 1, stride, bias=False), nn.BatchNorm2d(outer))
+    )
 
   def forward(self, x):
     y = F.relu(self.norm1(self.conv1(x)), inplace=True)
@@ -41,7 +44,10 @@ class TorchMoco:
   """The peer: one object that holds everything, as PyTorch's users write it."""
 
   def __init__(self, width: int):
-    layers, inner = [nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)], width
+    layers, inner = (
+      [nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)],
+      width,
+    )
     for stage in range(4):
       for block in range(2):
         outer = width * 2**stage
@@ -64,7 +70,7 @@ class TorchMoco:
     self.sgd.zero_grad(set_to_none=True)
     loss.backward()
     self.sgd.step()
-    self.queue[self.cursor:self.cursor + len(keys)] = keys
+    self.queue[self.cursor : self.cursor + len(keys)] = keys
     self.cursor = (self.cursor + len(keys)) % QUEUE
     return loss.item()
 
@@ -73,16 +79,30 @@ def torch_step(width: int, views: np.ndarray):
   """() -> one step."""
   device = peers_device()
   moco = TorchMoco(width)
-  first, second = (torch.from_numpy(np.ascontiguousarray(views[:, i].transpose(0, 3, 1, 2))).to(
-      device, memory_format=torch.channels_last) for i in range(2))
+  first, second = (
+    torch.from_numpy(np.ascontiguousarray(views[:, i].transpose(0, 3, 1, 2))).to(
+      device, memory_format=torch.channels_last
+    )
+    for i in range(2)
+  )
   return lambda: moco.step(first, second)
 
 
 def our_step(width: int, views: np.ndarray):
   """() -> one step."""
   sgd = dict(learning_rate=LEARNING_RATE, weight_decay=DECAY, schedule="constant")
-  return train_step("moco", models.make("resnet18", width=width, stem="cifar", normalize="none"), {"views": views}, optimizer=sgd,
-                    dim=DIM, mlp=True, queue_size=QUEUE, momentum=MOMENTUM, temperature=TEMPERATURE, shuffle=False)[0]
+  return train_step(
+    "moco",
+    models.make("resnet18", width=width, stem="cifar", normalize="none"),
+    {"views": views},
+    optimizer=sgd,
+    dim=DIM,
+    mlp=True,
+    queue_size=QUEUE,
+    momentum=MOMENTUM,
+    temperature=TEMPERATURE,
+    shuffle=False,
+  )[0]
 
 
 def main():
@@ -92,12 +112,18 @@ def main():
   parser.add_argument("--rounds", type=int, default=5)
   args = parser.parse_args()
   views = np.random.default_rng(0).random((args.batch, 2, 32, 32, 3), np.float32)
-  result = {"benchmark": "moco_step", "batch": args.batch, "threads": torch.get_num_threads(), **machine("torch")}
+  result = {
+    "benchmark": "moco_step",
+    "batch": args.batch,
+    "threads": torch.get_num_threads(),
+    **machine("torch"),
+  }
   for width in args.widths:
     steps = {"ours": our_step(width, views), "torch": torch_step(width, views)}
     best = fastest(steps, args.rounds)
-    result[f"width{width}"] = {f"{name}_images_per_second": round(args.batch / s, 1) for name, s in best.items()} | {
-        "ratio": round(best["torch"] / best["ours"], 3)}
+    result[f"width{width}"] = {
+      f"{name}_images_per_second": round(args.batch / s, 1) for name, s in best.items()
+    } | {"ratio": round(best["torch"] / best["ours"], 3)}
     print(f"width {width}: ours {best['ours']:.3f} s, PyTorch {best['torch']:.3f} s", flush=True)
   print(json.dumps(result))
 

@@ -23,8 +23,11 @@ import optax  # noqa: E402
 from jax.sharding import NamedSharding, PartitionSpec  # noqa: E402
 
 from ssl_jax import methods, models, optim, parallel  # noqa: E402
-from ssl_jax.core import DataSpec  # noqa: E402
-from ssl_jax.core import make_init, make_train_step  # noqa: E402
+from ssl_jax.core import (  # noqa: E402
+  DataSpec,  # noqa: E402
+  make_init,
+  make_train_step,
+)
 from ssl_jax.planning import hlo  # noqa: E402
 from ssl_jax.planning.topology import open_topology, quiet  # noqa: E402
 from ssl_jax.planning.traffic import traffic  # noqa: E402
@@ -55,35 +58,58 @@ class Naive(nn.Module):
 
 def naive(mesh, batch):
   """The step, lowered."""
-  network, rule = Naive(), optax.chain(optax.add_decayed_weights(SGD["weight_decay"]), optax.sgd(SGD["learning_rate"], SGD["momentum"]))
+  network, rule = (
+    Naive(),
+    optax.chain(
+      optax.add_decayed_weights(SGD["weight_decay"]), optax.sgd(SGD["learning_rate"], SGD["momentum"])
+    ),
+  )
 
   def init():
     query = network.init(jax.random.key(0), jnp.zeros((2, SIZE, SIZE, 3)))
-    return {"query": query, "key": query, "optimizer": rule.init(query["params"]), "queue": jnp.zeros((QUEUE, DIM)), "at": jnp.int32(0)}
+    return {
+      "query": query,
+      "key": query,
+      "optimizer": rule.init(query["params"]),
+      "queue": jnp.zeros((QUEUE, DIM)),
+      "at": jnp.int32(0),
+    }
 
   def encode(variables, images):
     found, state = network.apply(variables, images, mutable=["batch_stats"])
     return found / jnp.linalg.norm(found, axis=1, keepdims=True), state["batch_stats"]
 
   def step(state, views):
-    slow = jax.tree.map(lambda k, q: MOMENTUM * k + (1 - MOMENTUM) * q, state["key"]["params"], state["query"]["params"])
+    slow = jax.tree.map(
+      lambda k, q: MOMENTUM * k + (1 - MOMENTUM) * q, state["key"]["params"], state["query"]["params"]
+    )
     keys, key_stats = encode({"params": slow, "batch_stats": state["key"]["batch_stats"]}, views[:, 1])
     keys = jax.lax.stop_gradient(keys)
 
     def loss(params):
       queries, stats = encode({"params": params, "batch_stats": state["query"]["batch_stats"]}, views[:, 0])
-      logits = jnp.concatenate([(queries * keys).sum(1, keepdims=True), queries @ state["queue"].T], 1) / TEMPERATURE
-      return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.zeros(len(logits), jnp.int32)).mean(), stats
+      logits = (
+        jnp.concatenate([(queries * keys).sum(1, keepdims=True), queries @ state["queue"].T], 1) / TEMPERATURE
+      )
+      return optax.softmax_cross_entropy_with_integer_labels(
+        logits, jnp.zeros(len(logits), jnp.int32)
+      ).mean(), stats
 
     (value, stats), gradient = jax.value_and_grad(loss, has_aux=True)(state["query"]["params"])
     updates, optimizer = rule.update(gradient, state["optimizer"], state["query"]["params"])
     queue = jax.lax.dynamic_update_slice(state["queue"], keys, (state["at"], 0))
-    return {"query": {"params": optax.apply_updates(state["query"]["params"], updates), "batch_stats": stats},
-            "key": {"params": slow, "batch_stats": key_stats}, "optimizer": optimizer, "queue": queue,
-            "at": (state["at"] + len(keys)) % QUEUE}, value
+    return {
+      "query": {"params": optax.apply_updates(state["query"]["params"], updates), "batch_stats": stats},
+      "key": {"params": slow, "batch_stats": key_stats},
+      "optimizer": optimizer,
+      "queue": queue,
+      "at": (state["at"] + len(keys)) % QUEUE,
+    }, value
 
   everywhere = NamedSharding(mesh, PartitionSpec())
-  state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), jax.eval_shape(init))
+  state = jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), jax.eval_shape(init)
+  )
   return jax.jit(step, donate_argnums=0, out_shardings=everywhere).lower(state, batch["views"])
 
 
@@ -91,12 +117,26 @@ def ours(mesh, batch):
   """The step, lowered."""
   count = batch["views"].shape[0]
   encoder = models.make("resnet50", batch_groups=count // 32, dtype="bfloat16", normalize="none")
-  method = methods.make("moco", encoder, DataSpec(1_281_167, 1000, count), dim=DIM, mlp=True, queue_size=QUEUE, momentum=MOMENTUM,
-                        temperature=TEMPERATURE)
-  parts = (method, lambda key, batch: batch, optim.make(total_steps=100, steps_per_epoch=10, batch_size=count, schedule="constant", **SGD).transform)
+  method = methods.make(
+    "moco",
+    encoder,
+    DataSpec(1_281_167, 1000, count),
+    dim=DIM,
+    mlp=True,
+    queue_size=QUEUE,
+    momentum=MOMENTUM,
+    temperature=TEMPERATURE,
+  )
+  parts = (
+    method,
+    lambda key, batch: batch,
+    optim.make(total_steps=100, steps_per_epoch=10, batch_size=count, schedule="constant", **SGD).transform,
+  )
   state = jax.eval_shape(make_init(*parts), jax.random.key(0), batch)
   shardings = parallel.state_sharding(state, mesh, "replicate")
-  state = jax.tree.map(lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), state, shardings)
+  state = jax.tree.map(
+    lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), state, shardings
+  )
   return parallel.compile_step(make_train_step(*parts), mesh, shardings).lower(state, batch)
 
 
@@ -106,18 +146,33 @@ def main():
   parser.add_argument("--images", type=int, default=128, help="on each chip")
   args = parser.parse_args()
   _, mesh = open_topology(args.topology)
-  batch = {"views": jax.ShapeDtypeStruct((args.images * mesh.size, 2, SIZE, SIZE, 3), jnp.float32,
-                                         sharding=NamedSharding(mesh, parallel.BATCH))}
+  batch = {
+    "views": jax.ShapeDtypeStruct(
+      (args.images * mesh.size, 2, SIZE, SIZE, 3), jnp.float32, sharding=NamedSharding(mesh, parallel.BATCH)
+    )
+  }
   found = {}
   for name, lower in (("ours", ours), ("naive", naive)):
     with quiet():
       text = lower(mesh, batch).compile().as_text()
     ours_counted, xlas = (count / args.images / 1e6 for count in (traffic(text), hlo.cost(text).accessed))
-    found[name] = {"megabytes_an_image": round(ours_counted), "xla_megabytes_an_image": round(xlas),
-                   "collectives": sum(row["count"] for row in hlo.collectives(text).values())}
+    found[name] = {
+      "megabytes_an_image": round(ours_counted),
+      "xla_megabytes_an_image": round(xlas),
+      "collectives": sum(row["count"] for row in hlo.collectives(text).values()),
+    }
     print(name, found[name], flush=True)
-  print(json.dumps({"benchmark": "moco_traffic", "topology": args.topology, "images_a_chip": args.images, **found,
-                    "versions": {name: importlib.metadata.version(name) for name in ("jax", "flax", "libtpu")}}))
+  print(
+    json.dumps(
+      {
+        "benchmark": "moco_traffic",
+        "topology": args.topology,
+        "images_a_chip": args.images,
+        **found,
+        "versions": {name: importlib.metadata.version(name) for name in ("jax", "flax", "libtpu")},
+      }
+    )
+  )
 
 
 if __name__ == "__main__":

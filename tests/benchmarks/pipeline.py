@@ -55,7 +55,7 @@ class Corner:
     if corner.shape == self.shape:
       return corner
     full = np.zeros(self.shape, np.uint8)
-    full[:corner.shape[0], :corner.shape[1]] = corner
+    full[: corner.shape[0], : corner.shape[1]] = corner
     return full
 
 
@@ -75,8 +75,11 @@ def jobs() -> dict[str, tuple[Callable, Callable]]:
   """(transform of the pipeline, bare function of a path) by name."""
   resize = transforms.resize_center_crop(224, 256)
   crops = transforms.random_resized_crop(224, scale=(0.2, 1.0), views=2)
-  return {"decode": (Corner(), pillow), "resize": (resize, functools.partial(transformed, transform=resize)),
-          "crops": (crops, functools.partial(transformed, transform=crops))}
+  return {
+    "decode": (Corner(), pillow),
+    "resize": (resize, functools.partial(transformed, transform=resize)),
+    "crops": (crops, functools.partial(transformed, transform=crops)),
+  }
 
 
 class Rate(NamedTuple):
@@ -132,11 +135,20 @@ def measure(source, paths: list[str], rounds: int) -> dict[str, dict[str, list[R
     processes = stack.enter_context(ProcessPoolExecutor(CORES, multiprocessing.get_context("spawn")))
     for name, (transform, function) in jobs().items():
       with contextlib.ExitStack() as running:
-        read = [running.enter_context(pipeline.train_batches(
-            source, batch_size=BATCH, seed=0, start=0, stop=10**9, transform=transform, workers=workers))
-                for workers in (0, CORES)]
-        turns = (bare(threads, function, paths), bare(processes, function, paths), piped(read[0], 0),
-                 piped(read[1], CORES))
+        read = [
+          running.enter_context(
+            pipeline.train_batches(
+              source, batch_size=BATCH, seed=0, start=0, stop=10**9, transform=transform, workers=workers
+            )
+          )
+          for workers in (0, CORES)
+        ]
+        turns = (
+          bare(threads, function, paths),
+          bare(processes, function, paths),
+          piped(read[0], 0),
+          piped(read[1], CORES),
+        )
         for turn in turns:
           turn()
         for _ in range(rounds):
@@ -174,10 +186,17 @@ def main() -> None:
     paths = [source.name(i % len(source)) for i in np.random.default_rng(0).permutation(STEPS * BATCH)]
     rates = measure(source, paths, args.rounds)
   kept = {f"{name}_{way}": ratio for name, found in rates.items() for way, ratio in ratios(found).items()}
-  print(json.dumps({
-      "benchmark": "pipeline", **kept,
-      "images_per_second": {name: medians(found) for name, found in rates.items()},
-      "cores": CORES, "versions": {name: importlib.metadata.version(name) for name in VERSIONS}}))
+  print(
+    json.dumps(
+      {
+        "benchmark": "pipeline",
+        **kept,
+        "images_per_second": {name: medians(found) for name, found in rates.items()},
+        "cores": CORES,
+        "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
+      }
+    )
+  )
 
 
 if __name__ == "__main__":

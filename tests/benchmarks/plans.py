@@ -23,20 +23,40 @@ MOCO = dict(batch_size=4096, encoder=dict(batch_groups=128))
 TTT = "ttt/mae.py:imagenet"
 # name: (recipe, changes, topology, evaluation, changes of its task ttt)
 PLANS = {
-    "moco": ("pretrain/moco.py:e", MOCO, "v5e:8x8", "", {}),
-    "moco_128": ("pretrain/moco.py:e", dict(batch_size=2048, encoder=dict(batch_groups=64)), "v5e:4x4", "", {}),  # 128 images a chip
-    "moco_global": ("pretrain/moco.py:e", dict(batch_size=4096, encoder=dict(batch_groups=1), method=dict(shuffle=False)), "v5e:8x8", "", {}),
-    "simclr": ("pretrain/simclr.py:100", {}, "v5e:8x8", "", {}),
-    "mae": ("pretrain/mae.py:large", {}, "v5e:8x8", "", {}),
-    "mae_no_remat": ("pretrain/mae.py:large", dict(encoder=dict(remat="none")), "v5e:8x8", "", {}),
-    "mae_v5p": ("pretrain/mae.py:large", {}, "v5p:4x4x4", "", {}),
-    "ttt_mae": ("transfer/vit_probe.py:vit_large", {}, "v5e:2x2", TTT, dict(micro_batches=8)),
-    "ttt_mae_at_once": ("transfer/vit_probe.py:vit_large", {}, "v5p:2x2x1", TTT, {}),
-    "moco_h100": ("pretrain/moco.py:e", MOCO, "h100:8x8", "", {}),
-    "mae_h100": ("pretrain/mae.py:large", {}, "h100:8x8", "", {}),
-    # weak scaling: 64 images a chip
-    **{f"moco_scaling_{chips}": ("pretrain/moco.py:e", dict(batch_size=64 * chips, encoder=dict(batch_groups=2 * chips)), topology, "", {})
-       for chips, topology in ((8, "v5e:2x4"), (64, "v5e:8x8"), (256, "v5e:16x16"))},
+  "moco": ("pretrain/moco.py:e", MOCO, "v5e:8x8", "", {}),
+  "moco_128": (
+    "pretrain/moco.py:e",
+    dict(batch_size=2048, encoder=dict(batch_groups=64)),
+    "v5e:4x4",
+    "",
+    {},
+  ),  # 128 images a chip
+  "moco_global": (
+    "pretrain/moco.py:e",
+    dict(batch_size=4096, encoder=dict(batch_groups=1), method=dict(shuffle=False)),
+    "v5e:8x8",
+    "",
+    {},
+  ),
+  "simclr": ("pretrain/simclr.py:100", {}, "v5e:8x8", "", {}),
+  "mae": ("pretrain/mae.py:large", {}, "v5e:8x8", "", {}),
+  "mae_no_remat": ("pretrain/mae.py:large", dict(encoder=dict(remat="none")), "v5e:8x8", "", {}),
+  "mae_v5p": ("pretrain/mae.py:large", {}, "v5p:4x4x4", "", {}),
+  "ttt_mae": ("transfer/vit_probe.py:vit_large", {}, "v5e:2x2", TTT, dict(micro_batches=8)),
+  "ttt_mae_at_once": ("transfer/vit_probe.py:vit_large", {}, "v5p:2x2x1", TTT, {}),
+  "moco_h100": ("pretrain/moco.py:e", MOCO, "h100:8x8", "", {}),
+  "mae_h100": ("pretrain/mae.py:large", {}, "h100:8x8", "", {}),
+  # weak scaling: 64 images a chip
+  **{
+    f"moco_scaling_{chips}": (
+      "pretrain/moco.py:e",
+      dict(batch_size=64 * chips, encoder=dict(batch_groups=2 * chips)),
+      topology,
+      "",
+      {},
+    )
+    for chips, topology in ((8, "v5e:2x4"), (64, "v5e:8x8"), (256, "v5e:16x16"))
+  },
 }
 
 
@@ -50,8 +70,13 @@ def load(file: str):
 
 
 def changed(config: TrainConfig, changes: dict) -> TrainConfig:
-  return dataclasses.replace(config, **{
-      name: {**getattr(config, name), **value} if isinstance(value, dict) else value for name, value in changes.items()})
+  return dataclasses.replace(
+    config,
+    **{
+      name: {**getattr(config, name), **value} if isinstance(value, dict) else value
+      for name, value in changes.items()
+    },
+  )
 
 
 def main() -> None:
@@ -72,11 +97,27 @@ def main() -> None:
     rows = found["tasks"] if evaluation else {name: found}
     for task, row in rows.items():
       table[name if task == name else f"{name} {task}"] = {
-          "topology": topology, **{part: row[part] for part in ("fits", "memory", "an_image", "roofline", "collectives", "schedule") if part in row}}
+        "topology": topology,
+        **{
+          part: row[part]
+          for part in ("fits", "memory", "an_image", "roofline", "collectives", "schedule")
+          if part in row
+        },
+      }
     if output:
       pathlib.Path(output).write_text(json.dumps(table, indent=1))
-  print(json.dumps({"plans": table, "versions": {package: importlib.metadata.version(package) for package in ("jax", "libtpu")
-                                                   if importlib.util.find_spec(package)}}))
+  print(
+    json.dumps(
+      {
+        "plans": table,
+        "versions": {
+          package: importlib.metadata.version(package)
+          for package in ("jax", "libtpu")
+          if importlib.util.find_spec(package)
+        },
+      }
+    )
+  )
 
 
 if __name__ == "__main__":

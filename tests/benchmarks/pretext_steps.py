@@ -24,11 +24,11 @@ def tasks(size: int) -> dict:
   tile = size // 4
   cells = dict(tile=tile, gap=tile // 4, jitter=size - 3 * tile - 2 * (tile // 4))
   return {
-      "context": (dict(width=256, coarse=0.33, colour="drop", **cells), {}, 9, tile),
-      "context_all_pairs": (dict(width=256, coarse=0.33, colour="drop", pairs="all", **cells), {}, 9, tile),
-      "jigsaw": (dict(permutations=100, width=64, **cells), {}, 9, tile),
-      "counting": (dict(counts=1000), {}, 5, size // 2),
-      "colorization": ({}, dict(output_stride=8), 1, size),
+    "context": (dict(width=256, coarse=0.33, colour="drop", **cells), {}, 9, tile),
+    "context_all_pairs": (dict(width=256, coarse=0.33, colour="drop", pairs="all", **cells), {}, 9, tile),
+    "jigsaw": (dict(permutations=100, width=64, **cells), {}, 9, tile),
+    "counting": (dict(counts=1000), {}, 5, size // 2),
+    "colorization": ({}, dict(output_stride=8), 1, size),
   }
 
 
@@ -42,17 +42,29 @@ def main():
   found = {}
   for name, (options, encoding, pieces, side) in tasks(args.size).items():
     encoder = models.make("resnet10", width=16, stem="small", normalize="centred", **encoding)
-    step = lambda method, images, **options: train_step(method, encoder, {"image": images}, optimizer=SGD, **options)[0]
+    step = lambda method, images, **options: train_step(
+      method, encoder, {"image": images}, optimizer=SGD, **options
+    )[0]
     turned = args.batch * pieces / 4, args.batch * pieces * side**2 / (4 * args.size**2)
     small, large = (max(round(count), 1) for count in turned)
-    seconds = fastest({"task": step(name.partition("_")[0], images, **options),
-                       "small": step("rotation", np.resize(images, (small, side, side, 3))),
-                       "large": step("rotation", np.resize(images, (large, args.size, args.size, 3)))}, args.rounds)
-    found[name] = {"seconds": round(seconds["task"], 4), "rotation_seconds": round(seconds["small"], 4),
-                   "ratio": round(seconds["task"] / (seconds["small"] * turned[0] / small), 3),
-                   "ratio_large": round(seconds["task"] / (seconds["large"] * turned[1] / large), 3)}
+    seconds = fastest(
+      {
+        "task": step(name.partition("_")[0], images, **options),
+        "small": step("rotation", np.resize(images, (small, side, side, 3))),
+        "large": step("rotation", np.resize(images, (large, args.size, args.size, 3))),
+      },
+      args.rounds,
+    )
+    found[name] = {
+      "seconds": round(seconds["task"], 4),
+      "rotation_seconds": round(seconds["small"], 4),
+      "ratio": round(seconds["task"] / (seconds["small"] * turned[0] / small), 3),
+      "ratio_large": round(seconds["task"] / (seconds["large"] * turned[1] / large), 3),
+    }
     print(name, found[name], flush=True)
-  print(json.dumps({"benchmark": "pretext_steps", "size": args.size, "batch": args.batch, **machine(), **found}))
+  print(
+    json.dumps({"benchmark": "pretext_steps", "size": args.size, "batch": args.batch, **machine(), **found})
+  )
 
 
 if __name__ == "__main__":

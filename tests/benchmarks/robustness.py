@@ -27,19 +27,26 @@ def main():
   parser.add_argument("--examples", type=int, default=2000)
   parser.add_argument("--output", type=pathlib.Path, default=None)
   args = parser.parse_args()
-  images, labels = (part[:args.examples] for part in frozen.test_images(args.data))
+  images, labels = (part[: args.examples] for part in frozen.test_images(args.data))
   result = {"benchmark": "robustness", "examples": len(images), **machine()}
   for name in frozen.NAMES:
     began = time.perf_counter()
-    found = tasks.make("robustness").run(frozen.backbone(args.data, name), frozen.data(images, labels), parallel.make_mesh(),
-                                         jax.random.key(0))
-    result[name] = {"seconds": round(time.perf_counter() - began, 1), **{k: round(v, 4) for k, v in found.scalars.items()},
-                    "error": found.protocol["error"]}
+    found = tasks.make("robustness").run(
+      frozen.backbone(args.data, name), frozen.data(images, labels), parallel.make_mesh(), jax.random.key(0)
+    )
+    result[name] = {
+      "seconds": round(time.perf_counter() - began, 1),
+      **{k: round(v, 4) for k, v in found.scalars.items()},
+      "error": found.protocol["error"],
+    }
     print(name, {k: v for k, v in result[name].items() if k != "error"}, flush=True)
     if args.output:
       args.output.mkdir(parents=True, exist_ok=True)
-      pictures.draw_errors(args.output / f"robustness-{name}.png", {k: {int(s): e for s, e in row.items()} for k, row in
-                           found.protocol["error"].items()}, title=f"{name}, CIFAR-10, {len(images)} test images: error, %")
+      pictures.draw_errors(
+        args.output / f"robustness-{name}.png",
+        {k: {int(s): e for s, e in row.items()} for k, row in found.protocol["error"].items()},
+        title=f"{name}, CIFAR-10, {len(images)} test images: error, %",
+      )
   print(json.dumps(result))
 
 

@@ -8,8 +8,7 @@ import time
 import jax
 
 from ssl_jax import methods, optim
-from ssl_jax.core import DataSpec
-from ssl_jax.core import make_init, make_train_step
+from ssl_jax.core import DataSpec, make_init, make_train_step
 
 
 def train_step(name: str, encoder, batch: dict, *, optimizer: dict, classes: int = 10, **options):
@@ -45,6 +44,7 @@ def fastest(functions: dict, rounds: int) -> dict[str, float]:
 def peers_device():
   """Where jax runs, as PyTorch's device, which its new tensors lie on from now on; with TF32 for float32, as jax has it there."""
   import torch
+
   device = torch.device("cuda" if jax.default_backend() == "gpu" else "cpu")
   torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
   torch.set_default_device(device)
@@ -53,5 +53,9 @@ def peers_device():
 
 def machine(*packages: str) -> dict:
   """Where and with which versions: part of every benchmark's result."""
-  return {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count(), "device": jax.devices()[0].device_kind,
-          "versions": {name: importlib.metadata.version(name) for name in ("jax", "flax", "numpy", *packages)}}
+  return {
+    "machine": platform.processor() or platform.machine(),
+    "cores": os.cpu_count(),
+    "device": jax.devices()[0].device_kind,
+    "versions": {name: importlib.metadata.version(name) for name in ("jax", "flax", "numpy", *packages)},
+  }

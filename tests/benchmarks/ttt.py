@@ -19,8 +19,7 @@ import optax
 from side_by_side import fastest, machine, peers_device
 
 from ssl_jax import augment, methods, models, parallel, ttt
-from ssl_jax.core import DataSpec
-from ssl_jax.core import Weights
+from ssl_jax.core import DataSpec, Weights
 from ssl_jax.parallel import placement
 
 COPIES, RATE = 32, 1e-3
@@ -29,14 +28,18 @@ COPIES, RATE = 32, 1e-3
 def ours(images: np.ndarray, steps: int, together: int):
   method = methods.make("joint", models.make("preresnet26"), DataSpec(50_000, 10, 128))
   params, model_state, _ = jax.jit(method.init)(jax.random.key(0), {"image": jnp.zeros((2, 32, 32, 3))})
-  learn = ttt.make_adapt(method.adaptable, augment.make("padded_crop", views=1), optax.sgd(RATE), steps=steps, copies=COPIES)
+  learn = ttt.make_adapt(
+    method.adaptable, augment.make("padded_crop", views=1), optax.sgd(RATE), steps=steps, copies=COPIES
+  )
   mesh = parallel.make_mesh()
   program = ttt.compile_adapt(learn, mesh, together=together, carried=False)
   weights = Weights(params, model_state)
   placed = placement.replicate((weights, ttt.take(params, method.adaptable.moves), jax.random.key(1)), mesh)
 
   def run(count: int):
-    return lambda: [answer for _, answer in ttt.standard(program, *placed, images[:count], np.arange(count, dtype=np.int32))]
+    return lambda: [
+      answer for _, answer in ttt.standard(program, *placed, images[:count], np.arange(count, dtype=np.int32))
+    ]
 
   return run, program
 
@@ -45,6 +48,7 @@ def theirs(images: np.ndarray, steps: int, channels_last: bool):
   import torch
   from torch import nn
   from torch.nn import functional as F
+
   device = peers_device()
 
   class Block(nn.Module):
@@ -85,7 +89,7 @@ def theirs(images: np.ndarray, steps: int, channels_last: bool):
     padded, found, answers = F.pad(image, (4, 4, 4, 4), value=-1.0), [], draw.integers(0, 4, COPIES)
     for answer in answers:
       down, across = draw.integers(0, 9, 2)
-      crop = padded[:, down:down + 32, across:across + 32]
+      crop = padded[:, down : down + 32, across : across + 32]
       found.append(torch.rot90(crop.flip(2) if draw.random() < 0.5 else crop, int(answer), (1, 2)))
     return torch.stack(found).contiguous(memory_format=layout), torch.from_numpy(answers).to(device)
 
@@ -117,17 +121,37 @@ def main():
     run, program = ours(images, steps, args.together)
     functions = {"one": run(program.size), "ours": run(count)}
     try:
-      functions |= {"torch": theirs(images, steps, False)(count), "torch_channels_last": theirs(images, steps, True)(count)}
+      functions |= {
+        "torch": theirs(images, steps, False)(count),
+        "torch_channels_last": theirs(images, steps, True)(count),
+      }
     except ImportError:
       print("PyTorch is not installed (extra `bench`): ours alone", flush=True)
     seconds = fastest(functions, args.rounds)
     found[f"steps_{steps}"] = row = {
-        **{f"{name}_samples_a_second": round(count / seconds[name], 3) for name in functions if name != "one"},
-        **{f"times_{name}": round(seconds[name] / seconds["ours"], 2) for name in functions if name.startswith("torch")},
-        "cost_of_n": round(seconds["ours"] / (count / program.size * seconds["one"]), 3), "megabytes": round(program.memory() / 2**20, 1)}
+      **{f"{name}_samples_a_second": round(count / seconds[name], 3) for name in functions if name != "one"},
+      **{
+        f"times_{name}": round(seconds[name] / seconds["ours"], 2)
+        for name in functions
+        if name.startswith("torch")
+      },
+      "cost_of_n": round(seconds["ours"] / (count / program.size * seconds["one"]), 3),
+      "megabytes": round(program.memory() / 2**20, 1),
+    }
     print(steps, row, flush=True)
   packages = ("torch",) if any("times_torch" in row for row in found.values()) else ()
-  print(json.dumps({"benchmark": "ttt", "copies": COPIES, "samples": count, "together": args.together, **machine("optax", *packages), **found}))
+  print(
+    json.dumps(
+      {
+        "benchmark": "ttt",
+        "copies": COPIES,
+        "samples": count,
+        "together": args.together,
+        **machine("optax", *packages),
+        **found,
+      }
+    )
+  )
 
 
 if __name__ == "__main__":

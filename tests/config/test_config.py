@@ -12,9 +12,15 @@ from ssl_jax.config.checked import call_checked, nearest
 from ssl_jax.config.recipe import recipe
 from ssl_jax.config.schema import EvaluateConfig, TrainConfig, check, differences, to_json
 
-SMALL = dict(method=dict(name="moco", queue_size=512), encoder=dict(name="resnet18"),
-             augment=dict(name="moco_v2", views=2, size=32), optimizer=dict(learning_rate=0.1),
-             data=dict(name="sample"), batch_size=64, epochs=1.0)
+SMALL = dict(
+  method=dict(name="moco", queue_size=512),
+  encoder=dict(name="resnet18"),
+  augment=dict(name="moco_v2", views=2, size=32),
+  optimizer=dict(learning_rate=0.1),
+  data=dict(name="sample"),
+  batch_size=64,
+  epochs=1.0,
+)
 
 
 def test_recipe_completes_every_section_so_that_all_options_can_be_overridden():
@@ -29,8 +35,10 @@ def test_checked_config_survives_json():
   config = check(TrainConfig, recipe(**SMALL))
   assert to_json(check(TrainConfig, json.loads(json.dumps(to_json(config))))) == to_json(config)
   other = dataclasses.replace(config, batch_size=128, data=dataclasses.replace(config.data, cache=True))
-  assert differences(to_json(config), to_json(other)) == ["config.batch_size: 64 -> 128",
-                                                          "config.data.cache: False -> True"]
+  assert differences(to_json(config), to_json(other)) == [
+    "config.batch_size: 64 -> 128",
+    "config.data.cache: False -> True",
+  ]
 
 
 def test_evaluation_recipe_completes_its_tasks():
@@ -39,21 +47,29 @@ def test_evaluation_recipe_completes_its_tasks():
   assert check(EvaluateConfig, config).data.test_split == "test"
 
 
-@pytest.mark.parametrize("change, message", [
+@pytest.mark.parametrize(
+  "change, message",
+  [
     (dict(batch_sise=3), r"config.batch_sise is unknown; did you mean 'batch_size'"),
     (dict(batch_size=0), r"config.batch_size is 0; use a positive number"),
     (dict(batch_size="many"), r"config.batch_size is 'many', a str; it takes a int"),
     (dict(data=dict(name="sample", crop="gpu")), r"config.data.crop is 'gpu'; known: device, host"),
     (dict(sharding="fspd"), r"config.sharding is 'fspd'; did you mean 'fsdp'"),
-    (dict(epochs=True), r"config.epochs is True, a bool; it takes a float")])
+    (dict(epochs=True), r"config.epochs is True, a bool; it takes a float"),
+  ],
+)
 def test_refusals(change, message):
   with pytest.raises(ValueError, match=message):
     check(TrainConfig, {**recipe(**SMALL).to_dict(), **change})
 
 
-@pytest.mark.parametrize("section, name, message", [
+@pytest.mark.parametrize(
+  "section, name, message",
+  [
     ("method", "mocco", r"config.method.name: no method is called 'mocco'; did you mean 'moco'"),
-    ("encoder", "resnet5", r"config.encoder.name: no encoder is called 'resnet5'")])
+    ("encoder", "resnet5", r"config.encoder.name: no encoder is called 'resnet5'"),
+  ],
+)
 def test_unknown_names_are_refused_with_the_nearest(section, name, message):
   with pytest.raises(ValueError, match=message):
     recipe(**{**SMALL, section: dict(name=name)})
@@ -64,8 +80,11 @@ def test_call_checked_converts_what_json_and_flags_cannot_say():
     return rate, sizes, kind
 
   assert call_checked(function, {"rate": 1, "sizes": [1, 2]}, "x") == (1.0, (1, 2), "a")
-  for options, message in [({}, "x.rate is missing"), ({"rate": 1.0, "sizes": (1.5,)}, "x.sizes is 1.5"),
-                           ({"rate": 1.0, "kind": "c"}, "x.kind is 'c'")]:
+  for options, message in [
+    ({}, "x.rate is missing"),
+    ({"rate": 1.0, "sizes": (1.5,)}, "x.sizes is 1.5"),
+    ({"rate": 1.0, "kind": "c"}, "x.kind is 'c'"),
+  ]:
     with pytest.raises(ValueError, match=message):
       call_checked(function, options, "x")
 
@@ -75,19 +94,35 @@ def test_nearest_lists_all_that_is_known():
 
 
 def run(*words: str) -> subprocess.CompletedProcess:
-  return subprocess.run([sys.executable, "-m", "ssl_jax", *words], capture_output=True, text=True, timeout=120)
+  return subprocess.run(
+    [sys.executable, "-m", "ssl_jax", *words], capture_output=True, text=True, timeout=120
+  )
 
 
-@pytest.mark.parametrize("words, status, says", [
-    ((), 2, "train"), (("--help",), 0, "evaluate"), (("train", "--help"), 0, "--workdir"),
-    (("trian",), 2, "did you mean 'train'"), (("train",), 2, "--config is missing"),
+@pytest.mark.parametrize(
+  "words, status, says",
+  [
+    ((), 2, "train"),
+    (("--help",), 0, "evaluate"),
+    (("train", "--help"), 0, "--workdir"),
+    (("trian",), 2, "did you mean 'train'"),
+    (("train",), 2, "--config is missing"),
     (("train", "--config=configs/pretrain/nothing.py"), 2, "there is no file configs/pretrain/nothing.py"),
     (("train", "--config=configs/pretrain/moco.py:z"), 2, "no variant 'z'; known: v1, a, b, c, d, e"),
-    (("train", "--config=configs/pretrain/moco.py", "--config.batch_sise=3"), 2, "did you mean 'config.batch_size'"),
-    (("train", "--config=configs/pretrain/moco.py", "--config.batch_size=many"), 2, "invalid literal for int"),
+    (
+      ("train", "--config=configs/pretrain/moco.py", "--config.batch_sise=3"),
+      2,
+      "did you mean 'config.batch_size'",
+    ),
+    (
+      ("train", "--config=configs/pretrain/moco.py", "--config.batch_size=many"),
+      2,
+      "invalid literal for int",
+    ),
     (("train", "--config=configs/pretrain/moco.py", "--confg.batch_size=1"), 2, "Unknown command line flag"),
     (("train", "--config=configs/pretrain/moco.py", "--workdir=x", "surplus"), 2, "'surplus' is not a flag"),
-])
+  ],
+)
 def test_command_line_says_what_is_wrong(words, status, says):
   found = run(*words)
   assert found.returncode == status, found.stderr

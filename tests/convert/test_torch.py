@@ -21,7 +21,9 @@ class Bottleneck(nn.Module):
     self.conv2, self.bn2 = nn.Conv2d(narrow, narrow, 3, stride, 1, bias=False), nn.BatchNorm2d(narrow)
     self.conv3, self.bn3 = nn.Conv2d(narrow, 4 * narrow, 1, bias=False), nn.BatchNorm2d(4 * narrow)
     if stride > 1 or wide != 4 * narrow:
-      self.downsample = nn.Sequential(nn.Conv2d(wide, 4 * narrow, 1, stride, bias=False), nn.BatchNorm2d(4 * narrow))
+      self.downsample = nn.Sequential(
+        nn.Conv2d(wide, 4 * narrow, 1, stride, bias=False), nn.BatchNorm2d(4 * narrow)
+      )
 
   def forward(self, x):
     y = F.relu(self.bn1(self.conv1(x)))
@@ -62,9 +64,17 @@ class ViT(nn.Module):
     self.cls_token = nn.Parameter(torch.randn(1, 1, width))
     self.pos_embed = nn.Parameter(torch.randn(1, 1 + (side // patch) ** 2, width))
     self.patch_embed = Part(proj=nn.Conv2d(3, width, patch, patch))
-    self.blocks = nn.Sequential(*(Part(
-        norm1=nn.LayerNorm(width, eps=1e-6), attn=Part(qkv=nn.Linear(width, 3 * width), proj=nn.Linear(width, width)),
-        norm2=nn.LayerNorm(width, eps=1e-6), mlp=Part(fc1=nn.Linear(width, 4 * width), fc2=nn.Linear(4 * width, width))) for _ in range(depth)))
+    self.blocks = nn.Sequential(
+      *(
+        Part(
+          norm1=nn.LayerNorm(width, eps=1e-6),
+          attn=Part(qkv=nn.Linear(width, 3 * width), proj=nn.Linear(width, width)),
+          norm2=nn.LayerNorm(width, eps=1e-6),
+          mlp=Part(fc1=nn.Linear(width, 4 * width), fc2=nn.Linear(4 * width, width)),
+        )
+        for _ in range(depth)
+      )
+    )
     self.norm, self.head = nn.LayerNorm(width, eps=1e-6), nn.Linear(width, classes)
 
   def forward(self, x):
@@ -77,9 +87,18 @@ class ViT(nn.Module):
     return self.head(self.norm(x)[:, 0])
 
 
-@pytest.mark.parametrize("kind, make, options, scale", [
-    ("torchvision_resnet", ResNet50, Options(), (torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225]))),
-    ("timm_vit", ViT, Options(normalize="signed"), (torch.full((3,), 0.5), torch.full((3,), 0.5)))])
+@pytest.mark.parametrize(
+  "kind, make, options, scale",
+  [
+    (
+      "torchvision_resnet",
+      ResNet50,
+      Options(),
+      (torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])),
+    ),
+    ("timm_vit", ViT, Options(normalize="signed"), (torch.full((3,), 0.5), torch.full((3,), 0.5))),
+  ],
+)
 def test_logits_are_those_of_torch(kind, make, options, scale, tmp_path):
   torch.manual_seed(0)
   model = make().eval()

@@ -23,17 +23,48 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 FILE = pathlib.Path(__file__).with_name("reference.json")
-DETERMINISTIC = ("defocus_blur", "zoom_blur", "brightness", "contrast", "pixelate", "jpeg_compression", "gaussian_blur", "saturate")
-RANDOM = ("gaussian_noise", "shot_noise", "impulse_noise", "glass_blur", "motion_blur", "snow", "fog", "elastic_transform",
-          "speckle_noise", "spatter")
+DETERMINISTIC = (
+  "defocus_blur",
+  "zoom_blur",
+  "brightness",
+  "contrast",
+  "pixelate",
+  "jpeg_compression",
+  "gaussian_blur",
+  "saturate",
+)
+RANDOM = (
+  "gaussian_noise",
+  "shot_noise",
+  "impulse_noise",
+  "glass_blur",
+  "motion_blur",
+  "snow",
+  "fog",
+  "elastic_transform",
+  "speckle_noise",
+  "spatter",
+)
 DRAWS = {"glass_blur": 2, "fog": 200, "motion_blur": 60, "elastic_transform": 160, "snow": 40, "spatter": 200}
-ELASTIC = ((488, 170.8, 24.4), (488, 19.52, 48.8), (12.2, 2.44, 4.88), (17.08, 2.44, 4.88), (29.28, 2.44, 4.88))
+ELASTIC = (
+  (488, 170.8, 24.4),
+  (488, 19.52, 48.8),
+  (12.2, 2.44, 4.88),
+  (17.08, 2.44, 4.88),
+  (29.28, 2.44, 4.88),
+)
 
 
 def photographs() -> list[np.ndarray]:
   """uint8[224, 224, 3], two of them: a pagoda and a flower."""
-  return [np.asarray(Image.fromarray(load_sample_image(name)).resize((336, 224), Image.Resampling.LANCZOS).crop((56, 0, 280, 224)))
-          for name in ("china.jpg", "flower.jpg")]
+  return [
+    np.asarray(
+      Image.fromarray(load_sample_image(name))
+      .resize((336, 224), Image.Resampling.LANCZOS)
+      .crop((56, 0, 280, 224))
+    )
+    for name in ("china.jpg", "flower.jpg")
+  ]
 
 
 def sampled(pixels: np.ndarray) -> np.ndarray:
@@ -50,8 +81,10 @@ def imagecorruptions():
   np.float_ = np.float64
   import imagecorruptions
   from imagecorruptions import corruptions
+
   corruptions.gaussian = lambda image, sigma, multichannel=False, **options: skimage.filters.gaussian(
-      image, sigma, channel_axis=-1 if multichannel else None, **options)
+    image, sigma, channel_axis=-1 if multichannel else None, **options
+  )
   return imagecorruptions
 
 
@@ -63,12 +96,22 @@ def elastic(image: np.ndarray, severity: int) -> np.ndarray:
   middle, reach = np.float32([width // 2, height // 2]), min(height, width) // 3
   old = np.float32([middle + reach, [middle[0] + reach, middle[1] - reach], middle - reach])
   new = old + np.random.uniform(-jitter, jitter, old.shape).astype(np.float32)
-  warped = cv2.warpAffine(np.float32(image) / 255, cv2.getAffineTransform(old, new), (width, height),
-                          borderMode=cv2.BORDER_REFLECT_101)
-  across, down = (skimage.filters.gaussian(np.random.uniform(-1, 1, (height, width)), sigma, mode="reflect", truncate=3) * alpha
-                  for _ in range(2))
+  warped = cv2.warpAffine(
+    np.float32(image) / 255,
+    cv2.getAffineTransform(old, new),
+    (width, height),
+    borderMode=cv2.BORDER_REFLECT_101,
+  )
+  across, down = (
+    skimage.filters.gaussian(np.random.uniform(-1, 1, (height, width)), sigma, mode="reflect", truncate=3)
+    * alpha
+    for _ in range(2)
+  )
   y, x = np.mgrid[:height, :width]
-  planes = [scipy.ndimage.map_coordinates(warped[..., c], (y + down, x + across), order=1, mode="reflect") for c in range(3)]
+  planes = [
+    scipy.ndimage.map_coordinates(warped[..., c], (y + down, x + across), order=1, mode="reflect")
+    for c in range(3)
+  ]
   return np.uint8(np.clip(np.stack(planes, -1), 0, 1) * 255)
 
 
@@ -79,7 +122,11 @@ def theirs(package, name: str, image: np.ndarray, severity: int) -> np.ndarray:
 def statistics(draws, images) -> list[float]:
   """Mean, deviation and mean absolute change of draws uint8[N, H, W, 3] of the images, in grey levels."""
   draws = np.asarray(draws, np.float64)
-  return [float(draws.mean()), float(draws.std()), float(np.abs(draws - np.asarray(images, np.float64)).mean())]
+  return [
+    float(draws.mean()),
+    float(draws.std()),
+    float(np.abs(draws - np.asarray(images, np.float64)).mean()),
+  ]
 
 
 def make() -> None:
@@ -92,7 +139,9 @@ def make() -> None:
       made = [theirs(package, name, image, severity) for _ in range(draws) for image in images]
       found["statistics"][f"{name} {severity}"] = [round(v, 3) for v in statistics(made, images * draws)]
       if name in DETERMINISTIC:
-        found["pixels"][f"{name} {severity}"] = base64.b64encode(np.stack([sampled(m) for m in made]).tobytes()).decode()
+        found["pixels"][f"{name} {severity}"] = base64.b64encode(
+          np.stack([sampled(m) for m in made]).tobytes()
+        ).decode()
     print(name, flush=True)
   FILE.write_text(json.dumps(found, indent=0) + "\n")
 
@@ -111,14 +160,21 @@ def check() -> None:
     for severity in range(1, 6):
       draws = 1 if name in DETERMINISTIC else DRAWS.get(name, 40 if name == "frost" else 8)
       their = [theirs(package, name, image, severity) for _ in range(draws) for image in images]
-      mine = [np.asarray(np.round(ours(jax.random.key(i), np.float32(image) / 255, severity) * 255), np.uint8)
-              for i in range(draws) for image in images]
+      mine = [
+        np.asarray(np.round(ours(jax.random.key(i), np.float32(image) / 255, severity) * 255), np.uint8)
+        for i in range(draws)
+        for image in images
+      ]
       if name in DETERMINISTIC:
         row.append(f"{np.abs(np.float32(mine) - np.float32(their)).mean():.3f}")
       else:
         a, b = statistics(mine, images * draws), statistics(their, images * draws)
         row.append(" ".join(f"{x / y - 1:+.1%}" for x, y in zip(a, b)))
-    kind = "mean |difference|, grey levels" if name in DETERMINISTIC else "mean, deviation, mean |change|, ours / theirs - 1"
+    kind = (
+      "mean |difference|, grey levels"
+      if name in DETERMINISTIC
+      else "mean, deviation, mean |change|, ours / theirs - 1"
+    )
     print(f"{name:18} {kind}: " + " | ".join(row), flush=True)
 
 

@@ -13,7 +13,13 @@ from ssl_jax import corrupt
 from tests.corrupt import reference
 
 FOUND = json.loads(reference.FILE.read_text())
-DRAWS = {"spatter": 12, "elastic_transform": 16, "snow": 16, "fog": 40, "motion_blur": 24}  # of others as many as in the file
+DRAWS = {
+  "spatter": 12,
+  "elastic_transform": 16,
+  "snow": 16,
+  "fog": 40,
+  "motion_blur": 24,
+}  # of others as many as in the file
 
 
 @functools.cache
@@ -29,18 +35,27 @@ def compiled(name: str):
 def applied(name: str, severity: int, draws: int) -> np.ndarray:
   """Grey levels [draws * 2, 224, 224, 3]."""
   images = jnp.asarray(photographs(), jnp.float32) / 255
-  return np.stack([np.round(np.asarray(compiled(name)(jax.random.key(i), image, severity)) * 255)
-                   for i in range(draws) for image in images])
+  return np.stack(
+    [
+      np.round(np.asarray(compiled(name)(jax.random.key(i), image, severity)) * 255)
+      for i in range(draws)
+      for image in images
+    ]
+  )
 
 
 @pytest.mark.parametrize("name", reference.DETERMINISTIC)
 def test_deterministic_corruptions_agree_pixel_by_pixel(name):
   for severity in range(1, 6):
     made = applied(name, severity, 1)
-    wanted = np.frombuffer(base64.b64decode(FOUND["pixels"][f"{name} {severity}"]), np.uint8).reshape(2, 14, 14, 3)
+    wanted = np.frombuffer(base64.b64decode(FOUND["pixels"][f"{name} {severity}"]), np.uint8).reshape(
+      2, 14, 14, 3
+    )
     ours = np.stack([reference.sampled(image) for image in made])
     assert np.abs(ours - wanted.astype(np.float64)).mean() < 1, severity  # of 255
-    np.testing.assert_allclose(reference.statistics(made, photographs()), FOUND["statistics"][f"{name} {severity}"], atol=0.5)
+    np.testing.assert_allclose(
+      reference.statistics(made, photographs()), FOUND["statistics"][f"{name} {severity}"], atol=0.5
+    )
 
 
 @pytest.mark.parametrize("name", reference.RANDOM)
@@ -66,7 +81,9 @@ def test_batches_and_traced_severities_give_what_single_images_give(name):
   assert found.dtype == jnp.float32 and 0 <= found.min() and found.max() <= 1
   for i in range(2):
     wanted = one(keys[i], images[i], severities[i])
-    assert np.abs(np.asarray(found[i] - wanted)).mean() < 1 / 255 / 10  # a value at the edge of a grey level may fall either side
+    assert (
+      np.abs(np.asarray(found[i] - wanted)).mean() < 1 / 255 / 10
+    )  # a value at the edge of a grey level may fall either side
     assert np.abs(np.asarray(wanted - images[i])).max() > 2 / 255
   assert one._cache_size() == 1
 
@@ -97,6 +114,7 @@ def test_frost_takes_a_folder_of_pictures(tmp_path):
   assert levels == {float(np.floor(102 + 0.4 * 10 * i)) for i in range(5)}
   (tmp_path / "frost3.png").unlink()
   from ssl_jax.corrupt import weather
+
   weather._textures.cache_clear()
   with pytest.raises(ValueError, match="has no picture frost3.png or .jpg; it must hold frost1 to frost5"):
     corrupt.make("frost", textures=str(tmp_path))(jax.random.key(0), image, 1)
@@ -112,11 +130,21 @@ def test_procedural_frost_is_bright_and_rough():
     assert picture[..., 2].mean() > picture[..., 0].mean()
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda: corrupt.make("gausian_noise"), "no corruption is called 'gausian_noise'; did you mean 'gaussian_noise'"),
+@pytest.mark.parametrize(
+  "call, message",
+  [
+    (
+      lambda: corrupt.make("gausian_noise"),
+      "no corruption is called 'gausian_noise'; did you mean 'gaussian_noise'",
+    ),
     (lambda: corrupt.make("fog", table="coco"), "table is 'coco'; use 'imagenet'"),
     (lambda: corrupt.make("fog")(jax.random.key(0), jnp.zeros((64, 64, 3)), 6), "severity is 6; use 1 to 5"),
-    (lambda: corrupt.make("fog")(jax.random.key(0), jnp.zeros((16, 64, 3)), 1), "fog takes images of 32 pixels a side and more, .* 16 x 64")])
+    (
+      lambda: corrupt.make("fog")(jax.random.key(0), jnp.zeros((16, 64, 3)), 1),
+      "fog takes images of 32 pixels a side and more, .* 16 x 64",
+    ),
+  ],
+)
 def test_refusals(call, message):
   with pytest.raises(ValueError, match=message):
     call()

@@ -115,10 +115,17 @@ def tiff(order: str, entries: list[tuple[int, int, int, int]]) -> bytes:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL.TiffImagePlugin")  # as decode.py asks outside of tests
-@pytest.mark.parametrize("exif, turned", [
-    (tiff("<", [(0x0100, 3, 1, 1), (0x0112, 3, 1, 6)]), True), (tiff(">", [(0x0112, 3, 1, 6)]), True),
-    (tiff("<", [(0x0112, 3, 1, 99)]), False), (tiff("<", [(0x0112, 3, 1, 6)])[:-10], False),
-    (b"Exif\0\0", False), (b"Exif\0\0II*\0\xff\xff\xff\x7f", False)])
+@pytest.mark.parametrize(
+  "exif, turned",
+  [
+    (tiff("<", [(0x0100, 3, 1, 1), (0x0112, 3, 1, 6)]), True),
+    (tiff(">", [(0x0112, 3, 1, 6)]), True),
+    (tiff("<", [(0x0112, 3, 1, 99)]), False),
+    (tiff("<", [(0x0112, 3, 1, 6)])[:-10], False),
+    (b"Exif\0\0", False),
+    (b"Exif\0\0II*\0\xff\xff\xff\x7f", False),
+  ],
+)
 def test_exif_may_be_damaged(exif, turned):
   found = decode.decode(encoded(smooth(24, 40), "JPEG", exif=exif))
   assert found.shape == ((40, 24, 3) if turned else (24, 40, 3))
@@ -133,13 +140,15 @@ def test_several_pictures_in_one_file_give_the_first():
     assert error < 4 < np.abs(second.astype(int) - first).mean()
 
 
-@pytest.mark.parametrize("kind, options", [
-    ("PNG", {}), ("JPEG", {}), ("JPEG", {"progressive": True}), ("WEBP", {}), ("WEBP", {"lossless": True})])
+@pytest.mark.parametrize(
+  "kind, options",
+  [("PNG", {}), ("JPEG", {}), ("JPEG", {"progressive": True}), ("WEBP", {}), ("WEBP", {"lossless": True})],
+)
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9])
 def test_truncated_file(kind, options, share):
   data = encoded(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8), kind, **options)
   with pytest.raises(DecodeError):
-    decode.decode(data[:int(share * len(data))])
+    decode.decode(data[: int(share * len(data))])
 
 
 def test_flipped_bits_in_a_png():
@@ -149,9 +158,14 @@ def test_flipped_bits_in_a_png():
     decode.decode(bytes(data))
 
 
-@pytest.mark.parametrize("data, message", [
-    (b"", "the file is empty"), (b"hello world", "not a PNG, JPEG or WebP"),
-    (encoded(COLOUR, "GIF"), "starts with b'GIF8")])
+@pytest.mark.parametrize(
+  "data, message",
+  [
+    (b"", "the file is empty"),
+    (b"hello world", "not a PNG, JPEG or WebP"),
+    (encoded(COLOUR, "GIF"), "starts with b'GIF8"),
+  ],
+)
 def test_no_image(data, message):
   with pytest.raises(DecodeError, match=message):
     decode.decode(data)

@@ -26,8 +26,9 @@ def test_every_epoch_is_another_permutation_without_its_remainder():
 def test_processes_share_the_same_global_batch(kind, processes):
   seed = {"seed": 7} if kind is TrainOrder else {}
   whole = kind(size=50, batch_size=8, process_index=0, process_count=1, **seed)
-  parts = [kind(size=50, batch_size=8, process_index=p, process_count=processes, **seed)
-           for p in range(processes)]
+  parts = [
+    kind(size=50, batch_size=8, process_index=p, process_count=processes, **seed) for p in range(processes)
+  ]
   for step in range(7):
     rows, shares = whole.rows(step), [part.rows(step) for part in parts]
     np.testing.assert_array_equal(np.concatenate([share.indices for share in shares]), rows.indices)

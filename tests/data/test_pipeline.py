@@ -306,12 +306,18 @@ def test_steps_per_epoch(synthetic):
     pipeline.steps_per_epoch(synthetic, 51)
 
 
-@pytest.mark.parametrize("options, message", [
+@pytest.mark.parametrize(
+  "options, message",
+  [
     ({"batch_size": 9, "process_count": 2}, "batch_size=9 is not divisible by 2 .*; use a multiple of 2"),
     ({"process_index": 2, "process_count": 2}, "process_index=2 is none of 2 processes"),
-    ({"batch_size": 64}, "more than the 50 images"), ({"start": 5, "stop": 4}, "start=5 and stop=4"),
-    ({"seed": -1}, "seed=-1"), ({"workers": -1}, "workers=-1"),
-    ({"max_bad_fraction": 1.5}, "max_bad_fraction=1.5")])
+    ({"batch_size": 64}, "more than the 50 images"),
+    ({"start": 5, "stop": 4}, "start=5 and stop=4"),
+    ({"seed": -1}, "seed=-1"),
+    ({"workers": -1}, "workers=-1"),
+    ({"max_bad_fraction": 1.5}, "max_bad_fraction=1.5"),
+  ],
+)
 def test_errors(synthetic, options, message):
   with pytest.raises(ValueError, match=message):
     train(synthetic, **options)
@@ -346,8 +352,13 @@ if __name__ == "__main__":
 def started(tmp_path):
   program = tmp_path / "program.py"
   program.write_text(ORPHANS)
-  process = subprocess.Popen([sys.executable, str(program)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                             text=True, start_new_session=True)
+  process = subprocess.Popen(
+    [sys.executable, str(program)],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    start_new_session=True,
+  )
   return process, [int(pid) for pid in process.stdout.readline().split()]
 
 

@@ -37,13 +37,15 @@ def test_no_image_is_in_both_splits_or_twice(sample):
 def test_size_and_licence():
   files = [path for path in sources.SAMPLE.rglob("*") if path.is_file()]
   assert sum(path.stat().st_size for path in files) < 8e6
-  notice, = [path.read_text() for path in files if path.name == "LICENSE"]
+  (notice,) = [path.read_text() for path in files if path.name == "LICENSE"]
   assert "2017 Zalando SE" in notice and "without restriction" in notice
 
 
 def test_reading_needs_no_tensorflow():
-  program = ("import sys; from ssl_jax.data import sources; sources.make('sample', split='test')[0]; "
-             "print(sorted({'tensorflow', 'jax', 'grain'} & set(sys.modules)))")
+  program = (
+    "import sys; from ssl_jax.data import sources; sources.make('sample', split='test')[0]; "
+    "print(sorted({'tensorflow', 'jax', 'grain'} & set(sys.modules)))"
+  )
   assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "[]\n"
 
 

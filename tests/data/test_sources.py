@@ -195,6 +195,10 @@ def test_a_shuffled_source_shows_every_image_once_in_a_fixed_order():
   mixed, again, other = (sources.shuffled(plain, seed) for seed in (0, 0, 1))
   labels = [record["label"] for record in mixed.__getitems__(range(50))]
   assert sorted(mixed.name(i) for i in range(50)) == sorted(plain.name(i) for i in range(50))
-  assert [mixed.name(i) for i in range(50)] == [again.name(i) for i in range(50)] != [other.name(i) for i in range(50)]
+  assert (
+    [mixed.name(i) for i in range(50)]
+    == [again.name(i) for i in range(50)]
+    != [other.name(i) for i in range(50)]
+  )
   where = [plain.name(i) for i in range(50)].index(mixed.name(7))
   assert labels[7] == plain[where]["label"] and mixed[7]["image"] == plain[where]["image"]

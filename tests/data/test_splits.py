@@ -13,24 +13,38 @@ def builder():
   return tfds.builder_from_directory(sources.SAMPLE / "fashion_mnist_sample" / "1.0.0")
 
 
-@pytest.mark.parametrize("spec", [
-    "train", "test", "train[:90%]", "train[90%:]", "train[100:200]", "train[-1000:]", "train[:-10%]",
-    "train[10%:20%]", "train[33%:67%]", "train[1_000:2_000]", "test[7%:]"])
+@pytest.mark.parametrize(
+  "spec",
+  [
+    "train",
+    "test",
+    "train[:90%]",
+    "train[90%:]",
+    "train[100:200]",
+    "train[-1000:]",
+    "train[:-10%]",
+    "train[10%:20%]",
+    "train[33%:67%]",
+    "train[1_000:2_000]",
+    "test[7%:]",
+  ],
+)
 def test_same_images_as_tfds(builder, spec):
-  (split, places), = splits.resolve(spec, SIZES)
-  instruction, = builder.info.splits[spec].file_instructions
+  ((split, places),) = splits.resolve(spec, SIZES)
+  (instruction,) = builder.info.splits[spec].file_instructions
   assert f"-{split}." in instruction.filename
   assert (places.start, len(places)) == (instruction.skip, builder.info.splits[spec].num_examples)
 
 
 def test_odd_sizes_round_as_tfds_does():
   for size in (7, 10, 33, 101, 999):
-    template = tfds.core.ShardedFileTemplate(dataset_name="x", data_dir="/", split="train",
-                                             filetype_suffix="array_record")
+    template = tfds.core.ShardedFileTemplate(
+      dataset_name="x", data_dir="/", split="train", filetype_suffix="array_record"
+    )
     info = tfds.core.SplitInfo(name="train", shard_lengths=[size], num_bytes=0, filename_template=template)
     known = tfds.core.SplitDict([info])
     for percent in (1, 5, 50, 84):
-      (_, places), = splits.resolve(f"train[{percent}%:]", {"train": size})
+      ((_, places),) = splits.resolve(f"train[{percent}%:]", {"train": size})
       assert len(places) == known[f"train[{percent}%:]"].num_examples
 
 
@@ -39,11 +53,19 @@ def test_parts_are_joined_in_order():
   assert parts == [("test", range(10)), ("train", range(4000, 8000))]
 
 
-@pytest.mark.parametrize("spec, message", [
-    ("tran", "no split 'tran'; did you mean 'train'\\? known: test, train"), ("train[", "is no split"),
-    ("train[:90x]", "is no split"), ("", "is no split"), ("train[5:5]", "selects nothing"),
-    ("train[200:100]", "selects nothing"), ("train[:8001]", "reaches to 8001, but the split has 8000"),
-    ("train[:101%]", "reaches to 101%")])
+@pytest.mark.parametrize(
+  "spec, message",
+  [
+    ("tran", "no split 'tran'; did you mean 'train'\\? known: test, train"),
+    ("train[", "is no split"),
+    ("train[:90x]", "is no split"),
+    ("", "is no split"),
+    ("train[5:5]", "selects nothing"),
+    ("train[200:100]", "selects nothing"),
+    ("train[:8001]", "reaches to 8001, but the split has 8000"),
+    ("train[:101%]", "reaches to 101%"),
+  ],
+)
 def test_errors(spec, message):
   with pytest.raises(ValueError, match=message):
     splits.resolve(spec, SIZES)

@@ -23,8 +23,10 @@ def test_resize_center_crop_equals_pillow(size, resize, interpolation):
   for data in (JPEG, encoded(PHOTO.swapaxes(0, 1).copy())):
     image = Image.open(io.BytesIO(data))
     w, h = image.size
-    image = image.resize((resize, int(resize * h / w)) if w < h else (int(resize * w / h), resize),
-                         getattr(Image.Resampling, interpolation.upper()))
+    image = image.resize(
+      (resize, int(resize * h / w)) if w < h else (int(resize * w / h), resize),
+      getattr(Image.Resampling, interpolation.upper()),
+    )
     left, top = int(round((image.width - size) / 2)), int(round((image.height - size) / 2))
     transform = transforms.resize_center_crop(size, resize, interpolation=interpolation)
     found = transform(None, data)
@@ -50,8 +52,10 @@ def test_large_jpegs_are_decoded_smaller_and_look_the_same():
   assert not np.array_equal(transform(None, data), whole)  # so the fast way was taken
 
   def crops(size, scale):
-    return [transforms.random_resized_crop(size, scale=scale, reduce=reduce)(np.random.default_rng(1), data)
-            for reduce in (True, False)]
+    return [
+      transforms.random_resized_crop(size, scale=scale, reduce=reduce)(np.random.default_rng(1), data)
+      for reduce in (True, False)
+    ]
 
   reduced, exact = crops(64, (0.5, 1))
   assert 0 < np.abs(reduced.astype(int) - exact).mean() < 4
@@ -72,9 +76,15 @@ def test_random_resized_crop_equals_pillow():
   np.testing.assert_array_equal(pickle.loads(pickle.dumps(transform))(np.random.default_rng(5), JPEG), found)
 
 
-@pytest.mark.parametrize("width, height, scale, mean, small", [
-    (256, 256, (0.08, 1.0), 0.479, 0.025), (500, 375, (0.08, 1.0), 0.432, None),
-    (256, 256, (0.2, 1.0), 0.541, 0.0), (500, 375, (0.2, 1.0), 0.496, 0.0)])
+@pytest.mark.parametrize(
+  "width, height, scale, mean, small",
+  [
+    (256, 256, (0.08, 1.0), 0.479, 0.025),
+    (500, 375, (0.08, 1.0), 0.432, None),
+    (256, 256, (0.2, 1.0), 0.541, 0.0),
+    (500, 375, (0.2, 1.0), 0.496, 0.0),
+  ],
+)
 def test_area_of_crops(width, height, scale, mean, small):
   """Figures computed for 1e5 draws of torchvision's sampler."""
   rng = np.random.default_rng(0)
@@ -106,13 +116,17 @@ def test_exif_rotated_pictures_are_cropped_upright():
   np.testing.assert_array_equal(crop(np.random.default_rng(0), data), upright)
 
 
-@pytest.mark.parametrize("make, message", [
+@pytest.mark.parametrize(
+  "make, message",
+  [
     (lambda: transforms.resize_center_crop(32, 30), "resize=30 leaves less than the centre crop of size=32"),
     (lambda: transforms.resize_center_crop(0), "size=0"),
     (lambda: transforms.resize_center_crop(8, interpolation="cubic"), "'cubic'; did you mean 'bicubic'"),
     (lambda: transforms.random_resized_crop(8, scale=(0.0, 1.0)), r"scale=\(0.0, 1.0\)"),
     (lambda: transforms.random_resized_crop(8, ratio=(2.0, 1.0)), r"ratio=\(2.0, 1.0\)"),
-    (lambda: transforms.random_resized_crop(8, views=0), "views=0")])
+    (lambda: transforms.random_resized_crop(8, views=0), "views=0"),
+  ],
+)
 def test_errors(make, message):
   with pytest.raises(ValueError, match=message):
     make()
@@ -121,4 +135,4 @@ def test_errors(make, message):
 def test_damaged_file():
   for transform in (transforms.resize_center_crop(32), transforms.random_resized_crop(32)):
     with pytest.raises(DecodeError):
-      transform(np.random.default_rng(0), JPEG[:len(JPEG) // 2])
+      transform(np.random.default_rng(0), JPEG[: len(JPEG) // 2])

@@ -21,7 +21,9 @@ SIDE = 24
 
 
 def picture(rng: random.Random) -> Image.Image:
-  return Image.fromarray(np.random.default_rng(rng.randrange(2**32)).integers(0, 256, (SIDE, SIDE, 3), np.uint8))
+  return Image.fromarray(
+    np.random.default_rng(rng.randrange(2**32)).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+  )
 
 
 def encoded(image: Image.Image, kind: str, **options) -> bytes:
@@ -44,22 +46,36 @@ def bomb(rng) -> bytes:
 
 def huge(rng) -> bytes:
   """A header that promises 2^31 - 1 pixels a side, and nothing behind it."""
-  return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", (2**31 - 1).to_bytes(4, "big") * 2 + bytes([8, 2, 0, 0, 0])) + chunk(b"IEND", b"")
+  return (
+    b"\x89PNG\r\n\x1a\n"
+    + chunk(b"IHDR", (2**31 - 1).to_bytes(4, "big") * 2 + bytes([8, 2, 0, 0, 0]))
+    + chunk(b"IEND", b"")
+  )
 
 
 def truncated(rng) -> bytes:
   whole = encoded(picture(rng), rng.choice(("PNG", "JPEG", "WEBP")))
-  return whole[:rng.randrange(1, len(whole) // 2)]
+  return whole[: rng.randrange(1, len(whole) // 2)]
 
 
 BROKEN = {
-    "empty": lambda rng: b"", "zeros": lambda rng: bytes(rng.randrange(1, 4000)), "noise": lambda rng: rng.randbytes(2000), "truncated": truncated,
-    "text": lambda rng: b"<html>not found</html>", "huge": huge, "bomb": bomb}
+  "empty": lambda rng: b"",
+  "zeros": lambda rng: bytes(rng.randrange(1, 4000)),
+  "noise": lambda rng: rng.randbytes(2000),
+  "truncated": truncated,
+  "text": lambda rng: b"<html>not found</html>",
+  "huge": huge,
+  "bomb": bomb,
+}
 ODD = {  # unusual, and readable
-    "png called jpg": lambda rng: encoded(picture(rng), "PNG"), "cmyk": lambda rng: encoded(picture(rng).convert("CMYK"), "JPEG"),
-    "sixteen bits": lambda rng: encoded(Image.fromarray(np.full((SIDE, SIDE), 40_000, np.uint16)), "PNG"),
-    "animated": lambda rng: encoded(picture(rng), "WEBP", save_all=True, append_images=[picture(rng)]),
-    "bad exif": lambda rng: encoded(picture(rng), "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff" + rng.randbytes(40))}
+  "png called jpg": lambda rng: encoded(picture(rng), "PNG"),
+  "cmyk": lambda rng: encoded(picture(rng).convert("CMYK"), "JPEG"),
+  "sixteen bits": lambda rng: encoded(Image.fromarray(np.full((SIDE, SIDE), 40_000, np.uint16)), "PNG"),
+  "animated": lambda rng: encoded(picture(rng), "WEBP", save_all=True, append_images=[picture(rng)]),
+  "bad exif": lambda rng: encoded(
+    picture(rng), "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff" + rng.randbytes(40)
+  ),
+}
 
 
 @pytest.fixture(scope="module")
@@ -77,11 +93,15 @@ def folder(tmp_path_factory) -> pathlib.Path:
   return root
 
 
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF:UserWarning")  # as decode.py sets it where pytest does not set it back
+@pytest.mark.filterwarnings(
+  "ignore:Corrupt EXIF:UserWarning"
+)  # as decode.py sets it where pytest does not set it back
 def test_two_hundred_broken_images_are_counted_and_masked(folder):
   source = sources.make("folder", data_dir=str(folder))
   assert len(source) == GOOD + EACH * len({**BROKEN, **ODD}) and EACH * len({**BROKEN, **ODD}) >= 200
-  with pipeline.eval_batches(source, batch_size=50, transform=transforms.resize_center_crop(16, 16), max_bad_fraction=0.6) as batches:
+  with pipeline.eval_batches(
+    source, batch_size=50, transform=transforms.resize_center_crop(16, 16), max_bad_fraction=0.6
+  ) as batches:
     counted = sum(int(batch["mask"].sum()) for batch in batches)
   assert counted == GOOD + EACH * len(ODD) and len(batches.bad) == EACH * len(BROKEN)
   assert {pathlib.Path(name).stem.rstrip("0123456789") for name in batches.bad} == set(BROKEN)
@@ -106,10 +126,17 @@ def test_training_on_them_ends_in_bounded_memory(folder, tmp_path):
       os.link(path, clean / name / path.name)
   peaks = {}
   for name, data in (("broken", folder), ("clean", clean)):
-    done = subprocess.run([sys.executable, "-c", TRAIN, str(data), str(tmp_path / name)], capture_output=True, text=True, timeout=300,
-                          env={**os.environ, "XLA_FLAGS": ""})
+    done = subprocess.run(
+      [sys.executable, "-c", TRAIN, str(data), str(tmp_path / name)],
+      capture_output=True,
+      text=True,
+      timeout=300,
+      env={**os.environ, "XLA_FLAGS": ""},
+    )
     assert done.returncode == 0, done.stderr
     peaks[name] = int(done.stdout.split("peak ")[1])
-    left_out = {line.split(" cannot be decoded")[0] for line in done.stderr.splitlines() if "is left out" in line}
+    left_out = {
+      line.split(" cannot be decoded")[0] for line in done.stderr.splitlines() if "is left out" in line
+    }
     assert len(left_out) == (EACH * len(BROKEN) if name == "broken" else 0)
   assert peaks["broken"] < peaks["clean"] + 150, peaks  # MB; one bomb unpacked would be 400 or more

@@ -17,7 +17,7 @@ import pytest
 
 from ssl_jax.run import digests
 from ssl_jax.run.checkpoint import Checkpoints
-from tests.test_train import TOTAL, finish, last_state, recipe_file, start, undisturbed, wait_for  # noqa: F401
+from tests.run.test_train import TOTAL, finish, last_state, recipe_file, start, undisturbed, wait_for  # noqa: F401
 
 LONG = os.environ.get("SSL_JAX_DRILLS") == "long"
 KILLS, FLIPS = (30, 30) if LONG else (4, 3)
@@ -42,7 +42,10 @@ def test_killed_at_random_moments_it_ends_bit_identical(recipe_file, undisturbed
     wait_for(lambda: started(workdir) > before, process)
     if kill % 3 == 1:  # while it saves
       checkpoints = workdir / "checkpoints"
-      wait_for(lambda: any("tmp" in path.name for path in checkpoints.glob("step*")) or process.poll() is not None, process)
+      wait_for(
+        lambda: any("tmp" in path.name for path in checkpoints.glob("step*")) or process.poll() is not None,
+        process,
+      )
     else:
       time.sleep(rng.uniform(0, 4))
     process.send_signal(signal.SIGKILL)
@@ -64,12 +67,19 @@ def test_killed_at_random_moments_it_ends_bit_identical(recipe_file, undisturbed
 def test_out_of_space_is_said_and_nothing_is_lost(recipe_file, undisturbed, tmp_path):
   disk = tmp_path / "disk"
   disk.mkdir()
-  if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)], capture_output=True).returncode:
+  if subprocess.run(
+    ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)], capture_output=True
+  ).returncode:
     pytest.skip("a small disk needs root")
   try:
     workdir, ballast = disk / "run", disk / "ballast"
     process = start(recipe_file, workdir)
-    wait_for(lambda: any(path.name.isdigit() or "tmp" not in path.name for path in (workdir / "checkpoints").glob("step_*")), process)
+    wait_for(
+      lambda: any(
+        path.name.isdigit() or "tmp" not in path.name for path in (workdir / "checkpoints").glob("step_*")
+      ),
+      process,
+    )
     try:
       with ballast.open("wb") as file:
         while True:
@@ -78,8 +88,13 @@ def test_out_of_space_is_said_and_nothing_is_lost(recipe_file, undisturbed, tmp_
     except OSError:
       pass
     output = finish(process, 1)
-    said = output.strip().splitlines()[-2]  # the last line is how to see where; before it TensorStore's threads may have complained, too
-    assert said.startswith(f"ssl-jax: no space left on the disk of {workdir}: ") and "the same command goes on" in said, output
+    said = output.strip().splitlines()[
+      -2
+    ]  # the last line is how to see where; before it TensorStore's threads may have complained, too
+    assert (
+      said.startswith(f"ssl-jax: no space left on the disk of {workdir}: ")
+      and "the same command goes on" in said
+    ), output
     with Checkpoints(workdir) as checkpoints:
       found, problems = checkpoints.latest()
     assert 0 < found < TOTAL and not problems
@@ -95,7 +110,11 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(number, recipe_file, undi
   workdir, rng = tmp_path / "run", random.Random(number)
   shutil.copytree(undisturbed[0], workdir)
   folder = workdir / "checkpoints" / f"step_{TOTAL}"
-  sealed = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (digests.SEAL, digests.UNSEALED) and path.stat().st_size)
+  sealed = sorted(
+    path
+    for path in folder.rglob("*")
+    if path.is_file() and path.name not in (digests.SEAL, digests.UNSEALED) and path.stat().st_size
+  )
   path = rng.choice(sealed)
   if number % 3 == 2:
     path.unlink()
@@ -105,7 +124,10 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(number, recipe_file, undi
     path.write_bytes(content)
   output = finish(start(recipe_file, workdir))
   name = path.relative_to(folder).as_posix()
-  assert f"the checkpoint of step {TOTAL} is damaged: {name} is {'missing' if number % 3 == 2 else 'not as it was saved'}" in output
+  assert (
+    f"the checkpoint of step {TOTAL} is damaged: {name} is {'missing' if number % 3 == 2 else 'not as it was saved'}"
+    in output
+  )
   assert f"going on from step {TOTAL - 10}" in output
   equal(last_state(recipe_file, workdir), undisturbed[1])
-  assert [path.name[:len("step_60")] for path in (workdir / "damaged").iterdir()] == [f"step_{TOTAL}"]
+  assert [path.name[: len("step_60")] for path in (workdir / "damaged").iterdir()] == [f"step_{TOTAL}"]

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.test_train import RECIPE, rows, start, wait_for
+from tests.run.test_train import RECIPE, rows, start, wait_for
 
 LONG = os.environ.get("SSL_JAX_DRILLS") == "long"
 EARLY, LATE = (2_000, 20_000) if LONG else (200, 800)
@@ -23,7 +23,11 @@ def seen(number: int) -> tuple[int, int]:
 @pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_memory_and_files_do_not_grow_and_nothing_is_compiled_again(tmp_path, monkeypatch):
   recipe = tmp_path / "tiny.py"
-  recipe.write_text(RECIPE.replace("epochs=15.0, log_every=5", f"epochs={LATE / 4}, log_every={EARLY // 10}").replace("every_steps=10", f"every_steps={EARLY}"))
+  recipe.write_text(
+    RECIPE.replace("epochs=15.0, log_every=5", f"epochs={LATE / 4}, log_every={EARLY // 10}").replace(
+      "every_steps=10", f"every_steps={EARLY}"
+    )
+  )
   monkeypatch.setenv("JAX_LOG_COMPILES", "1")
   process = start(recipe, tmp_path / "run")
   moments = []
@@ -33,7 +37,9 @@ def test_memory_and_files_do_not_grow_and_nothing_is_compiled_again(tmp_path, mo
   output, _ = process.communicate(timeout=300)
   assert process.returncode == 0, output
   (memory, files), (later, still) = moments
-  print(f"resident {memory / 1024:.0f} MB at step {EARLY}, {later / 1024:.0f} MB at {LATE - EARLY // 10}; {files} and {still} files open")
+  print(
+    f"resident {memory / 1024:.0f} MB at step {EARLY}, {later / 1024:.0f} MB at {LATE - EARLY // 10}; {files} and {still} files open"
+  )
   assert later < ALLOWED * memory and still <= files + 2
   after = output.split(f"step {EARLY // 10}/")[1]
   assert "Compiling" not in after and "Finished XLA compilation" not in after

@@ -9,22 +9,30 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ssl_jax import parallel
-from ssl_jax.run.assembly import abstract_state, assemble, host_transform
 from ssl_jax.config.recipe import recipe
 from ssl_jax.config.schema import TrainConfig, check
 from ssl_jax.core import DataSpec
 from ssl_jax.data import sources, splits
+from ssl_jax.run.assembly import abstract_state, assemble, host_transform
 
 LONG = os.environ.get("SSL_JAX_DRILLS") == "long"
 pytestmark = pytest.mark.drills
-few = settings(max_examples=400 if LONG else 25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+few = settings(
+  max_examples=400 if LONG else 25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
 many = settings(max_examples=5000 if LONG else 200, deadline=None, derandomize=True)
 
 
 def base():
   return recipe(
-      method=dict(name="supervised"), encoder=dict(name="vit", width=16, depth=1, heads=2, patch=8), augment=dict(name="supervised", views=1, size=16),
-      optimizer=dict(name="adamw", learning_rate=1e-3), data=dict(name="synthetic", size=16), batch_size=16, epochs=1.0)
+    method=dict(name="supervised"),
+    encoder=dict(name="vit", width=16, depth=1, heads=2, patch=8),
+    augment=dict(name="supervised", views=1, size=16),
+    optimizer=dict(name="adamw", learning_rate=1e-3),
+    data=dict(name="synthetic", size=16),
+    batch_size=16,
+    epochs=1.0,
+  )
 
 
 def options(tree: dict, before: str = "") -> dict[str, typing.Any]:
@@ -36,8 +44,45 @@ def options(tree: dict, before: str = "") -> dict[str, typing.Any]:
 
 OPTIONS = options(base().to_dict())
 UNUSED = ("start.workdir", "data.data_dir")  # paths
-VALUES = st.one_of(st.sampled_from([0, 1, -1, 2, 3, 7, 16, 17, 10**9, -10**9, 0.0, -0.5, 0.5, 1.0, 1e-30, 1e30, float("nan"), float("inf"), "", "x", "none",
-                                    "scan", "sgd", True, False, None, (), (1,), (0.5, 2.0), [1, 2]]), st.integers(-10**6, 10**6), st.floats(), st.text(max_size=8))
+VALUES = st.one_of(
+  st.sampled_from(
+    [
+      0,
+      1,
+      -1,
+      2,
+      3,
+      7,
+      16,
+      17,
+      10**9,
+      -(10**9),
+      0.0,
+      -0.5,
+      0.5,
+      1.0,
+      1e-30,
+      1e30,
+      float("nan"),
+      float("inf"),
+      "",
+      "x",
+      "none",
+      "scan",
+      "sgd",
+      True,
+      False,
+      None,
+      (),
+      (1,),
+      (0.5, 2.0),
+      [1, 2],
+    ]
+  ),
+  st.integers(-(10**6), 10**6),
+  st.floats(),
+  st.text(max_size=8),
+)
 
 
 def attempt(changes: dict) -> None:
@@ -52,7 +97,9 @@ def attempt(changes: dict) -> None:
   config = check(TrainConfig, tree)
   mesh = parallel.make_mesh()
   parallel.check_batch(config.batch_size, mesh, config.accumulate)
-  sizes = [config.encoder[name] for name in ("width", "depth", "mlp_ratio", "image_size") if name in config.encoder] + [config.augment["size"]]
+  sizes = [
+    config.encoder[name] for name in ("width", "depth", "mlp_ratio", "image_size") if name in config.encoder
+  ] + [config.augment["size"]]
   if any(isinstance(size, (int, float)) and size > 4096 for size in sizes) or config.batch_size > 10**5:
     return  # it might run, on a larger machine
   parts = assemble(config, DataSpec(2048, 10, config.batch_size))
@@ -72,7 +119,12 @@ def test_any_option_may_hold_anything(changes):
 
 
 @many
-@given(st.one_of(st.text(max_size=20), st.from_regex(r"\A(train|test)(\[-?\d{0,5}%?:-?\d{0,5}%?\])?(\+(train|test)(\[:\d{1,3}%\])?)?\Z")))
+@given(
+  st.one_of(
+    st.text(max_size=20),
+    st.from_regex(r"\A(train|test)(\[-?\d{0,5}%?:-?\d{0,5}%?\])?(\+(train|test)(\[:\d{1,3}%\])?)?\Z"),
+  )
+)
 def test_any_split_is_a_range_or_an_error(spec):
   try:
     found = splits.resolve(spec, {"train": 800, "test": 90})
@@ -84,7 +136,9 @@ def test_any_split_is_a_range_or_an_error(spec):
 
 
 @few
-@given(st.integers(-3, 300), st.integers(-3, 70), st.sampled_from(["supervised", "moco_v2", "simclr", "none"]))
+@given(
+  st.integers(-3, 300), st.integers(-3, 70), st.sampled_from(["supervised", "moco_v2", "simclr", "none"])
+)
 def test_any_size_and_batch(batch, size, augment):
   try:
     attempt({"batch_size": batch, "augment.size": size, "encoder.patch": max(size // 2, 1)})

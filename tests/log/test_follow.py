@@ -9,8 +9,8 @@ import pytest
 import rich.console
 
 from ssl_jax.log import follow as module
-from ssl_jax.log.run_log import clock, lines
 from ssl_jax.log.follow import watch
+from ssl_jax.log.run_log import clock, lines
 from tests.view.report.runs import write_lines, write_run
 
 
@@ -40,7 +40,12 @@ def test_a_pipe_gets_a_line_a_row_until_the_last_step(tmp_path, capsys):
   running.join()
   said = capsys.readouterr().out.splitlines()
   assert [line.split()[1] for line in said] == [f"{step}/60" for step in range(10, 70, 10)]
-  assert "loss 0.3333" in said[-1] and "images per second 500" in said[-1] and "waiting share 2%" in said[-1] and "contrast accuracy 0.6" in said[-1]
+  assert (
+    "loss 0.3333" in said[-1]
+    and "images per second 500" in said[-1]
+    and "waiting share 2%" in said[-1]
+    and "contrast accuracy 0.6" in said[-1]
+  )
 
 
 def test_once_says_the_last_row_and_leaves(tmp_path, capsys):
@@ -52,7 +57,14 @@ def test_once_says_the_last_row_and_leaves(tmp_path, capsys):
 def test_a_terminal_sees_progress_curve_time_left_and_evaluations(tmp_path):
   folder = write_run(tmp_path / "run", rows=5)
   shown = drawn(folder)
-  for said in ("50 of 60, 83%", "loss", "█", "step60 knn-moco", "top1 50.0 %", "0:00:01"):  # 10 steps of 64 images at 500 a second
+  for said in (
+    "50 of 60, 83%",
+    "loss",
+    "█",
+    "step60 knn-moco",
+    "top1 50.0 %",
+    "0:00:01",
+  ):  # 10 steps of 64 images at 500 a second
     assert said in shown, said
 
 

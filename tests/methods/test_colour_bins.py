@@ -14,9 +14,16 @@ from ssl_jax.methods.pretext import cielab, colour_bins
 PRIOR = tuple(float(v) for v in np.random.default_rng(3).dirichlet(np.full(313, 0.3)))
 
 
-@pytest.mark.parametrize("rgb, wanted", [
-    ((255, 0, 0), (53.2406, 80.0923, 67.2028)), ((0, 255, 0), (87.7351, -86.1830, 83.1797)),
-    ((0, 0, 255), (32.2957, 79.1856, -107.8573)), ((128, 128, 128), (53.585, 0, 0)), ((10, 200, 120), (71.3688, -59.8287, 28.5979))])
+@pytest.mark.parametrize(
+  "rgb, wanted",
+  [
+    ((255, 0, 0), (53.2406, 80.0923, 67.2028)),
+    ((0, 255, 0), (87.7351, -86.1830, 83.1797)),
+    ((0, 0, 255), (32.2957, 79.1856, -107.8573)),
+    ((128, 128, 128), (53.585, 0, 0)),
+    ((10, 200, 120), (71.3688, -59.8287, 28.5979)),
+  ],
+)
 def test_lab_of_known_colours(rgb, wanted):
   np.testing.assert_allclose(cielab.rgb_to_lab(jnp.asarray(rgb, jnp.float32) / 255), wanted, atol=0.02)
 
@@ -42,8 +49,10 @@ def test_table_has_the_released_313_bins():
   assert (np.lexsort(colour_bins.TABLE.T[::-1]) == np.arange(313)).all()
 
 
-@pytest.mark.parametrize("neighbours, wanted", [
-    (5, [0.648786, *[0.087804] * 4]), (10, [0.619218, *[0.083802] * 4, *[0.011341] * 4, 0.000208])])
+@pytest.mark.parametrize(
+  "neighbours, wanted",
+  [(5, [0.648786, *[0.087804] * 4]), (10, [0.619218, *[0.083802] * 4, *[0.011341] * 4, 0.000208])],
+)
 def test_encoding_of_grey(neighbours, wanted):
   which, weight = colour_bins.encode(jnp.zeros((1, 2)), colour_bins.bins(neighbours=neighbours))
   np.testing.assert_allclose(weight[0], wanted, atol=1e-6)
@@ -60,7 +69,7 @@ def test_encoding_is_that_of_a_search_through_all_bins(prior, neighbours):
   distance = np.linalg.norm(ab[:, None] - bins.centres[None], axis=-1)
   wanted = np.sort(distance, axis=1)[:, :neighbours]
   np.testing.assert_allclose(np.take_along_axis(distance, np.asarray(which), 1), wanted, atol=1e-3)
-  gauss = np.exp(-wanted**2 / 50)
+  gauss = np.exp(-(wanted**2) / 50)
   np.testing.assert_allclose(weight, gauss / gauss.sum(1, keepdims=True), atol=1e-4)
 
 
@@ -72,21 +81,29 @@ def test_bins_that_do_not_occur_are_left_out():
 
 
 def test_weights_of_rebalancing():
-  bins = colour_bins.Bins(np.array([[0, 0], [50, 0], [0, 90]], np.float32), np.array([0.7, 0.2, 0.1], np.float32), None, 1)
+  bins = colour_bins.Bins(
+    np.array([[0, 0], [50, 0], [0, 90]], np.float32), np.array([0.7, 0.2, 0.1], np.float32), None, 1
+  )
   weights = colour_bins.class_weights(bins, smoothing=0)
   np.testing.assert_allclose(weights, [0.754170, 1.461204, 1.798405], atol=1e-6)
   assert bins.prior @ weights == pytest.approx(1)
   np.testing.assert_allclose(colour_bins.class_weights(bins, uniform=1.0), 1, atol=1e-6)
   full = colour_bins.bins(PRIOR)
-  near = np.exp(-np.square(full.centres[:, None] - full.centres[None]).sum(-1) / 50)  # neighbours at 10: exp(-2)
+  near = np.exp(
+    -np.square(full.centres[:, None] - full.centres[None]).sum(-1) / 50
+  )  # neighbours at 10: exp(-2)
   smooth = near @ full.prior / (near @ full.prior).sum()
   assert smooth @ colour_bins.class_weights(full) == pytest.approx(1, abs=1e-5)
 
 
 def test_annealing():
-  three = colour_bins.Bins(np.array([[1, 0], [0, 1], [0, 0]], np.float32), np.ones(3, np.float32) / 3, None, 1)
+  three = colour_bins.Bins(
+    np.array([[1, 0], [0, 1], [0, 0]], np.float32), np.ones(3, np.float32) / 3, None, 1
+  )
   logits = jnp.log(jnp.array([0.5, 0.3, 0.2]))
-  np.testing.assert_allclose(colour_bins.annealed_mean(logits, three, temperature=0.38), [0.740506, 0.193071], atol=1e-6)
+  np.testing.assert_allclose(
+    colour_bins.annealed_mean(logits, three, temperature=0.38), [0.740506, 0.193071], atol=1e-6
+  )
   np.testing.assert_allclose(colour_bins.annealed_mean(logits, three, temperature=1.0), [0.5, 0.3], atol=1e-6)
 
 
@@ -96,7 +113,9 @@ def test_a_bin_encoded_and_decoded_cold_is_itself():
   target = jnp.zeros((313, 313)).at[jnp.arange(313)[:, None], which].add(weight)
   found = colour_bins.annealed_mean(jnp.log(target + 1e-12), bins, temperature=0.02)
   np.testing.assert_allclose(found, bins.centres, atol=1e-3)
-  np.testing.assert_array_equal(colour_bins.annealed_mean(jnp.full((313,), -1e3).at[120].set(0), bins), [0, 0])
+  np.testing.assert_array_equal(
+    colour_bins.annealed_mean(jnp.full((313,), -1e3).at[120].set(0), bins), [0, 0]
+  )
 
 
 def test_cross_entropy_is_that_of_the_dense_target():
@@ -107,7 +126,9 @@ def test_cross_entropy_is_that_of_the_dense_target():
   np.put_along_axis(dense, np.asarray(which), np.asarray(weight), 1)
   wanted = -(dense * np.asarray(jax.nn.log_softmax(logits), np.float64)).sum(1)
   np.testing.assert_allclose(colour_bins.cross_entropy(logits, which, weight), wanted, rtol=1e-5)
-  np.testing.assert_allclose(colour_bins.cross_entropy(jnp.zeros((6, 313)), which, weight), np.log(313), rtol=1e-6)
+  np.testing.assert_allclose(
+    colour_bins.cross_entropy(jnp.zeros((6, 313)), which, weight), np.log(313), rtol=1e-6
+  )
 
 
 def test_counting_finds_the_nearest_bin_of_every_colour():
@@ -115,7 +136,9 @@ def test_counting_finds_the_nearest_bin_of_every_colour():
   ab = np.asarray(cielab.rgb_to_lab(jnp.asarray(rgb)))[:, 1:]
   found = np.asarray(jax.jit(colour_bins.count)(ab))
   nearest = np.linalg.norm(ab[:, None] - colour_bins.TABLE[None], axis=-1).argmin(1)
-  assert found.sum() == 5000 and np.abs(found - np.bincount(nearest, minlength=313)).sum() <= 2  # rounding at a border
+  assert (
+    found.sum() == 5000 and np.abs(found - np.bincount(nearest, minlength=313)).sum() <= 2
+  )  # rounding at a border
 
 
 def test_every_8_bit_colour_rounds_to_a_bin():
@@ -125,9 +148,17 @@ def test_every_8_bit_colour_rounds_to_a_bin():
   assert count.sum() == len(rgb) and 230 < (count > 0).sum() <= 261
 
 
-@pytest.mark.parametrize("prior, message", [
-    ((0.5, 0.5), r"takes 313 shares of pixels, none negative, not 2 numbers such as \[0.5, 0.5\]; make them with"),
-    ((-1.0,) * 313, "none negative"), ((0.0,) * 313, "takes 313 shares")])
+@pytest.mark.parametrize(
+  "prior, message",
+  [
+    (
+      (0.5, 0.5),
+      r"takes 313 shares of pixels, none negative, not 2 numbers such as \[0.5, 0.5\]; make them with",
+    ),
+    ((-1.0,) * 313, "none negative"),
+    ((0.0,) * 313, "takes 313 shares"),
+  ],
+)
 def test_refused_priors(prior, message):
   with pytest.raises(ValueError, match=message):
     colour_bins.bins(prior)

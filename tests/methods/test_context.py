@@ -48,14 +48,18 @@ def test_joining_late_is_a_linear_layer_on_both_features():
   for n, (a, b) in enumerate(((4, 0), (0, 4))):
     hidden = np.concatenate([x[:, a], x[:, b]], -1) @ kernel
     hidden = np.maximum(hidden * np.float32(1 + 1e-5) ** -0.5, 0)
-    np.testing.assert_allclose(out[:, n], hidden @ p["Dense_0"]["kernel"] + p["Dense_0"]["bias"], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+      out[:, n], hidden @ p["Dense_0"]["kernel"] + p["Dense_0"]["bias"], rtol=1e-4, atol=1e-6
+    )
   assert np.abs(out[:, 0] - out[:, 1]).max() > 1e-6
 
 
 @pytest.mark.parametrize("colour", ["drop", "project", "grey", "none"])
 def test_pieces_are_what_the_option_says(colour):
   method = methods.make("context", encoder(), DATA, colour=colour, grey=1.0, **SMALL)
-  exercise = jax.jit(lambda key, x: method.pose(key, x)[:2])(jax.random.key(0), jax.random.uniform(jax.random.key(1), (4, 24, 24, 3)))
+  exercise = jax.jit(lambda key, x: method.pose(key, x)[:2])(
+    jax.random.key(0), jax.random.uniform(jax.random.key(1), (4, 24, 24, 3))
+  )
   z = 4 * (np.asarray(exercise[0]) - 0.5)
   assert z.shape == (4, 9, 6, 6, 3)
   np.testing.assert_allclose((z**2).mean((2, 3, 4)), 1, atol=1e-3)
@@ -95,7 +99,9 @@ def accuracy_on_shifts(colour: str, steps: int = 120) -> float:
   @jax.jit
   def step(params, model_state, opt_state, i):
     key = jax.random.fold_in(jax.random.key(0), i)
-    (_, aux), gradient = jax.value_and_grad(method.loss, has_aux=True)(params, model_state, (), {"image": images(key)}, key)
+    (_, aux), gradient = jax.value_and_grad(method.loss, has_aux=True)(
+      params, model_state, (), {"image": images(key)}, key
+    )
     with jax.numpy_dtype_promotion("standard"):
       updates, opt_state = rule.update(gradient, opt_state, params)
     return optax.apply_updates(params, updates), aux.model_state, opt_state
@@ -105,7 +111,11 @@ def accuracy_on_shifts(colour: str, steps: int = 120) -> float:
   for i in range(steps):
     params, model_state, opt_state = step(params, model_state, opt_state, jnp.int32(i))
   examine = jax.jit(method.examine)
-  return float(np.mean([examine(params, model_state, images(jax.random.key(1000 + i)))["accuracy"].mean() for i in range(8)]))
+  return float(
+    np.mean(
+      [examine(params, model_state, images(jax.random.key(1000 + i)))["accuracy"].mean() for i in range(8)]
+    )
+  )
 
 
 @pytest.mark.slow

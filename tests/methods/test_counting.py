@@ -27,8 +27,10 @@ def test_quarters_are_the_image_and_the_copy_is_one_of_four_reductions():
   assert len(seen) > 1
 
 
-@pytest.mark.parametrize("method, theirs", [("nearest", "nearest"), ("bilinear", "linear"), ("bicubic", "cubic"),
-                                            ("lanczos", "lanczos3")])
+@pytest.mark.parametrize(
+  "method, theirs",
+  [("nearest", "nearest"), ("bilinear", "linear"), ("bicubic", "cubic"), ("lanczos", "lanczos3")],
+)
 @pytest.mark.parametrize("full, size", [(32, 16), (20, 7), (7, 20)])
 def test_matrices_resample_as_jax_does(method, theirs, full, size):
   wanted = jax.image.resize(jnp.eye(full), (size, full), theirs)
@@ -78,8 +80,13 @@ def test_quarters_may_change_places():
   np.testing.assert_allclose(*quarters, atol=1e-5)
 
 
-@pytest.mark.parametrize("options, message", [
-    (dict(margin=0.0), "margin 0.0 and counts 1000 must be positive"), (dict(counts=0), "counts 0 must be positive")])
+@pytest.mark.parametrize(
+  "options, message",
+  [
+    (dict(margin=0.0), "margin 0.0 and counts 1000 must be positive"),
+    (dict(counts=0), "counts 0 must be positive"),
+  ],
+)
 def test_refusals(options, message):
   encoder = models.make("resnet10", width=8, stem="small")
   with pytest.raises(ValueError, match=message):

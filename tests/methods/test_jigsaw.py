@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from ssl_jax import methods, models
-from ssl_jax.methods.pretext import tile_grid
 from ssl_jax.core import DataSpec
 from ssl_jax.methods.jigsaw import permutation_set
+from ssl_jax.methods.pretext import tile_grid
 
 DATA = DataSpec(100, 10, 8)
 SMALL = dict(permutations=24, tile=4, gap=1, jitter=2, width=16)
@@ -24,13 +24,25 @@ def distances(orders: np.ndarray) -> np.ndarray:
   return (orders[:, None] != orders[None]).sum(-1)[np.triu_indices(len(orders), 1)]
 
 
-@pytest.mark.parametrize("count, selection, mean, least", [
-    (9, "mean", 9.0, 9), (9, "minimum", 9.0, 9), (64, "mean", 8.125, 2), (64, "minimum", 7.977, 7), (100, "mean", 8.080, 2),
-    (100, "minimum", 8.021, 6), (1000, "mean", 8.008, 2), (1000, "minimum", 7.910, 5)])
+@pytest.mark.parametrize(
+  "count, selection, mean, least",
+  [
+    (9, "mean", 9.0, 9),
+    (9, "minimum", 9.0, 9),
+    (64, "mean", 8.125, 2),
+    (64, "minimum", 7.977, 7),
+    (100, "mean", 8.080, 2),
+    (100, "minimum", 8.021, 6),
+    (1000, "mean", 8.008, 2),
+    (1000, "minimum", 7.910, 5),
+  ],
+)
 def test_distances_are_the_greedy_rules(count, selection, mean, least):
   orders = permutation_set(count, selection)
   assert (np.sort(orders, 1) == np.arange(9)).all() and len(np.unique(orders, axis=0)) == count
-  assert distances(orders).mean() == pytest.approx(mean, abs=0.02)  # ties fall differently from another first one
+  assert distances(orders).mean() == pytest.approx(
+    mean, abs=0.02
+  )  # ties fall differently from another first one
   assert distances(orders).min() == least
 
 
@@ -59,7 +71,9 @@ def test_impossible_sets_are_refused(count):
 
 def test_sorting_the_permutation_restores_the_order_of_tiles():
   """On images whose every cell is one grey level of its own, standardised tiles would lose it: so the corners are checked."""
-  method = methods.make("jigsaw", encoder(), DATA, jitter=0, grey=0.0, **{k: v for k, v in SMALL.items() if k != "jitter"})
+  method = methods.make(
+    "jigsaw", encoder(), DATA, jitter=0, grey=0.0, **{k: v for k, v in SMALL.items() if k != "jitter"}
+  )
   images = jax.random.uniform(jax.random.key(0), (8, 14, 14, 3))
   exercise = method.pose(jax.random.key(1), images)
   inverse = np.argsort(permutation_set(24)[np.asarray(exercise.answers)[:, 0]], axis=1)
@@ -67,7 +81,9 @@ def test_sorting_the_permutation_restores_the_order_of_tiles():
   cells = images.reshape(8, 14, 14, 3)
   for n in range(9):
     top, left = 5 * (n // 3), 5 * (n % 3)
-    np.testing.assert_allclose(found[:, n], tile_grid.standardize(cells[:, top:top + 4, left:left + 4]), atol=1e-5)
+    np.testing.assert_allclose(
+      found[:, n], tile_grid.standardize(cells[:, top : top + 4, left : left + 4]), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("permutations, log", [(1000, 6.9078), (100, 4.6052)])
@@ -75,7 +91,9 @@ def test_loss_starts_at_the_logarithm_of_the_number(permutations, log):
   method = methods.make("jigsaw", encoder(), DATA, **{**SMALL, "permutations": permutations})
   batch = {"image": jax.random.uniform(jax.random.key(0), (8, 16, 16, 3))}
   start = jax.jit(method.init)(jax.random.key(0), batch)
-  assert float(jax.jit(method.examine)(start.params, start.model_state, batch["image"])["loss"].mean()) == pytest.approx(log, abs=0.3)
+  assert float(
+    jax.jit(method.examine)(start.params, start.model_state, batch["image"])["loss"].mean()
+  ) == pytest.approx(log, abs=0.3)
 
 
 def test_defences_change_pixels_and_channel_jitter_takes_from_the_side():

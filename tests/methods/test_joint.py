@@ -8,8 +8,7 @@ import pytest
 
 from ssl_jax import methods, models
 from ssl_jax.augment import ops
-from ssl_jax.core import DataSpec
-from ssl_jax.core import make_init, make_train_step
+from ssl_jax.core import DataSpec, make_init, make_train_step
 
 DATA = DataSpec(50_000, 10, 4)
 SMALL = dict(width=8, stem="small")
@@ -23,14 +22,20 @@ def count(tree) -> int:
 def test_resnet26_has_the_published_sizes():
   method = methods.make("joint", models.make("preresnet26"), DATA)
   params = jax.eval_shape(method.init, jax.random.key(0), {"image": jnp.zeros((1, 32, 32, 3))}).params
-  assert {name: count(part) for name, part in params.items()} == {"encoder": 88_720, "head": 278_218, "turns": 277_828}
+  assert {name: count(part) for name, part in params.items()} == {
+    "encoder": 88_720,
+    "head": 278_218,
+    "turns": 277_828,
+  }
 
 
 def test_branches_start_alike_and_part_after_one_step():
   method = methods.make("joint", models.make("preresnet14", **SMALL), DATA)
   parts = (method, lambda key, batch: batch, optax.sgd(0.1))
   state = jax.jit(make_init(*parts))(jax.random.key(0), BATCH)
-  jax.tree.map(np.testing.assert_array_equal, state.params["head"]["encoder"], state.params["turns"]["encoder"])
+  jax.tree.map(
+    np.testing.assert_array_equal, state.params["head"]["encoder"], state.params["turns"]["encoder"]
+  )
   state, _ = jax.jit(make_train_step(*parts))(state, BATCH)
   kernels = [state.params[name]["encoder"]["stage3_block1"]["conv1"]["kernel"] for name in ("head", "turns")]
   assert np.abs(kernels[0] - kernels[1]).max() > 1e-6
@@ -41,9 +46,17 @@ def test_loss_is_that_of_the_classes_and_of_all_four_turns(branch):
   method = methods.make("joint", models.make("preresnet14", **SMALL), DATA, branch=branch, weight=0.5)
   params, model_state, extra = jax.jit(method.init)(jax.random.key(0), BATCH)
   loss, aux = jax.jit(method.loss)(params, model_state, extra, BATCH, jax.random.key(1))
-  classes = optax.softmax_cross_entropy_with_integer_labels(method.predict(params, model_state, BATCH["image"]), BATCH["label"])
-  turns = [method.adaptable.loss(params, model_state, (jax.vmap(lambda image: ops.rotate(image, turn))(BATCH["image"]), jnp.full(4, turn)))
-           for turn in range(4)]
+  classes = optax.softmax_cross_entropy_with_integer_labels(
+    method.predict(params, model_state, BATCH["image"]), BATCH["label"]
+  )
+  turns = [
+    method.adaptable.loss(
+      params,
+      model_state,
+      (jax.vmap(lambda image: ops.rotate(image, turn))(BATCH["image"]), jnp.full(4, turn)),
+    )
+    for turn in range(4)
+  ]
   np.testing.assert_allclose(loss, classes.mean() + 0.5 * np.mean(turns), rtol=1e-5)
   assert set(aux.metrics) == {"accuracy", "turns_accuracy"}
 
@@ -54,7 +67,9 @@ def test_the_second_view_is_turned_once():
   params, model_state, extra = jax.jit(method.init)(jax.random.key(0), views)
   key = jax.random.key(1)
   loss, _ = jax.jit(method.loss)(params, model_state, extra, views, key)
-  classes = optax.softmax_cross_entropy_with_integer_labels(method.predict(params, model_state, BATCH["image"]), BATCH["label"])
+  classes = optax.softmax_cross_entropy_with_integer_labels(
+    method.predict(params, model_state, BATCH["image"]), BATCH["label"]
+  )
   turns = method.adaptable.loss(params, model_state, method.adaptable.pose(key, BATCH["image"][::-1]))
   np.testing.assert_allclose(loss, classes.mean() + turns.mean(), rtol=1e-5)
 
@@ -76,8 +91,13 @@ def test_certainty_is_the_probability_of_upright():
   np.testing.assert_allclose(certain, np.exp(-upright), rtol=1e-5)
 
 
-@pytest.mark.parametrize("options, message", [
-    (dict(branch="stage9"), "config.method.branch is 'stage9'"), (dict(weight=0.0), "config.method.weight is 0.0")])
+@pytest.mark.parametrize(
+  "options, message",
+  [
+    (dict(branch="stage9"), "config.method.branch is 'stage9'"),
+    (dict(weight=0.0), "config.method.weight is 0.0"),
+  ],
+)
 def test_wrong_options_are_refused(options, message):
   with pytest.raises(ValueError, match=message):
     methods.make("joint", models.make("preresnet14"), DATA, **options)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ssl_jax import losses, methods, models
-from ssl_jax.models import patches
 from ssl_jax.core import DataSpec
+from ssl_jax.models import patches
 from ssl_jax.models.normalize import NORMALIZE
 from tests.models import transformer
 
@@ -18,7 +18,9 @@ ENCODER = dict(width=16, depth=2, heads=4, patch=4, normalize="cifar10")
 
 
 def make(*, encoder=(), **options):
-  return methods.make("mae", models.make("vit", **{**ENCODER, **dict(encoder)}), DATA, **{**DECODER, **options})
+  return methods.make(
+    "mae", models.make("vit", **{**ENCODER, **dict(encoder)}), DATA, **{**DECODER, **options}
+  )
 
 
 def params_of(method):
@@ -29,7 +31,9 @@ def params_of(method):
 
 
 def loss_of(method, key=jax.random.key(3)):
-  return jax.jit(lambda params, images: method.loss(params, {"encoder": {}, "decoder": {}}, (), {"image": images}, key)[0])
+  return jax.jit(
+    lambda params, images: method.loss(params, {"encoder": {}, "decoder": {}}, (), {"image": images}, key)[0]
+  )
 
 
 def order_of(key=jax.random.key(3), ratio=0.75, masking="random"):
@@ -42,19 +46,28 @@ def normalized(images) -> np.ndarray:
   return (np.asarray(images, np.float64) - mean) / std
 
 
-@pytest.mark.parametrize("norm_pix, ratio, masking, visible", [
-    (True, 0.75, "random", 4), (False, 0.75, "random", 4), (False, 0.5, "block", 8), (True, 0.75, "grid", 4)])
+@pytest.mark.parametrize(
+  "norm_pix, ratio, masking, visible",
+  [(True, 0.75, "random", 4), (False, 0.75, "random", 4), (False, 0.5, "block", 8), (True, 0.75, "grid", 4)],
+)
 def test_loss_is_the_papers(norm_pix, ratio, masking, visible):
   method = make(norm_pix=norm_pix, mask_ratio=ratio, masking=masking)
   params = params_of(method)
   plain, order = jax.device_get(params), order_of(ratio=ratio, masking=masking)
-  expected = np.mean([transformer.mae_loss(
-      image, plain, order[i], visible=visible, patch=4, encoder_heads=4, decoder_heads=2, norm_pix=norm_pix)
-      for i, image in enumerate(normalized(IMAGES))])
+  expected = np.mean(
+    [
+      transformer.mae_loss(
+        image, plain, order[i], visible=visible, patch=4, encoder_heads=4, decoder_heads=2, norm_pix=norm_pix
+      )
+      for i, image in enumerate(normalized(IMAGES))
+    ]
+  )
   np.testing.assert_allclose(loss_of(method)(params, IMAGES), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("encoder, parameters", [("vit_base", 26_109_184), ("vit_large", 26_240_256), ("vit_huge", 26_309_708)])
+@pytest.mark.parametrize(
+  "encoder, parameters", [("vit_base", 26_109_184), ("vit_large", 26_240_256), ("vit_huge", 26_309_708)]
+)
 def test_decoder_has_the_published_size(encoder, parameters):
   method = methods.make("mae", models.make(encoder), DATA)
   made = jax.eval_shape(method.init, jax.random.key(0), {"image": jnp.zeros((2, 224, 224, 3))})
@@ -86,7 +99,9 @@ def test_pixels_of_removed_patches_are_targets_only_and_those_of_visible_ones_in
   visible, removed = (np.zeros((4, 16), bool) for _ in range(2))
   np.put_along_axis(visible, order[:, :4], True, axis=1)
   removed = ~visible
-  change = lambda where: jnp.where(jnp.repeat(jnp.repeat(where.reshape(4, 4, 4), 4, 1), 4, 2)[..., None], 0.9, IMAGES)
+  change = lambda where: jnp.where(
+    jnp.repeat(jnp.repeat(where.reshape(4, 4, 4), 4, 1), 4, 2)[..., None], 0.9, IMAGES
+  )
   loss = loss_of(method)
   assert loss(zero, change(visible)) == loss(zero, IMAGES) != loss(zero, change(removed))
   assert loss(params, change(visible)) != loss(params, IMAGES)
@@ -100,15 +115,22 @@ def test_masks_differ_between_images_and_steps():
 def test_token_counts_of_vit_base():
   method = methods.make("mae", models.make("vit_base"), DATA)
   made = jax.eval_shape(method.init, jax.random.key(0), {"image": jnp.zeros((2, 224, 224, 3))})
-  text = str(jax.make_jaxpr(lambda params: method.loss(
-      params, {"encoder": {}, "decoder": {}}, (), {"image": jnp.zeros((2, 224, 224, 3))}, jax.random.key(0))[0])(made.params))
+  text = str(
+    jax.make_jaxpr(
+      lambda params: method.loss(
+        params, {"encoder": {}, "decoder": {}}, (), {"image": jnp.zeros((2, 224, 224, 3))}, jax.random.key(0)
+      )[0]
+    )(made.params)
+  )
   assert "2,50,768" in text and "2,197,512" in text and "2,197,768" not in text
 
 
 def test_backward_pass_scatters_nothing():
   method = make()
   params = params_of(method)
-  loss = lambda params: method.loss(params, {"encoder": {}, "decoder": {}}, (), {"image": IMAGES}, jax.random.key(3))[0]
+  loss = lambda params: method.loss(
+    params, {"encoder": {}, "decoder": {}}, (), {"image": IMAGES}, jax.random.key(3)
+  )[0]
   assert "scatter" not in str(jax.make_jaxpr(jax.grad(loss))(params))
   text = jax.jit(jax.grad(loss)).lower(params).as_text()
   assert "scatter" not in text and "gather" in text
@@ -118,7 +140,9 @@ def test_backward_pass_scatters_nothing():
 def test_reconstruction_shows_what_was_seen_and_pastes_it(norm_pix):
   method = make(norm_pix=norm_pix)
   params = params_of(method)
-  made = jax.jit(method.reconstruct, static_argnames="mask_ratio")(params, {}, IMAGES, jax.random.key(5), mask_ratio=0.5)
+  made = jax.jit(method.reconstruct, static_argnames="mask_ratio")(
+    params, {}, IMAGES, jax.random.key(5), mask_ratio=0.5
+  )
   order = np.asarray(patches.random_order(jax.random.key(5), 4, (4, 4), 0.5))
   rows = {name: np.asarray(patches.patchify(value, 4)) for name, value in made._asdict().items()}
   true = np.asarray(patches.patchify(IMAGES, 4))
@@ -144,25 +168,36 @@ def test_reconstruction_of_normalised_pixels_has_the_true_patchs_statistics():
 
 def test_visible_mean_error_is_that_of_a_flat_guess():
   method, order = make(norm_pix=False), order_of()
-  _, aux = method.loss(params_of(method), {"encoder": {}, "decoder": {}}, (), {"image": IMAGES}, jax.random.key(3))
+  _, aux = method.loss(
+    params_of(method), {"encoder": {}, "decoder": {}}, (), {"image": IMAGES}, jax.random.key(3)
+  )
   rows = np.stack([transformer.patchify(image, 4) for image in normalized(IMAGES)]).reshape(4, 16, 16, 3)
   errors = [np.square(rows[i, order[i, 4:]] - rows[i, order[i, :4]].mean((0, 1))).mean() for i in range(4)]
   assert float(aux.metrics["visible_mean_error"].value()) == pytest.approx(np.mean(errors), rel=1e-4)
 
 
-@pytest.mark.parametrize("options, message", [
+@pytest.mark.parametrize(
+  "options, message",
+  [
     (dict(mask_ratio=1.0), r"mask_ratio is 1.0; use a share in \(0, 1\), such as 0.75"),
     (dict(mask_ratio=-0.1), "mask_ratio is -0.1"),
-    (dict(decoder_heads=3), "config.method.decoder_heads 3 do not divide config.method.decoder_width 8; use 2 or 4 heads"),
+    (
+      dict(decoder_heads=3),
+      "config.method.decoder_heads 3 do not divide config.method.decoder_width 8; use 2 or 4 heads",
+    ),
     (dict(decoder_depth=0), "decoder_depth 0 and decoder_heads 2 must be positive"),
     (dict(encoder=dict(pool="fc_norm")), "config.encoder.pool 'fc_norm' is for fine-tuning"),
     (dict(masking="blok"), "config.method.masking is 'blok'; did you mean 'block'"),
-    (dict(mask_ration=0.5), "config.method.mask_ration is unknown; did you mean 'mask_ratio'")])
+    (dict(mask_ration=0.5), "config.method.mask_ration is unknown; did you mean 'mask_ratio'"),
+  ],
+)
 def test_refusals(options, message):
   with pytest.raises(ValueError, match=message):
     make(**options)
 
 
 def test_other_encoders_are_refused_with_those_that_fit():
-  with pytest.raises(ValueError, match="needs an encoder that can leave patches out; use config.encoder.name='vit_base'"):
+  with pytest.raises(
+    ValueError, match="needs an encoder that can leave patches out; use config.encoder.name='vit_base'"
+  ):
     methods.make("mae", models.make("resnet18"), DATA)

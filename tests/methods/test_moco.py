@@ -11,8 +11,7 @@ import optax
 import pytest
 
 from ssl_jax import losses, methods, parallel
-from ssl_jax.core import DataSpec
-from ssl_jax.core import Weights, make_init, make_train_step
+from ssl_jax.core import DataSpec, Weights, make_init, make_train_step
 from ssl_jax.methods import moco
 from ssl_jax.models import network
 from ssl_jax.models.norm import BatchNorm
@@ -55,7 +54,9 @@ def history(steps: int = 5, **options):
 
 def test_key_encoder_starts_as_a_copy_and_the_queue_on_the_sphere():
   _, states = history()
-  jax.tree.map(np.testing.assert_array_equal, states[0].extra.ema, Weights(states[0].params, states[0].model_state))
+  jax.tree.map(
+    np.testing.assert_array_equal, states[0].extra.ema, Weights(states[0].params, states[0].model_state)
+  )
   np.testing.assert_allclose(np.linalg.norm(states[0].extra.queue, axis=1), 1, rtol=1e-5)
 
 
@@ -65,14 +66,18 @@ def test_key_encoder_of_every_forward_pass_is_the_published_ones():
   published = states[0].params
   for state in states:
     published = jax.tree.map(lambda k, q: 0.9 * k + 0.1 * q, published, state.params)
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), state.extra.ema.params, published)
+    jax.tree.map(
+      functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), state.extra.ema.params, published
+    )
 
 
 @pytest.mark.parametrize("momentum, source", [(1.0, "first"), (0.0, "now")])
 def test_extreme_momenta(momentum, source):
   _, states = history(3, momentum=momentum)
   expected = states[0].params if source == "first" else states[-1].params
-  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), states[-1].extra.ema.params, expected)
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-6), states[-1].extra.ema.params, expected
+  )
 
 
 def test_queue_is_first_in_first_out():
@@ -82,7 +87,7 @@ def test_queue_is_first_in_first_out():
     _, aux = method.loss(before.params, before.model_state, before.extra, views(i), loss_key)
     expected = np.array(before.extra.queue)
     place = i * BATCH % QUEUE
-    expected[place:place + BATCH] = aux.carry.rows
+    expected[place : place + BATCH] = aux.carry.rows
     np.testing.assert_allclose(after.extra.queue, expected, rtol=1e-5, atol=1e-6)
     assert int(after.extra.cursor) == (i + 1) * BATCH % QUEUE
 
@@ -99,14 +104,18 @@ def test_this_steps_keys_are_not_negatives_of_their_own_step():
 
 def make_net_outputs(state, images):
   from ssl_jax.models import heads, stack
+
   return stack(network(OneLayer()), network(heads.Linear(DIM))).apply(
-      Weights(state.params, state.model_state), images, train=True)
+    Weights(state.params, state.model_state), images, train=True
+  )
 
 
 def test_key_statistics_run_on_their_own():
   _, states = history()
-  query, key = (s["encoder"]["batch_stats"]["BatchNorm_0"]["mean"]
-                for s in (states[-1].model_state, states[-1].extra.ema.model_state))
+  query, key = (
+    s["encoder"]["batch_stats"]["BatchNorm_0"]["mean"]
+    for s in (states[-1].model_state, states[-1].extra.ema.model_state)
+  )
   assert np.abs(query - key).max() > 1e-4
 
 
@@ -116,20 +125,32 @@ def test_shuffled_keys_come_back_in_order():
   keys = {}
   for groups in (1, 2):
     for shuffle in (False, True):
-      method = methods.make("moco", network(OneLayer(groups)), DataSpec(100, 10, BATCH), queue_size=QUEUE, dim=DIM,
-                            shuffle=shuffle)
-      keys[groups, shuffle] = method.loss(state.params, state.model_state, state.extra, views(7), jax.random.key(0))[1].carry.rows
+      method = methods.make(
+        "moco",
+        network(OneLayer(groups)),
+        DataSpec(100, 10, BATCH),
+        queue_size=QUEUE,
+        dim=DIM,
+        shuffle=shuffle,
+      )
+      keys[groups, shuffle] = method.loss(
+        state.params, state.model_state, state.extra, views(7), jax.random.key(0)
+      )[1].carry.rows
   np.testing.assert_array_equal(keys[1, True], keys[1, False])
   assert np.abs(keys[2, True] - keys[2, False]).max() > 1e-2
 
 
-@pytest.mark.parametrize("batch, groups, shared", [(256, 8, 1 / 8), (4096, 128, 1 / 8), (4, 2, 1 / 2), (96, 4, 1 / 4), (256, 1, 1)])
+@pytest.mark.parametrize(
+  "batch, groups, shared", [(256, 8, 1 / 8), (4096, 128, 1 / 8), (4, 2, 1 / 2), (96, 4, 1 / 4), (256, 1, 1)]
+)
 def test_a_deal_parts_the_images_of_a_group_and_a_second_restores_them(batch, groups, shared):
   rows = jnp.arange(batch)
   dealt = moco.deal(rows, groups)
   np.testing.assert_array_equal(np.sort(dealt), rows)
   np.testing.assert_array_equal(moco.deal(dealt, groups), rows)
-  before = np.asarray(dealt).reshape(groups, -1) // (batch // groups)  # the group that each image of a group came from
+  before = np.asarray(dealt).reshape(groups, -1) // (
+    batch // groups
+  )  # the group that each image of a group came from
   for group in before:
     assert np.bincount(group).max() == shared * (batch // groups)
 
@@ -142,23 +163,39 @@ def test_devices_exchange_what_they_hold_and_share_the_work():
   images = {"views": jax.ShapeDtypeStruct((batch, 2, 2, 2, 3), jnp.float32)}
   mesh = parallel.make_mesh()
   state = jax.eval_shape(make_init(*parts), jax.random.key(0), images)
-  step = parallel.compile_step(make_train_step(*parts), mesh, parallel.state_sharding(state, mesh)).lower(state, images).compile()
+  step = (
+    parallel.compile_step(make_train_step(*parts), mesh, parallel.state_sharding(state, mesh))
+    .lower(state, images)
+    .compile()
+  )
   found = collectives(step.as_text())
   assert found["all-to-all"]["bytes"] <= 8 * (2 * 2 * 3 + DIM) * 4
-  assert "collective-permute" not in found and found.get("all-gather", {"bytes": 0})["bytes"] <= batch * DIM * 4
+  assert (
+    "collective-permute" not in found and found.get("all-gather", {"bytes": 0})["bytes"] <= batch * DIM * 4
+  )
 
 
 def test_groups_that_cannot_exchange_images_are_refused():
-  with pytest.raises(ValueError, match="3 BatchNorm groups of 25 images cannot be shuffled: the two numbers have no common divisor"):
+  with pytest.raises(
+    ValueError,
+    match="3 BatchNorm groups of 25 images cannot be shuffled: the two numbers have no common divisor",
+  ):
     methods.make("moco", network(OneLayer(3)), DataSpec(1000, 10, 75), queue_size=150, dim=DIM)
   methods.make("moco", network(OneLayer(3)), DataSpec(1000, 10, 75), queue_size=150, dim=DIM, shuffle=False)
 
 
-@pytest.mark.parametrize("options, message", [
-    (dict(queue_size=10), r"queue_size 10 is not a multiple of config.batch_size 4; the nearest queue sizes are 8 and 12"),
+@pytest.mark.parametrize(
+  "options, message",
+  [
+    (
+      dict(queue_size=10),
+      r"queue_size 10 is not a multiple of config.batch_size 4; the nearest queue sizes are 8 and 12",
+    ),
     (dict(momentum=1.5), "momentum is 1.5; use a value in"),
     (dict(temperature=0.0), "temperature is 0.0; use a positive one"),
-    (dict(tempersture=0.1), "tempersture is unknown; did you mean 'temperature'")])
+    (dict(tempersture=0.1), "tempersture is unknown; did you mean 'temperature'"),
+  ],
+)
 def test_refusals(options, message):
   with pytest.raises(ValueError, match=message):
     make(**options)

@@ -21,7 +21,9 @@ def encoder(**options):
 def test_quarter_turns_are_anticlockwise():
   image = jnp.array([[1.0, 2], [3, 4]])[None, :, :, None].repeat(3, -1)
   pieces = rotation.four_turns(jax.random.key(0), image).pieces[0, ..., 0]
-  np.testing.assert_array_equal(pieces, [[[1, 2], [3, 4]], [[2, 4], [1, 3]], [[4, 3], [2, 1]], [[3, 1], [4, 2]]])
+  np.testing.assert_array_equal(
+    pieces, [[[1, 2], [3, 4]], [[2, 4], [1, 3]], [[4, 3], [2, 1]], [[3, 1], [4, 2]]]
+  )
   third = ops.rotate(ops.rotate(IMAGES[0], 1), 3)
   np.testing.assert_array_equal(third, IMAGES[0])
   np.testing.assert_array_equal(ops.rotate(IMAGES[0], 2), ops.rotate(ops.rotate(IMAGES[0], 1), 1))
@@ -56,8 +58,9 @@ def test_a_branch_leaves_the_encoder_there(branch, width):
   assert branch in kept and "stage4" not in kept and "stage4_block1" in start.params["head"]["encoder"]
   assert method.encode(start.params, start.model_state, IMAGES).shape == (8, width)
   assert list(method.pyramid(start.params, start.model_state, IMAGES))[-1] == branch
-  gradient = jax.jit(jax.grad(lambda p: method.loss(p, start.model_state, (), {"image": IMAGES}, jax.random.key(1))[0]))(
-      start.params)
+  gradient = jax.jit(
+    jax.grad(lambda p: method.loss(p, start.model_state, (), {"image": IMAGES}, jax.random.key(1))[0])
+  )(start.params)
   assert all(np.any(np.asarray(leaf)) for leaf in jax.tree.leaves(gradient))
 
 
@@ -67,13 +70,28 @@ def test_trunk_and_branch_in_a_row_are_the_encoder():
   weights = whole.init(jax.random.key(0), IMAGES)
   maps, _ = trunk.apply(weights, IMAGES)
   assert maps.shape == (8, 4, 4, 16)
-  np.testing.assert_allclose(rest.apply(weights, maps)[0], whole.apply(weights, IMAGES)[0], rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(
+    rest.apply(weights, maps)[0], whole.apply(weights, IMAGES)[0], rtol=1e-5, atol=1e-6
+  )
 
 
-@pytest.mark.parametrize("make, message", [
-    (lambda: methods.make("rotation", encoder(), DATA, branch="stage4"), "branch is 'stage4', but a branch leaves .* stem, stage1, "),
-    (lambda: methods.make("rotation", models.make("vit_tiny"), DATA, branch="stage2"), "only a ResNet can be split"),
-    (lambda: methods.make("rotation", encoder(), DATA, copies="two"), "config.method.copies is 'two'.*known: four, one")])
+@pytest.mark.parametrize(
+  "make, message",
+  [
+    (
+      lambda: methods.make("rotation", encoder(), DATA, branch="stage4"),
+      "branch is 'stage4', but a branch leaves .* stem, stage1, ",
+    ),
+    (
+      lambda: methods.make("rotation", models.make("vit_tiny"), DATA, branch="stage2"),
+      "only a ResNet can be split",
+    ),
+    (
+      lambda: methods.make("rotation", encoder(), DATA, copies="two"),
+      "config.method.copies is 'two'.*known: four, one",
+    ),
+  ],
+)
 def test_refusals(make, message):
   with pytest.raises(ValueError, match=message):
     make()

@@ -11,7 +11,9 @@ GRID = tile_grid.Grid(64, 21, 21)
 
 
 def test_tiles_lie_within_their_cells_and_reach_both_ends():
-  found = np.asarray(jax.jit(lambda key: tile_grid.corners(key, 12_000, GRID, 255))(jax.random.key(0)))  # 108,000 tiles
+  found = np.asarray(
+    jax.jit(lambda key: tile_grid.corners(key, 12_000, GRID, 255))(jax.random.key(0))
+  )  # 108,000 tiles
   cells = np.indices((3, 3)).reshape(2, 9).T * 85
   offset = found - cells
   assert offset.min() == 0 and offset.max() == 21
@@ -41,13 +43,19 @@ def test_what_is_cut_is_the_image_there():
   found = jax.jit(tile_grid.cut, static_argnums=2)(images, corners, 4)
   for image in range(3):
     for n, (top, left) in enumerate(corners[image]):
-      np.testing.assert_array_equal(found[image, n], images[image, top:top + 4, left:left + 4])
+      np.testing.assert_array_equal(found[image, n], images[image, top : top + 4, left : left + 4])
 
 
-@pytest.mark.parametrize("call, message", [
+@pytest.mark.parametrize(
+  "call, message",
+  [
     (lambda: tile_grid.Grid(0, 1, 1).check(), "tile 0, gap 1 and jitter 1 make no grid; use a positive tile"),
-    (lambda: tile_grid.corners(jax.random.key(0), 2, GRID, 224),
-     "tile 64, two gaps of 21 and jitter 21 take 255 pixels; use config.augment.size 255 or more")])
+    (
+      lambda: tile_grid.corners(jax.random.key(0), 2, GRID, 224),
+      "tile 64, two gaps of 21 and jitter 21 take 255 pixels; use config.augment.size 255 or more",
+    ),
+  ],
+)
 def test_refusals(call, message):
   with pytest.raises(ValueError, match=message):
     call()
@@ -89,7 +97,9 @@ def test_projection_removes_green_against_magenta():
   b, a = tile_grid.PROJECTION, tile_grid.OPPONENT
   np.testing.assert_allclose(b @ a, 0, atol=1e-6)
   np.testing.assert_allclose(b @ b, b, atol=1e-6)
-  np.testing.assert_allclose(b, [[5 / 6, 1 / 3, -1 / 6], [1 / 3, 1 / 3, 1 / 3], [-1 / 6, 1 / 3, 5 / 6]], atol=1e-6)
+  np.testing.assert_allclose(
+    b, [[5 / 6, 1 / 3, -1 / 6], [1 / 3, 1 / 3, 1 / 3], [-1 / 6, 1 / 3, 5 / 6]], atol=1e-6
+  )
   assert np.trace(b) == pytest.approx(2)
   grey = jnp.full((2, 2, 3), 0.4)
   np.testing.assert_allclose(tile_grid.project(grey), grey, atol=1e-6)
@@ -98,13 +108,21 @@ def test_projection_removes_green_against_magenta():
 def test_grey_at_the_probability_and_channels_displaced():
   images = patches(shape=(600, 6, 6, 3))
   found = np.asarray(tile_grid.random_grey(jax.random.key(0), images, 0.66))
-  grey = (np.ptp(found, axis=-1).max((1, 2)) < 1e-6)
+  grey = np.ptp(found, axis=-1).max((1, 2)) < 1e-6
   assert abs(grey.mean() - 0.66) < 0.06
   np.testing.assert_array_equal(found[~grey], np.asarray(images)[~grey])
   moved = np.asarray(tile_grid.shift_channels(jax.random.key(0), images, 2))
   assert moved.shape == (600, 4, 4, 3)
-  starts = [[(r, c) for r in range(3) for c in range(3) if np.array_equal(moved[i, ..., ch], images[i, r:r + 4, c:c + 4, ch])]
-            for i in range(40) for ch in range(3)]
+  starts = [
+    [
+      (r, c)
+      for r in range(3)
+      for c in range(3)
+      if np.array_equal(moved[i, ..., ch], images[i, r : r + 4, c : c + 4, ch])
+    ]
+    for i in range(40)
+    for ch in range(3)
+  ]
   assert all(len(found) == 1 for found in starts) and len({found[0] for found in starts}) == 9
 
 
@@ -114,5 +132,8 @@ def test_coarse_tiles_are_pillow_like_reductions():
   changed = np.abs(found - np.asarray(x)).max((2, 3, 4)) > 1e-4
   assert 0.2 < changed.mean() < 0.45
   i, n = np.argwhere(changed)[0]
-  made = [jax.image.resize(jax.image.resize(x[i, n], (s, s, 3), "linear"), (12, 12, 3), "linear") for s in range(1, 12)]
+  made = [
+    jax.image.resize(jax.image.resize(x[i, n], (s, s, 3), "linear"), (12, 12, 3), "linear")
+    for s in range(1, 12)
+  ]
   assert min(np.abs(np.asarray(m) - found[i, n]).max() for m in made) < 1e-5

@@ -20,12 +20,17 @@ def test_pixels_lie_by_row_column_channel_and_patches_row_by_row():
   images = np.arange(4 * 6 * 3, dtype=np.float32).reshape(1, 4, 6, 3)
   rows = patches.patchify(jnp.asarray(images), 2)
   for row, column in np.ndindex(2, 3):
-    np.testing.assert_array_equal(rows[0, row * 3 + column], images[0, row * 2:row * 2 + 2, column * 2:column * 2 + 2].ravel())
+    np.testing.assert_array_equal(
+      rows[0, row * 3 + column], images[0, row * 2 : row * 2 + 2, column * 2 : column * 2 + 2].ravel()
+    )
 
 
 def test_sides_that_the_patch_does_not_divide_are_refused():
-  with pytest.raises(ValueError, match="images of 30 x 30 do not divide into patches of config.encoder.patch 16; use "
-                                       "config.augment.size 32"):
+  with pytest.raises(
+    ValueError,
+    match="images of 30 x 30 do not divide into patches of config.encoder.patch 16; use "
+    "config.augment.size 32",
+  ):
     patches.patchify(jnp.zeros((1, 30, 30, 3)), 16)
 
 
@@ -44,27 +49,45 @@ def test_positions_need_a_width_of_quarters():
     patches.sincos_positions((2, 2), 30)
 
 
-@pytest.mark.parametrize("count, ratio, visible", [(196, 0.75, 49), (196, 0.8, 39), (196, 0.85, 29), (196, 0.95, 9),
-                                                   (196, 0.5, 98), (196, 0.9, 19), (256, 0.75, 64)])
+@pytest.mark.parametrize(
+  "count, ratio, visible",
+  [
+    (196, 0.75, 49),
+    (196, 0.8, 39),
+    (196, 0.85, 29),
+    (196, 0.95, 9),
+    (196, 0.5, 98),
+    (196, 0.9, 19),
+    (256, 0.75, 64),
+  ],
+)
 def test_visible_patches_are_the_released_codes(count, ratio, visible):
   assert patches.visible_count(count, ratio) == visible
 
 
-@pytest.mark.parametrize("ratio, message", [
-    (0.0, r"mask_ratio is 0.0; use a share in \(0, 1\)"), (1.0, r"mask_ratio is 1.0; use a share in \(0, 1\)"),
-    (-0.5, "mask_ratio is -0.5"), (0.95, "mask_ratio 0.95 leaves 0 of 16 patches visible; use a ratio from 0.0625 to 0.938")])
+@pytest.mark.parametrize(
+  "ratio, message",
+  [
+    (0.0, r"mask_ratio is 0.0; use a share in \(0, 1\)"),
+    (1.0, r"mask_ratio is 1.0; use a share in \(0, 1\)"),
+    (-0.5, "mask_ratio is -0.5"),
+    (0.95, "mask_ratio 0.95 leaves 0 of 16 patches visible; use a ratio from 0.0625 to 0.938"),
+  ],
+)
 def test_ratios_that_leave_nothing_are_refused(ratio, message):
   with pytest.raises(ValueError, match=message):
     patches.visible_count(16, ratio)
 
 
-@pytest.mark.parametrize("masking, grid", [("random", (14, 14)), ("block", (14, 14)), ("grid", (14, 14)), ("block", (4, 4))])
+@pytest.mark.parametrize(
+  "masking, grid", [("random", (14, 14)), ("block", (14, 14)), ("grid", (14, 14)), ("block", (4, 4))]
+)
 def test_every_order_is_a_permutation_of_its_own(masking, grid):
   order = np.asarray(patches.random_order(jax.random.key(0), 64, grid, 0.75, masking))
   count = grid[0] * grid[1]
   np.testing.assert_array_equal(np.sort(order), np.tile(np.arange(count), (64, 1)))
   masks = np.ones((64, count), bool)
-  np.put_along_axis(masks, order[:, :patches.visible_count(count, 0.75)], False, axis=1)
+  np.put_along_axis(masks, order[:, : patches.visible_count(count, 0.75)], False, axis=1)
   assert (masks.sum(1) == count - count // 4).all()  # 147 of 196
   assert len(np.unique(masks, axis=0)) > 3
 

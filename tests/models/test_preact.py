@@ -22,7 +22,9 @@ def test_parameters_with_ten_classes_are_the_published_ones(name, parameters):
 
 def conv(x, p, stride=1):
   pad = p["kernel"].shape[0] // 2
-  return lax.conv_general_dilated(x, p["kernel"], (stride,) * 2, ((pad, pad),) * 2, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+  return lax.conv_general_dilated(
+    x, p["kernel"], (stride,) * 2, ((pad, pad),) * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+  )
 
 
 def norm_relu(x, p, groups=8):
@@ -38,7 +40,9 @@ def test_forward_pass_is_that_of_the_published_blocks(shortcut):
   encoder = models.make("preresnet14", width=8, shortcut=shortcut)
   weights = jax.jit(encoder.init)(jax.random.key(1), IMAGES)
   leaves, tree = jax.tree.flatten(weights.params)
-  params = tree.unflatten([leaf + 0.2 * jax.random.normal(jax.random.key(i), leaf.shape) for i, leaf in enumerate(leaves)])
+  params = tree.unflatten(
+    [leaf + 0.2 * jax.random.normal(jax.random.key(i), leaf.shape) for i, leaf in enumerate(leaves)]
+  )
   x = conv(IMAGES * 2 - 1, params["conv_stem"])
   for stage in (1, 2, 3):
     for block in (1, 2):
@@ -62,7 +66,9 @@ def test_trunk_and_branch_are_the_whole():
   for layer in ("stem", "stage1", "stage2"):
     trunk, rest = split(encoder, layer)
     maps, _ = trunk.apply(weights, IMAGES)
-    np.testing.assert_allclose(rest.apply(weights, maps)[0], encoder.apply(weights, IMAGES)[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+      rest.apply(weights, maps)[0], encoder.apply(weights, IMAGES)[0], rtol=1e-5, atol=1e-6
+    )
 
 
 def test_group_norm_takes_only_groups_that_divide():

@@ -26,9 +26,16 @@ def count(tree) -> int:
   return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-@pytest.mark.parametrize("name, parameters", [
-    ("resnet18", 11_689_512), ("resnet34", 21_797_672), ("resnet50", 25_557_032), ("resnet101", 44_549_160),
-    ("resnet152", 60_192_808)])
+@pytest.mark.parametrize(
+  "name, parameters",
+  [
+    ("resnet18", 11_689_512),
+    ("resnet34", 21_797_672),
+    ("resnet50", 25_557_032),
+    ("resnet101", 44_549_160),
+    ("resnet152", 60_192_808),
+  ],
+)
 def test_parameters_with_1000_classes_are_torchvisions(name, parameters):
   classifier = stack(models.make(name), network(heads.Linear(1000)))
   weights = jax.eval_shape(classifier.init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
@@ -53,9 +60,15 @@ def test_stems_halve_as_they_say(stem, side):
 
 @pytest.mark.parametrize("bottleneck", [False, True])
 def test_dilated_network_computes_the_strided_one_and_what_lies_between(bottleneck):
-  strided, dilated = (network(ResNet((1, 1, 2, 1), bottleneck, width=4, stem="small", output_stride=stride)) for stride in (0, 4))
+  strided, dilated = (
+    network(ResNet((1, 1, 2, 1), bottleneck, width=4, stem="small", output_stride=stride))
+    for stride in (0, 4)
+  )
   weights = jax.jit(strided.init)(jax.random.key(0), IMAGES[:2])
-  coarse, fine = (jax.jit(lambda w, net=net: net.apply(w, IMAGES[:2], pyramid=True)[0])(weights) for net in (strided, dilated))
+  coarse, fine = (
+    jax.jit(lambda w, net=net: net.apply(w, IMAGES[:2], pyramid=True)[0])(weights)
+    for net in (strided, dilated)
+  )
   assert [fine[layer].shape[1] for layer in ("stage1", "stage2", "stage3", "stage4")] == [16, 8, 8, 8]
   for layer, step in {"stage2": 1, "stage3": 2, "stage4": 4}.items():
     np.testing.assert_allclose(fine[layer][:, ::step, ::step], coarse[layer], rtol=1e-4, atol=1e-5)
@@ -94,7 +107,9 @@ def test_pixels_are_normalised_by_the_network():
   weights = plain.init(jax.random.key(0), IMAGES)
   mean, std = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
   by_hand = (IMAGES - mean.reshape(1, 1, 1, 3)) / std.reshape(1, 1, 1, 3)
-  np.testing.assert_allclose(ours.apply(weights, IMAGES)[0], plain.apply(weights, by_hand)[0], rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(
+    ours.apply(weights, IMAGES)[0], plain.apply(weights, by_hand)[0], rtol=1e-4, atol=1e-5
+  )
 
 
 def normed(groups: int, x, train=True):
@@ -121,7 +136,10 @@ def test_remat_changes_nothing_but_what_is_kept():
     y, state = network.apply(weights._replace(params=params), IMAGES, train=True)
     return jnp.square(y).mean(), state
 
-  found, expected = (jax.jit(jax.value_and_grad(functools.partial(loss, network), has_aux=True))(weights.params) for network in (remat, plain))
+  found, expected = (
+    jax.jit(jax.value_and_grad(functools.partial(loss, network), has_aux=True))(weights.params)
+    for network in (remat, plain)
+  )
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), found, expected)
 
 
@@ -135,11 +153,15 @@ def test_groups_that_do_not_divide_the_batch_are_refused():
     normed(3, jnp.zeros((8, 2)))
 
 
-@pytest.mark.parametrize("options, message", [
+@pytest.mark.parametrize(
+  "options, message",
+  [
     (dict(name="resnet51"), r"no encoder is called 'resnet51'; did you mean .*'resnet50'"),
     (dict(name="resnet50", widht=3), r"config.encoder.widht is unknown; did you mean 'width'"),
     (dict(name="resnet50", width=3.5), r"config.encoder.width is 3.5, a float; it takes a int"),
-    (dict(name="resnet50", stem="tiny"), r"config.encoder.stem is 'tiny'; known: cifar, imagenet, small")])
+    (dict(name="resnet50", stem="tiny"), r"config.encoder.stem is 'tiny'; known: cifar, imagenet, small"),
+  ],
+)
 def test_refusals(options, message):
   with pytest.raises(ValueError, match=message):
     models.make(**options)
@@ -147,9 +169,12 @@ def test_refusals(options, message):
 
 def test_heads_have_their_published_shapes():
   x = jnp.ones((4, 16))
-  for module, kernels in [(heads.Linear(8), 16 * 8 + 8), (heads.MLP(8), 16 * 16 + 16 + 16 * 8 + 8),
-                          (heads.SimCLRHead(8), 16 * 16 + 2 * 16 + 16 * 8 + 8),
-                          (heads.SimCLRHead(8, final_bn=False), 16 * 16 + 2 * 16 + 16 * 8)]:
+  for module, kernels in [
+    (heads.Linear(8), 16 * 8 + 8),
+    (heads.MLP(8), 16 * 16 + 16 + 16 * 8 + 8),
+    (heads.SimCLRHead(8), 16 * 16 + 2 * 16 + 16 * 8 + 8),
+    (heads.SimCLRHead(8, final_bn=False), 16 * 16 + 2 * 16 + 16 * 8),
+  ]:
     made = network(module)
     weights = made.init(jax.random.key(0), x)
     assert count(weights.params) == kernels

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from ssl_jax import models
-from ssl_jax.models import patches
 from ssl_jax.core import Weights
-from ssl_jax.models import heads, network, stack
+from ssl_jax.models import heads, network, patches, stack
 from ssl_jax.models.dense import Dense, dense
 from tests.models import transformer
 
@@ -20,7 +19,9 @@ TINY = dict(width=16, depth=3, heads=2, patch=4, normalize="none")
 
 def make(**options) -> models.Network:
   made = models.make("vit", **{**TINY, **options})
-  return made._replace(init=jax.jit(made.init), apply=jax.jit(made.apply, static_argnames=("train", "pyramid")))
+  return made._replace(
+    init=jax.jit(made.init), apply=jax.jit(made.apply, static_argnames=("train", "pyramid"))
+  )
 
 
 def weights_of(encoder: models.Network, scale: float = 0.3) -> Weights:
@@ -28,16 +29,25 @@ def weights_of(encoder: models.Network, scale: float = 0.3) -> Weights:
   weights = encoder.init(jax.random.key(1), IMAGES)
   leaves, tree = jax.tree.flatten(weights)
   keys = jax.random.split(jax.random.key(2), len(leaves))
-  return tree.unflatten([leaf + scale * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys)])
+  return tree.unflatten(
+    [leaf + scale * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys)]
+  )
 
 
 def count(tree) -> int:
   return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-@pytest.mark.parametrize("name, patch, parameters", [  # as timm counts: with the fixed table of positions, class token's included
-    ("vit_tiny", 16, 5_524_416), ("vit_small", 16, 21_665_664), ("vit_base", 16, 85_798_656),
-    ("vit_large", 16, 303_301_632), ("vit_huge", 14, 630_764_800)])
+@pytest.mark.parametrize(
+  "name, patch, parameters",
+  [  # as timm counts: with the fixed table of positions, class token's included
+    ("vit_tiny", 16, 5_524_416),
+    ("vit_small", 16, 21_665_664),
+    ("vit_base", 16, 85_798_656),
+    ("vit_large", 16, 303_301_632),
+    ("vit_huge", 14, 630_764_800),
+  ],
+)
 def test_parameters_are_the_published_ones(name, patch, parameters):
   encoder = models.make(name)
   weights = jax.eval_shape(encoder.init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
@@ -47,7 +57,9 @@ def test_parameters_are_the_published_ones(name, patch, parameters):
 
 
 def test_learned_positions_are_parameters():
-  shapes = [jax.eval_shape(make(positions=p).init, jax.random.key(0), IMAGES).params for p in ("sincos", "learned")]
+  shapes = [
+    jax.eval_shape(make(positions=p).init, jax.random.key(0), IMAGES).params for p in ("sincos", "learned")
+  ]
   assert count(shapes[1]) - count(shapes[0]) == 16 * 16
 
 
@@ -99,8 +111,16 @@ def gradient_of(encoder, weights):
   return jax.value_and_grad(loss)(weights.params)
 
 
-@pytest.mark.parametrize("options", [dict(layers="scan"), dict(layers="scan", remat="dots"), dict(layers="scan", remat="full"),
-                                     dict(remat="full")], ids=str)
+@pytest.mark.parametrize(
+  "options",
+  [
+    dict(layers="scan"),
+    dict(layers="scan", remat="dots"),
+    dict(layers="scan", remat="full"),
+    dict(remat="full"),
+  ],
+  ids=str,
+)
 def test_scanned_unrolled_and_recomputed_layers_agree(options):
   encoder, other = make(layers="unroll"), make(**options)
   weights = weights_of(encoder)
@@ -111,6 +131,7 @@ def test_scanned_unrolled_and_recomputed_layers_agree(options):
 
 def test_recomputing_all_but_dense_layers_repeats_only_the_products_of_attention():
   """A policy that does not see our dense layers would keep none of them, which costs a quarter more FLOPs and shows in no figure."""
+
   def products(remat):
     encoder = make(layers="unroll", remat=remat, depth=1)
     lowered = jax.jit(functools.partial(gradient_of, encoder)).lower(weights_of(encoder))
@@ -163,14 +184,20 @@ def test_fc_norm_comes_behind_the_mean():
 
 
 def test_positions_are_interpolated_for_another_size():
-  trained, larger = make(positions="learned", image_size=16), jax.random.uniform(jax.random.key(5), (2, 32, 32, 3))
+  trained, larger = (
+    make(positions="learned", image_size=16),
+    jax.random.uniform(jax.random.key(5), (2, 32, 32, 3)),
+  )
   weights = weights_of(trained)
   assert weights.params["positions"].shape == (16, 16)
   flat = Weights({**weights.params, "positions": jnp.ones((16, 16)) * jnp.arange(16.0)[None]}, {})
   table = jnp.ones((64, 16)) * jnp.arange(16.0)[None]  # what is constant stays so at any size
   direct = make(positions="learned")
-  np.testing.assert_allclose(trained.apply(flat, larger)[0],
-                             direct.apply(Weights({**flat.params, "positions": table}, {}), larger)[0], atol=1e-4)
+  np.testing.assert_allclose(
+    trained.apply(flat, larger)[0],
+    direct.apply(Weights({**flat.params, "positions": table}, {}), larger)[0],
+    atol=1e-4,
+  )
   fixed = make(image_size=16).apply(weights_of(make()), larger)[0]
   assert np.isfinite(fixed).all() and np.abs(fixed - make().apply(weights_of(make()), larger)[0]).max() > 1e-3
 
@@ -180,40 +207,56 @@ def test_drop_path_drops_whole_branches_and_keeps_their_mean():
   weights = weights_of(make(depth=2))
   run = jax.jit(lambda key: encoder.apply(weights, IMAGES[:1], train=True, key=key)[0][0])
   found = np.stack([run(jax.random.key(seed)) for seed in range(40)])
-  assert len(np.unique(found.round(4), axis=0)) == 4  # attention and MLP of the second block, each kept or not
+  assert (
+    len(np.unique(found.round(4), axis=0)) == 4
+  )  # attention and MLP of the second block, each kept or not
   evaluated, _ = encoder.apply(weights, IMAGES[:1])
   np.testing.assert_allclose(evaluated, make(depth=2).apply(weights, IMAGES[:1])[0], atol=1e-6)
 
 
-@pytest.mark.parametrize("options, message", [
+@pytest.mark.parametrize(
+  "options, message",
+  [
     (dict(heads=3), "config.encoder.heads 3 do not divide config.encoder.width 16; use 2 or 4 heads"),
     (dict(heads=32), "config.encoder.heads 32 do not divide config.encoder.width 16; use 16 or 8 heads"),
     (dict(heads=0), "heads 0 and patch 4 must be positive"),
     (dict(drop_path=1.0), r"drop_path is 1.0; use a rate in \[0, 1\)"),
     (dict(image_size=30), "image_size 30 does not divide into patches of 4; use 32"),
-    (dict(pool="max"), "config.encoder.pool is 'max'; did you mean 'mean'. known: cls, fc_norm, mean")])
+    (dict(pool="max"), "config.encoder.pool is 'max'; did you mean 'mean'. known: cls, fc_norm, mean"),
+  ],
+)
 def test_refusals(options, message):
   with pytest.raises(ValueError, match=message):
     models.make("vit", **{**TINY, **options})
 
 
 def test_image_that_does_not_divide_is_refused_before_compiling():
-  with pytest.raises(ValueError, match="images of 18 x 18 do not divide into patches of config.encoder.patch 4"):
+  with pytest.raises(
+    ValueError, match="images of 18 x 18 do not divide into patches of config.encoder.patch 4"
+  ):
     jax.eval_shape(make().init, jax.random.key(0), jnp.zeros((1, 18, 18, 3)))
 
 
 def test_dense_is_a_dense_layer_with_its_gradient():
   x, kernel, bias = (jax.random.normal(jax.random.key(i), s) for i, s in enumerate([(6, 5), (5, 4), (4,)]))
-  np.testing.assert_allclose(dense(x, kernel, bias), np.asarray(x) @ np.asarray(kernel) + np.asarray(bias), rtol=1e-5)
+  np.testing.assert_allclose(
+    dense(x, kernel, bias), np.asarray(x) @ np.asarray(kernel) + np.asarray(bias), rtol=1e-5
+  )
   loss = lambda layer: jax.grad(lambda *a: jnp.sin(layer(*a)).sum(), (0, 1, 2))(x, kernel, bias)
   ours, plain = loss(dense), loss(lambda x, k, b: x @ k + b[None])
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ours, plain)
-  batched = jax.vmap(lambda k: jax.grad(lambda k: jnp.sin(dense(x, k, bias)).sum())(k))(jnp.stack([kernel, 2 * kernel]))
+  batched = jax.vmap(lambda k: jax.grad(lambda k: jnp.sin(dense(x, k, bias)).sum())(k))(
+    jnp.stack([kernel, 2 * kernel])
+  )
   np.testing.assert_allclose(batched[0], ours[1], rtol=1e-5, atol=1e-6)
   assert Dense(4).apply({"params": {"kernel": kernel, "bias": bias}}, x[None]).shape == (1, 6, 4)
 
 
 def test_a_classifier_on_top_has_the_published_size():
-  classifier = stack(models.make("vit_base", pool="fc_norm", positions="sincos_trained"), network(heads.Linear(1000)))
+  classifier = stack(
+    models.make("vit_base", pool="fc_norm", positions="sincos_trained"), network(heads.Linear(1000))
+  )
   weights = jax.eval_shape(classifier.init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
-  assert count(weights.params) + 768 == 86_567_656  # timm's vit_base_patch16_224; the class token's own position is ours no more
+  assert (
+    count(weights.params) + 768 == 86_567_656
+  )  # timm's vit_base_patch16_224; the class token's own position is ours no more

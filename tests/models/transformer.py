@@ -32,8 +32,12 @@ def blocks(x, stacked, heads):
   """x f64[T, D] through all blocks; parameters are stacked, one entry a block."""
   depth = stacked["norm1"]["scale"].shape[0]
   for i in range(depth):
-    p = {name: {k: (v[i] if not isinstance(v, dict) else {a: b[i] for a, b in v.items()}) for k, v in part.items()}
-         for name, part in stacked.items()}
+    p = {
+      name: {
+        k: (v[i] if not isinstance(v, dict) else {a: b[i] for a, b in v.items()}) for k, v in part.items()
+      }
+      for name, part in stacked.items()
+    }
     x = x + attention(norm(x, p["norm1"]), p["attention"], heads)
     hidden = dense(norm(x, p["norm2"]), p["mlp1"])
     x = x + dense(hidden * 0.5 * (1 + _erf(hidden / math.sqrt(2))), p["mlp2"])
@@ -46,15 +50,26 @@ def positions(rows, columns, width):
     for column in range(columns):
       for k in range(width // 4):
         omega = 10000 ** (-k / (width / 4))
-        table[row * columns + column, [k, width // 4 + k]] = math.sin(column * omega), math.cos(column * omega)
-        table[row * columns + column, [width // 2 + k, 3 * width // 4 + k]] = math.sin(row * omega), math.cos(row * omega)
+        table[row * columns + column, [k, width // 4 + k]] = (
+          math.sin(column * omega),
+          math.cos(column * omega),
+        )
+        table[row * columns + column, [width // 2 + k, 3 * width // 4 + k]] = (
+          math.sin(row * omega),
+          math.cos(row * omega),
+        )
   return table
 
 
 def patchify(image, patch):
   rows, columns = image.shape[0] // patch, image.shape[1] // patch
-  return np.stack([image[r * patch:(r + 1) * patch, c * patch:(c + 1) * patch].reshape(-1)
-                   for r in range(rows) for c in range(columns)])
+  return np.stack(
+    [
+      image[r * patch : (r + 1) * patch, c * patch : (c + 1) * patch].reshape(-1)
+      for r in range(rows)
+      for c in range(columns)
+    ]
+  )
 
 
 def encode(image, p, heads, patch, visible=None):

@@ -7,19 +7,27 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from ssl_jax import parallel
-from ssl_jax.run.assembly import abstract_state, assemble, compile_train_step
 from ssl_jax.config.recipe import recipe
 from ssl_jax.config.schema import TrainConfig, check
 from ssl_jax.core import DataSpec
+from ssl_jax.run.assembly import abstract_state, assemble, compile_train_step
 
 
 def test_fsdp_cuts_large_leaves_along_their_longest_divisible_axis():
   mesh = parallel.make_mesh()
-  state = {"large": jax.ShapeDtypeStruct((300, 1024), jnp.float32), "odd": jax.ShapeDtypeStruct((301, 1023), jnp.float32),
-           "tall": jax.ShapeDtypeStruct((4096, 64), jnp.float32), "small": jax.ShapeDtypeStruct((64,), jnp.float32)}
+  state = {
+    "large": jax.ShapeDtypeStruct((300, 1024), jnp.float32),
+    "odd": jax.ShapeDtypeStruct((301, 1023), jnp.float32),
+    "tall": jax.ShapeDtypeStruct((4096, 64), jnp.float32),
+    "small": jax.ShapeDtypeStruct((64,), jnp.float32),
+  }
   specs = {name: s.spec for name, s in parallel.state_sharding(state, mesh, "fsdp").items()}
-  assert specs == {"large": PartitionSpec(None, "data"), "odd": PartitionSpec(), "tall": PartitionSpec("data"),
-                   "small": PartitionSpec()}
+  assert specs == {
+    "large": PartitionSpec(None, "data"),
+    "odd": PartitionSpec(),
+    "tall": PartitionSpec("data"),
+    "small": PartitionSpec(),
+  }
   assert {s.spec for s in parallel.state_sharding(state, mesh).values()} == {PartitionSpec()}
 
 
@@ -34,8 +42,9 @@ def test_a_step_is_the_same_wherever_its_state_lies(kind):
   batch = {"x": np.random.default_rng(1).normal(size=(16, 512)).astype(np.float32)}
   expected, _ = jax.jit(step)(state, batch)
   shardings = parallel.state_sharding(state, mesh, kind)
-  found, _ = parallel.compile_step(step, mesh, shardings)(jax.device_put(state, shardings),
-                                                          parallel.to_devices(batch, mesh))
+  found, _ = parallel.compile_step(step, mesh, shardings)(
+    jax.device_put(state, shardings), parallel.to_devices(batch, mesh)
+  )
   assert found["w"].sharding.spec == (PartitionSpec("data") if kind == "fsdp" else PartitionSpec())
   np.testing.assert_allclose(found["w"], expected["w"], rtol=1e-5, atol=1e-6)
 
@@ -47,7 +56,9 @@ def test_batches_are_handed_on_in_order_and_completely():
   assert found == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("batch, message", [(12, "use a multiple of 8, such as 8"), (3, "such as 8"), (20, "such as 16")])
+@pytest.mark.parametrize(
+  "batch, message", [(12, "use a multiple of 8, such as 8"), (3, "such as 8"), (20, "such as 16")]
+)
 def test_batches_that_do_not_divide_are_refused(batch, message):
   with pytest.raises(ValueError, match=message):
     parallel.check_batch(batch, parallel.make_mesh())
@@ -55,18 +66,34 @@ def test_batches_that_do_not_divide_are_refused(batch, message):
 
 def test_cut_weights_parts_of_a_batch_and_remat_together_change_nothing():
   """Two steps of a real transformer with all three, against neither, on eight devices."""
+
   def after(**changes):
-    encoder = dict(name="vit", width=128, depth=2, heads=2, patch=8, layers="scan", remat=changes.pop("remat", "none"))
-    config = check(TrainConfig, recipe(
-        method=dict(name="supervised"), encoder=encoder, augment=dict(name="none", views=1, size=16), epochs=1.0, batch_size=32,
-        optimizer=dict(name="sgd", learning_rate=0.1), data=dict(name="synthetic", split="train[:64]", size=16), **changes))
+    encoder = dict(
+      name="vit", width=128, depth=2, heads=2, patch=8, layers="scan", remat=changes.pop("remat", "none")
+    )
+    config = check(
+      TrainConfig,
+      recipe(
+        method=dict(name="supervised"),
+        encoder=encoder,
+        augment=dict(name="none", views=1, size=16),
+        epochs=1.0,
+        batch_size=32,
+        optimizer=dict(name="sgd", learning_rate=0.1),
+        data=dict(name="synthetic", split="train[:64]", size=16),
+        **changes,
+      ),
+    )
     mesh = parallel.make_mesh()
     parts = assemble(config, DataSpec(64, 10, 32))
     abstract, init = abstract_state(parts, config, mesh)
     step, state = compile_train_step(parts, abstract, mesh), init()
     draw = np.random.default_rng(0)
     for _ in range(2):
-      batch = {"image": draw.integers(0, 256, (32, 16, 16, 3)).astype(np.uint8), "label": draw.integers(0, 10, 32).astype(np.int32)}
+      batch = {
+        "image": draw.integers(0, 256, (32, 16, 16, 3)).astype(np.uint8),
+        "label": draw.integers(0, 10, 32).astype(np.int32),
+      }
       state, metrics = step(state, parallel.to_devices(batch, mesh))
     cut = sum(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state))
     return jax.device_get(state.params), float(metrics["loss"].value()), cut

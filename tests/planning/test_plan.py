@@ -20,7 +20,10 @@ from ssl_jax.planning.traffic import traffic
 from tests.recipes import shrunk, train_recipes
 
 plan_module = importlib.import_module("ssl_jax.planning.plan")  # the package has a function of this name
-needs_compiler = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu, the TPU's compiler, is not installed: extra `tpu`")
+needs_compiler = pytest.mark.skipif(
+  importlib.util.find_spec("libtpu") is None,
+  reason="libtpu, the TPU's compiler, is not installed: extra `tpu`",
+)
 
 
 def small(name: str, batch: int = 16) -> TrainConfig:
@@ -32,7 +35,11 @@ def test_a_small_plan_is_complete_and_adds_up(tmp_path, capsys):
   config = small("pretrain/supervised_sample.py")
   found = plan(config, "v5e:2x2", images=1000, classes=10)
   memory, roof = found["memory"], found["roofline"]
-  assert found["fits"] and found["chips"] == 4 and found["schedule"]["steps"] == round(config.epochs * (1000 // 16))
+  assert (
+    found["fits"]
+    and found["chips"] == 4
+    and found["schedule"]["steps"] == round(config.epochs * (1000 // 16))
+  )
   assert memory["parameters"] < memory["total"] < memory["usable"] < 16 * chips.GIB
   assert memory["batch"] == 4 * (16 * 16 * 3 + 4)  # four of 16 images a chip, uint8, and their labels
   assert roof["step_seconds"] == max(roof["compute_seconds"], roof["memory_seconds"]) > 0
@@ -43,10 +50,20 @@ def test_a_small_plan_is_complete_and_adds_up(tmp_path, capsys):
   assert "fits, with" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("error, wanted", [
-    ("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm.", 20.5 * chips.GIB),
-    ("RESOURCE_EXHAUSTED: the total memory required for HLO temporaries (16.00G) exceeds available HBM (15.75G).", 17 * chips.GIB),
-    ("RESOURCE_EXHAUSTED: no figure", 0)])
+@pytest.mark.parametrize(
+  "error, wanted",
+  [
+    (
+      "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm.",
+      20.5 * chips.GIB,
+    ),
+    (
+      "RESOURCE_EXHAUSTED: the total memory required for HLO temporaries (16.00G) exceeds available HBM (15.75G).",
+      17 * chips.GIB,
+    ),
+    ("RESOURCE_EXHAUSTED: no figure", 0),
+  ],
+)
 def test_a_refusal_says_how_much_was_wanted(error, wanted):
   assert plan_module._wanted(error, chips.GIB) == wanted
 
@@ -56,14 +73,23 @@ def test_advice_is_tried_in_turn_until_something_fits(monkeypatch, capsys):
 
   def measured(config, data, chip, mesh):
     tried.append(config)
-    return {"fits": config.accumulate == 4, "memory": {"total": chips.GIB * 100 // (config.accumulate + 1), "usable": 16 * chips.GIB}}
+    return {
+      "fits": config.accumulate == 4,
+      "memory": {"total": chips.GIB * 100 // (config.accumulate + 1), "usable": 16 * chips.GIB},
+    }
 
   monkeypatch.setattr(plan_module, "_training", measured)
-  monkeypatch.setattr(plan_module, "open_topology", lambda topology: (chips.CHIPS["v5e"], parallel.make_mesh(jax.devices()[:2])))
+  monkeypatch.setattr(
+    plan_module, "open_topology", lambda topology: (chips.CHIPS["v5e"], parallel.make_mesh(jax.devices()[:2]))
+  )
   found = plan(small("pretrain/supervised_sample.py"), "v5e:1x2", images=100, classes=10)
   assert [row["change"] for row in found["advice"]] == [
-      {"config.encoder.remat": "full"}, {"config.sharding": "fsdp"}, {"config.sharding": "fsdp", "config.encoder.remat": "full"},
-      {"config.accumulate": 2}, {"config.accumulate": 4}]
+    {"config.encoder.remat": "full"},
+    {"config.sharding": "fsdp"},
+    {"config.sharding": "fsdp", "config.encoder.remat": "full"},
+    {"config.accumulate": 2},
+    {"config.accumulate": 4},
+  ]
   assert tried[3].encoder["remat"] == "full" and tried[3].sharding == "fsdp" and tried[-1].accumulate == 4
   write(found, "")
   shown = capsys.readouterr().out
@@ -79,9 +105,14 @@ def test_a_topology_that_the_compiler_does_not_know_is_refused():
 @needs_compiler
 def test_two_processes_plan_at_the_same_time():
   """One keeps the compiler open while the other opens it, and neither has touched it before."""
-  code = "from ssl_jax.planning import open_topology; print(open_topology('v5e:2x2')[1].size, flush=True); input()"
+  code = (
+    "from ssl_jax.planning import open_topology; print(open_topology('v5e:2x2')[1].size, flush=True); input()"
+  )
   each = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-  with subprocess.Popen([sys.executable, "-c", code], **each) as first, subprocess.Popen([sys.executable, "-c", code], **each) as second:
+  with (
+    subprocess.Popen([sys.executable, "-c", code], **each) as first,
+    subprocess.Popen([sys.executable, "-c", code], **each) as second,
+  ):
     for process in (first, second):
       assert process.stdout.readline() == "4\n", process.stderr.read()
     for process in (first, second):
@@ -97,7 +128,9 @@ def test_nonsense_is_refused_with_what_is_known(topology):
 @needs_compiler
 def test_what_a_plan_must_know_is_asked_for():
   config = small("pretrain/supervised_sample.py")
-  with pytest.raises(ValueError, match="how many images config.data.name 'synthetic' has is not known here; say --images=N"):
+  with pytest.raises(
+    ValueError, match="how many images config.data.name 'synthetic' has is not known here; say --images=N"
+  ):
     plan(config, "v5e:2x2")
   with pytest.raises(ValueError, match="config.batch_size 18 is not divisible by 4 devices"):
     plan(dataclasses.replace(config, batch_size=18), "v5e:2x2", images=100)
@@ -112,11 +145,28 @@ def test_a_missing_compiler_is_named_with_the_command_that_installs_it(monkeypat
 
 @needs_compiler
 def test_an_evaluation_and_learning_at_test_time_are_planned():
-  evaluation = check(EvaluateConfig, recipe(EvaluateConfig, batch_size=16, augment=dict(name="padded_crop", pad=2, flip=True), tasks=dict(
-      knn=dict(k=5), standard=dict(task="ttt", steps=3, copies=4, together=2), online=dict(task="ttt", mode="online", steps=1, copies=4, together=1))))
-  found = plan(small("pretrain/joint.py:cifar10_cpu"), "v5e:2x2", evaluation=evaluation, images=1000, classes=10)["tasks"]
+  evaluation = check(
+    EvaluateConfig,
+    recipe(
+      EvaluateConfig,
+      batch_size=16,
+      augment=dict(name="padded_crop", pad=2, flip=True),
+      tasks=dict(
+        knn=dict(k=5),
+        standard=dict(task="ttt", steps=3, copies=4, together=2),
+        online=dict(task="ttt", mode="online", steps=1, copies=4, together=1),
+      ),
+    ),
+  )
+  found = plan(
+    small("pretrain/joint.py:cifar10_cpu"), "v5e:2x2", evaluation=evaluation, images=1000, classes=10
+  )["tasks"]
   assert found.keys() == {"knn", "standard", "online"} and all(row["fits"] for row in found.values())
-  assert {name: row["roofline"]["images_at_once"] for name, row in found.items()} == {"knn": 16, "standard": 8, "online": 4}
+  assert {name: row["roofline"]["images_at_once"] for name, row in found.items()} == {
+    "knn": 16,
+    "standard": 8,
+    "online": 4,
+  }
   flops = {name: row["an_image"]["flops"] for name, row in found.items()}
   assert 15 < flops["standard"] / flops["knn"] < 45  # 12 copies there and back, two predictions
   assert 1.4 < flops["standard"] / flops["online"] < 3  # three steps to one, the predictions of both
@@ -125,7 +175,10 @@ def test_an_evaluation_and_learning_at_test_time_are_planned():
     plan(small("pretrain/supervised_sample.py"), "v5e:2x2", evaluation=evaluation, images=1000, classes=10)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("jax_cuda12_plugin") is None, reason="the GPU's compiler is not installed: extra `cuda12`")
+@pytest.mark.skipif(
+  importlib.util.find_spec("jax_cuda12_plugin") is None,
+  reason="the GPU's compiler is not installed: extra `cuda12`",
+)
 def test_a_small_plan_for_gpus():
   config = small("pretrain/supervised_sample.py")
   gpu, tpu = (plan(config, topology, images=1000, classes=10) for topology in ("h100:2x2", "v5e:2x2"))
@@ -139,7 +192,10 @@ def test_what_a_loop_repeats_counts_as_often_as_it_runs():
   """Layers under a scan, and a scan of scans, cost what the same products cost written out."""
   mesh = open_topology("v5e:2x2")[1]
   cut = jax.NamedSharding(mesh, parallel.BATCH)
-  x, w = jax.ShapeDtypeStruct((256, 256), jnp.float32, sharding=cut), jax.ShapeDtypeStruct((8, 256, 256), jnp.float32, sharding=cut)
+  x, w = (
+    jax.ShapeDtypeStruct((256, 256), jnp.float32, sharding=cut),
+    jax.ShapeDtypeStruct((8, 256, 256), jnp.float32, sharding=cut),
+  )
 
   def scanned(x, w):
     return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, w)[0]
@@ -147,8 +203,12 @@ def test_what_a_loop_repeats_counts_as_often_as_it_runs():
   def nested(x, w):
     return jax.lax.scan(lambda x, _: (scanned(x, w), None), x, None, length=3)[0]
 
-  flops, gathered = zip(*((cost(text).flops, collectives(text)) for text in (
-      jax.jit(f, out_shardings=cut).lower(x, w).compile().as_text() for f in (scanned, nested))))
+  flops, gathered = zip(
+    *(
+      (cost(text).flops, collectives(text))
+      for text in (jax.jit(f, out_shardings=cut).lower(x, w).compile().as_text() for f in (scanned, nested))
+    )
+  )
   one = 8 * 2 * 64 * 256 * 256
   assert flops == (pytest.approx(one, rel=0.01), pytest.approx(3 * one, rel=0.01))
   assert gathered[0]
@@ -197,7 +257,10 @@ ENTRY %main (a: f32[8,4]) -> f32[] {
   %x = f32[] add(%all-reduce.1, %y)
 }
 """
-  assert collectives(program) == {"all-reduce": {"count": 1, "bytes": 132}, "all-gather": {"count": 1, "bytes": 128}}
+  assert collectives(program) == {
+    "all-reduce": {"count": 1, "bytes": 132},
+    "all-gather": {"count": 1, "bytes": 128},
+  }
 
 
 def test_traffic_is_what_passes_between_a_chip_and_its_main_memory():

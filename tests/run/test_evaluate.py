@@ -12,8 +12,13 @@ from ssl_jax.run.evaluate import evaluate, restore
 from ssl_jax.run.train import train
 
 DATA = dict(name="synthetic", split="train[:256]", size=16, cache=True)
-MEASURE = dict(tasks=dict(knn=dict(k=5, also=(1,)), linear_probe=dict(epochs=10, batch_size=64, learning_rates=(1.0, 10.0))),
-               data=dict(test_split="test[:128]", cache=True), batch_size=64)
+MEASURE = dict(
+  tasks=dict(
+    knn=dict(k=5, also=(1,)), linear_probe=dict(epochs=10, batch_size=64, learning_rates=(1.0, 10.0))
+  ),
+  data=dict(test_split="test[:128]", cache=True),
+  batch_size=64,
+)
 
 
 def measure(workdir, **changes):
@@ -23,11 +28,22 @@ def measure(workdir, **changes):
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
   path = tmp_path_factory.mktemp("run")
-  train(check(TrainConfig, recipe(
-      method=dict(name="moco", dim=16, mlp=True, queue_size=128, momentum=0.9, temperature=0.2),
-      encoder=dict(name="resnet10", width=8, stem="small", batch_groups=8),
-      augment=dict(name="moco_v2", views=2, size=16), optimizer=dict(learning_rate=0.05), data=DATA, batch_size=64,
-      epochs=4.0, checkpoint=dict(every_steps=8, keep=2))), path)
+  train(
+    check(
+      TrainConfig,
+      recipe(
+        method=dict(name="moco", dim=16, mlp=True, queue_size=128, momentum=0.9, temperature=0.2),
+        encoder=dict(name="resnet10", width=8, stem="small", batch_groups=8),
+        augment=dict(name="moco_v2", views=2, size=16),
+        optimizer=dict(learning_rate=0.05),
+        data=DATA,
+        batch_size=64,
+        epochs=4.0,
+        checkpoint=dict(every_steps=8, keep=2),
+      ),
+    ),
+    path,
+  )
   return path
 
 
@@ -48,8 +64,21 @@ def test_json_holds_the_whole_protocol_and_pictures_lie_beside_it(workdir, table
   folder = workdir / "evaluations" / "step16"
   found = json.loads((folder / "knn-moco.json").read_text())
   assert found["scalars"] == table["moco"]["knn"]
-  assert {"k", "temperature", "resize", "crop", "data", "test_split", "step", "weights", "seed", "device", "versions",
-          "encoder", "evaluation_batch_size"} <= set(found["protocol"])
+  assert {
+    "k",
+    "temperature",
+    "resize",
+    "crop",
+    "data",
+    "test_split",
+    "step",
+    "weights",
+    "seed",
+    "device",
+    "versions",
+    "encoder",
+    "evaluation_batch_size",
+  } <= set(found["protocol"])
   assert found["protocol"]["step"] == 16
   for name in ("knn-moco.png", "knn-moco-neighbours.png", "linear_probe-untrained.png"):
     assert (folder / name).read_bytes().startswith(b"\x89PNG")

@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from tests.test_train import RECIPE, rows
+from tests.run.test_train import RECIPE, rows
 
 TOTAL = 24
 CHANGES = ("--config.epochs=6.0", "--config.log_every=1", "--config.checkpoint.every_steps=100")
@@ -40,15 +40,34 @@ def job(recipes: pathlib.Path, command: str, workdir: pathlib.Path, *words: str,
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     port = free.getsockname()[1]
-  file, words = (recipes / "tiny.py", (*CHANGES, *words)) if command == "train" else (recipes / "knn.py", words)
-  shared = {**os.environ, "PYTHONUNBUFFERED": "1", "JAX_PLATFORMS": "cpu", "SSL_JAX_PATIENCE": "15",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={4 // processes}",
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_COMPILATION_CACHE_DIR": str(recipes / f"compiled{processes}")}
+  file, words = (
+    (recipes / "tiny.py", (*CHANGES, *words)) if command == "train" else (recipes / "knn.py", words)
+  )
+  shared = {
+    **os.environ,
+    "PYTHONUNBUFFERED": "1",
+    "JAX_PLATFORMS": "cpu",
+    "SSL_JAX_PATIENCE": "15",
+    "XLA_FLAGS": f"--xla_force_host_platform_device_count={4 // processes}",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_COMPILATION_CACHE_DIR": str(recipes / f"compiled{processes}"),
+  }
   if processes > 1:
-    shared |= {"SSL_JAX_DISTRIBUTED": "1", "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": str(processes)}
-  started = [subprocess.Popen([sys.executable, "-m", "ssl_jax", command, f"--config={file}", f"--workdir={workdir}", *words],
-                              env={**shared, "JAX_PROCESS_ID": str(rank)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-             for rank in range(processes)]
+    shared |= {
+      "SSL_JAX_DISTRIBUTED": "1",
+      "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+      "JAX_NUM_PROCESSES": str(processes),
+    }
+  started = [
+    subprocess.Popen(
+      [sys.executable, "-m", "ssl_jax", command, f"--config={file}", f"--workdir={workdir}", *words],
+      env={**shared, "JAX_PROCESS_ID": str(rank)},
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+    )
+    for rank in range(processes)
+  ]
   try:
     yield started
   finally:
@@ -60,7 +79,9 @@ def job(recipes: pathlib.Path, command: str, workdir: pathlib.Path, *words: str,
 
 def finish(started: list[subprocess.Popen], status: int = 0) -> list[str]:
   outputs = [process.communicate(timeout=240)[0] for process in started]
-  assert [process.returncode for process in started] == [status] * len(started), "\n".join(output[-3000:] for output in outputs)
+  assert [process.returncode for process in started] == [status] * len(started), "\n".join(
+    output[-3000:] for output in outputs
+  )
   return outputs
 
 
@@ -96,8 +117,12 @@ def checkpoints(workdir: pathlib.Path) -> list[int]:
 
 def test_a_notice_to_one_process_stops_both_at_one_step_and_either_number_goes_on(recipes, alone, stopped):
   workdir, outputs = stopped
-  at, = checkpoints(workdir)
-  assert 3 <= at < TOTAL and f"saved step {at}" in outputs[0] and "stopped by a notice to one of the processes" in outputs[0]
+  (at,) = checkpoints(workdir)
+  assert (
+    3 <= at < TOTAL
+    and f"saved step {at}" in outputs[0]
+    and "stopped by a notice to one of the processes" in outputs[0]
+  )
   assert all(f"process {rank} of 2 on " in output for rank, output in enumerate(outputs))
   with job(recipes, "train", workdir, processes=1) as started:
     assert f"going on at step {at} of {TOTAL}" in finish(started)[0]
@@ -112,7 +137,7 @@ def test_two_processes_measure_a_run_as_one_does(recipes, alone):
   for processes in (1, 2):
     with job(recipes, "evaluate", alone, processes=processes) as started:
       finish(started)
-    file, = (alone / "evaluations").rglob("knn*.json")
+    (file,) = (alone / "evaluations").rglob("knn*.json")
     measured.append(json.loads(file.read_text())["scalars"])
     file.unlink()
   assert measured[0] == measured[1]
@@ -129,7 +154,9 @@ def test_two_processes_agree_that_a_checkpoint_is_damaged(recipes, alone, tmp_pa
   assert f"the checkpoint of step {TOTAL} is damaged: " in first and "going on from the beginning" in first
   assert "damaged" not in second and f"saved step {TOTAL}" in first
   assert checkpoints(workdir) == [TOTAL] and len(list((workdir / "damaged").iterdir())) == 1
-  assert [row["loss"] for row in rows(workdir)] == pytest.approx([row["loss"] for row in rows(alone)], rel=2e-3)
+  assert [row["loss"] for row in rows(workdir)] == pytest.approx(
+    [row["loss"] for row in rows(alone)], rel=2e-3
+  )
 
 
 def test_a_process_that_dies_takes_the_job_down_within_a_minute_by_name(recipes, tmp_path):

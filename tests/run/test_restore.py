@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from ssl_jax import parallel
-from ssl_jax.run.assembly import abstract_state, assemble
 from ssl_jax.config.recipe import recipe
 from ssl_jax.config.schema import EvaluateConfig, TrainConfig, check
 from ssl_jax.core import DataSpec
+from ssl_jax.run.assembly import abstract_state, assemble
 from ssl_jax.run.evaluate import evaluate
 from ssl_jax.run.restore import restore, start_from
 from ssl_jax.run.train import train
@@ -24,20 +24,53 @@ STRONG = dict(augment=dict(name="finetune", views=1, size=16, scale=(0.6, 1.0)))
 
 def mae(**changes) -> TrainConfig:
   """A masked autoencoder in small."""
-  return check(TrainConfig, recipe(**{**COMMON, **dict(
-      method=dict(name="mae", decoder_width=8, decoder_depth=1, decoder_heads=2), encoder=VIT, epochs=2.0,
-      augment=dict(name="none", views=1, size=16), optimizer=dict(name="adamw", learning_rate=1e-3)), **changes}))
+  return check(
+    TrainConfig,
+    recipe(
+      **{
+        **COMMON,
+        **dict(
+          method=dict(name="mae", decoder_width=8, decoder_depth=1, decoder_heads=2),
+          encoder=VIT,
+          epochs=2.0,
+          augment=dict(name="none", views=1, size=16),
+          optimizer=dict(name="adamw", learning_rate=1e-3),
+        ),
+        **changes,
+      }
+    ),
+  )
 
 
 def finetune(workdir, **changes) -> TrainConfig:
   """The published recipe in small."""
   start = dict(workdir=str(workdir), **changes.pop("start", {}))
-  encoder = {**VIT, "pool": "fc_norm", "positions": "sincos_trained", "drop_path": 0.1, **changes.pop("encoder", {})}
-  return check(TrainConfig, recipe(**{**COMMON, **dict(
-      method=dict(name="supervised", mixup=0.8, cutmix=1.0, ema=0.8, label_smoothing=0.1), encoder=encoder, start=start,
-      augment=dict(name="none", views=1, size=16), epochs=25.0,
-      optimizer=dict(name="adamw", learning_rate=5e-3, layer_decay=0.75, weight_decay=0.05, weight_decay_on="weights")),
-      **changes}))
+  encoder = {
+    **VIT,
+    "pool": "fc_norm",
+    "positions": "sincos_trained",
+    "drop_path": 0.1,
+    **changes.pop("encoder", {}),
+  }
+  return check(
+    TrainConfig,
+    recipe(
+      **{
+        **COMMON,
+        **dict(
+          method=dict(name="supervised", mixup=0.8, cutmix=1.0, ema=0.8, label_smoothing=0.1),
+          encoder=encoder,
+          start=start,
+          augment=dict(name="none", views=1, size=16),
+          epochs=25.0,
+          optimizer=dict(
+            name="adamw", learning_rate=5e-3, layer_decay=0.75, weight_decay=0.05, weight_decay_on="weights"
+          ),
+        ),
+        **changes,
+      }
+    ),
+  )
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -56,21 +89,46 @@ def workdir(tmp_path_factory):
 
 def probe(workdir, **options) -> TrainConfig:
   """A classifier on the frozen autoencoder."""
-  return check(TrainConfig, recipe(**{**COMMON, **dict(
-      method=dict(name="mae_probe", head_width=8, head_depth=1, head_heads=2, decoder_width=8, decoder_depth=1, decoder_heads=2) | options,
-      encoder=VIT, start=dict(workdir=str(workdir)), epochs=2.0, augment=dict(name="none", views=1, size=16),
-      optimizer=dict(name="adamw", learning_rate=1e-2, weight_decay=0.2))}))
+  return check(
+    TrainConfig,
+    recipe(
+      **{
+        **COMMON,
+        **dict(
+          method=dict(
+            name="mae_probe",
+            head_width=8,
+            head_depth=1,
+            head_heads=2,
+            decoder_width=8,
+            decoder_depth=1,
+            decoder_heads=2,
+          )
+          | options,
+          encoder=VIT,
+          start=dict(workdir=str(workdir)),
+          epochs=2.0,
+          augment=dict(name="none", views=1, size=16),
+          optimizer=dict(name="adamw", learning_rate=1e-2, weight_decay=0.2),
+        ),
+      }
+    ),
+  )
 
 
 def test_a_frozen_network_is_taken_whole_and_never_moves(workdir, tmp_path):
   train(probe(workdir), tmp_path)
   mesh = parallel.make_mesh()
   source, found = restore(workdir, mesh).backbone, restore(tmp_path, mesh)
-  jax.tree.map(np.testing.assert_array_equal, found.backbone.model_state["frozen"], source.params)  # decoder included
+  jax.tree.map(
+    np.testing.assert_array_equal, found.backbone.model_state["frozen"], source.params
+  )  # decoder included
   assert set(found.backbone.params) == {"head"}
   before, after = (jax.tree.leaves(backbone.params) for backbone in (found.untrained(), found.backbone))
   assert all(np.abs(a - b).max() > 1e-3 for a, b in zip(after, before, strict=True))
-  with pytest.raises(ValueError, match=r"does not fit: .*decoder/embed/kernel is \(16, 8\), wanted \(16, 4\)"):
+  with pytest.raises(
+    ValueError, match=r"does not fit: .*decoder/embed/kernel is \(16, 8\), wanted \(16, 4\)"
+  ):
     train(probe(workdir, decoder_width=4, decoder_heads=1), tmp_path / "other")
 
 
@@ -91,23 +149,43 @@ def first_state(config: TrainConfig):
 def test_encoder_is_taken_and_the_rest_is_new(workdir):
   trained = restore(workdir, parallel.make_mesh()).backbone.params["encoder"]
   fresh, state, note = first_state(finetune(workdir))
-  assert note == f"starts from the encoder of {workdir} at step 8; new: fc_norm, head, positions; left behind: decoder, norm"
-  same = jax.tree.map(lambda a, b: bool((np.asarray(a) == np.asarray(b)).all()), state.params["encoder"]["blocks"],
-                      trained["blocks"])
+  assert (
+    note
+    == f"starts from the encoder of {workdir} at step 8; new: fc_norm, head, positions; left behind: decoder, norm"
+  )
+  same = jax.tree.map(
+    lambda a, b: bool((np.asarray(a) == np.asarray(b)).all()),
+    state.params["encoder"]["blocks"],
+    trained["blocks"],
+  )
   assert all(jax.tree.leaves(same))
   np.testing.assert_array_equal(state.params["encoder"]["cls"], trained["cls"])
-  np.testing.assert_array_equal(state.params["head"]["Dense_0"]["kernel"], fresh.params["head"]["Dense_0"]["kernel"])
-  jax.tree.map(np.testing.assert_array_equal, state.extra.ema.params, state.params)  # the average starts there too
-  assert (np.asarray(fresh.params["encoder"]["embed"]["kernel"]) != np.asarray(trained["embed"]["kernel"])).any()
+  np.testing.assert_array_equal(
+    state.params["head"]["Dense_0"]["kernel"], fresh.params["head"]["Dense_0"]["kernel"]
+  )
+  jax.tree.map(
+    np.testing.assert_array_equal, state.extra.ema.params, state.params
+  )  # the average starts there too
+  assert (
+    np.asarray(fresh.params["encoder"]["embed"]["kernel"]) != np.asarray(trained["embed"]["kernel"])
+  ).any()
 
 
 def test_older_step_by_name(workdir):
   assert " at step 4; " in first_state(finetune(workdir, start=dict(step=4)))[2]
 
 
-@pytest.mark.parametrize("encoder, message", [
-    (dict(normalize="cifar10"), "holds another encoder:\n  config.encoder.normalize: imagenet -> cifar10\nUse the old values"),
-    (dict(depth=3), "config.encoder.depth: 2 -> 3"), (dict(positions="learned"), "config.encoder.positions: sincos -> learned")])
+@pytest.mark.parametrize(
+  "encoder, message",
+  [
+    (
+      dict(normalize="cifar10"),
+      "holds another encoder:\n  config.encoder.normalize: imagenet -> cifar10\nUse the old values",
+    ),
+    (dict(depth=3), "config.encoder.depth: 2 -> 3"),
+    (dict(positions="learned"), "config.encoder.positions: sincos -> learned"),
+  ],
+)
 def test_another_encoder_is_refused_with_the_differences(workdir, encoder, message):
   with pytest.raises(ValueError, match=re.escape(message)):
     first_state(finetune(workdir, encoder=encoder))
@@ -128,14 +206,31 @@ def test_what_is_not_there_is_refused(workdir, tmp_path):
 
 
 def test_fine_tuned_classifier_and_its_average_are_measured(tuned):
-  measure = lambda **changes: evaluate(check(EvaluateConfig, recipe(EvaluateConfig, **{
-      **dict(tasks=dict(classification={}), data=dict(test_split="test[:256]"), batch_size=64), **changes})), tuned)
+  measure = lambda **changes: evaluate(
+    check(
+      EvaluateConfig,
+      recipe(
+        EvaluateConfig,
+        **{
+          **dict(tasks=dict(classification={}), data=dict(test_split="test[:256]"), batch_size=64),
+          **changes,
+        },
+      ),
+    ),
+    tuned,
+  )
   trained, average = (measure(weights=which)["supervised"]["classification"] for which in ("params", "ema"))
   assert min(trained["top1"], average["top1"]) > 0.2  # ten classes
-  kernels = [np.asarray(restore(tuned, parallel.make_mesh(), weights=which).backbone.params["head"]["Dense_0"]["kernel"])
-             for which in ("params", "ema")]
+  kernels = [
+    np.asarray(
+      restore(tuned, parallel.make_mesh(), weights=which).backbone.params["head"]["Dense_0"]["kernel"]
+    )
+    for which in ("params", "ema")
+  ]
   assert np.abs(kernels[0] - kernels[1]).max() > 0
-  with pytest.raises(ValueError, match="'raw pixels' is not; use the tasks knn or linear_probe, or fine-tune it first"):
+  with pytest.raises(
+    ValueError, match="'raw pixels' is not; use the tasks knn or linear_probe, or fine-tune it first"
+  ):
     measure(baselines=("pixels",))
 
 
@@ -148,11 +243,27 @@ def test_a_run_that_goes_on_starts_from_nothing_again(workdir, tuned, capsys):
 def test_conv_network_starts_from_the_average_of_a_contrastive_one(tmp_path):
   resnet = dict(name="resnet10", width=8, stem="small")
   moco = dict(name="moco", dim=16, mlp=True, queue_size=64, momentum=0.9, temperature=0.2)
-  save(mae(method=moco, encoder={**resnet, "batch_groups": 2}, augment=dict(name="none", views=2, size=16),
-           optimizer=dict(learning_rate=0.03)), tmp_path)
-  config = check(TrainConfig, recipe(**COMMON, method=dict(name="supervised"), encoder=resnet, epochs=1.0,
-                                     start=dict(workdir=str(tmp_path), weights="ema"), optimizer=dict(learning_rate=0.03),
-                                     augment=dict(name="none", views=1, size=16)))
+  save(
+    mae(
+      method=moco,
+      encoder={**resnet, "batch_groups": 2},
+      augment=dict(name="none", views=2, size=16),
+      optimizer=dict(learning_rate=0.03),
+    ),
+    tmp_path,
+  )
+  config = check(
+    TrainConfig,
+    recipe(
+      **COMMON,
+      method=dict(name="supervised"),
+      encoder=resnet,
+      epochs=1.0,
+      start=dict(workdir=str(tmp_path), weights="ema"),
+      optimizer=dict(learning_rate=0.03),
+      augment=dict(name="none", views=1, size=16),
+    ),
+  )
   _, state, note = first_state(config)
   assert note.endswith("at step 4; new: head; left behind: head")
   average = restore(tmp_path, parallel.make_mesh(), weights="ema").backbone

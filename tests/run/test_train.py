@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from ssl_jax import parallel
-from ssl_jax.run.assembly import abstract_state, assemble
-from ssl_jax.run.checkpoint import Checkpoints
 from ssl_jax.config.recipe import recipe
 from ssl_jax.config.schema import TrainConfig, check
 from ssl_jax.core import DataSpec
 from ssl_jax.log.step_metrics import NonFiniteLoss
+from ssl_jax.run.assembly import abstract_state, assemble
+from ssl_jax.run.checkpoint import Checkpoints
 from ssl_jax.run.train import train
 
 TOTAL, EVERY = 60, 10
@@ -53,10 +53,20 @@ def config(recipe_file, **changes) -> TrainConfig:
 
 
 def start(recipe_file, workdir, *words) -> subprocess.Popen:
-  environment = {**os.environ, "XLA_FLAGS": "", "PYTHONUNBUFFERED": "1", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-                 "JAX_COMPILATION_CACHE_DIR": str(recipe_file.parent / "compiled")}
-  return subprocess.Popen([sys.executable, "-m", "ssl_jax", "train", f"--config={recipe_file}", f"--workdir={workdir}",
-                           *words], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+  environment = {
+    **os.environ,
+    "XLA_FLAGS": "",
+    "PYTHONUNBUFFERED": "1",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_COMPILATION_CACHE_DIR": str(recipe_file.parent / "compiled"),
+  }
+  return subprocess.Popen(
+    [sys.executable, "-m", "ssl_jax", "train", f"--config={recipe_file}", f"--workdir={workdir}", *words],
+    env=environment,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
 
 
 def finish(process: subprocess.Popen, status: int = 0) -> str:
@@ -75,7 +85,11 @@ def wait_for(condition, process: subprocess.Popen) -> None:
 
 def rows(workdir: pathlib.Path) -> list[dict]:
   path = workdir / "metrics.jsonl"
-  return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")] if path.exists() else []
+  return (
+    [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+    if path.exists()
+    else []
+  )
 
 
 def last_state(recipe_file, workdir):
@@ -97,9 +111,9 @@ def undisturbed(recipe_file, tmp_path_factory):
 
 
 MOMENTS = {
-    "before the first checkpoint": lambda w: bool(rows(w)),
-    "during a save": lambda w: any("tmp" in p.name for p in (w / "checkpoints").glob("step*")),
-    "between two saves": lambda w: len(rows(w)) >= 7,
+  "before the first checkpoint": lambda w: bool(rows(w)),
+  "during a save": lambda w: any("tmp" in p.name for p in (w / "checkpoints").glob("step*")),
+  "between two saves": lambda w: len(rows(w)) >= 7,
 }
 
 
@@ -113,8 +127,10 @@ def test_killed_and_resumed_ends_bit_identical(moment, recipe_file, undisturbed,
   finish(start(recipe_file, tmp_path))
   state = last_state(recipe_file, tmp_path)
   jax.tree.map(np.testing.assert_array_equal, state, undisturbed[1])
-  figures = lambda w: [{name: row[name] for name in ("step", "loss", "contrast_accuracy", "gradient_norm",
-                                                      "learning_rate")} for row in rows(w)]
+  figures = lambda w: [
+    {name: row[name] for name in ("step", "loss", "contrast_accuracy", "gradient_norm", "learning_rate")}
+    for row in rows(w)
+  ]
   assert figures(tmp_path) == figures(undisturbed[0])  # no row lost, none twice
 
 
@@ -124,7 +140,9 @@ def test_a_signal_saves_says_so_and_exits_75(number, recipe_file, undisturbed, t
   wait_for(lambda: bool(rows(tmp_path)), process)
   process.send_signal(number)
   output = finish(process, 75)
-  assert re.search(rf"stopped by {signal.Signals(number).name} at step \d+ of {TOTAL}; the same command goes on", output)
+  assert re.search(
+    rf"stopped by {signal.Signals(number).name} at step \d+ of {TOTAL}; the same command goes on", output
+  )
   with Checkpoints(tmp_path) as checkpoints:
     stopped_at = checkpoints.steps()[-1]
   assert stopped_at < TOTAL
@@ -160,8 +178,14 @@ def test_steps_are_traced_and_the_program_is_written(recipe_file, tmp_path):
   assert json.loads((tmp_path / "hlo" / "train_step.json").read_text())["memory"]["temp_size_in_bytes"] > 0
 
 
-@pytest.mark.parametrize("steps, message", [("five", "--profile=five: no steps; use two numbers"), ("9-8", "use later steps"),
-                                            ("55-60", "the run goes on after step 60")])
+@pytest.mark.parametrize(
+  "steps, message",
+  [
+    ("five", "--profile=five: no steps; use two numbers"),
+    ("9-8", "use later steps"),
+    ("55-60", "the run goes on after step 60"),
+  ],
+)
 def test_steps_that_cannot_be_traced_are_refused(steps, message, recipe_file, undisturbed):
   with pytest.raises(ValueError, match=message):
     train(config(recipe_file), undisturbed[0], profile=steps)
@@ -174,7 +198,9 @@ def test_changed_config_is_refused_with_the_differences(recipe_file, undisturbed
 
 
 def test_too_many_devices_for_the_batch(recipe_file, tmp_path):
-  with pytest.raises(ValueError, match="batch_size 12 is not divisible by 8 devices; use a multiple of 8, such as 8"):
+  with pytest.raises(
+    ValueError, match="batch_size 12 is not divisible by 8 devices; use a multiple of 8, such as 8"
+  ):
     train(config(recipe_file, batch_size=12), tmp_path)
 
 
@@ -184,10 +210,16 @@ def test_batch_larger_than_the_data(recipe_file, tmp_path):
 
 
 def test_non_finite_loss_stops_with_the_step_and_saves_nothing_bad(recipe_file, tmp_path):
-  made = recipe(method=dict(name="supervised"), encoder=dict(name="resnet10", width=8, stem="small", norm="group"),
-                augment=dict(name="supervised", views=1, size=16), optimizer=dict(learning_rate=1e30),
-                data=dict(name="synthetic", split="train[:128]", size=16, cache=True),
-                checkpoint=dict(every_steps=1, keep=2), batch_size=32, epochs=5.0)
+  made = recipe(
+    method=dict(name="supervised"),
+    encoder=dict(name="resnet10", width=8, stem="small", norm="group"),
+    augment=dict(name="supervised", views=1, size=16),
+    optimizer=dict(learning_rate=1e30),
+    data=dict(name="synthetic", split="train[:128]", size=16, cache=True),
+    checkpoint=dict(every_steps=1, keep=2),
+    batch_size=32,
+    epochs=5.0,
+  )
   with pytest.raises(NonFiniteLoss, match=r"is (nan|inf) at step \d+; the checkpoints from before are good"):
     train(check(TrainConfig, made), tmp_path)
   with Checkpoints(tmp_path) as checkpoints:

@@ -22,6 +22,7 @@ def mesh_of():
 @pytest.fixture(scope="session")
 def batches_of():
   """Makes `Batches` of arrays; the last one is padded with a masked repeat of its first row."""
+
   def batches_of(images, labels, size=64):
     def batches():
       for start in range(0, len(images), size):
@@ -38,6 +39,7 @@ def batches_of():
 @pytest.fixture(scope="session")
 def make_data(batches_of):
   """Makes TaskData from (images, labels) pairs; live training shuffles by (seed, epoch)."""
+
   def make_data(train, test, num_classes, *, validation=None, size=64, **fields):
     images, labels = train
 
@@ -45,12 +47,19 @@ def make_data(batches_of):
       steps = len(images) // batch_size
       for step in range(start, stop):
         order = np.random.default_rng((seed, step // steps)).permutation(len(images))
-        rows = order[step % steps * batch_size:][:batch_size]
+        rows = order[step % steps * batch_size :][:batch_size]
         yield {"image": images[rows], "label": labels[rows]}
 
-    return TaskData(batches_of(*train, size), batches_of(*test, size), num_classes,
-                    validation=batches_of(*validation, size) if validation else None, train_steps=train_steps,
-                    train_size=len(images), protocol={"data": "toy"}, **fields)
+    return TaskData(
+      batches_of(*train, size),
+      batches_of(*test, size),
+      num_classes,
+      validation=batches_of(*validation, size) if validation else None,
+      train_steps=train_steps,
+      train_size=len(images),
+      protocol={"data": "toy"},
+      **fields,
+    )
 
   return make_data
 
@@ -72,6 +81,7 @@ def blobs():
 @pytest.fixture(scope="session")
 def noise():
   """noise(count, seed, classes) -> images that say nothing about their balanced labels."""
+
   def noise(count, seed, classes=10):
     draw = np.random.default_rng(seed)
     images = draw.integers(0, 256, (count, SIDE, SIDE, 3), dtype=np.uint8)

@@ -29,7 +29,7 @@ def test_short_last_batch_compiles_nothing_new(dense, blobs, mesh_of):
 
   def batches():
     for start in range(0, 100, 64):
-      yield {"image": images[start:start + 64], "label": labels[start:start + 64]}
+      yield {"image": images[start : start + 64], "label": labels[start : start + 64]}
 
   backbone = dense._replace(encode=encode)
   found = extract(backbone, batches, mesh_of(8))
@@ -74,11 +74,13 @@ def test_remembered_extracts_once_per_backbone_split_and_layer(dense, blobs, bat
 def adaptive_pool(maps, grid):
   """One cell at a time, as torch.nn.AdaptiveAvgPool2d documents it."""
   h, w = maps.shape[1:3]
+
   def edge(i, side):
     return slice(int(np.floor(i * side / grid)), int(np.ceil((i + 1) * side / grid)))
 
-  return np.stack([np.stack([maps[:, edge(i, h), edge(j, w)].mean((1, 2)) for j in range(grid)], 1)
-                   for i in range(grid)], 1)
+  return np.stack(
+    [np.stack([maps[:, edge(i, h), edge(j, w)].mean((1, 2)) for j in range(grid)], 1) for i in range(grid)], 1
+  )
 
 
 @pytest.mark.parametrize("shape,grid", [((6, 6), 1), ((6, 6), 3), ((7, 5), 3), ((3, 3), 2), ((2, 2), 4)])

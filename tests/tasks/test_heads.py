@@ -39,18 +39,24 @@ def train_in_numpy(params, recipe, rate, steps, x=X):
   return params
 
 
-@pytest.mark.parametrize("optimizer,schedule,weight_decay", [
-    ("sgd", "steps", 0.0), ("nesterov", "cosine", 0.01), ("lars", "cosine", 1e-4)])
+@pytest.mark.parametrize(
+  "optimizer,schedule,weight_decay",
+  [("sgd", "steps", 0.0), ("nesterov", "cosine", 0.01), ("lars", "cosine", 1e-4)],
+)
 def test_optimisers_follow_their_formulas(mesh_of, optimizer, schedule, weight_decay):
   epochs, rates = 10, (0.5, 0.05)
-  recipe = Recipe(rates, optimizer=optimizer, schedule=schedule, weight_decay=weight_decay, epochs=epochs,
-                  batch_size=N)
+  recipe = Recipe(
+    rates, optimizer=optimizer, schedule=schedule, weight_decay=weight_decay, epochs=epochs, batch_size=N
+  )
   key = jax.random.key(0)
   start = init_heads(jax.random.split(key)[0], recipe, width=D, num_classes=C)
-  found, losses = train_on_features(X, Y, num_classes=C, recipe=recipe, mesh=mesh_of(1), key=key,
-                                    device_bytes=1 << 30, progress=silent)
-  share = {"steps": lambda step: 1.0 if step < 6 else 0.1 if step < 8 else 0.01,
-           "cosine": lambda step: 0.5 * (1 + np.cos(np.pi * step / epochs))}[schedule]
+  found, losses = train_on_features(
+    X, Y, num_classes=C, recipe=recipe, mesh=mesh_of(1), key=key, device_bytes=1 << 30, progress=silent
+  )
+  share = {
+    "steps": lambda step: 1.0 if step < 6 else 0.1 if step < 8 else 0.01,
+    "cosine": lambda step: 0.5 * (1 + np.cos(np.pi * step / epochs)),
+  }[schedule]
   for head, rate in enumerate(rates):
     params = {name: np.asarray(value[head], np.float64) for name, value in start.params.items()}
     expected = train_in_numpy(params, recipe, lambda step: rate * share(step), epochs)
@@ -69,16 +75,25 @@ def test_lars_trust_ratio_of_the_specification():
   np.testing.assert_allclose(updates["bias"], [0.6003, 0.8004], rtol=1e-5)
 
 
-@pytest.mark.parametrize("recipe,expected", [
-    (Recipe((1.0,), schedule="steps", epochs=100),
-     {0: 1, 60 * 7 - 1: 1, 60 * 7: 0.1, 80 * 7 - 1: 0.1, 80 * 7: 0.01, 100 * 7 - 1: 0.01}),
+@pytest.mark.parametrize(
+  "recipe,expected",
+  [
+    (
+      Recipe((1.0,), schedule="steps", epochs=100),
+      {0: 1, 60 * 7 - 1: 1, 60 * 7: 0.1, 80 * 7 - 1: 0.1, 80 * 7: 0.01, 100 * 7 - 1: 0.01},
+    ),
     (Recipe((1.0,), schedule="cosine", epochs=90), {0: 1, 45 * 7: 0.5, 90 * 7: 0}),
-    (Recipe((1.0,), schedule="cosine", epochs=90, warmup_epochs=10),
-     {0: 0, 35: 0.5, 70: 1, 50 * 7: 0.5, 90 * 7: 0}),
-    (Recipe((1.0,), schedule="steps", epochs=10, warmup_epochs=2),
-     {0: 0, 7: 0.5, 14: 1, 41: 1, 42: 0.1, 56: 0.01}),
+    (
+      Recipe((1.0,), schedule="cosine", epochs=90, warmup_epochs=10),
+      {0: 0, 35: 0.5, 70: 1, 50 * 7: 0.5, 90 * 7: 0},
+    ),
+    (
+      Recipe((1.0,), schedule="steps", epochs=10, warmup_epochs=2),
+      {0: 0, 7: 0.5, 14: 1, 41: 1, 42: 0.1, 56: 0.01},
+    ),
     (Recipe((1.0,), schedule="constant", epochs=9), {0: 1, 62: 1}),
-])
+  ],
+)
 def test_schedules(recipe, expected):
   schedule = jax.jit(make_schedule(recipe, steps_per_epoch=7))
   for step, value in expected.items():
@@ -103,15 +118,23 @@ def test_evaluation_normalises_with_the_running_moments(mesh_of):
   heads = init_heads(jax.random.key(0), recipe, width=D, num_classes=C)
   heads = heads._replace(moments=heads_lib.Moments(jnp.asarray(X.mean(0)), jnp.asarray(X.var(0))))
   expected = (X - X.mean(0)) / np.sqrt(X.var(0) + 1e-6) @ np.asarray(heads.params["kernel"][0])
-  (block, found), = heads_lib.score(heads, X, mesh_of(8))
+  ((block, found),) = heads_lib.score(heads, X, mesh_of(8))
   np.testing.assert_allclose(found[0], expected, atol=1e-5)
   assert block == slice(0, N)
 
 
 def train(mesh, *, rates=(0.3,), device_bytes=1 << 30, key=0, **changes):
   recipe = Recipe(rates, epochs=3, batch_size=8)
-  return train_on_features(X, Y, num_classes=C, recipe=dataclasses.replace(recipe, **changes), mesh=mesh,
-                           key=jax.random.key(key), device_bytes=device_bytes, progress=silent)
+  return train_on_features(
+    X,
+    Y,
+    num_classes=C,
+    recipe=dataclasses.replace(recipe, **changes),
+    mesh=mesh,
+    key=jax.random.key(key),
+    device_bytes=device_bytes,
+    progress=silent,
+  )
 
 
 def test_a_sweep_equals_its_single_runs(mesh_of):
@@ -146,8 +169,16 @@ def test_the_key_decides_order_and_start(mesh_of, monkeypatch):
 def test_every_step_is_reported_and_one_compile_serves_all_epochs(mesh_of):
   reports, recipe = [], Recipe((0.1,), epochs=5, batch_size=8)
   before = heads_lib._scan_rows._cache_size()
-  train_on_features(X, Y, num_classes=C, recipe=recipe, mesh=mesh_of(2), key=jax.random.key(0),
-                    device_bytes=1 << 30, progress=lambda *report: reports.append(report))
+  train_on_features(
+    X,
+    Y,
+    num_classes=C,
+    recipe=recipe,
+    mesh=mesh_of(2),
+    key=jax.random.key(0),
+    device_bytes=1 << 30,
+    progress=lambda *report: reports.append(report),
+  )
   assert heads_lib._scan_rows._cache_size() == before + 1
   assert [(done, total) for done, total, _ in reports] == [(done, 30) for done in (6, 12, 18, 24, 30)]
   assert reports[-1][2] < reports[0][2]

@@ -16,10 +16,13 @@ def unit(x):
   return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
-@pytest.mark.parametrize("temperature,winner,shares", [
+@pytest.mark.parametrize(
+  "temperature,winner,shares",
+  [
     (0.07, 0, (0.94275, 0.05414 + 0.00311)),
     (1.0, 1, (2.71828 / (2.71828 + 4.04766), 4.04766 / (2.71828 + 4.04766))),
-])
+  ],
+)
 def test_toy_example(mesh_of, temperature, winner, shares):
   """Spec: one near A against two farther B; the temperature decides."""
   bank, labels = np.array([[1, 0], [0.8, 0.6], [0.6, 0.8]], np.float32), np.array([0, 1, 1], np.int32)
@@ -56,8 +59,13 @@ def test_ties_go_to_the_earlier_row_in_any_chunking(mesh_of):
 
 def test_negative_similarity_beats_padding(mesh_of):
   """The last chunk is padded; its empty rows must lose even against the opposite of the query."""
-  found = nearest(np.array([[1, 0]], np.float32), np.array([[-1, 0], [-1, 0.1], [-1, 0.2]], np.float32), k=3,
-                  mesh=mesh_of(1), chunk_rows=2)
+  found = nearest(
+    np.array([[1, 0]], np.float32),
+    np.array([[-1, 0], [-1, 0.1], [-1, 0.2]], np.float32),
+    k=3,
+    mesh=mesh_of(1),
+    chunk_rows=2,
+  )
   np.testing.assert_array_equal(found.index, [[2, 1, 0]])
   assert (found.similarity < 0).all()
 
@@ -94,10 +102,16 @@ def run(bank, queries, num_classes, mesh, **options):
   """The task on ready features: extraction is replaced."""
   from ssl_jax.tasks.backbone import Backbone
   from ssl_jax.tasks.task import TaskData
+
   data = TaskData(train="train", test="test", num_classes=num_classes)
   found = {"train": bank, "test": queries}
-  return knn.make(**options).run(Backbone({}, {}, None), data, mesh, jax.random.key(0),
-                                 extract=lambda backbone, batches, mesh, **_: found[batches])
+  return knn.make(**options).run(
+    Backbone({}, {}, None),
+    data,
+    mesh,
+    jax.random.key(0),
+    extract=lambda backbone, batches, mesh, **_: found[batches],
+  )
 
 
 def features(count, width, classes, seed):
@@ -110,7 +124,7 @@ def features(count, width, classes, seed):
 def test_equals_scikit_learn(mesh_of, k, temperature):
   """Cosine votes as callable weights on euclidean distances of unit vectors: s = 1 - d^2 / 2."""
   bank, queries = features(200, 8, 7, 0), features(90, 8, 7, 1)
-  oracle = KNeighborsClassifier(k, weights=lambda d: np.exp(-d**2 / 2 / temperature), algorithm="brute")
+  oracle = KNeighborsClassifier(k, weights=lambda d: np.exp(-(d**2) / 2 / temperature), algorithm="brute")
   oracle.fit(unit(bank.x).astype(np.float64), bank.y)
   expected = oracle.predict_proba(unit(queries.x).astype(np.float64))
   result = run(bank, queries, 7, mesh_of(8), k=k, also=(), temperature=temperature)
@@ -162,11 +176,20 @@ def test_images_to_accuracy(dense, blobs, noise, make_data, mesh_of):
   data = make_data(blobs(150, 0), blobs(70, 1), 3, class_names=("a", "b", "c"))
   result = knn.make(k=5, also=()).run(dense, data, mesh_of(8), jax.random.key(0))
   assert result.scalars["top1"] == 1.0
-  wanted = {"task": "knn", "k": 5, "temperature": 0.07, "bank_rows": 150, "query_rows": 70, "dimensions": 16,
-            "data": "toy", "backbone": "dense"}
+  wanted = {
+    "task": "knn",
+    "k": 5,
+    "temperature": 0.07,
+    "bank_rows": 150,
+    "query_rows": 70,
+    "dimensions": 16,
+    "data": "toy",
+    "backbone": "dense",
+  }
   assert wanted.items() <= result.protocol.items()
-  chance = knn.make(k=20, also=()).run(dense, make_data(noise(2000, 0), noise(1000, 1), 10), mesh_of(1),
-                                       jax.random.key(0))
+  chance = knn.make(k=20, also=()).run(
+    dense, make_data(noise(2000, 0), noise(1000, 1), 10), mesh_of(1), jax.random.key(0)
+  )
   assert abs(chance.scalars["top1"] - 0.1) < 3 * np.sqrt(0.1 * 0.9 / 1000)
 
 

@@ -1,12 +1,13 @@
+import json
+
 import jax
 import jax.numpy as jnp
-import json
 import numpy as np
 import pytest
 
+from ssl_jax.augment.crops import to_float
 from ssl_jax.tasks import linear_probe
 from ssl_jax.tasks.backbone import digest
-from ssl_jax.augment.crops import to_float
 
 QUICK = dict(preset="moco", batch_size=32, epochs=10)
 
@@ -15,9 +16,16 @@ def probe(backbone, data, mesh, *, key=0, **options):
   return linear_probe.make(**{**QUICK, **options}).run(backbone, data, mesh, jax.random.key(key))
 
 
-@pytest.mark.parametrize("options", [
-    {}, {"live": True}, {"preset": "simclr", "learning_rates": (1.0,)},
-    {"preset": "mae", "learning_rates": (100.0,), "warmup_epochs": 1}], ids=str)
+@pytest.mark.parametrize(
+  "options",
+  [
+    {},
+    {"live": True},
+    {"preset": "simclr", "learning_rates": (1.0,)},
+    {"preset": "mae", "learning_rates": (100.0,), "warmup_epochs": 1},
+  ],
+  ids=str,
+)
 def test_separable_classes_are_read_perfectly(dense, blobs, make_data, mesh_of, options):
   result = probe(dense, make_data(blobs(160, 0), blobs(70, 1), 3), mesh_of(8), **options)
   assert result.scalars["top1"] == 1.0 and result.scalars["top5"] == 1.0
@@ -114,12 +122,33 @@ def test_a_backbone_that_moves_is_an_error(dense, blobs, make_data, mesh_of):
 
 
 def test_the_protocol_is_json_and_whole(dense, blobs, make_data, mesh_of):
-  result = probe(dense, make_data(blobs(160, 0), blobs(40, 1), 3), mesh_of(1), preset="simclr", batch_size=64,
-                 learning_rates=(0.1, 0.4), layer="late", grid=2)
-  wanted = {"task": "linear_probe", "preset": "simclr", "optimizer": "nesterov", "schedule": "cosine",
-            "batch_size": 64, "epochs": 10, "momentum": 0.9, "weight_decay": 0.0, "normalize": "none",
-            "live": False, "layer": "late", "dimensions": 12, "data": "toy", "backbone": "dense",
-            "key": [0, 0]}
+  result = probe(
+    dense,
+    make_data(blobs(160, 0), blobs(40, 1), 3),
+    mesh_of(1),
+    preset="simclr",
+    batch_size=64,
+    learning_rates=(0.1, 0.4),
+    layer="late",
+    grid=2,
+  )
+  wanted = {
+    "task": "linear_probe",
+    "preset": "simclr",
+    "optimizer": "nesterov",
+    "schedule": "cosine",
+    "batch_size": 64,
+    "epochs": 10,
+    "momentum": 0.9,
+    "weight_decay": 0.0,
+    "normalize": "none",
+    "live": False,
+    "layer": "late",
+    "dimensions": 12,
+    "data": "toy",
+    "backbone": "dense",
+    "key": [0, 0],
+  }
   assert wanted.items() <= json.loads(json.dumps(result.protocol, allow_nan=False)).items()
   assert result.protocol["learning_rate_used"] == result.protocol["learning_rate"] / 4
 
@@ -127,9 +156,19 @@ def test_the_protocol_is_json_and_whole(dense, blobs, make_data, mesh_of):
 def test_presets_are_the_published_ones():
   moco, simclr = linear_probe.PRESETS["moco"], linear_probe.PRESETS["simclr"]
   assert (moco.learning_rates, moco.optimizer, moco.schedule, moco.epochs, moco.batch_size) == (
-      (30.0,), "sgd", "steps", 100, 256)
+    (30.0,),
+    "sgd",
+    "steps",
+    100,
+    256,
+  )
   assert (simclr.learning_rates, simclr.optimizer, simclr.schedule, simclr.epochs, simclr.batch_size) == (
-      (0.1,), "nesterov", "cosine", 90, 4096)
+    (0.1,),
+    "nesterov",
+    "cosine",
+    90,
+    4096,
+  )
   assert all(recipe.weight_decay == 0 and recipe.momentum == 0.9 for recipe in linear_probe.PRESETS.values())
 
 
@@ -142,7 +181,9 @@ def test_divergence_is_told_and_never_wins(dense, blobs, make_data, mesh_of):
     probe(dense, data, mesh_of(1), learning_rates=(1e38,), weight_decay=1.0)
 
 
-@pytest.mark.parametrize("options,message", [
+@pytest.mark.parametrize(
+  "options,message",
+  [
     ({"preset": "mocco"}, "unknown preset 'mocco'; did you mean 'moco'"),
     ({"optimizer": "adam"}, "unknown optimizer 'adam'; known: lars, nesterov, sgd"),
     ({"schedule": "step"}, "unknown schedule 'step'; did you mean 'steps'"),
@@ -150,7 +191,8 @@ def test_divergence_is_told_and_never_wins(dense, blobs, make_data, mesh_of):
     ({"held_out": 1.0}, "held_out=1.0 must lie between 0 and 1"),
     ({"learning_rates": (0.8, -1.0)}, r"learning_rates=\(0.1, -0.125\), .* must be positive"),
     ({"warmup_epochs": 10}, "warmup_epochs=10 leaves nothing of epochs=10"),
-])
+  ],
+)
 def test_wrong_options_are_named(options, message):
   with pytest.raises(ValueError, match=message):
     linear_probe.make(**{**QUICK, **options})

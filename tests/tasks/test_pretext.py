@@ -30,5 +30,8 @@ def test_scores_are_means_over_the_images_that_count(dense, make_data, noise, me
 
 def test_a_network_without_a_task_is_refused(dense, make_data, noise, mesh_of):
   data = make_data(noise(64, 0), noise(64, 1), 10)
-  with pytest.raises(ValueError, match="task 'pretext' needs a method that sets one, such as rotation or jigsaw, which 'dense' does"):
+  with pytest.raises(
+    ValueError,
+    match="task 'pretext' needs a method that sets one, such as rotation or jigsaw, which 'dense' does",
+  ):
     tasks.make("pretext").run(dense, data, mesh_of(1), KEY)

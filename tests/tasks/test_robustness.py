@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from ssl_jax import corrupt, tasks
-from ssl_jax.view import pictures
 from ssl_jax.tasks.robustness import ALEXNET, mean_corruption_error
+from ssl_jax.view import pictures
 from tests import frozen
 
 KEY = jax.random.key(0)
@@ -16,7 +16,9 @@ KEY = jax.random.key(0)
 def test_alexnets_own_mce_is_1():
   errors = {name: dict(enumerate(row, 1)) for name, row in ALEXNET.items()}
   assert mean_corruption_error(errors, 0.435) == pytest.approx((1.0, 1.0))
-  assert np.mean(ALEXNET["gaussian_noise"]) == pytest.approx(0.886428) and list(ALEXNET) == list(corrupt.CORRUPTIONS)
+  assert np.mean(ALEXNET["gaussian_noise"]) == pytest.approx(0.886428) and list(ALEXNET) == list(
+    corrupt.CORRUPTIONS
+  )
   half = {name: {s: e / 2 for s, e in row.items()} for name, row in errors.items()}
   assert mean_corruption_error(half, 0.2175)[0] == pytest.approx(0.5)
   assert mean_corruption_error(half, 0.2175)[1] == pytest.approx(0.5)
@@ -28,14 +30,17 @@ def images(shared_data):
 
 
 @pytest.mark.parametrize("name", frozen.NAMES)
-def test_clean_accuracy_of_real_networks_is_the_stated_one_and_falls_with_severity(name, shared_data, images, mesh_of):
+def test_clean_accuracy_of_real_networks_is_the_stated_one_and_falls_with_severity(
+  name, shared_data, images, mesh_of
+):
   """All 7,500 images clean; 500 of them under a noise and a blur."""
   network = frozen.backbone(shared_data, name)
   found = tasks.make("classification").run(network, frozen.data(*images, batch_size=750), mesh_of(1), KEY)
   assert round(7500 * found.scalars["top1"]) == frozen.RIGHT[name]
   few = tuple(part[:500] for part in images)
   harm = tasks.make("robustness", corruptions=("gaussian_noise", "gaussian_blur"), severities=(1, 3, 5)).run(
-      network, frozen.data(*few), mesh_of(1), KEY)
+    network, frozen.data(*few), mesh_of(1), KEY
+  )
   for row in harm.protocol["error"].values():
     errors = list(row.values())
     assert errors == sorted(errors) and errors[-1] > 1.5 * harm.scalars["clean_error"]
@@ -46,19 +51,24 @@ def test_logits_of_real_networks_are_the_references(shared_data, images):
   for name in frozen.NAMES:
     network = frozen.backbone(shared_data, name)
     logits = jax.jit(network.predict)(network.params, {}, images[0][:64].astype(np.float32) / 255)
-    np.testing.assert_allclose(logits, np.load(shared_data / f"weights/{name}_reference.npz")["logits"][:64], atol=1e-3)
+    np.testing.assert_allclose(
+      logits, np.load(shared_data / f"weights/{name}_reference.npz")["logits"][:64], atol=1e-3
+    )
 
 
 def labelled(count: int):
   """Images of one grey level each, and what `bright` makes of them."""
   draw = np.random.default_rng(0)
   levels = draw.integers(40, 216, count)
-  return np.broadcast_to(levels[:, None, None, None], (count, 32, 32, 3)).astype(np.uint8), (levels > 127).astype(np.int32)
+  return np.broadcast_to(levels[:, None, None, None], (count, 32, 32, 3)).astype(np.uint8), (
+    levels > 127
+  ).astype(np.int32)
 
 
 @pytest.fixture
 def bright(dense):
   """A classifier of light and dark images."""
+
   def predict(params, model_state, images):
     light = images.mean((1, 2, 3)) - 0.5
     return jax.numpy.stack([-light, light], 1)
@@ -67,18 +77,23 @@ def bright(dense):
 
 
 def test_figures_do_not_depend_on_batches_or_devices(bright, make_data, mesh_of):
-  one, two = (tasks.make("robustness", corruptions=("impulse_noise", "contrast"), severities=(2, 5)).run(
-      bright, make_data(labelled(90), labelled(90), 2, size=size), mesh_of(devices), KEY)
-      for size, devices in ((64, 8), (32, 1)))
+  one, two = (
+    tasks.make("robustness", corruptions=("impulse_noise", "contrast"), severities=(2, 5)).run(
+      bright, make_data(labelled(90), labelled(90), 2, size=size), mesh_of(devices), KEY
+    )
+    for size, devices in ((64, 8), (32, 1))
+  )
   assert one.scalars == two.scalars
   other = tasks.make("robustness", corruptions=("impulse_noise",), severities=(5,)).run(
-      bright, make_data(labelled(90), labelled(90), 2), mesh_of(1), jax.random.key(1))
+    bright, make_data(labelled(90), labelled(90), 2), mesh_of(1), jax.random.key(1)
+  )
   assert other.protocol["test_rows"] == 90
 
 
 def test_examples_limits_the_images(bright, make_data, mesh_of):
   found = tasks.make("robustness", corruptions=("brightness",), severities=(1,), examples=70).run(
-      bright, make_data(labelled(90), labelled(90), 2), mesh_of(1), KEY)
+    bright, make_data(labelled(90), labelled(90), 2), mesh_of(1), KEY
+  )
   assert found.protocol["test_rows"] == 70 and "not the released files" in found.protocol["corruption_data"]
 
 
@@ -90,10 +105,14 @@ def test_released_arrays_are_read_severity_by_severity(bright, make_data, mesh_o
   task = tasks.make("robustness", corruptions=("fog",), released=str(tmp_path))
   found = task.run(bright, make_data(labelled(90), labelled(90), 2), mesh_of(8), KEY)
   wrong = float(labels.mean())
-  assert found.protocol["error"]["fog"] == {str(s): pytest.approx(0 if s in (1, 3) else wrong) for s in range(1, 6)}
+  assert found.protocol["error"]["fog"] == {
+    str(s): pytest.approx(0 if s in (1, 3) else wrong) for s in range(1, 6)
+  }
   assert str(tmp_path) in found.protocol["corruption_data"]
   np.save(tmp_path / "labels.npy", labels)
-  with pytest.raises(ValueError, match="fog.npy holds 450 images and labels.npy 90; both must hold five times"):
+  with pytest.raises(
+    ValueError, match="fog.npy holds 450 images and labels.npy 90; both must hold five times"
+  ):
     task.run(bright, make_data(labelled(90), labelled(90), 2), mesh_of(8), KEY)
 
 
@@ -105,24 +124,38 @@ def test_released_folders_are_read_by_class(bright, make_data, mesh_of, tmp_path
   task = tasks.make("robustness", corruptions=("snow",), severities=(4,), released=str(tmp_path))
   assert task.run(bright, make_data(labelled(90), labelled(90), 2), mesh_of(1), KEY).scalars["error"] == 0
   missing = tasks.make("robustness", corruptions=("snow", "fog"), severities=(4, 5), released=str(tmp_path))
-  with pytest.raises(ValueError, match=r"lacks 3 of 4, .*snow/5, .*fog/4.*Complete it, or name what there is"):
+  with pytest.raises(
+    ValueError, match=r"lacks 3 of 4, .*snow/5, .*fog/4.*Complete it, or name what there is"
+  ):
     missing.run(bright, make_data(labelled(90), labelled(90), 2), mesh_of(1), KEY)
 
 
-@pytest.mark.parametrize("options, message", [
-    (dict(corruptions=("gausian_noise",)), "no corruption is called 'gausian_noise'; did you mean 'gaussian_noise'"),
-    (dict(severities=(0, 1)), r"severities is \(0, 1\); use some of 1 to 5"), (dict(table="coco"), "unknown table 'coco'"),
-    (dict(examples=-1), "examples is -1; use 0 for all")])
+@pytest.mark.parametrize(
+  "options, message",
+  [
+    (
+      dict(corruptions=("gausian_noise",)),
+      "no corruption is called 'gausian_noise'; did you mean 'gaussian_noise'",
+    ),
+    (dict(severities=(0, 1)), r"severities is \(0, 1\); use some of 1 to 5"),
+    (dict(table="coco"), "unknown table 'coco'"),
+    (dict(examples=-1), "examples is -1; use 0 for all"),
+  ],
+)
 def test_wrong_options_are_refused(options, message):
   with pytest.raises(ValueError, match=message):
     tasks.make("robustness", **options)
 
 
 def test_a_network_without_classifier_is_refused(dense, make_data, mesh_of):
-  with pytest.raises(ValueError, match="task 'robustness' needs a network with a classifier of its own, which 'dense' is not"):
+  with pytest.raises(
+    ValueError, match="task 'robustness' needs a network with a classifier of its own, which 'dense' is not"
+  ):
     tasks.make("robustness").run(dense, make_data(labelled(64), labelled(64), 2), mesh_of(1), KEY)
 
 
 def test_errors_are_drawn(tmp_path):
-  pictures.draw_errors(tmp_path / "errors.png", {name: dict(enumerate(row, 1)) for name, row in ALEXNET.items()}, title="AlexNet")
+  pictures.draw_errors(
+    tmp_path / "errors.png", {name: dict(enumerate(row, 1)) for name, row in ALEXNET.items()}, title="AlexNet"
+  )
   assert np.asarray(Image.open(tmp_path / "errors.png").convert("RGB")).std() > 20

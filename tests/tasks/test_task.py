@@ -13,7 +13,9 @@ def test_the_folder_is_the_registry():
 
 
 def test_an_unknown_task_names_the_nearest_and_the_known():
-  with pytest.raises(ValueError, match=r"no task is called 'linear_prob'; did you mean 'linear_probe'\? known: "):
+  with pytest.raises(
+    ValueError, match=r"no task is called 'linear_prob'; did you mean 'linear_probe'\? known: "
+  ):
     tasks.make("linear_prob")
   with pytest.raises(ValueError, match="unknown fruit 'xyz'; known: apple, pear"):
     check_choice("fruit", "xyz", ["apple", "pear"])

@@ -27,20 +27,31 @@ def network() -> Backbone:
   method = methods.make("joint", models.make("preresnet14", width=8, stem="small"), DataSpec(100, 10, 8))
   batch = {"image": jnp.zeros((2, 32, 32, 3)), "label": jnp.zeros(2, jnp.int32)}
   params, model_state, _ = jax.jit(method.init)(jax.random.key(1), batch)
-  return Backbone(params, model_state, method.encode, predict=method.predict, adaptable=method.adaptable, protocol={"backbone": "toy"})
+  return Backbone(
+    params,
+    model_state,
+    method.encode,
+    predict=method.predict,
+    adaptable=method.adaptable,
+    protocol={"backbone": "toy"},
+  )
 
 
 @pytest.fixture(scope="module")
 def data(make_data):
   draw = np.random.default_rng(0)
   images = draw.integers(0, 256, (12, 32, 32, 3), np.uint8), draw.integers(0, 10, 12).astype(np.int32)
-  return make_data(images, images, 10, size=8, test_size=12, augment=augment.make("padded_crop", views=1, size=32, pad=4))
+  return make_data(
+    images, images, 10, size=8, test_size=12, augment=augment.make("padded_crop", views=1, size=32, pad=4)
+  )
 
 
 @pytest.fixture(scope="module")
 def undisturbed(data, mesh_of):
   """By mode: what a run on one device finds that nothing disturbs."""
-  return functools.cache(lambda mode: tasks.make("ttt", mode=mode, steps=2, **QUICK).run(network(), data, mesh_of(1), KEY))
+  return functools.cache(
+    lambda mode: tasks.make("ttt", mode=mode, steps=2, **QUICK).run(network(), data, mesh_of(1), KEY)
+  )
 
 
 @pytest.fixture(autouse=True)
@@ -51,18 +62,30 @@ def often(monkeypatch):
 @pytest.mark.parametrize("mode", ["standard", "online"])
 def test_what_is_reported(mode, data, mesh_of, undisturbed):
   found = undisturbed(mode)
-  plain = tasks.make("robustness", corruptions=SOME[1:], severities=(5,), examples=10).run(network(), data, mesh_of(1), KEY)
+  plain = tasks.make("robustness", corruptions=SOME[1:], severities=(5,), examples=10).run(
+    network(), data, mesh_of(1), KEY
+  )
   protocol = json.loads(json.dumps(found.protocol))
   assert list(found.scalars)[0] == "error" and set(SOME) <= set(found.scalars)
-  assert found.scalars["error"] == pytest.approx(np.mean([found.scalars[name] for name in SOME[1:]]))  # without the clean one
-  assert found.scalars["error_without"] == pytest.approx(plain.scalars["error"])  # of the very same corrupted images
+  assert found.scalars["error"] == pytest.approx(
+    np.mean([found.scalars[name] for name in SOME[1:]])
+  )  # without the clean one
+  assert found.scalars["error_without"] == pytest.approx(
+    plain.scalars["error"]
+  )  # of the very same corrupted images
   assert found.scalars["gain"] == pytest.approx(found.scalars["error_without"] - found.scalars["error"])
   assert found.scalars["adapted"] == 1 and found.scalars["diverged"] == 0
   error = protocol["error"]["contrast"]["5"]
   assert protocol["standard_error"]["contrast"]["5"] == pytest.approx(np.sqrt(error * (1 - error) / 9))
-  assert len(protocol["losses"]["clean"]["0"]) == 2 and protocol["test_rows"] == 10 and protocol["moves"] == ["encoder", "turns"]
+  assert (
+    len(protocol["losses"]["clean"]["0"]) == 2
+    and protocol["test_rows"] == 10
+    and protocol["moves"] == ["encoder", "turns"]
+  )
   ledger = protocol["ledger"]
-  assert ledger["passes_a_sample"] == {"forward_and_backward": 8, "forward": 2} and ledger["samples_at_once"] == 1
+  assert (
+    ledger["passes_a_sample"] == {"forward_and_backward": 8, "forward": 2} and ledger["samples_at_once"] == 1
+  )
   assert ledger["milliseconds_a_sample"] > 0 and ledger["bytes_a_device"] > 0
 
 
@@ -80,10 +103,14 @@ def test_stopped_and_resumed_is_as_if_never_stopped(mode, data, mesh_of, tmp_pat
     task.run(network(), data, mesh_of(1), KEY, progress=stop_in_the_middle, shelf=shelf)
   assert 14 <= calls[-1] < 20
   stopped = calls.pop()
-  found = task.run(network(), data, mesh_of(1), KEY, progress=lambda done, total, loss: calls.append(done), shelf=shelf)
+  found = task.run(
+    network(), data, mesh_of(1), KEY, progress=lambda done, total, loss: calls.append(done), shelf=shelf
+  )
   assert min(calls[-3:]) > stopped and calls[-1] == 30 and len(calls) < 30
   assert found.scalars == expected.scalars
-  assert {k: v for k, v in found.protocol.items() if k != "ledger"} == {k: v for k, v in expected.protocol.items() if k != "ledger"}
+  assert {k: v for k, v in found.protocol.items() if k != "ledger"} == {
+    k: v for k, v in expected.protocol.items() if k != "ledger"
+  }
   assert not (tmp_path / "unfinished" / "it.npz").exists()
 
 
@@ -109,7 +136,9 @@ def test_eight_devices_and_several_at_once_find_the_same(mode, data, mesh_of, un
 
 def test_networks_that_learn_nothing_are_refused(data, mesh_of):
   task = tasks.make("ttt", corruptions=SOME)
-  with pytest.raises(ValueError, match="task 'ttt' needs a network with a task to learn on a test image, which 'toy' has not"):
+  with pytest.raises(
+    ValueError, match="task 'ttt' needs a network with a task to learn on a test image, which 'toy' has not"
+  ):
     task.run(network()._replace(adaptable=None), data, mesh_of(1), KEY)
   with pytest.raises(ValueError, match="needs a network with a classifier of its own"):
     task.run(network()._replace(predict=None), data, mesh_of(1), KEY)
@@ -117,10 +146,18 @@ def test_networks_that_learn_nothing_are_refused(data, mesh_of):
     tasks.make("ttt", moves=("trunk",), corruptions=SOME).run(network(), data, mesh_of(1), KEY)
 
 
-@pytest.mark.parametrize("options, message", [
-    (dict(mode="onlin"), "did you mean 'online'"), (dict(corruptions=("smog",)), "no corruption is called 'smog'"),
-    (dict(severities=(6,)), "use some of 1 to 5"), (dict(together=-1), "together is -1"), (dict(learning_rate=0.0), "learning_rate is 0.0"),
-    (dict(optimizer="lbfgs"), "optimizer is 'lbfgs'"), (dict(stepps=3), "stepps is unknown; did you mean 'steps'")])
+@pytest.mark.parametrize(
+  "options, message",
+  [
+    (dict(mode="onlin"), "did you mean 'online'"),
+    (dict(corruptions=("smog",)), "no corruption is called 'smog'"),
+    (dict(severities=(6,)), "use some of 1 to 5"),
+    (dict(together=-1), "together is -1"),
+    (dict(learning_rate=0.0), "learning_rate is 0.0"),
+    (dict(optimizer="lbfgs"), "optimizer is 'lbfgs'"),
+    (dict(stepps=3), "stepps is unknown; did you mean 'steps'"),
+  ],
+)
 def test_wrong_options_are_refused(options, message):
   with pytest.raises(ValueError, match=message):
     tasks.make("ttt", **options)

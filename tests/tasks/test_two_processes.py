@@ -19,8 +19,15 @@ def test_two_processes_equal_one(tmp_path):
     port = free.getsockname()[1]
   outputs = [tmp_path / f"{rank}.json" for rank in range(2)]
   environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[2])}
-  workers = [subprocess.Popen([sys.executable, str(SCRIPT), str(port), str(rank), str(outputs[rank])],
-                              env=environment, stderr=subprocess.PIPE, text=True) for rank in range(2)]
+  workers = [
+    subprocess.Popen(
+      [sys.executable, str(SCRIPT), str(port), str(rank), str(outputs[rank])],
+      env=environment,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for rank in range(2)
+  ]
   try:
     errors = [worker.communicate(timeout=120)[1] for worker in workers]
   finally:

@@ -16,9 +16,9 @@ from jax.sharding import AxisType  # noqa: E402
 
 from ssl_jax import tasks  # noqa: E402
 from ssl_jax.core import Adaptable  # noqa: E402
-from ssl_jax.view import pictures  # noqa: E402
 from ssl_jax.tasks.backbone import Backbone, mean_image, pixels  # noqa: E402
 from ssl_jax.tasks.task import TaskData  # noqa: E402
+from ssl_jax.view import pictures  # noqa: E402
 
 
 def toy(count, seed):
@@ -55,8 +55,16 @@ def learner() -> Backbone:
   def loss(params, model_state, images):
     return jnp.square(outputs(params, model_state, images)[:, 3:]).mean(1)
 
-  return Backbone({"weight": weight}, {}, predict, predict=predict, protocol={"backbone": "matrix"}, adaptable=Adaptable(
-      lambda key, images: images + 0.1 * jax.random.normal(key, images.shape), loss, predict, ("weight",)))
+  return Backbone(
+    {"weight": weight},
+    {},
+    predict,
+    predict=predict,
+    protocol={"backbone": "matrix"},
+    adaptable=Adaptable(
+      lambda key, images: images + 0.1 * jax.random.normal(key, images.shape), loss, predict, ("weight",)
+    ),
+  )
 
 
 def measure():
@@ -71,16 +79,22 @@ def measure():
       rows = np.split(rows, processes)[rank]
       yield {"image": train[0][rows], "label": train[1][rows]}
 
-  data = TaskData(share(*train), share(*test), 3, validation=share(*toy(40, 2)), train_steps=train_steps,
-                  train_size=101)
+  data = TaskData(
+    share(*train), share(*test), 3, validation=share(*toy(40, 2)), train_steps=train_steps, train_size=101
+  )
   backbone, found = pixels(mean_image(data.train)), {}
   probe = {"learning_rates": (5.0, 50.0), "batch_size": 16, "epochs": 3}
-  for name, options in (("knn", {"k": 5, "also": (20,)}), ("linear_probe", {**probe, "device_bytes": 0}),
-                        ("linear_probe", {**probe, "live": True})):
+  for name, options in (
+    ("knn", {"k": 5, "also": (20,)}),
+    ("linear_probe", {**probe, "device_bytes": 0}),
+    ("linear_probe", {**probe, "live": True}),
+  ):
     result = tasks.make(name, **options).run(backbone, data, mesh, jax.random.key(0))
     found[f"{name} {options}"] = {**result.scalars, "predictions": result.predictions["prediction"].tolist()}
   for mode in ("standard", "online"):
-    task = tasks.make("ttt", mode=mode, steps=2, copies=2, learning_rate=0.1, corruptions=("clean",), examples=50)
+    task = tasks.make(
+      "ttt", mode=mode, steps=2, copies=2, learning_rate=0.1, corruptions=("clean",), examples=50
+    )
     result = task.run(learner(), data, mesh, jax.random.key(0))
     found[mode] = {**result.scalars, "loss": result.protocol["losses"]["clean"]["0"][1], "predictions": []}
   shown = pictures.images_at(data.train, np.array([[7, 100], [0, 7]]))

@@ -9,9 +9,8 @@ import optax
 import pytest
 
 from ssl_jax import augment, methods, models, parallel, ttt
+from ssl_jax.core import Adaptable, DataSpec, Weights
 from ssl_jax.models import patches
-from ssl_jax.core import DataSpec
-from ssl_jax.core import Adaptable, Weights
 from ssl_jax.parallel import placement
 from ssl_jax.tasks.backbone import Backbone
 from ssl_jax.ttt.inner_loop import ALWAYS, _in_parts
@@ -32,23 +31,50 @@ def trained(name: str):
   if name == "joint":
     method = methods.make("joint", models.make("preresnet14", width=8, stem="small"), DATA)
   else:
-    method = methods.make("mae_probe", models.make("vit", **VIT), DATA, head_width=16, head_depth=1, head_heads=2, **SMALL)
+    method = methods.make(
+      "mae_probe", models.make("vit", **VIT), DATA, head_width=16, head_depth=1, head_heads=2, **SMALL
+    )
   batch = {"image": jnp.zeros((2, SIZE, SIZE, 3)), "label": jnp.zeros(2, jnp.int32)}
   params, model_state, _ = jax.jit(method.init)(jax.random.key(1), batch)
   leaves, tree = jax.tree.flatten((params, model_state))
   keys = jax.random.split(jax.random.key(2), len(leaves))
-  params, model_state = tree.unflatten([x + 0.1 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys)])
+  params, model_state = tree.unflatten(
+    [x + 0.1 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys)]
+  )
   weights = Weights(method.adaptable.params(params, model_state), model_state)
-  return method.adaptable, jax.device_get(weights), jax.device_get(ttt.take(weights.params, method.adaptable.moves))
+  return (
+    method.adaptable,
+    jax.device_get(weights),
+    jax.device_get(ttt.take(weights.params, method.adaptable.moves)),
+  )
 
 
 @functools.cache
-def program_of(name="joint", *, together=1, devices=1, carried=False, loop="program", steps=2, rate=0.05, momentum=0.0, copies=4,
-               **options):
+def program_of(
+  name="joint",
+  *,
+  together=1,
+  devices=1,
+  carried=False,
+  loop="program",
+  steps=2,
+  rate=0.05,
+  momentum=0.0,
+  copies=4,
+  **options,
+):
   adaptable, _, _ = trained(name)
-  learn = ttt.make_adapt(adaptable, CROPS if name == "joint" else PLAIN, optax.sgd(rate, momentum or None), steps=steps,
-                         copies=copies, **options)
-  return ttt.compile_adapt(learn, parallel.make_mesh(jax.devices()[:devices]), together=together, carried=carried, loop=loop)
+  learn = ttt.make_adapt(
+    adaptable,
+    CROPS if name == "joint" else PLAIN,
+    optax.sgd(rate, momentum or None),
+    steps=steps,
+    copies=copies,
+    **options,
+  )
+  return ttt.compile_adapt(
+    learn, parallel.make_mesh(jax.devices()[:devices]), together=together, carried=carried, loop=loop
+  )
 
 
 def answers(program, name="joint", rows=slice(None)) -> ttt.Answer:
@@ -64,7 +90,9 @@ def stream(program, name="joint", rows=slice(None)):
   moving, found = jax.tree.map(lambda leaf: leaf[None], moving), []
   for answer, moving in ttt.online(program, weights, moving, KEY, IMAGES[rows][:, None], INDICES[rows]):
     found.append(jax.tree.map(lambda leaf: np.asarray(leaf[0]), answer))
-  return jax.tree.map(lambda *parts: np.stack(parts), *found), jax.tree.map(lambda leaf: np.asarray(leaf[0]), moving)
+  return jax.tree.map(lambda *parts: np.stack(parts), *found), jax.tree.map(
+    lambda leaf: np.asarray(leaf[0]), moving
+  )
 
 
 def unadapted(name="joint", rows=slice(None)) -> np.ndarray:
@@ -78,14 +106,24 @@ def test_one_step_at_the_right_rate_solves_the_linear_toy():
   A, x, v, w = (draw.standard_normal(shape).astype(np.float32) for shape in ((5, 4), 4, 5, 5))
   y1, y2 = np.float32(0.7), np.float32(-0.4)
   toy = Adaptable(
-      pose=lambda key, images: images, moves=("A",),
-      loss=lambda params, state, images: 0.5 * jnp.square(w @ params["A"] @ x - y2)[None],
-      predict=lambda params, state, images: (v @ params["A"] @ x)[None, None])
+    pose=lambda key, images: images,
+    moves=("A",),
+    loss=lambda params, state, images: 0.5 * jnp.square(w @ params["A"] @ x - y2)[None],
+    predict=lambda params, state, images: (v @ params["A"] @ x)[None, None],
+  )
   rate = (y1 - v @ A @ x) / ((y2 - w @ A @ x) * (v @ w) * (x @ x))
-  learn = ttt.make_adapt(toy, lambda key, batch: {"image": batch["image"].astype(jnp.float32)}, optax.sgd(float(rate)), steps=1, copies=1)
+  learn = ttt.make_adapt(
+    toy,
+    lambda key, batch: {"image": batch["image"].astype(jnp.float32)},
+    optax.sgd(float(rate)),
+    steps=1,
+    copies=1,
+  )
   program = ttt.compile_adapt(learn, parallel.make_mesh(jax.devices()[:1]), together=1, carried=False)
   weights = Weights({"A": A}, {})
-  _, answer = next(ttt.standard(program, weights, ttt.take(weights.params, ("A",)), KEY, IMAGES[:1], INDICES[:1]))
+  _, answer = next(
+    ttt.standard(program, weights, ttt.take(weights.params, ("A",)), KEY, IMAGES[:1], INDICES[:1])
+  )
   assert 0.5 * (answer.logits[0, 0] - y1) ** 2 < 1e-10 < 0.5 * (answer.curve[0, 0, 0] - y1) ** 2
 
 
@@ -112,13 +150,19 @@ def test_only_what_should_move_moves(name, still):
   _, weights, before = trained(name)
   _, after = stream(program_of(name, carried=True), name, slice(1))
   moved = {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(after)}
-  assert all(np.any(a != b) for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(before), strict=True) if a.size > 4)
+  assert all(
+    np.any(a != b) for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(before), strict=True) if a.size > 4
+  )
   whole = ttt.put(after, weights.params)
   for part in still:
-    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(whole[part]), jax.tree.leaves(weights.params[part]), strict=True):
+    for (path, a), b in zip(
+      jax.tree_util.tree_leaves_with_path(whole[part]), jax.tree.leaves(weights.params[part]), strict=True
+    ):
       if f"['{part}']{jax.tree_util.keystr(path)}" not in moved:
         np.testing.assert_array_equal(a, b)
-  assert moved == {path for path in moved if path.startswith(("['encoder']", "['turns']", "['decoder']['mask']"))}
+  assert moved == {
+    path for path in moved if path.startswith(("['encoder']", "['turns']", "['decoder']['mask']"))
+  }
 
 
 def test_each_image_stands_alone_and_a_stream_does_not():
@@ -126,14 +170,23 @@ def test_each_image_stands_alone_and_a_stream_does_not():
   np.testing.assert_array_equal(answers(program_of(), rows=slice(5, 6)).logits, alone.logits[5:6])
   online = program_of(carried=True)
   first, _ = stream(online, rows=slice(2))
-  np.testing.assert_allclose(first.logits[0], alone.logits[0], rtol=1e-5, atol=1e-5)  # as long as nothing came before
+  np.testing.assert_allclose(
+    first.logits[0], alone.logits[0], rtol=1e-5, atol=1e-5
+  )  # as long as nothing came before
   assert np.abs(first.logits[1] - alone.logits[1]).max() > 1e-4
   assert np.abs(first.logits[1] - stream(online, rows=[1, 0])[0].logits[0]).max() > 1e-4  # the order matters
 
 
-@pytest.mark.parametrize("name, other", [
-    ("joint", dict(together=4)), ("joint", dict(together=16)), ("joint", dict(loop="host")), ("joint", dict(devices=8)),
-    ("mae_probe", dict(together=4, loop="host"))])
+@pytest.mark.parametrize(
+  "name, other",
+  [
+    ("joint", dict(together=4)),
+    ("joint", dict(together=16)),
+    ("joint", dict(loop="host")),
+    ("joint", dict(devices=8)),
+    ("mae_probe", dict(together=4, loop="host")),
+  ],
+)
 def test_answers_do_not_depend_on_how_they_are_computed(name, other):
   one, many = answers(program_of(name), name), answers(program_of(name, **other), name)
   for a, b in zip(one, many, strict=True):
@@ -151,7 +204,10 @@ def test_streams_do_not_mix():
 
 
 def test_micro_batches_change_nothing():
-  whole, parts = (answers(program_of("mae_probe", copies=8, micro_batches=m, momentum=0.9), "mae_probe", slice(2)) for m in (1, 4))
+  whole, parts = (
+    answers(program_of("mae_probe", copies=8, micro_batches=m, momentum=0.9), "mae_probe", slice(2))
+    for m in (1, 4)
+  )
   for a, b in zip(whole, parts, strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
@@ -161,7 +217,9 @@ def test_a_loop_over_parts_finds_their_mean(monkeypatch):
   monkeypatch.setattr(jax.lax, "platform_dependent", lambda *values, cpu, default: default(*values))
   task = jax.random.normal(jax.random.key(0), (8, 3))
   gradient_of = jax.value_and_grad(lambda moving, part: jnp.square(part @ moving["w"]).mean())
-  whole, parts = (_in_parts(gradient_of, {"w": jnp.arange(3.0), "still": None}, task, count) for count in (1, 4))
+  whole, parts = (
+    _in_parts(gradient_of, {"w": jnp.arange(3.0), "still": None}, task, count) for count in (1, 4)
+  )
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), parts, whole)
 
 
@@ -169,7 +227,9 @@ def test_the_curve_begins_without_learning_and_ends_with_the_answer():
   found = answers(program_of(curve=True), rows=slice(2))
   assert found.curve.shape == (2, 3, 10) and np.abs(found.curve[:, 1] - found.curve[:, 0]).max() > 1e-4
   np.testing.assert_allclose(found.curve[:, 0], unadapted(rows=slice(2)), rtol=1e-5, atol=1e-5)
-  np.testing.assert_allclose(found.curve[:, 2], answers(program_of(), rows=slice(2)).logits, rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(
+    found.curve[:, 2], answers(program_of(), rows=slice(2)).logits, rtol=1e-5, atol=1e-5
+  )
 
 
 def test_the_gate_keeps_what_it_is_certain_of():
@@ -203,12 +263,22 @@ def test_learning_lowers_the_loss_of_the_same_masks():
     same = jnp.asarray(np.stack([IMAGES[row]] * 16), jnp.float32) / 255
     task = adaptable.pose(jax.random.key(9), same)
     assert len({tuple(sorted(np.asarray(order[:4]).tolist())) for order in task[1]}) > 8  # the masks differ
-    before, behind = (adaptable.loss(ttt.put(m, weights.params), weights.model_state, task).mean() for m in (moving, after))
+    before, behind = (
+      adaptable.loss(ttt.put(m, weights.params), weights.model_state, task).mean() for m in (moving, after)
+    )
     assert behind < before
 
 
 def test_masks_of_photographs_remove_147_of_196_patches():
-  method = methods.make("mae_probe", models.make("vit", **{**VIT, "patch": 16}), DATA, head_width=16, head_depth=1, head_heads=2, **SMALL)
+  method = methods.make(
+    "mae_probe",
+    models.make("vit", **{**VIT, "patch": 16}),
+    DATA,
+    head_width=16,
+    head_depth=1,
+    head_heads=2,
+    **SMALL,
+  )
   _, order = jax.eval_shape(method.adaptable.pose, KEY, jnp.zeros((128, 224, 224, 3)))
   assert order.shape == (128, 196) and patches.visible_count(196, 0.75) == 196 - 147
 
@@ -216,32 +286,64 @@ def test_masks_of_photographs_remove_147_of_196_patches():
 def test_images_at_hand_are_judged_in_one_call():
   adaptable, weights, _ = trained("joint")
   backbone = Backbone(*weights, None, predict=adaptable.predict, adaptable=adaptable)
-  found = ttt.judge(backbone, IMAGES[:3] / 255, size=SIZE, augment=CROPS, optimizer=optax.sgd(0.05), key=KEY, steps=2, copies=4)
+  found = ttt.judge(
+    backbone,
+    IMAGES[:3] / 255,
+    size=SIZE,
+    augment=CROPS,
+    optimizer=optax.sgd(0.05),
+    key=KEY,
+    steps=2,
+    copies=4,
+  )
   assert found.logits.shape == (3, 10) and found.adapted.all()
   np.testing.assert_allclose(found.curve[:, 0], unadapted(rows=slice(3)), rtol=1e-5, atol=1e-5)
   with pytest.raises(ValueError, match="'matrix' has no task to learn on a test image"):
-    ttt.judge(backbone._replace(adaptable=None, protocol={"backbone": "matrix"}), IMAGES, size=SIZE, augment=CROPS,
-              optimizer=optax.sgd(0.05), key=KEY, steps=2, copies=4)
+    ttt.judge(
+      backbone._replace(adaptable=None, protocol={"backbone": "matrix"}),
+      IMAGES,
+      size=SIZE,
+      augment=CROPS,
+      optimizer=optax.sgd(0.05),
+      key=KEY,
+      steps=2,
+      copies=4,
+    )
 
 
-@pytest.mark.parametrize("images, message", [
+@pytest.mark.parametrize(
+  "images, message",
+  [
     (np.full((2, 8, 8, 3), np.nan), r"2 of 2 test images, number 0 first, have pixels that are no number"),
-    (np.zeros((2, 8, 9, 3)), "test images are 8 x 9 pixels, but the network was trained on 8 x 8; resize them"),
+    (
+      np.zeros((2, 8, 9, 3)),
+      "test images are 8 x 9 pixels, but the network was trained on 8 x 8; resize them",
+    ),
     (np.zeros((2, 8, 8, 2)), r"test images are \[2, 8, 8, 2\]; they must be \[N, 8, 8, 3\], or 1 channel"),
-    (np.full((1, 8, 8, 3), 200.0), r"outside \[0, 1\]")])
+    (np.full((1, 8, 8, 3), 200.0), r"outside \[0, 1\]"),
+  ],
+)
 def test_images_it_cannot_take_are_refused(images, message):
   with pytest.raises(ValueError, match=message):
     ttt.check_images(images, 8)
 
 
 def test_grey_and_float_images_are_converted():
-  with pytest.warns(UserWarning, match="test images have one channel; it is taken for red, green and blue alike"):
+  with pytest.warns(
+    UserWarning, match="test images have one channel; it is taken for red, green and blue alike"
+  ):
     found = ttt.check_images(np.full((2, 8, 8, 1), 0.5, np.float32), 8)
   assert found.shape == (2, 8, 8, 3) and found.dtype == np.uint8 and (found == 128).all()
 
 
-@pytest.mark.parametrize("options, message", [
-    (dict(steps=-1), "steps=-1"), (dict(copies=0), "copies=0"), (dict(micro_batches=3), "micro_batches=3 does not divide copies=4")])
+@pytest.mark.parametrize(
+  "options, message",
+  [
+    (dict(steps=-1), "steps=-1"),
+    (dict(copies=0), "copies=0"),
+    (dict(micro_batches=3), "micro_batches=3 does not divide copies=4"),
+  ],
+)
 def test_wrong_numbers_are_refused(options, message):
   with pytest.raises(ValueError, match=message):
     ttt.make_adapt(trained("joint")[0], CROPS, optax.sgd(0.1), **{"steps": 1, "copies": 4, **options})

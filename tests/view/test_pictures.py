@@ -3,7 +3,13 @@ import pytest
 from PIL import Image
 from sklearn.metrics import confusion_matrix as oracle
 
-from ssl_jax.view.pictures import confusion_matrix, draw_confusion, draw_neighbours, first_of_each_class, images_at
+from ssl_jax.view.pictures import (
+  confusion_matrix,
+  draw_confusion,
+  draw_neighbours,
+  first_of_each_class,
+  images_at,
+)
 
 
 def test_confusion_matrix_equals_scikit_learn():
@@ -19,8 +25,12 @@ def test_the_confusion_picture_is_drawn(tmp_path, classes):
   draw = np.random.default_rng(0)
   labels = draw.integers(0, classes - 1, 500)  # the last class has no images
   matrix = confusion_matrix(labels, draw.integers(0, classes, 500), classes)
-  draw_confusion(tmp_path / "confusion.png", matrix, title="k-NN",
-                 class_names=["a very long name of a class, with synonyms", "b"])
+  draw_confusion(
+    tmp_path / "confusion.png",
+    matrix,
+    title="k-NN",
+    class_names=["a very long name of a class, with synonyms", "b"],
+  )
   pixels = np.asarray(Image.open(tmp_path / "confusion.png").convert("RGB")).astype(int)
   assert min(pixels.shape[:2]) > 300
   blue, orange = pixels[..., 2] - pixels[..., 0] > 60, pixels[..., 0] - pixels[..., 2] > 40
@@ -31,8 +41,16 @@ def test_the_neighbours_picture_frames_right_green_and_wrong_red(tmp_path):
   images = np.full((2, 3, 8, 8, 3), 128, np.uint8)
 
   def drawn(labels):
-    draw_neighbours(tmp_path / "neighbours.png", images[:, 0], np.array([0, 1]), images, np.array(labels),
-                    similarity=np.full((2, 3), 0.5), class_names=("ant", "bee"), title="pixels")
+    draw_neighbours(
+      tmp_path / "neighbours.png",
+      images[:, 0],
+      np.array([0, 1]),
+      images,
+      np.array(labels),
+      similarity=np.full((2, 3), 0.5),
+      class_names=("ant", "bee"),
+      title="pixels",
+    )
     pixels = np.asarray(Image.open(tmp_path / "neighbours.png").convert("RGB")).astype(int)
     red, green = pixels[..., 0], pixels[..., 1]
     return (green - red > 60).sum(), (red - green > 60).sum()

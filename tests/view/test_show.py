@@ -11,14 +11,23 @@ from ssl_jax import methods
 from ssl_jax.config.recipe import recipe
 from ssl_jax.config.schema import EvaluateConfig, TrainConfig, check
 from ssl_jax.run.evaluate import evaluate
+from ssl_jax.run.train import train
 from ssl_jax.view.report import report
 from ssl_jax.view.show import Wanted, show
-from ssl_jax.run.train import train
 from tests.recipes import save, shrunk, train_recipes
 
-CONFIG = check(TrainConfig, recipe(
-    method=dict(name="simclr"), encoder=dict(name="resnet10"), augment=dict(name="moco_v2", views=2, size=32),
-    optimizer=dict(learning_rate=0.1), data=dict(name="sample", size=32), batch_size=16, epochs=1.0))
+CONFIG = check(
+  TrainConfig,
+  recipe(
+    method=dict(name="simclr"),
+    encoder=dict(name="resnet10"),
+    augment=dict(name="moco_v2", views=2, size=32),
+    optimizer=dict(learning_rate=0.1),
+    data=dict(name="sample", size=32),
+    batch_size=16,
+    epochs=1.0,
+  ),
+)
 
 
 def test_gallery_is_drawn_and_depends_on_the_image(tmp_path, capsys):
@@ -34,11 +43,22 @@ def test_gallery_is_drawn_and_depends_on_the_image(tmp_path, capsys):
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
   path = tmp_path_factory.mktemp("mae")
-  train(check(TrainConfig, recipe(
-      method=dict(name="mae", decoder_width=8, decoder_depth=1, decoder_heads=2, norm_pix=False),
-      encoder=dict(name="vit", width=16, depth=1, heads=2, patch=4), epochs=2.0, batch_size=32,
-      augment=dict(name="supervised", views=1, size=16), optimizer=dict(name="adamw", learning_rate=1e-3),
-      data=dict(name="synthetic", split="train[:128]", size=16, cache=True), checkpoint=dict(every_steps=4, keep=3))), path)
+  train(
+    check(
+      TrainConfig,
+      recipe(
+        method=dict(name="mae", decoder_width=8, decoder_depth=1, decoder_heads=2, norm_pix=False),
+        encoder=dict(name="vit", width=16, depth=1, heads=2, patch=4),
+        epochs=2.0,
+        batch_size=32,
+        augment=dict(name="supervised", views=1, size=16),
+        optimizer=dict(name="adamw", learning_rate=1e-3),
+        data=dict(name="synthetic", split="train[:128]", size=16, cache=True),
+        checkpoint=dict(every_steps=4, keep=3),
+      ),
+    ),
+    path,
+  )
   return path
 
 
@@ -56,23 +76,38 @@ def test_reconstructions_are_drawn_at_ratios_and_over_epochs(workdir):
 def test_a_report_draws_what_the_network_restores_or_says_why_not(workdir, capsys, tmp_path):
   drawn = workdir / "pictures" / "reconstructions.png"
   drawn.unlink(missing_ok=True)
-  assert "reconstructions</figcaption>" in report([workdir], tmp_path / "page.html").read_text() and drawn.exists()
+  assert (
+    "reconstructions</figcaption>" in report([workdir], tmp_path / "page.html").read_text() and drawn.exists()
+  )
   shutil.copytree(workdir, tmp_path / "copy", ignore=shutil.ignore_patterns("checkpoints", "pictures"))
   text = report([tmp_path / "copy"]).read_text()
   assert "<figcaption>" not in text and "without reconstructions, since" in capsys.readouterr().out
 
 
 def test_a_picture_is_a_function_of_its_seed(workdir, tmp_path):
-  drawn = [show(["reconstructions"], Wanted(workdir=str(workdir), images=2, seed=seed, output=str(tmp_path / f"{i}.png")))
-           for i, seed in enumerate((0, 0, 1))]
+  drawn = [
+    show(
+      ["reconstructions"],
+      Wanted(workdir=str(workdir), images=2, seed=seed, output=str(tmp_path / f"{i}.png")),
+    )
+    for i, seed in enumerate((0, 0, 1))
+  ]
   assert drawn[0].read_bytes() == drawn[1].read_bytes() != drawn[2].read_bytes()
 
 
-@pytest.mark.parametrize("changes, message", [
+@pytest.mark.parametrize(
+  "changes, message",
+  [
     (dict(ratios=(1.0,)), r"mask_ratio is 1.0; use a share in \(0, 1\)"),
     (dict(index=999_999), "--index=999999 --images=6: the data set has .* images; use 0 to"),
-    (dict(workdir=""), "`ssl-jax show reconstructions` needs --workdir; for example ssl-jax show reconstructions"),
-    (dict(workdir="nowhere"), "nowhere is no folder of a run"), (dict(split="tets"), "tets")])
+    (
+      dict(workdir=""),
+      "`ssl-jax show reconstructions` needs --workdir; for example ssl-jax show reconstructions",
+    ),
+    (dict(workdir="nowhere"), "nowhere is no folder of a run"),
+    (dict(split="tets"), "tets"),
+  ],
+)
 def test_refusals_of_reconstructions(workdir, changes, message):
   with pytest.raises(ValueError, match=message):
     show(["reconstructions"], Wanted(**{"workdir": str(workdir), **changes}))
@@ -84,7 +119,10 @@ def small(name: str) -> TrainConfig:
   return check(TrainConfig, shrunk(found, batch=16, size=16))
 
 
-@pytest.mark.parametrize("name", [name for name in methods.known() if name not in ("mae", "mae_probe", "moco", "simclr", "supervised")])
+@pytest.mark.parametrize(
+  "name",
+  [name for name in methods.known() if name not in ("mae", "mae_probe", "moco", "simclr", "supervised")],
+)
 def test_a_pretext_task_is_drawn(name, tmp_path):
   path = show(["task"], Wanted(small(name), output=str(tmp_path / "task.png"), images=2))
   picture = np.asarray(Image.open(path).convert("RGB"))
@@ -108,7 +146,14 @@ def test_colours_are_drawn_for_the_runs_images_and_for_a_folder(colours, tmp_pat
   rng = np.random.default_rng(0)
   for i in range(2):
     Image.fromarray(rng.integers(0, 256, (40, 50, 3), np.uint8)).save(tmp_path / f"{i}.png")
-  wanted = Wanted(workdir=str(colours), images=2, split="train", data_dir=str(tmp_path), size=24, output=str(tmp_path / "out.png"))
+  wanted = Wanted(
+    workdir=str(colours),
+    images=2,
+    split="train",
+    data_dir=str(tmp_path),
+    size=24,
+    output=str(tmp_path / "out.png"),
+  )
   folder = np.asarray(Image.open(show(["colours"], wanted)).convert("RGB"))
   assert whole.std() > 20 and whole.shape[0] > folder.shape[0]
 
@@ -123,9 +168,20 @@ def test_colours_and_reconstructions_know_their_methods(colours, workdir):
 def test_layers_are_probed_under_names_of_their_own(colours, capsys):
   """And the pretext task of a run that learned nothing is measured beside them."""
   probe = dict(task="linear_probe", epochs=1, batch_size=64, learning_rates=(1.0,))
-  table = evaluate(check(EvaluateConfig, recipe(EvaluateConfig, tasks=dict(
-      pretext={}, early=dict(layer="stage1", grid=2, **probe), late=dict(layer="stage4", **probe)),
-      data=dict(train_split="train[:128]", test_split="test[:64]", cache=True), batch_size=64)), colours)
+  table = evaluate(
+    check(
+      EvaluateConfig,
+      recipe(
+        EvaluateConfig,
+        tasks=dict(
+          pretext={}, early=dict(layer="stage1", grid=2, **probe), late=dict(layer="stage4", **probe)
+        ),
+        data=dict(train_split="train[:128]", test_split="test[:64]", cache=True),
+        batch_size=64,
+      ),
+    ),
+    colours,
+  )
   assert set(table["colorization"]) == {"pretext", "early", "late"}
   assert 0 < table["colorization"]["pretext"]["auc"] < 1
   assert "early, top-1" in (shown := capsys.readouterr().out) and "pretext, accuracy" in shown
@@ -142,19 +198,39 @@ def test_corruptions_are_drawn(tmp_path):
 def test_a_classifiers_errors_under_corruption_are_measured_and_drawn(tmp_path, capsys):
   config = small("supervised")
   save(config, tmp_path)
-  table = evaluate(check(EvaluateConfig, recipe(EvaluateConfig, tasks=dict(robustness=dict(
-      corruptions=("contrast", "fog"), severities=(1, 5), examples=100)),
-      data=dict(train_split="train[:128]", test_split="test[:128]", size=32, cache=True), batch_size=64)), tmp_path)
+  table = evaluate(
+    check(
+      EvaluateConfig,
+      recipe(
+        EvaluateConfig,
+        tasks=dict(robustness=dict(corruptions=("contrast", "fog"), severities=(1, 5), examples=100)),
+        data=dict(train_split="train[:128]", test_split="test[:128]", size=32, cache=True),
+        batch_size=64,
+      ),
+    ),
+    tmp_path,
+  )
   assert set(table["supervised"]["robustness"]) == {"error", "clean_error", "contrast", "fog"}
   assert "robustness, error" in capsys.readouterr().out
-  assert (tmp_path / "evaluations" / "step4" / "robustness-supervised.png").read_bytes().startswith(b"\x89PNG")
+  assert (
+    (tmp_path / "evaluations" / "step4" / "robustness-supervised.png").read_bytes().startswith(b"\x89PNG")
+  )
 
 
-@pytest.mark.parametrize("words, output, index, message", [
+@pytest.mark.parametrize(
+  "words, output, index, message",
+  [
     (["augmentation"], "x.png", 0, "takes one picture; did you mean 'augmentations'"),
-    ([], "x.png", 0, "takes one picture; known: adaptation, augmentations, colours, corruptions, errors, reconstructions, task"),
+    (
+      [],
+      "x.png",
+      0,
+      "takes one picture; known: adaptation, augmentations, colours, corruptions, errors, reconstructions, task",
+    ),
     (["augmentations"], "x.jpg", 0, "x.jpg is not a .png file"),
-    (["augmentations"], "x.png", 8000, "--index=8000: the data set has 8000 images; use 0 to 7999")])
+    (["augmentations"], "x.png", 8000, "--index=8000: the data set has 8000 images; use 0 to 7999"),
+  ],
+)
 def test_refusals(words, output, index, message, tmp_path):
   with pytest.raises(ValueError, match=re.escape(message)):
     show(words, Wanted(CONFIG, output=str(tmp_path / output), index=index))
@@ -164,9 +240,20 @@ ADAPT = dict(steps=2, copies=4, corruptions=("brightness",), examples=4)
 
 
 def test_learning_on_a_test_image_is_drawn_and_errors_side_by_side(tmp_path):
-  workdir = save(check(TrainConfig, shrunk(train_recipes()["transfer/vit_probe.py:cifar10_cpu"], batch=32, size=32)), tmp_path)
-  config = check(EvaluateConfig, recipe(EvaluateConfig, tasks=dict(first=dict(task="ttt", **ADAPT)), batch_size=8,
-                                        augment=dict(name="none"), data=dict(test_split="test[:16]")))
+  workdir = save(
+    check(TrainConfig, shrunk(train_recipes()["transfer/vit_probe.py:cifar10_cpu"], batch=32, size=32)),
+    tmp_path,
+  )
+  config = check(
+    EvaluateConfig,
+    recipe(
+      EvaluateConfig,
+      tasks=dict(first=dict(task="ttt", **ADAPT)),
+      batch_size=8,
+      augment=dict(name="none"),
+      data=dict(test_split="test[:16]"),
+    ),
+  )
   path = show(["adaptation"], Wanted(config, workdir=str(workdir), corruption="contrast", index=2))
   assert min(np.asarray(Image.open(path)).shape[:2]) > 400
   evaluate(config, workdir)

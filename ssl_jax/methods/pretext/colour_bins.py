@@ -15,10 +15,36 @@ import numpy as np
 
 STEP = 10  # of the grid, in units of a and b
 # For each a from -90 to 100 the least and the greatest b of the released table: 313 bins.
-_RANGES = ((50, 90), (20, 90), (0, 90), (-20, 90), (-30, 100), (-40, 100), (-50, 100), (-50, 100), (-60, 100), (-70, 100),
-           (-80, 90), (-80, 90), (-90, 90), (-100, 90), (-100, 80), (-110, 80), (-110, 80), (-110, 70), (-110, 70), (-90, 0))
-TABLE = np.array([(a, b) for a, (low, high) in zip(range(-90, 101, STEP), _RANGES, strict=True)
-                  for b in range(low, high + 1, STEP)], np.int32)
+_RANGES = (
+  (50, 90),
+  (20, 90),
+  (0, 90),
+  (-20, 90),
+  (-30, 100),
+  (-40, 100),
+  (-50, 100),
+  (-50, 100),
+  (-60, 100),
+  (-70, 100),
+  (-80, 90),
+  (-80, 90),
+  (-90, 90),
+  (-100, 90),
+  (-100, 80),
+  (-110, 80),
+  (-110, 80),
+  (-110, 70),
+  (-110, 70),
+  (-90, 0),
+)
+TABLE = np.array(
+  [
+    (a, b)
+    for a, (low, high) in zip(range(-90, 101, STEP), _RANGES, strict=True)
+    for b in range(low, high + 1, STEP)
+  ],
+  np.int32,
+)
 _LEAST = TABLE.min(0) // STEP
 _CELLS = TABLE.max(0) // STEP - _LEAST + 1
 
@@ -28,7 +54,9 @@ class Bins(NamedTuple):
 
   centres: np.ndarray  # f32[Q, 2]: a, b
   prior: np.ndarray  # f32[Q]: share of pixels, sums to 1
-  candidates: np.ndarray  # i32[cells, C]: bins that can be among the nearest of a colour in a cell of the grid; Q: none
+  candidates: (
+    np.ndarray
+  )  # i32[cells, C]: bins that can be among the nearest of a colour in a cell of the grid; Q: none
   neighbours: int  # into how many bins a colour is encoded
 
 
@@ -42,13 +70,19 @@ def bins(prior: tuple[float, ...] = (), *, neighbours: int = 5) -> Bins:
   """
   share = np.asarray(prior or np.ones(len(TABLE)), np.float64)
   if share.shape != (len(TABLE),) or not np.isfinite(share).all() or (share < 0).any() or not share.sum() > 0:
-    raise ValueError(f"config.method.prior takes {len(TABLE)} shares of pixels, none negative, not {len(share)} numbers such as "
-                     f"{share[:3].tolist()}; make them with `ssl-jax prepare colour_prior`")
+    raise ValueError(
+      f"config.method.prior takes {len(TABLE)} shares of pixels, none negative, not {len(share)} numbers such as "
+      f"{share[:3].tolist()}; make them with `ssl-jax prepare colour_prior`"
+    )
   if neighbours < 1:
-    raise ValueError(f"config.method.neighbours is {neighbours}; use 5 (paper), 10 (released code) or another positive number")
+    raise ValueError(
+      f"config.method.neighbours is {neighbours}; use 5 (paper), 10 (released code) or another positive number"
+    )
   centres = TABLE[share > 0].astype(np.float32)
   neighbours = min(neighbours, len(centres))
-  return Bins(centres, (share[share > 0] / share.sum()).astype(np.float32), _candidates(centres, neighbours), neighbours)
+  return Bins(
+    centres, (share[share > 0] / share.sum()).astype(np.float32), _candidates(centres, neighbours), neighbours
+  )
 
 
 def _candidates(centres: np.ndarray, neighbours: int) -> np.ndarray:
@@ -60,7 +94,9 @@ def _candidates(centres: np.ndarray, neighbours: int) -> np.ndarray:
   distance = np.linalg.norm(middles[:, None] - centres[None], axis=-1)
   reach = np.sort(distance, axis=1)[:, neighbours - 1 : neighbours] + STEP * np.sqrt(2) + 1e-3
   width = int((distance <= reach).sum(1).max())
-  order = np.argsort(distance > reach, axis=1, kind="stable")[:, :width]  # near ones first, in the order of the table
+  order = np.argsort(distance > reach, axis=1, kind="stable")[
+    :, :width
+  ]  # near ones first, in the order of the table
   return np.where(np.take_along_axis(distance <= reach, order, 1), order, len(centres)).astype(np.int32)
 
 
@@ -90,7 +126,9 @@ def cross_entropy(logits: jax.Array, which: jax.Array, weight: jax.Array) -> jax
   """f32[...] nats: -sum_k weight_k log softmax(logits)[which_k]; logits f32[..., Q], the others as `encode` gives them."""
   every = jnp.arange(logits.shape[-1]).reshape((1,) * (logits.ndim - 1) + (-1,))
   # Written out over K: one pass over the logits that gathers and scatters nothing, and never holds [..., K, Q].
-  target = sum(jnp.where(which[..., k, None] == every, weight[..., k, None], 0.0) for k in range(which.shape[-1]))
+  target = sum(
+    jnp.where(which[..., k, None] == every, weight[..., k, None], 0.0) for k in range(which.shape[-1])
+  )
   return jax.nn.logsumexp(logits, axis=-1) - (target * logits).sum(-1)
 
 
@@ -111,8 +149,12 @@ def class_weights(bins: Bins, *, uniform: float = 0.5, smoothing: float = 5.0) -
 
 def annealed_mean(logits: jax.Array, bins: Bins, *, temperature: float = 0.38) -> jax.Array:
   """f32[..., 2]: the mean colour of softmax(logits / temperature); 1 is the mean, near 0 the mode."""
-  return jnp.einsum("...q,qc->...c", jax.nn.softmax(logits / temperature), jnp.asarray(bins.centres),
-                    precision=jax.lax.Precision.HIGHEST)
+  return jnp.einsum(
+    "...q,qc->...c",
+    jax.nn.softmax(logits / temperature),
+    jnp.asarray(bins.centres),
+    precision=jax.lax.Precision.HIGHEST,
+  )
 
 
 def count(ab: jax.Array) -> jax.Array:
@@ -136,5 +178,7 @@ def read_prior(path: str | pathlib.Path) -> tuple[float, ...]:
   try:
     return tuple(map(float, json.loads(pathlib.Path(path).read_text())["colour_prior"]))
   except (OSError, KeyError, TypeError, ValueError) as error:
-    raise ValueError(f"{path} holds no colour prior ({type(error).__name__}: {error}); make one: "
-                     f"ssl-jax prepare colour_prior --config=RECIPE --output={path}") from error
+    raise ValueError(
+      f"{path} holds no colour prior ({type(error).__name__}: {error}); make one: "
+      f"ssl-jax prepare colour_prior --config=RECIPE --output={path}"
+    ) from error

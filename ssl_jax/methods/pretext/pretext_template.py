@@ -18,9 +18,15 @@ from ssl_jax.models import Network, readers, stack
 Scores = dict[str, jax.Array]  # f32[B, ...] or bool[B, ...], unreduced; "loss" is what is minimised
 
 
-def make(encoder: Network, head: Network, pose: Callable[[Key, jax.Array], Exercise],
-         judge: Callable[[jax.Array, jax.Array], Scores], *, prepare: Callable[[jax.Array], jax.Array] | None = None,
-         read: tuple[Callable, Callable] | None = None) -> Method:
+def make(
+  encoder: Network,
+  head: Network,
+  pose: Callable[[Key, jax.Array], Exercise],
+  judge: Callable[[jax.Array, jax.Array], Scores],
+  *,
+  prepare: Callable[[jax.Array], jax.Array] | None = None,
+  read: tuple[Callable, Callable] | None = None,
+) -> Method:
   """The method that minimises the mean loss of an exercise.
 
   Args:
@@ -43,14 +49,22 @@ def make(encoder: Network, head: Network, pose: Callable[[Key, jax.Array], Exerc
   def loss(params, model_state, extra, batch, key):
     pose_key, drop_key = jax.random.split(key)
     scores, model_state = answer(params, model_state, pose_key, batch["image"], train=True, key=drop_key)
-    return scores.pop("loss").mean(), Aux(model_state, metrics={name: Mean.of(score) for name, score in scores.items()})
+    return scores.pop("loss").mean(), Aux(
+      model_state, metrics={name: Mean.of(score) for name, score in scores.items()}
+    )
 
   def examine(params, model_state, images):
     scores, _ = answer(params, model_state, jax.random.key(0), images)
-    return {name: score.astype(jnp.float32).reshape(len(images), -1).mean(1) for name, score in scores.items()}
+    return {
+      name: score.astype(jnp.float32).reshape(len(images), -1).mean(1) for name, score in scores.items()
+    }
 
   def prepared(reader: Callable) -> Callable:
-    return reader if prepare is None else lambda params, model_state, images: reader(params, model_state, prepare(images))
+    return (
+      reader
+      if prepare is None
+      else lambda params, model_state, images: reader(params, model_state, prepare(images))
+    )
 
   return Method(init, loss, keep_extra, prepared(encode), prepared(pyramid), pose=pose, examine=examine)
 

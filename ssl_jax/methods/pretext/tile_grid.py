@@ -16,7 +16,17 @@ from jax import lax
 from ssl_jax.augment import colour, resample
 from ssl_jax.core import Key
 
-PLACES = ("upper left", "above", "upper right", "left", "centre", "right", "lower left", "below", "lower right")
+PLACES = (
+  "upper left",
+  "above",
+  "upper right",
+  "left",
+  "centre",
+  "right",
+  "lower left",
+  "below",
+  "lower right",
+)
 OPPONENT = np.array([-1.0, 2.0, -1.0])  # green against magenta: where lenses disperse most visibly
 PROJECTION = (np.eye(3) - np.outer(OPPONENT, OPPONENT) / (OPPONENT @ OPPONENT)).astype(np.float32)
 COARSEST = 10 / 96  # least share of its resolution that a tile is reduced to
@@ -36,8 +46,10 @@ class Grid(NamedTuple):
   def check(self) -> Grid:
     """Itself. Raises ValueError for sizes that make no grid."""
     if self.tile < 1 or self.gap < 0 or self.jitter < 0:
-      raise ValueError(f"config.method: tile {self.tile}, gap {self.gap} and jitter {self.jitter} make no grid; use a positive "
-                       "tile, and 0 or more for the others")
+      raise ValueError(
+        f"config.method: tile {self.tile}, gap {self.gap} and jitter {self.jitter} make no grid; use a positive "
+        "tile, and 0 or more for the others"
+      )
     return self
 
 
@@ -48,8 +60,10 @@ def corners(key: Key, count: int, grid: Grid, size: int) -> jax.Array:
   Raises: ValueError if the grid does not fit.
   """
   if grid.extent > size:
-    raise ValueError(f"three tiles of config.method.tile {grid.tile}, two gaps of {grid.gap} and jitter {grid.jitter} take "
-                     f"{grid.extent} pixels; use config.augment.size {grid.extent} or more, or smaller ones (it is {size})")
+    raise ValueError(
+      f"three tiles of config.method.tile {grid.tile}, two gaps of {grid.gap} and jitter {grid.jitter} take "
+      f"{grid.extent} pixels; use config.augment.size {grid.extent} or more, or smaller ones (it is {size})"
+    )
   origin_key, jitter_key = jax.random.split(key)
   origin = jax.random.randint(origin_key, (count, 1, 2), 0, size - grid.extent + 1)
   places = jnp.asarray(np.indices((3, 3)).reshape(2, 9).T * (grid.tile + grid.gap), jnp.int32)[None]
@@ -58,7 +72,9 @@ def corners(key: Key, count: int, grid: Grid, size: int) -> jax.Array:
 
 def cut(images: jax.Array, corners: jax.Array, side: int) -> jax.Array:
   """f32[B, N, side, side, C]: the squares of images [B, H, W, C] at corners i32[B, N, 2]."""
-  one = lambda image, corner: lax.dynamic_slice(image, (corner[0], corner[1], jnp.int32(0)), (side, side, image.shape[-1]))
+  one = lambda image, corner: lax.dynamic_slice(
+    image, (corner[0], corner[1], jnp.int32(0)), (side, side, image.shape[-1])
+  )
   return jax.vmap(jax.vmap(one, (None, 0)))(images, corners)
 
 
@@ -104,10 +120,12 @@ def random_coarse(key: Key, tiles: jax.Array, p: float) -> jax.Array:
   """
   side = tiles.shape[-2]
   least = max(1, round(COARSEST * side))
-  bank = np.stack([resample.matrix(s, side, "bilinear") @ resample.matrix(side, s, "bilinear") for s in range(least, side)]
-                  + [np.eye(side, dtype=np.float32)])
+  bank = np.stack(
+    [resample.matrix(s, side, "bilinear") @ resample.matrix(side, s, "bilinear") for s in range(least, side)]
+    + [np.eye(side, dtype=np.float32)]
+  )
   which_key, size_key = jax.random.split(key)
-  area = jax.random.uniform(size_key, tiles.shape[:2], minval=float(least**2), maxval=float((side - 1)**2))
+  area = jax.random.uniform(size_key, tiles.shape[:2], minval=float(least**2), maxval=float((side - 1) ** 2))
   reduced = jnp.floor(jnp.sqrt(area)).astype(jnp.int32) - least
   chosen = jnp.where(jax.random.bernoulli(which_key, p, tiles.shape[:2]), reduced, len(bank) - 1)
   return apply_both(jnp.asarray(bank)[chosen], tiles)

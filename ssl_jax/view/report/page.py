@@ -14,8 +14,8 @@ from bokeh.resources import Resources
 from matplotlib import colormaps
 from PIL import Image
 
-from ssl_jax.view import show
 from ssl_jax.config.schema import differences
+from ssl_jax.view import show
 from ssl_jax.view.report import plots
 from ssl_jax.view.report.record import BASELINES, Evaluation, Record, read
 
@@ -31,7 +31,9 @@ class Heat(NamedTuple):
   rows: list[tuple[str, list[dict[str, str]]]]
 
 
-def report(workdirs: Sequence[str | pathlib.Path], output: str | pathlib.Path = "", *, draw: bool = True) -> pathlib.Path:
+def report(
+  workdirs: Sequence[str | pathlib.Path], output: str | pathlib.Path = "", *, draw: bool = True
+) -> pathlib.Path:
   """Writes the page of the runs in `workdirs` to `output`, default report.html in the first; returns its path.
 
   Args:
@@ -69,50 +71,118 @@ def _draw(record: Record) -> bool:
 def _render(records: Sequence[Record], width: int) -> str:
   curves = plots.curves(records)
   mapped = {record.name: plots.maps([e for e in record.evaluations if e.atlas]) for record in records}
-  learned = {f"{record.name}: {e.task}": plots.bars(e) for record in records for e in record.evaluations if "error_without" in e.protocol}
-  drawn = {**{("curve", title): plot for title, plot in curves.items()}, **{("bars", title): plot for title, plot in learned.items()},
-           **{("map", name, backbone): plot for name, found in mapped.items() for backbone, plot in found.items()}}
-  script, divisions = components({str(i): plot for i, plot in enumerate(drawn.values())}) if drawn else ("", {})
+  learned = {
+    f"{record.name}: {e.task}": plots.bars(e)
+    for record in records
+    for e in record.evaluations
+    if "error_without" in e.protocol
+  }
+  drawn = {
+    **{("curve", title): plot for title, plot in curves.items()},
+    **{("bars", title): plot for title, plot in learned.items()},
+    **{("map", name, backbone): plot for name, found in mapped.items() for backbone, plot in found.items()},
+  }
+  script, divisions = (
+    components({str(i): plot for i, plot in enumerate(drawn.values())}) if drawn else ("", {})
+  )
   place = dict(zip(drawn, divisions.values()))
-  environment = jinja2.Environment(loader=jinja2.PackageLoader("ssl_jax.view.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-                                   undefined=jinja2.StrictUndefined)
-  heats = [_heat(record, e) for record in records for e in record.evaluations if "error" in e.protocol and "error_without" not in e.protocol]
+  environment = jinja2.Environment(
+    loader=jinja2.PackageLoader("ssl_jax.view.report", "."),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=jinja2.StrictUndefined,
+  )
+  heats = [
+    _heat(record, e)
+    for record in records
+    for e in record.evaluations
+    if "error" in e.protocol and "error_without" not in e.protocol
+  ]
   return environment.get_template("page.html.jinja").render(
-      title=" and ".join(record.name for record in records), records=records, summaries=[_summary(record) for record in records],
-      changed=_differences(records), curves={title: place["curve", title] for title in curves}, tables=_tables(records),
-      protocols=[(f"{record.name}: {e.task}, {e.backbone}", sorted(e.protocol.items())) for record in records for e in record.evaluations],
-      neighbours=[(f"{record.name}: {e.backbone}", _neighbours(e)) for record in records for e in record.evaluations if e.atlas],
-      maps=[(f"{name}: {backbone}", place["map", name, backbone]) for name, found in mapped.items() for backbone in found],
-      heats=heats, bars={title: place["bars", title] for title in learned}, pictures=_pictures(records, width),
-      bokeh=Resources(mode="inline", components=["bokeh"], minified=True).js_raw if drawn else [], script=script)
+    title=" and ".join(record.name for record in records),
+    records=records,
+    summaries=[_summary(record) for record in records],
+    changed=_differences(records),
+    curves={title: place["curve", title] for title in curves},
+    tables=_tables(records),
+    protocols=[
+      (f"{record.name}: {e.task}, {e.backbone}", sorted(e.protocol.items()))
+      for record in records
+      for e in record.evaluations
+    ],
+    neighbours=[
+      (f"{record.name}: {e.backbone}", _neighbours(e))
+      for record in records
+      for e in record.evaluations
+      if e.atlas
+    ],
+    maps=[
+      (f"{name}: {backbone}", place["map", name, backbone])
+      for name, found in mapped.items()
+      for backbone in found
+    ],
+    heats=heats,
+    bars={title: place["bars", title] for title in learned},
+    pictures=_pictures(records, width),
+    bokeh=Resources(mode="inline", components=["bokeh"], minified=True).js_raw if drawn else [],
+    script=script,
+  )
 
 
 def _summary(record: Record) -> list[tuple[str, str]]:
   """What ran, as (what, answer); what is not known is left out."""
-  config, last, start = record.config, record.rows[-1] if record.rows else {}, record.starts[-1] if record.starts else {}
+  config, last, start = (
+    record.config,
+    record.rows[-1] if record.rows else {},
+    record.starts[-1] if record.starts else {},
+  )
   found = []
   if config:
-    found += [("method", config["method"]["name"]), ("encoder", config["encoder"]["name"]),
-              ("data", f"{config['data']['name']} {config['data']['split']}")]
+    found += [
+      ("method", config["method"]["name"]),
+      ("encoder", config["encoder"]["name"]),
+      ("data", f"{config['data']['name']} {config['data']['split']}"),
+    ]
   if start:
-    found += [("parameters", f"{start['parameters'] / 1e6:.2f} M"), ("images", f"{start['data']['num_examples']:,}")]
+    found += [
+      ("parameters", f"{start['parameters'] / 1e6:.2f} M"),
+      ("images", f"{start['data']['num_examples']:,}"),
+    ]
   if last:
     total = f" of {record.total_steps:,}" if record.total_steps else ""
-    found += [("steps", f"{last['step']:,}{total}"), ("epochs", f"{last['epoch']:.1f}"), ("loss", f"{last['loss']:.4f}"),
-              ("images a second", f"{np.median([row['images_per_second'] for row in record.rows]):,.0f} (median)")]
+    found += [
+      ("steps", f"{last['step']:,}{total}"),
+      ("epochs", f"{last['epoch']:.1f}"),
+      ("loss", f"{last['loss']:.4f}"),
+      ("images a second", f"{np.median([row['images_per_second'] for row in record.rows]):,.0f} (median)"),
+    ]
   if start:
     when = datetime.datetime.fromtimestamp(record.starts[0]["began"]).strftime("%Y-%m-%d %H:%M")
     found += [("imported", start["imported"])] if "imported" in start else []
-    found += [("device", start["device"]), ("processes", str(start["processes"])), ("started", when),
-              ("resumed", f"{len(record.starts) - 1} times at " + ", ".join(str(s["step"]) for s in record.starts[1:])
-               if len(record.starts) > 1 else "never"),
-              ("versions", ", ".join(f"{name} {version}" for name, version in start["versions"].items())), ("commit", start["commit"])]
+    found += [
+      ("device", start["device"]),
+      ("processes", str(start["processes"])),
+      ("started", when),
+      (
+        "resumed",
+        f"{len(record.starts) - 1} times at " + ", ".join(str(s["step"]) for s in record.starts[1:])
+        if len(record.starts) > 1
+        else "never",
+      ),
+      ("versions", ", ".join(f"{name} {version}" for name, version in start["versions"].items())),
+      ("commit", start["commit"]),
+    ]
   return [(name, value) for name, value in found if value]
 
 
 def _differences(records: Sequence[Record]) -> list[tuple[str, str]]:
   """Of every run but the first, how its config differs from the first's."""
-  return [(record.name, line) for record in records[1:] for line in differences(records[0].config, record.config, "config")]
+  return [
+    (record.name, line)
+    for record in records[1:]
+    for line in differences(records[0].config, record.config, "config")
+  ]
 
 
 def _tables(records: Sequence[Record]) -> list[tuple[str, list[str], list[tuple[str, list[str]]]]]:
@@ -123,8 +193,12 @@ def _tables(records: Sequence[Record]) -> list[tuple[str, list[str], list[tuple[
     columns = [(record, e) for record in records for e in record.evaluations if e.task == task]
     names = [f"{record.name}: {e.backbone}" if len(records) > 1 else e.backbone for record, e in columns]
     figures = dict.fromkeys(name for _, e in columns for name in e.scalars)
-    rows = [(name.replace("_", " "), [_figure(name, e.scalars.get(name)) for _, e in columns]) for name in figures]
-    found.append((f"{task}, step " + " and ".join(dict.fromkeys(str(e.step) for _, e in columns)), names, rows))
+    rows = [
+      (name.replace("_", " "), [_figure(name, e.scalars.get(name)) for _, e in columns]) for name in figures
+    ]
+    found.append(
+      (f"{task}, step " + " and ".join(dict.fromkeys(str(e.step) for _, e in columns)), names, rows)
+    )
   return found
 
 
@@ -140,9 +214,21 @@ def _neighbours(evaluation: Evaluation) -> list[dict[str, Any]]:
   for row, image in enumerate(seen["query_image"]):
     label = seen["label"][row]
     near = zip(seen["neighbour_image"][row], seen["neighbour_label"][row], seen["similarity"][row])
-    found.append({"image": plots.data_uri(image), "name": names[label], "near": [
-        {"image": plots.data_uri(other), "name": names[its], "right": its == label, "similarity": f"{similarity:.2f}"}
-        for other, its, similarity in near]})
+    found.append(
+      {
+        "image": plots.data_uri(image),
+        "name": names[label],
+        "near": [
+          {
+            "image": plots.data_uri(other),
+            "name": names[its],
+            "right": its == label,
+            "similarity": f"{similarity:.2f}",
+          }
+          for other, its, similarity in near
+        ],
+      }
+    )
   return found
 
 
@@ -158,7 +244,11 @@ def _heat(record: Record, evaluation: Evaluation) -> Heat:
 
 def _cell(error: float) -> dict[str, str]:
   red, green, blue, _ = (round(255 * part) for part in colormaps["magma_r"](error))
-  return {"text": _figure("error", error), "colour": f"rgb({red},{green},{blue})", "ink": "#fff" if error > 0.5 else "#1c2733"}
+  return {
+    "text": _figure("error", error),
+    "colour": f"rgb({red},{green},{blue})",
+    "ink": "#fff" if error > 0.5 else "#1c2733",
+  }
 
 
 def _pictures(records: Sequence[Record], width: int) -> list[tuple[str, str]]:
@@ -166,8 +256,11 @@ def _pictures(records: Sequence[Record], width: int) -> list[tuple[str, str]]:
   found = []
   for record in records:
     named = [(path.stem, path) for path in record.pictures]
-    named += [(f"{e.task}, {e.backbone}", e.picture) for e in record.evaluations
-              if e.picture and "error" not in e.protocol and e.backbone not in BASELINES]
+    named += [
+      (f"{e.task}, {e.backbone}", e.picture)
+      for e in record.evaluations
+      if e.picture and "error" not in e.protocol and e.backbone not in BASELINES
+    ]
     found += [(f"{record.name}: {name}", _shrunk(path, width)) for name, path in named]
   return found
 

@@ -7,10 +7,9 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ssl_jax.view import knn_atlas
-from ssl_jax.run.checkpoint import Checkpoints
 from ssl_jax.log.run_log import METRICS, STARTS, lines
-
+from ssl_jax.run.checkpoint import Checkpoints
+from ssl_jax.view import knn_atlas
 
 BASELINES = ("raw pixels", "untrained")
 
@@ -69,9 +68,18 @@ def _read(folder: pathlib.Path, name: str) -> Record:
     raise ValueError(f"there is no folder {folder}; --workdir takes the folder of a run of `ssl-jax train`")
   rows, starts = (lines(folder / file) for file in (METRICS, STARTS))
   if not rows and not starts:
-    raise ValueError(f"{folder} holds no run: neither metrics.jsonl nor starts.jsonl has a line; name the --workdir of `ssl-jax train`")
-  return Record(name, folder, starts[-1]["config"] if starts else _stored_config(folder), starts, rows, _evaluations(folder),
-                sorted((folder / "pictures").glob("*.png")) + sorted(folder.glob("*.png")))
+    raise ValueError(
+      f"{folder} holds no run: neither metrics.jsonl nor starts.jsonl has a line; name the --workdir of `ssl-jax train`"
+    )
+  return Record(
+    name,
+    folder,
+    starts[-1]["config"] if starts else _stored_config(folder),
+    starts,
+    rows,
+    _evaluations(folder),
+    sorted((folder / "pictures").glob("*.png")) + sorted(folder.glob("*.png")),
+  )
 
 
 def _stored_config(folder: pathlib.Path) -> dict[str, Any]:
@@ -82,8 +90,11 @@ def _stored_config(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def _evaluations(folder: pathlib.Path) -> list[Evaluation]:
-  steps = {int(path.name.removeprefix("step")): path for path in (folder / "evaluations").glob("step*")
-           if path.name.removeprefix("step").isdigit() and any(path.glob("*.json"))}
+  steps = {
+    int(path.name.removeprefix("step")): path
+    for path in (folder / "evaluations").glob("step*")
+    if path.name.removeprefix("step").isdigit() and any(path.glob("*.json"))
+  }
   if not steps:
     return []
   last = max(steps)
@@ -95,5 +106,12 @@ def _evaluation(path: pathlib.Path, step: int) -> Evaluation:
   stored = json.loads(path.read_text())
   backbone = stored["protocol"]["backbone"]
   picture, seen = path.with_suffix(".png"), path.with_suffix(".npz")
-  return Evaluation(step, path.stem.removesuffix(f"-{backbone.replace(' ', '_')}"), backbone, stored["scalars"], stored["protocol"],
-                    picture if picture.exists() else None, knn_atlas.load(seen) if seen.exists() else {})
+  return Evaluation(
+    step,
+    path.stem.removesuffix(f"-{backbone.replace(' ', '_')}"),
+    backbone,
+    stored["scalars"],
+    stored["protocol"],
+    picture if picture.exists() else None,
+    knn_atlas.load(seen) if seen.exists() else {},
+  )

@@ -10,8 +10,15 @@ from tests.view.report.runs import HOSTILE, write_run
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: extra `test`")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync"]
+QUIET = [
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+]
 pytestmark = pytest.mark.browser
 
 
@@ -38,7 +45,10 @@ class Visit:
     self.page = browser.new_page(**options)
     self.wrong, self.asked = [], []
     self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
-    self.page.on("console", lambda message: self.wrong.append(message.text) if message.type in ("error", "warning") else None)
+    self.page.on(
+      "console",
+      lambda message: self.wrong.append(message.text) if message.type in ("error", "warning") else None,
+    )
     self.page.on("request", lambda request: self.asked.append(request.url))
     self.page.goto(address)
     self.page.wait_for_function("Bokeh.documents.length > 0")
@@ -56,10 +66,13 @@ class Visit:
 
   def point_at(self, plot: int, x: float, y: float) -> None:
     """Moves the pointer to a place given in a plot's own coordinates."""
-    place = self.page.evaluate("""([number, x, y]) => {
+    place = self.page.evaluate(
+      """([number, x, y]) => {
       const plot = Bokeh.documents[0].roots()[number], view = Bokeh.index.get_by_id(plot.id), box = view.el.getBoundingClientRect();
       return [box.x + view.frame.x_scale.compute(x), box.y + view.frame.y_scale.compute(y)];
-    }""", [plot, x, y])
+    }""",
+      [plot, x, y],
+    )
     self.page.mouse.move(*place)
 
 
@@ -73,7 +86,9 @@ def visit(browser, address):
 
   yield open_page
   for one in opened:
-    assert not one.wrong and [url for url in one.asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert (
+      not one.wrong and [url for url in one.asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    )
     one.page.close()
 
 
@@ -102,7 +117,9 @@ def test_a_pointer_over_a_curve_tells_its_value(visit):
 def test_a_pointer_over_the_map_shows_the_image_and_names_are_text(visit):
   seen = visit()
   seen.choose("Map")
-  number = seen.page.evaluate("Bokeh.documents[0].roots().findIndex(plot => plot.renderers[0].data_source.data.image)")
+  number = seen.page.evaluate(
+    "Bokeh.documents[0].roots().findIndex(plot => plot.renderers[0].data_source.data.image)"
+  )
   data = f"Bokeh.documents[0].roots()[{number}].renderers[0].data_source.data"
   for row, name in ((0, "cat"), (1, HOSTILE), (2, "dog")):
     seen.point_at(number, *seen.page.evaluate(f"[{data}.x0[{row}], {data}.y0[{row}]]"))
@@ -123,9 +140,13 @@ def test_a_phone_scrolls_down_only(visit):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_and_plots_are_readable_in_both_schemes(visit, scheme):
   seen = visit(color_scheme=scheme)
-  ground, ink = seen.page.evaluate("[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]")
+  ground, ink = seen.page.evaluate(
+    "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
+  )
   dark = [sum(map(int, colour.strip("rgb()").split(","))) < 382 for colour in (ground, ink)]
   assert dark == ([True, False] if scheme == "dark" else [False, True])
-  painted = seen.page.evaluate("""[...Bokeh.documents[0]._all_models.values()].filter(m => m.type === "LinearAxis").map(m => String(m.major_label_text_color.value ?? m.major_label_text_color))""")
+  painted = seen.page.evaluate(
+    """[...Bokeh.documents[0]._all_models.values()].filter(m => m.type === "LinearAxis").map(m => String(m.major_label_text_color.value ?? m.major_label_text_color))"""
+  )
   soft = seen.page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--soft').trim()")
   assert painted and set(painted) == {soft}

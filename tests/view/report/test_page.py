@@ -29,12 +29,27 @@ def sections(text):
 
 def test_every_part_is_there_and_says_what_the_run_did(text):
   assert sections(text) == [*PARTS]
-  for said in ("moco", "resnet10", "1.23 M", "60 of 60", "0.3333", "1 x cpu", "abc123", "1 times at 30", "jax 0.10.2", "knn, step 60", "<td>50.0</td>", "<td>0.7000</td>"):
+  for said in (
+    "moco",
+    "resnet10",
+    "1.23 M",
+    "60 of 60",
+    "0.3333",
+    "1 x cpu",
+    "abc123",
+    "1 times at 30",
+    "jax 0.10.2",
+    "knn, step 60",
+    "<td>50.0</td>",
+    "<td>0.7000</td>",
+  ):
     assert said in text, said
 
 
 def test_it_asks_for_nothing_outside_itself_and_is_small(text, workdir):
-  assert not re.findall(r'(?:src|href)="(?!data:|#)[^"@]', re.sub(r"<script>.*?</script>", "", text, flags=re.S))
+  assert not re.findall(
+    r'(?:src|href)="(?!data:|#)[^"@]', re.sub(r"<script>.*?</script>", "", text, flags=re.S)
+  )
   assert "default-src 'none'" in text and (workdir / "report.html").stat().st_size < page.LIMIT
 
 
@@ -48,20 +63,29 @@ def test_what_a_run_lacks_is_left_out(tmp_path):
   assert sections(report([bare]).read_text()) == ["run", "training"]
   (bare / "metrics.jsonl").unlink()
   text = report([bare]).read_text()
-  assert sections(text) == ["run"] and "Bokeh" not in text.replace("window.Bokeh", "").replace("Bokeh.documents", "")
+  assert sections(text) == ["run"] and "Bokeh" not in text.replace("window.Bokeh", "").replace(
+    "Bokeh.documents", ""
+  )
 
 
 def test_runs_stand_side_by_side_under_names_that_tell_them_apart(workdir, tmp_path):
   other = write_run(tmp_path / "other" / "first", learning_rate=0.1, evaluated=False)
   text = report([workdir, other], tmp_path / "both.html").read_text()
   names = [record.name for record in read([workdir, other])]
-  assert names == [f"{workdir.parent.name}/first", "other/first"] and all(f"<h2>{name}</h2>" in text for name in names)
+  assert names == [f"{workdir.parent.name}/first", "other/first"] and all(
+    f"<h2>{name}</h2>" in text for name in names
+  )
   assert "config.optimizer.learning_rate" in text and "0.05" in text and "0.1" in text
 
 
-@pytest.mark.parametrize("make, message", [
-    (lambda path: [path / "nowhere"], "there is no folder .*nowhere"), (lambda path: [path], "holds no run"),
-    (lambda path: [write_run(path / "run"), path / "run"], "is named twice")])
+@pytest.mark.parametrize(
+  "make, message",
+  [
+    (lambda path: [path / "nowhere"], "there is no folder .*nowhere"),
+    (lambda path: [path], "holds no run"),
+    (lambda path: [write_run(path / "run"), path / "run"], "is named twice"),
+  ],
+)
 def test_a_folder_without_a_run_is_refused(make, message, tmp_path):
   with pytest.raises(ValueError, match=message):
     report(make(tmp_path))
@@ -72,7 +96,9 @@ def test_an_output_that_is_no_page_is_refused(workdir):
     report([workdir], "page.pdf")
 
 
-def test_a_large_page_gets_smaller_pictures_and_one_that_stays_large_is_refused(workdir, monkeypatch, tmp_path):
+def test_a_large_page_gets_smaller_pictures_and_one_that_stays_large_is_refused(
+  workdir, monkeypatch, tmp_path
+):
   tried = []
   monkeypatch.setattr(page, "_render", lambda records, width: tried.append(width) or "x" * width)
   monkeypatch.setattr(page, "LIMIT", 1000)
@@ -96,7 +122,14 @@ def test_long_curves_are_thinned_and_keep_their_end():
 
 
 def test_figures_of_one_kind_share_a_plot(workdir):
-  assert [*plots.curves(read([workdir]))] == ["loss", "accuracy", "learning rate", "images a second", "waiting share", "gradient norm"]
+  assert [*plots.curves(read([workdir]))] == [
+    "loss",
+    "accuracy",
+    "learning rate",
+    "images a second",
+    "waiting share",
+    "gradient norm",
+  ]
 
 
 def test_the_map_separates_what_features_separate():
