@@ -95,7 +95,7 @@ class Adaptable(NamedTuple):
   ]  # (params, model_state, images) -> f32[B, C] logits
   moves: tuple[
     str, ...
-  ]  # which params move, as ttt.take reads it: "encoder", "decoder/mask", "encoder/*/kernel"
+  ]  # which params move, as ttt.select_params reads it: "encoder", "decoder/mask", "encoder/*/kernel"
   certainty: Callable[[PyTree, PyTree, jax.Array], jax.Array] | None = (
     None  # as predict -> f32[B]: how well it solves the task
   )

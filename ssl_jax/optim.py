@@ -19,7 +19,7 @@ class Optimizer(NamedTuple):
   schedule: optax.Schedule  # step -> learning rate, for the log
 
 
-def make(
+def make_optimizer(
   *,
   total_steps: int,
   steps_per_epoch: int,

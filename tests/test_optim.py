@@ -21,7 +21,7 @@ def follow(made: optim.Optimizer, params, gradients):
 
 
 def test_sgd_is_pytorchs():
-  made = optim.make(
+  made = optim.make_optimizer(
     **RUN, name="sgd", learning_rate=0.1, momentum=0.9, weight_decay=0.01, schedule="constant"
   )
   p, m = np.array([1.0, -2.0]), np.zeros(2)
@@ -34,7 +34,7 @@ def test_sgd_is_pytorchs():
 
 
 def test_lars_is_simclrs():
-  made = optim.make(
+  made = optim.make_optimizer(
     **RUN, name="lars", learning_rate=0.5, momentum=0.9, weight_decay=1e-4, schedule="constant"
   )
   weight, bias = np.array([[3.0, 4.0]]), np.array([1.0, 2.0])
@@ -53,7 +53,7 @@ def test_lars_is_simclrs():
 
 
 def test_lars_trust_ratio_of_the_specification():
-  made = optim.make(
+  made = optim.make_optimizer(
     **RUN, name="lars", learning_rate=1.0, momentum=0.0, weight_decay=1e-4, schedule="constant"
   )
   found = follow(made, jnp.array([[3.0, 4.0]]), [jnp.array([[0.6, 0.8]])])
@@ -63,28 +63,30 @@ def test_lars_trust_ratio_of_the_specification():
 
 @pytest.mark.parametrize("scaling, base", [("linear", 0.3), ("sqrt", 0.075)])
 def test_warm_up_and_cosine_of_simclr(scaling, base):
-  rate = optim.make(**RUN, name="lars", learning_rate=base, scaling=scaling, warmup_epochs=2.0).schedule
+  rate = optim.make_optimizer(
+    **RUN, name="lars", learning_rate=base, scaling=scaling, warmup_epochs=2.0
+  ).schedule
   np.testing.assert_allclose(
     [rate(0), rate(10), rate(20), rate(60), rate(100)], [0, 2.4, 4.8, 2.4, 0], atol=1e-6
   )
 
 
 def test_moco_v2_cosine_is_constant_within_an_epoch():
-  rate = optim.make(**RUN, learning_rate=0.03, schedule="cosine_by_epoch").schedule
+  rate = optim.make_optimizer(**RUN, learning_rate=0.03, schedule="cosine_by_epoch").schedule
   values = np.array([rate(step) for step in range(100)]).reshape(10, 10)
   assert (values == values[:, :1]).all()
   np.testing.assert_allclose(values[:, 0], 0.03 * 0.5 * (1 + np.cos(np.pi * np.arange(10) / 10)), rtol=1e-5)
 
 
 def test_steps_drop_at_their_epochs():
-  rate = optim.make(**RUN, learning_rate=1.0, schedule="step", milestones=(6.0, 8.0)).schedule
+  rate = optim.make_optimizer(**RUN, learning_rate=1.0, schedule="step", milestones=(6.0, 8.0)).schedule
   np.testing.assert_allclose(
     [rate(0), rate(59), rate(60), rate(79), rate(80)], [1, 1, 0.1, 0.1, 0.01], rtol=1e-5
   )
 
 
 def test_adamw_is_pytorchs():
-  made = optim.make(
+  made = optim.make_optimizer(
     **RUN, name="adamw", learning_rate=0.1, momentum=0.9, beta2=0.95, weight_decay=0.05, schedule="constant"
   )
   p, m, v = np.array([1.0, -2.0]), np.zeros(2), np.zeros(2)
@@ -97,9 +99,11 @@ def test_adamw_is_pytorchs():
 
 
 def test_learning_rates_of_maes_pre_training_and_fine_tuning():
-  rate = optim.make(**RUN, name="adamw", learning_rate=1.5e-4, scaling="linear", warmup_epochs=2.0).schedule
+  rate = optim.make_optimizer(
+    **RUN, name="adamw", learning_rate=1.5e-4, scaling="linear", warmup_epochs=2.0
+  ).schedule
   assert float(rate(20)) == pytest.approx(2.4e-3)
-  rate = optim.make(
+  rate = optim.make_optimizer(
     total_steps=100,
     steps_per_epoch=10,
     batch_size=1024,
@@ -156,7 +160,8 @@ def test_layer_decay_scales_updates_decay_included():
   gradients = jax.tree.map(jnp.ones_like, params)
   options = dict(learning_rate=0.1, momentum=0.0, weight_decay=0.5, schedule="constant")
   plain, scaled = (
-    follow(optim.make(**RUN, layer_decay=decay, **options), params, [gradients]) for decay in (1.0, 0.5)
+    follow(optim.make_optimizer(**RUN, layer_decay=decay, **options), params, [gradients])
+    for decay in (1.0, 0.5)
   )
   moved = lambda tree: [
     1 - tree["encoder"]["embed"]["kernel"][0, 0],
@@ -172,7 +177,7 @@ def test_layer_decay_scales_updates_decay_included():
 )
 def test_decay_spares_vectors_of_stacked_layers_and_tokens(on, free):
   params = jax.tree.map(lambda s: jnp.ones(s.shape), classifier_shapes("vit_tiny", positions="learned"))
-  made = optim.make(
+  made = optim.make_optimizer(
     **RUN, name="adamw", learning_rate=0.1, weight_decay=0.5, weight_decay_on=on, schedule="constant"
   )
   after = follow(made, params, [jax.tree.map(jnp.zeros_like, params)])
@@ -196,4 +201,4 @@ def test_decay_spares_vectors_of_stacked_layers_and_tokens(on, free):
 )
 def test_refusals(options, message):
   with pytest.raises(ValueError, match=message):
-    optim.make(**RUN, **options)
+    optim.make_optimizer(**RUN, **options)

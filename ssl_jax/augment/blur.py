@@ -17,7 +17,7 @@ from jax import lax
 from ssl_jax.augment.resample import PRECISION
 
 
-def draw_blur(key: jax.Array, *, p: float = 0.5, sigma: tuple[float, float] = (0.1, 2.0)) -> jax.Array:
+def sample_blur(key: jax.Array, *, p: float = 0.5, sigma: tuple[float, float] = (0.1, 2.0)) -> jax.Array:
   """f32[]: a sigma uniform between the two with probability p, otherwise 0."""
   unit = jax.random.uniform(key, (2,))
   return jnp.where(unit[0] < p, sigma[0] + unit[1] * (sigma[1] - sigma[0]), 0.0)

@@ -109,7 +109,7 @@ class Jitter(NamedTuple):
   hue: jax.Array  # f32[]: turns
 
 
-def draw_jitter(
+def sample_jitter(
   key: jax.Array,
   *,
   brightness: float,

@@ -161,10 +161,10 @@ def crop_resize(
     method: "bilinear" (MoCo, torchvision) or "bicubic" (a = -1/2; SimCLR, MAE, BYOL).
     flip: bool[], may be traced: mirror left and right, at no cost.
   """
-  return planes_to_image(cut(image, box, (size, size), method=method, antialias=antialias, flip=flip))
+  return planes_to_image(crop_planes(image, box, (size, size), method=method, antialias=antialias, flip=flip))
 
 
-def cut(
+def crop_planes(
   image: jax.Array, box: Box, shape: tuple[int, int], *, method: str, antialias: bool, flip=False
 ) -> jax.Array:
   """`crop_resize` to any shape (height, width), as planes f32[3, width, height]."""
@@ -183,7 +183,7 @@ def resize(image: jax.Array, size: int, *, method: str = "bilinear", antialias: 
   height, width, _ = image.shape
   shape = (size, int(size * width / height)) if height <= width else (int(size * height / width), size)
   whole = Box(*(jnp.asarray(side, jnp.int32) for side in (0, 0, height, width)))
-  return planes_to_image(cut(image, whole, shape, method=method, antialias=antialias))
+  return planes_to_image(crop_planes(image, whole, shape, method=method, antialias=antialias))
 
 
 def center_crop(image: jax.Array, size: int) -> jax.Array:

@@ -85,7 +85,7 @@ def random_jitter(
   additive: bool = False,
 ) -> jax.Array:
   """Colour jitter; the defaults are SimCLR's at strength 1."""
-  draw = colour.draw_jitter(
+  draw = colour.sample_jitter(
     key, brightness=brightness, contrast=contrast, saturation=saturation, hue=hue, p=p, additive=additive
   )
   return adjust_jitter(image, draw, definition=definition, additive=additive)
@@ -154,7 +154,7 @@ def random_gaussian_blur(
   sigma: tuple[float, float] = (0.1, 2.0),
   definition: str = "pt",
 ) -> jax.Array:
-  drawn = blur.draw_blur(key, p=p, sigma=sigma)
+  drawn = blur.sample_blur(key, p=p, sigma=sigma)
   return gaussian_blur(image, drawn, definition=definition, max_sigma=sigma[1])
 
 

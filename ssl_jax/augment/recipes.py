@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from ssl_jax.augment import colour, crops, ops, randaugment
-from ssl_jax.augment.blur import draw_blur, gaussian_blur
+from ssl_jax.augment.blur import gaussian_blur, sample_blur
 from ssl_jax.config.checked import nearest
 from ssl_jax.core import Key
 from ssl_jax.models.normalize import NORMALIZE
@@ -36,7 +36,7 @@ def moco_v1(*, size: int = 224, scale: Scale = (0.2, 1.0), crop: bool = True) ->
   def colours(key, planes):
     gray_key, jitter_key = jax.random.split(key)
     planes = colour.grayscale_if(jax.random.bernoulli(gray_key, 0.2), planes, "pt")
-    draw = colour.draw_jitter(jitter_key, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.4)
+    draw = colour.sample_jitter(jitter_key, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.4)
     return colour.jitter(planes, draw, definition="pt")
 
   return _view(_cropper(size, scale, "pt", crop), colours)
@@ -50,10 +50,10 @@ def moco_v2(*, size: int = 224, scale: Scale = (0.2, 1.0), crop: bool = True) ->
 
   def rest(key, planes):
     jitter_key, gray_key, blur_key = jax.random.split(key, 3)
-    draw = colour.draw_jitter(jitter_key, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, p=0.8)
+    draw = colour.sample_jitter(jitter_key, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, p=0.8)
     planes = colour.jitter(planes, draw, definition="pt")
     planes = colour.grayscale_if(jax.random.bernoulli(gray_key, 0.2), planes, "pt")
-    return gaussian_blur(planes, draw_blur(blur_key), definition="pt", max_sigma=2.0)
+    return gaussian_blur(planes, sample_blur(blur_key), definition="pt", max_sigma=2.0)
 
   return _view(_cropper(size, scale, "pt", crop), rest)
 
@@ -81,7 +81,7 @@ def simclr(
 
   def rest(key, planes):
     jitter_key, gray_key, blur_key = jax.random.split(key, 3)
-    draw = colour.draw_jitter(
+    draw = colour.sample_jitter(
       jitter_key,
       brightness=0.8 * strength,
       contrast=0.8 * strength,
@@ -94,7 +94,7 @@ def simclr(
     planes = colour.grayscale_if(jax.random.bernoulli(gray_key, 0.2), planes, definition)
     if not blur:
       return planes
-    return gaussian_blur(planes, draw_blur(blur_key), definition=definition, max_sigma=2.0)
+    return gaussian_blur(planes, sample_blur(blur_key), definition=definition, max_sigma=2.0)
 
   return _view(_cropper(size, scale, definition, crop, method="bicubic", antialias=definition == "pt"), rest)
 
@@ -247,7 +247,7 @@ def _cropper(
   def cropped(key: Key, image: jax.Array) -> jax.Array:
     box_key, flip_key = jax.random.split(key)
     box = crops.SAMPLERS[sampler](box_key, *image.shape[:2], scale=scale)
-    return crops.cut(
+    return crops.crop_planes(
       image,
       box,
       (size, size),

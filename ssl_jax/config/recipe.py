@@ -34,7 +34,7 @@ def _factories(sections: Mapping) -> list[tuple[tuple[str, ...], Any]]:
   """(path of a section, the factory whose options it holds)."""
   lookups = {"method": methods.factory, "encoder": models.factory, "augment": augment.factory}
   found = [((s,), lookup(sections[s].get("name", ""))) for s, lookup in lookups.items() if s in sections]
-  found += [(("optimizer",), optim.make)] if "optimizer" in sections else []
+  found += [(("optimizer",), optim.make_optimizer)] if "optimizer" in sections else []
   return found + [
     (("tasks", name), tasks.factory(options.get("task", name)))
     for name, options in sections.get("tasks", {}).items()

@@ -47,7 +47,7 @@ def import_weights(
   workdir = pathlib.Path(workdir)
   if workdir.exists() and any(workdir.iterdir()):
     raise ValueError(f"--output={workdir} is not empty; name a new folder")
-  tensors, note = files.read(source)
+  tensors, note = files.read_tensors(source)
   plan = kinds.plan(kind, tensors, note, options)
   parts = assemble(plan.config, plan.data)
   abstract, _ = abstract_state(parts, plan.config, parallel.make_mesh(jax.local_devices()[:1]))
@@ -115,7 +115,7 @@ def export_weights(
     )
     output.write_bytes(program.serialize())
   else:
-    files.write(output, _tensors(weights, run.config), _identity(run.config, run.data, run.parts))
+    files.write_tensors(output, _tensors(weights, run.config), _identity(run.config, run.data, run.parts))
   print(f"wrote {output}, {output.stat().st_size / 1e6:.1f} MB")
   return output
 

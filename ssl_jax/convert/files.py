@@ -20,7 +20,7 @@ WRAPPERS = (
 TORCH = (".pth", ".pt", ".tar", ".bin")
 
 
-def read(path: str | pathlib.Path) -> tuple[Tensors, dict[str, Any]]:
+def read_tensors(path: str | pathlib.Path) -> tuple[Tensors, dict[str, Any]]:
   """(The tensors of a .safetensors, .npz or PyTorch checkpoint, by name, float32 unless they are integers; what `write` noted, or {}).
 
   Raises: ValueError for a file that is missing, broken, of another kind, or that holds objects besides tensors.
@@ -40,7 +40,7 @@ def read(path: str | pathlib.Path) -> tuple[Tensors, dict[str, Any]]:
     raise ValueError(f"--input={path} holds something else than numbers: {error}") from error
 
 
-def write(path: pathlib.Path, tensors: Tensors, note: dict[str, Any]) -> None:
+def write_tensors(path: pathlib.Path, tensors: Tensors, note: dict[str, Any]) -> None:
   """Writes .npz or .safetensors, with a note of what they belong to under NOTE."""
   if path.suffix == ".npz":
     np.savez(path, **tensors, **{NOTE: np.array(json.dumps(note))})

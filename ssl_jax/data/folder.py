@@ -34,7 +34,7 @@ class FolderReader:
     return os.path.join(self.root, self.paths[index])
 
 
-def make(data_dir: str, split: str) -> Source:
+def open_folder(data_dir: str, split: str) -> Source:
   """The images under `data_dir`, in the order of their paths.
 
   `data_dir` may hold split folders (train and val, valid, validation or test, and nothing else); otherwise

@@ -13,7 +13,7 @@ import numpy as np
 from ssl_jax.data.decode import DecodeError
 from ssl_jax.data.order import EvalOrder, Rows, TrainOrder
 from ssl_jax.data.reader import Record, Source
-from ssl_jax.data.shared_buffers import Slots
+from ssl_jax.data.shared_buffers import SharedBuffers
 
 _CHUNK = 16  # images given to one of several threads
 
@@ -63,7 +63,7 @@ class LoadBatch:
     except CalledOff:
       return Loaded({}, None, (), False, 0.0)
 
-  def into_slot(self, step: int, slots: Slots, worker: int) -> Loaded:
+  def into_slot(self, step: int, slots: SharedBuffers, worker: int) -> Loaded:
     """As calling it, in worker process number `worker`, with the images left in one of its slots."""
     slot = slots.reserve(worker)
     try:

@@ -23,7 +23,7 @@ from absl import flags
 from ssl_jax.data.load import Bad, LoadBatch, Loaded
 from ssl_jax.data.order import EvalOrder, TrainOrder
 from ssl_jax.data.reader import Source, cores
-from ssl_jax.data.shared_buffers import Slots, make_slots
+from ssl_jax.data.shared_buffers import SharedBuffers, make_shared_buffers
 
 _LOG = logging.getLogger(__name__)
 _PICKLE_ARRAYS = grain.experimental.DatasetOptions(min_shm_size=2**40)  # the large ones travel in slots
@@ -134,7 +134,7 @@ class Batches:
     self._load, self._keys = load, keys
     self._concurrency = min(workers or threads or cores(), cores())
     self._seconds: collections.deque[float] = collections.deque(maxlen=64)
-    self._slots = make_slots(workers, load.shape) if workers else None
+    self._slots = make_shared_buffers(workers, load.shape) if workers else None
     if workers:
       self._iterator, stop = _in_processes(load, steps, workers, self._slots)
     else:
@@ -221,7 +221,7 @@ def _in_threads(load: LoadBatch, steps: range, threads: int) -> tuple[Iterator[L
 
 
 def _in_processes(
-  load: LoadBatch, steps: range, workers: int, slots: Slots
+  load: LoadBatch, steps: range, workers: int, slots: SharedBuffers
 ) -> tuple[Iterator[Loaded], Callable[[], None]]:
   """(iterator over Loaded, function that stops). Worker i of n loads every n-th batch from the i-th on."""
   if not flags.FLAGS.is_parsed():
@@ -261,7 +261,7 @@ class _IntoSlot(NamedTuple):
   """What a worker process runs."""
 
   load: LoadBatch
-  slots: Slots
+  slots: SharedBuffers
 
   def __call__(self, step: int) -> Loaded:
     return self.load.into_slot(step, self.slots, _WORKER[0])

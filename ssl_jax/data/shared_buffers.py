@@ -23,7 +23,7 @@ _FOLDER = "/dev/shm"  # where Linux keeps shared memory
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Slots:
+class SharedBuffers:
   """Opens the memory of that name when it is first used; a pickled copy opens it again."""
 
   name: str
@@ -35,7 +35,7 @@ class Slots:
     return SharedMemory(self.name)
 
   def __reduce__(self):
-    return Slots, (self.name, self.workers, self.shape)
+    return SharedBuffers, (self.name, self.workers, self.shape)
 
   def wanted(self) -> bool:
     """False after `stop`."""
@@ -74,7 +74,7 @@ class Slots:
     self._memory.unlink()
 
 
-def make_slots(workers: int, shape: tuple[int, ...]) -> Slots:
+def make_shared_buffers(workers: int, shape: tuple[int, ...]) -> SharedBuffers:
   """Reserves memory for `workers` processes.
 
   Raises: ValueError if it is not there: writing beyond its end would kill a worker without a word.
@@ -92,4 +92,4 @@ def make_slots(workers: int, shape: tuple[int, ...]) -> Slots:
     )
   memory = SharedMemory(create=True, size=size)
   memory.close()
-  return Slots(memory.name, workers, tuple(shape))
+  return SharedBuffers(memory.name, workers, tuple(shape))

@@ -27,32 +27,32 @@ SAMPLE = pathlib.Path(__file__).parent / "sample"  # Fashion-MNIST, MIT licence:
 _CHUNK = 64  # images read in one call
 
 
-def make(name: str, *, split: str = "train", data_dir: str = "", image_size: int = 32) -> Source:
+def open_source(name: str, *, split: str = "train", data_dir: str = "", image_size: int = 32) -> Source:
   """Opens a split of a data set. Nothing is decoded yet.
 
   Args:
     name: "sample" (embedded: 8,000 train and 2,000 test images of Fashion-MNIST, 32x32), "folder" (png, jpeg
-      and webp files, see folder.make), "synthetic" (made from their number) or a TFDS data set (see
-      records.make).
+      and webp files, see folder.open_folder), "synthetic" (made from their number) or a TFDS data set (see
+      records.open_tfds).
     split: TFDS syntax: "train", "test", "train[:90%]", "train[100:200]", "train[:10%]+train[90%:]".
     data_dir: of "folder" the folder itself, of TFDS data sets the one that holds them; the others read none.
     image_size: side of synthetic images.
   Raises: ValueError for a name, split or folder that there is not, with those that there are.
   """
   if name == "synthetic":
-    return synthetic.make(split, image_size)
+    return synthetic.open_synthetic(split, image_size)
   if name != "sample" and not data_dir:
     raise ValueError(
       f"data set {name!r} needs data_dir, and it is empty; set it to the folder of images or "
       f"of TFDS data sets. Without one there are sample and synthetic{_meant(name)}"
     )
   if name == "folder":
-    return folder.make(data_dir, split)
+    return folder.open_folder(data_dir, split)
   from ssl_jax.data import tfds_records  # here: importing TFDS takes half a second
 
   if name == "sample":
-    return tfds_records.make("fashion_mnist_sample", str(SAMPLE), split)
-  return tfds_records.make(name, data_dir, split)
+    return tfds_records.open_tfds("fashion_mnist_sample", str(SAMPLE), split)
+  return tfds_records.open_tfds(name, data_dir, split)
 
 
 def shuffled(source: Source, seed: int = 0) -> Source:

@@ -26,7 +26,7 @@ class SyntheticReader:
 
   def read(self, indices: Sequence[int]) -> list[Record]:
     return [
-      {"image": draw(number, self.image_size), "label": number % NUM_CLASSES}
+      {"image": render_stripes(number, self.image_size), "label": number % NUM_CLASSES}
       for number in (int(self.numbers[i]) for i in indices)
     ]
 
@@ -34,7 +34,7 @@ class SyntheticReader:
     return f"synthetic image {self.numbers[index]}"
 
 
-def make(split: str, image_size: int) -> Source:
+def open_synthetic(split: str, image_size: int) -> Source:
   """Ten classes of striped images, balanced, the same on every machine.
 
   Raises: ValueError for an unknown split or a size below 1.
@@ -48,7 +48,7 @@ def make(split: str, image_size: int) -> Source:
   return Source(reader, NUM_CLASSES, names, (image_size, image_size, 3))
 
 
-def draw(number: int, size: int) -> np.ndarray:
+def render_stripes(number: int, size: int) -> np.ndarray:
   """uint8[size, size, 3]: stripes whose direction, and faintly whose colour, tell the class `number % 10`.
 
   Where the stripes lie, how strong they are and the noise are the image's own, so that pixels compared one by

@@ -52,7 +52,7 @@ class RecordReader:
     return f"{self.title}, record {index}"
 
 
-def make(name: str, data_dir: str, split: str) -> Source:
+def open_tfds(name: str, data_dir: str, split: str) -> Source:
   """A data set that TFDS prepared with `file_format="array_record"`.
 
   Args:

@@ -56,7 +56,7 @@ class Console:
     figures = (
       f"loss {row['loss']:.4f}  {row['images_per_second']:.0f} images/s "
       f"(input alone {row['input_images_per_second']:.0f}, step alone {row['step_images_per_second']:.0f}), "
-      f"waited {row['waiting_share']:.0%}"
+      f"waited {row['waiting_fraction']:.0%}"
     )
     self._bar.update(self._task, figures=figures)
     if not self._terminal.is_terminal:

@@ -21,7 +21,7 @@ SHOWN = (
   "epoch",
   "loss",
   "images_per_second",
-  "waiting_share",
+  "waiting_fraction",
   "learning_rate",
 )  # first, in this order; then what else the method says
 HIDDEN = ("step", "input_images_per_second", "step_images_per_second")

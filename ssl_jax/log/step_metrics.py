@@ -16,7 +16,7 @@ class NonFiniteLoss(RuntimeError):
   """The loss or its gradient is no longer a number. Nothing was saved since."""
 
 
-class Meter:
+class StepMetrics:
   """Sums the metrics of steps until a row is asked for."""
 
   def __init__(self, *, step: int, batch_size: int, steps_per_epoch: int, schedule):
@@ -61,7 +61,7 @@ class Meter:
       "images_per_second": images / seconds,
       "input_images_per_second": input_rate if math.isfinite(input_rate) else 0.0,
       "step_images_per_second": images / max(seconds - self._waited, 1e-9),
-      "waiting_share": min(self._waited / seconds, 1.0),
+      "waiting_fraction": min(self._waited / seconds, 1.0),
     }
     self._clear(step)
     return row

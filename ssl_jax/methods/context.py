@@ -56,7 +56,9 @@ def make(
     place_key, colour_key, coarse_key = jax.random.split(key, 3)
     if colour == "grey":
       images = tile_grid.random_grey(colour_key, images, grey)
-    pieces = tile_grid.cut(images, tile_grid.corners(place_key, len(images), grid, images.shape[1]), tile)
+    pieces = tile_grid.cut_tiles(
+      images, tile_grid.sample_corners(place_key, len(images), grid, images.shape[1]), tile
+    )
     pieces = tile_grid.random_coarse(coarse_key, pieces, coarse) if coarse else pieces
     if colour == "drop":
       pieces = tile_grid.drop_colour(colour_key, pieces)
@@ -72,7 +74,9 @@ def make(
   head = network(
     heads.Pairs(len(tile_grid.PLACES) - 1, width, tuple(first), tuple(second), dropout, norm_momentum)
   )
-  return pretext_template.make(encoder, head, pose, pretext_template.classify, prepare=tile_grid.equalize)
+  return pretext_template.make_pretext_method(
+    encoder, head, pose, pretext_template.score_classes, prepare=tile_grid.equalize
+  )
 
 
 def relative_place(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -42,7 +42,7 @@ def make(
   def judge(found: jax.Array, answers: jax.Array) -> pretext_template.Scores:
     return counting_scores(found[:, 0], found[:, 1:].sum(1), margin)
 
-  return pretext_template.make(
+  return pretext_template.make_pretext_method(
     encoder, network(heads.Counts(counts)), lambda key, images: pose(key, images, grey), judge
   )
 

@@ -61,20 +61,20 @@ def make(
       )
     images = tile_grid.random_grey(grey_key, images, grey)
     which = jax.random.randint(which_key, (len(images),), 0, permutations)
-    corners = tile_grid.corners(place_key, len(images), grid, images.shape[1])
+    corners = tile_grid.sample_corners(place_key, len(images), grid, images.shape[1])
     shuffled = jnp.take_along_axis(corners, orders[which][..., None], axis=1)  # slot t shows tile order[t]
     return Exercise(
-      tile_grid.standardize(tile_grid.cut(images, shuffled, tile)),
+      tile_grid.standardize(tile_grid.cut_tiles(images, shuffled, tile)),
       which[:, None],
       tuple(f"slot {slot}" for slot in range(TILES)),
       "number of the permutation",
     )
 
-  return pretext_template.make(
+  return pretext_template.make_pretext_method(
     encoder,
     network(heads.Puzzle(permutations, width)),
     pose,
-    pretext_template.classify,
+    pretext_template.score_classes,
     prepare=tile_grid.standardize,
   )
 

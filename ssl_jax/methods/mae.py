@@ -152,7 +152,7 @@ def autoencoder(
     )
 
   def in_mask_order(images, mask):
-    return patches.take(patches.patchify(normalize(images, kind), side), mask.order)
+    return patches.take_patches(patches.patchify(normalize(images, kind), side), mask.order)
 
   def statistics(rows):
     return losses.patch_statistics(rows) if norm_pix else (jnp.zeros(()), jnp.ones(()))
@@ -174,7 +174,7 @@ class Mask(NamedTuple):
 
 def _picture(rows: jax.Array, mask: Mask, side: int, kind: str) -> jax.Array:
   """Normalised patches in the order of the mask, f32[B, L, P], as images in [0, 1]."""
-  rows = patches.take(rows, jnp.argsort(mask.order, axis=1))
+  rows = patches.take_patches(rows, jnp.argsort(mask.order, axis=1))
   return jnp.clip(denormalize(patches.unpatchify(rows, side, mask.grid), kind), 0, 1)
 
 

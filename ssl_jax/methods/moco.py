@@ -46,14 +46,14 @@ def make(
     queue_size: K. momentum: m of the moving average, in [0, 1].
     temperature: positive; 0.07 in v1, 0.2 in v2.
     shuffle: deal the key images out anew among the BatchNorm groups, so that a key's statistics do not give it away; without effect
-      where BatchNorm is global or absent. See `deal`.
+      where BatchNorm is global or absent. See `exchange_between_groups`.
   Raises: ValueError if an option is out of range, the batch does not divide the queue, or its groups cannot exchange images, naming
     what would work.
   Source: He et al. 2020, algorithm 1; Chen et al. 2020 (v2).
   """
   _check(data, queue_size, momentum, temperature)
   groups = getattr(encoder.module, "batch_groups", 1) if shuffle else 1
-  slices(data.batch_size, groups)
+  exchange_slices(data.batch_size, groups)
   net = stack(encoder, network(heads.MLP(dim) if mlp else heads.Linear(dim)))
 
   def init(key, batch):
@@ -65,8 +65,8 @@ def make(
 
   def keys_of(ema: Weights, images) -> Carry:
     """rows: the keys f32[B, dim], unit; means: the key network's statistics."""
-    keys, model_state = net.apply(ema, deal(images, groups), train=True)
-    return Carry(deal(losses.unit(keys), groups), model_state)
+    keys, model_state = net.apply(ema, exchange_between_groups(images, groups), train=True)
+    return Carry(exchange_between_groups(losses.unit(keys), groups), model_state)
 
   def loss(params, model_state, extra, batch, key):
     queries, model_state = net.apply(Weights(params, model_state), batch["views"][:, 0], train=True)
@@ -83,7 +83,7 @@ def make(
   return Method(init, loss, after_update, *readers(encoder))
 
 
-def deal(rows: jax.Array, groups: int) -> jax.Array:
+def exchange_between_groups(rows: jax.Array, groups: int) -> jax.Array:
   """Rows [B, ...] dealt out among `groups` contiguous groups: of k groups each is cut into k slices, and slice j of group i changes
   places with slice i of group j. A second deal restores the order.
 
@@ -91,13 +91,13 @@ def deal(rows: jax.Array, groups: int) -> jax.Array:
   a group both as queries and as keys; batches are random already. Here an image shares its group with 1/k of the others, k up to 8 as
   with the published eight GPUs, and devices exchange only what they hold, all at once, or nothing where one holds k groups.
   """
-  k = slices(len(rows), groups)
+  k = exchange_slices(len(rows), groups)
   cut = rows.reshape(-1, k, k, len(rows) // groups // k, *rows.shape[1:])
-  return parallel.rows(cut.swapaxes(1, 2).reshape(rows.shape))
+  return parallel.constrain_rows(cut.swapaxes(1, 2).reshape(rows.shape))
 
 
-def slices(batch: int, groups: int) -> int:
-  """k of `deal`: the largest common divisor of the groups' number and size, up to 8. Raises ValueError if there is none above 1."""
+def exchange_slices(batch: int, groups: int) -> int:
+  """k of `exchange_between_groups`: the largest common divisor of the groups' number and size, up to 8. Raises ValueError if there is none above 1."""
   size = batch // groups
   k = max(k for k in range(1, 9) if size % k == 0 and groups % k == 0)
   if k == 1 < groups:

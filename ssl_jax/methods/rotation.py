@@ -32,17 +32,19 @@ def make(
   """
   linear = network(heads.Linear(len(TURNS)))
   if not branch:
-    return pretext_template.make(encoder, linear, POSES[copies], pretext_template.classify)
+    return pretext_template.make_pretext_method(
+      encoder, linear, POSES[copies], pretext_template.score_classes
+    )
   trunk, rest = split(encoder, branch)
 
   def maps(params, model_state, images, **call):
     return trunk.apply(Weights(params["encoder"], model_state["encoder"]), images, **call)[0]
 
-  return pretext_template.make(
+  return pretext_template.make_pretext_method(
     trunk,
     stack(rest, linear),
     POSES[copies],
-    pretext_template.classify,
+    pretext_template.score_classes,
     read=(lambda *args: maps(*args).mean((1, 2)), lambda *args: maps(*args, pyramid=True)),
   )
 

@@ -46,7 +46,7 @@ def unpatchify(patches: jax.Array, patch: int, grid: tuple[int, int]) -> jax.Arr
   )
 
 
-def take(sequences: jax.Array, rows: jax.Array) -> jax.Array:
+def take_patches(sequences: jax.Array, rows: jax.Array) -> jax.Array:
   """[B, L, D], i32[B, K] -> [B, K, D]: each sequence's own rows. Its gradient scatters: give it what has none."""
   return jnp.take_along_axis(sequences, rows[:, :, None], axis=1)
 

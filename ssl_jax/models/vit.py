@@ -197,7 +197,7 @@ class ViT(nn.Module, kw_only=True):
     dtype = jnp.dtype(self.dtype)
     pixels = patches.patchify(normalize(images, self.normalize), self.patch)
     # Pixels carry no gradient and the positions are added before masking, so taking rows costs the backward nothing.
-    pixels = pixels if visible is None else patches.take(pixels, visible)
+    pixels = pixels if visible is None else patches.take_patches(pixels, visible)
     x = Dense(self.width, dtype=dtype, name="embed")(pixels) + self._positions(grid, visible).astype(dtype)
     token = jnp.broadcast_to(self.param("cls", TOKEN, (1, 1, self.width)), (x.shape[0], 1, self.width))
     x = jnp.concatenate([token.astype(dtype), x], axis=1)

@@ -108,7 +108,7 @@ def compile_step(step: Step, mesh: Mesh, shardings: PyTree) -> Callable:
   return jax.jit(on_mesh, in_shardings=(shardings, batch), out_shardings=(shardings, whole), donate_argnums=0)
 
 
-def rows(array: jax.Array) -> jax.Array:
+def constrain_rows(array: jax.Array) -> jax.Array:
   """`array`, whose rows are images of the batch, cut over the devices of the step that is being compiled.
 
   Only for rows that were put into another order: the compiler may then lose sight of them and let every device work on all.

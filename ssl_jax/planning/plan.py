@@ -189,12 +189,12 @@ def _adapting(
     **{name: options[name] for name in ("steps", "copies", "micro_batches", "threshold", "curve")},
   )
   moves, carried = tuple(options["moves"]), options["mode"] == "online"
-  _, moving = ttt.beginning(network, moves)
+  _, moving = ttt.initial_params(network, moves)
   together = options["together"] or images_at_once(learn, moving, platform)
 
   def lower(mesh: Mesh) -> jax.stages.Lowered:
     count = together * mesh.size
-    weights, moving = ttt.beginning(backbone(mesh), moves)
+    weights, moving = ttt.initial_params(backbone(mesh), moves)
     if carried:
       moving = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype, sharding=along_data(mesh)), moving

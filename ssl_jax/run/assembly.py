@@ -29,9 +29,9 @@ class Assembly(NamedTuple):
   accumulate: int
 
 
-def open_source(data: DataConfig):
+def open_data(data: DataConfig):
   """The images that `data` names, decoded into memory if `cache` is set."""
-  source = sources.make(data.name, split=data.split, data_dir=data.data_dir, image_size=data.size)
+  source = sources.open_source(data.name, split=data.split, data_dir=data.data_dir, image_size=data.size)
   return sources.cached(source) if data.cache else source
 
 
@@ -70,7 +70,10 @@ def assemble(config: TrainConfig, data: DataSpec) -> Assembly:
   augmentation = augment.make(config.augment["name"], **{**options_of(config.augment), **cut})
   optimizer = call_checked(
     functools.partial(
-      optim.make, total_steps=total_steps, steps_per_epoch=steps_per_epoch, batch_size=config.batch_size
+      optim.make_optimizer,
+      total_steps=total_steps,
+      steps_per_epoch=steps_per_epoch,
+      batch_size=config.batch_size,
     ),
     config.optimizer,
     "config.optimizer",

@@ -33,7 +33,7 @@ class Checkpoints:
       create=keep is not None,
       read_only=keep is None,
       step_prefix="step",
-      async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+      async_options=ocp.AsyncOptions(post_finalization_callback=self._write_digests),
     )
     handlers = {
       "model": ocp.PyTreeCheckpointHandler(),
@@ -55,7 +55,7 @@ class Checkpoints:
     """
     found, problems = 0, []
     for step in reversed(self.steps()) if jax.process_index() == 0 else ():
-      problem = digests.damage(self._path(step))
+      problem = digests.find_damage(self._path(step))
       if not problem:
         found = step
         break
@@ -136,10 +136,10 @@ class Checkpoints:
   def _path(self, step: int) -> pathlib.Path:
     return self.folder / f"step_{step}"
 
-  def _seal(self) -> None:
+  def _write_digests(self) -> None:
     """In the background, when all of a checkpoint is written but for its last name: seals it."""
     for path in self.folder.glob("step_*tmp*") if jax.process_index() == 0 else ():
-      digests.seal(path)
+      digests.write_digests(path)
 
   def _stored(self, step: int, item: str) -> PyTree:
     return self._manager.item_metadata(step)[item].tree

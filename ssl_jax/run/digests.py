@@ -8,18 +8,18 @@ import os
 import pathlib
 from concurrent.futures import ThreadPoolExecutor
 
-SEAL = "digests.json"
-UNSEALED = "_CHECKPOINT_METADATA"  # Orbax's own notes of when it saved, which it completes last of all
+DIGESTS = "digests.json"
+WITHOUT_DIGEST = "_CHECKPOINT_METADATA"  # Orbax's own notes of when it saved, which it completes last of all
 
 
-def seal(folder: pathlib.Path) -> None:
+def write_digests(folder: pathlib.Path) -> None:
   """Writes the digests of all files under `folder` into it, in one stroke."""
-  beside = folder / f"{SEAL}.unfinished"
+  beside = folder / f"{DIGESTS}.unfinished"
   beside.write_text(json.dumps(_digests(folder)))
-  os.replace(beside, folder / SEAL)
+  os.replace(beside, folder / DIGESTS)
 
 
-def damage(folder: pathlib.Path) -> str:
+def find_damage(folder: pathlib.Path) -> str:
   """What is wrong with a sealed folder, naming the file; "" if nothing is, or if it was never sealed.
 
   A file that a link puts there from elsewhere is wrong in any case, and not opened.
@@ -28,11 +28,11 @@ def damage(folder: pathlib.Path) -> str:
   if outside:
     return f"{outside[0].relative_to(folder)} leads out of its folder"
   try:
-    sealed = json.loads((folder / SEAL).read_text())
+    sealed = json.loads((folder / DIGESTS).read_text())
   except FileNotFoundError:
     return ""
   except ValueError:
-    return f"{SEAL} is no JSON"
+    return f"{DIGESTS} is no JSON"
   found = _digests(folder)
   missing = sorted(sealed.keys() - found.keys())
   changed = sorted(name for name in sealed.keys() & found.keys() if sealed[name] != found[name])
@@ -44,7 +44,9 @@ def damage(folder: pathlib.Path) -> str:
 
 def _digests(folder: pathlib.Path) -> dict[str, str]:
   files = sorted(
-    path for path in folder.rglob("*") if path.is_file() and not path.name.startswith((SEAL, UNSEALED))
+    path
+    for path in folder.rglob("*")
+    if path.is_file() and not path.name.startswith((DIGESTS, WITHOUT_DIGEST))
   )
   with ThreadPoolExecutor() as pool:
     return dict(zip((path.relative_to(folder).as_posix() for path in files), pool.map(_digest, files)))

@@ -22,7 +22,7 @@ from ssl_jax.run.provenance import provenance
 from ssl_jax.run.restore import Restored, restore
 from ssl_jax.tasks import features
 from ssl_jax.tasks.backbone import Backbone, mean_image, pixels
-from ssl_jax.tasks.partial_results import Shelf
+from ssl_jax.tasks.partial_results import PartialResults
 from ssl_jax.tasks.task import TaskData
 from ssl_jax.view import knn_atlas, pictures
 
@@ -47,7 +47,7 @@ def evaluate(config: EvaluateConfig, workdir: str | pathlib.Path, *, step: int =
     extract = features.remembered()
     for name, task in jobs.items():
       shelf = (
-        {"shelf": Shelf(folder / "unfinished" / f"{name}-{label.replace(' ', '_')}.npz")}
+        {"shelf": PartialResults(folder / "unfinished" / f"{name}-{label.replace(' ', '_')}.npz")}
         if task.resumes
         else {}
       )
@@ -58,7 +58,7 @@ def evaluate(config: EvaluateConfig, workdir: str | pathlib.Path, *, step: int =
       table.setdefault(label, {})[name] = dict(result.scalars)
       asked = data.train if result.protocol.get("leave_one_out") else data.test
       seen = (
-        knn_atlas.make(result.predictions, data.train, asked, data.class_names)
+        knn_atlas.make_atlas(result.predictions, data.train, asked, data.class_names)
         if "neighbours" in result.predictions
         else {}
       )
@@ -124,7 +124,7 @@ def live_augment(config: EvaluateConfig, size: int) -> Augment:
 
 
 def _open(name: str, split: str, data_dir: str, size: int, cache: bool):
-  source = sources.make(name, split=split, data_dir=data_dir, image_size=size)
+  source = sources.open_source(name, split=split, data_dir=data_dir, image_size=size)
   return sources.cached(source) if cache else source
 
 
@@ -134,7 +134,13 @@ def _backbones(config: EvaluateConfig, run: Restored, data: TaskData) -> list[Ba
 
 
 def _write(
-  folder: pathlib.Path, name: str, result, seen: knn_atlas.Atlas, data: TaskData, config: EvaluateConfig, mesh
+  folder: pathlib.Path,
+  name: str,
+  result,
+  seen: knn_atlas.KnnAtlas,
+  data: TaskData,
+  config: EvaluateConfig,
+  mesh,
 ) -> None:
   """One JSON with the whole protocol, and pictures: the confusion matrix, and neighbours and the atlas where there are any."""
   protocol = {
@@ -149,15 +155,15 @@ def _write(
   if "error_without" in result.protocol:
     _draw_gain(folder / f"{name}.png", result.protocol, title=name)
   elif "error" in result.protocol:
-    pictures.draw_errors(folder / f"{name}.png", result.protocol["error"], title=f"{name}: error, %")
+    pictures.plot_errors(folder / f"{name}.png", result.protocol["error"], title=f"{name}: error, %")
   found = result.predictions
   if not found:
     return
   matrix = pictures.confusion_matrix(found["label"], found["prediction"], data.num_classes)
-  pictures.draw_confusion(folder / f"{name}.png", matrix, class_names=data.class_names, title=name)
+  pictures.plot_confusion(folder / f"{name}.png", matrix, class_names=data.class_names, title=name)
   if seen:
     np.savez_compressed(folder / f"{name}.npz", **seen)
-    pictures.draw_neighbours(
+    pictures.plot_neighbours(
       folder / f"{name}-neighbours.png",
       seen["query_image"],
       seen["label"][: len(seen["query_image"])],
@@ -175,7 +181,7 @@ def _draw_gain(path: pathlib.Path, protocol: dict, title: str) -> None:
     name: pictures.bars_of(protocol[field], protocol["standard_error"])
     for name, field in (("without", "error_without"), (protocol["mode"], "error"))
   }
-  pictures.draw_bars(path, found, title=title)
+  pictures.plot_bars(path, found, title=title)
 
 
 def _print(table: dict, folder: pathlib.Path) -> None:

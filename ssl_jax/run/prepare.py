@@ -14,7 +14,7 @@ from ssl_jax.config.checked import nearest
 from ssl_jax.config.schema import TrainConfig
 from ssl_jax.data import pipeline, transforms
 from ssl_jax.methods.pretext import cielab, colour_bins
-from ssl_jax.run.assembly import open_source
+from ssl_jax.run.assembly import open_data
 
 BATCH = 64
 
@@ -40,7 +40,7 @@ def prepare(words: Sequence[str], config: TrainConfig | None, output: str) -> pa
 
 def colour_prior(config: TrainConfig) -> dict:
   """Share of the pixels of all training images nearest to each of the 313 colours, and what it was counted on."""
-  source, size = open_source(config.data), config.data.size
+  source, size = open_data(config.data), config.data.size
   square = transforms.resize_center_crop(size, interpolation=config.data.interpolation)
 
   @jax.jit

@@ -9,7 +9,7 @@ import signal
 import jax
 from jax.experimental import multihost_utils
 
-_looks = itertools.count(1)  # every process looks equally often, in all its works together
+_polls = itertools.count(1)  # every process looks equally often, in all its works together
 
 
 class Stopped(Exception):
@@ -29,9 +29,9 @@ class Stop:
     self._old = {number: signal.signal(number, self._on) for number in numbers}
     return self
 
-  def look(self) -> str:
+  def poll(self) -> str:
     """Why to stop now, or "". Several processes must look in step: once in every step of a loop that they share."""
-    if self._shared and multihost_utils.reached_preemption_sync_point(next(_looks)):
+    if self._shared and multihost_utils.reached_preemption_sync_point(next(_polls)):
       return self._name or "a notice to one of the processes"
     return "" if self._shared else self._name
 

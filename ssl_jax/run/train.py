@@ -15,14 +15,14 @@ from ssl_jax.core import DataSpec, TrainState
 from ssl_jax.data import pipeline
 from ssl_jax.log.console import Console
 from ssl_jax.log.run_log import STARTS, append
-from ssl_jax.log.step_metrics import Meter
+from ssl_jax.log.step_metrics import StepMetrics
 from ssl_jax.run.assembly import (
   Assembly,
   abstract_state,
   assemble,
   compile_train_step,
   host_transform,
-  open_source,
+  open_data,
 )
 from ssl_jax.run.checkpoint import Checkpoints
 from ssl_jax.run.profiling import Profile, dump
@@ -63,7 +63,7 @@ def train(
   workdir = pathlib.Path(workdir)
   mesh = parallel.make_mesh()
   parallel.check_batch(config.batch_size, mesh, config.accumulate)
-  source = open_source(config.data)
+  source = open_data(config.data)
   parts = assemble(config, DataSpec(len(source), source.num_classes, config.batch_size))
   abstract, init = abstract_state(parts, config, mesh)
   identity = {
@@ -147,7 +147,7 @@ def _loop(
     process_count=jax.process_count(),
     max_bad_fraction=config.data.max_bad_fraction,
   )
-  meter = Meter(
+  meter = StepMetrics(
     step=start,
     batch_size=config.batch_size,
     steps_per_epoch=parts.steps_per_epoch,
@@ -164,7 +164,7 @@ def _loop(
       if unread is not None:
         meter.add(done - 1, unread)
       unread = metrics
-      stopped = stop.look()
+      stopped = stop.poll()
       last = done == parts.total_steps or bool(stopped)
       log = last or done % config.log_every == 0
       due = last or done % config.checkpoint.every_steps == 0

@@ -35,7 +35,7 @@ class Corruptions(NamedTuple):
   examples: int
 
 
-class Cell(NamedTuple):
+class CorruptedSplit(NamedTuple):
   """One corruption at one severity: what to read, and the network that sees it corrupted."""
 
   name: str
@@ -44,7 +44,7 @@ class Cell(NamedTuple):
   batches: Batches
 
 
-def choose(
+def choose_corruptions(
   task: str,
   *,
   corruptions: tuple[str, ...],
@@ -80,9 +80,9 @@ def choose(
   return Corruptions(names, tuple(severities), table, textures, released, examples)
 
 
-def cells(
+def corrupted_splits(
   chosen: Corruptions, backbone: Backbone, read, data: TaskData, key: jax.Array
-) -> tuple[Corruptions, list[Cell]]:
+) -> tuple[Corruptions, list[CorruptedSplit]]:
   """(The choice with its table, every corruption at every severity; severities of one corruption share a program.)
 
   Each image is corrupted as a function of its pixels and the key, so that batches, devices and order do not matter.
@@ -103,11 +103,13 @@ def cells(
   for name in chosen.names:
     for severity in chosen.severities if name != CLEAN else (0,):
       if name == CLEAN:
-        found.append(Cell(name, 0, plain, test))
+        found.append(CorruptedSplit(name, 0, plain, test))
       elif chosen.released:
-        found.append(Cell(name, severity, plain, first_of(files[name, severity], chosen.examples)))
+        found.append(CorruptedSplit(name, severity, plain, first_of(files[name, severity], chosen.examples)))
       else:
-        found.append(Cell(name, severity, _corrupted(backbone, read, name, severity, key, chosen), test))
+        found.append(
+          CorruptedSplit(name, severity, _corrupted(backbone, read, name, severity, key, chosen), test)
+        )
   return chosen, found
 
 
@@ -196,7 +198,7 @@ def _released(folder: str, names, severities, batch_size: int, size: int) -> dic
   if arrays:
     return {(name, s): functools.partial(read, _rows(root, name, s)) for name in names for s in severities}
   return {
-    (name, s): functools.partial(read, sources.make("folder", data_dir=str(root / name / str(s))))
+    (name, s): functools.partial(read, sources.open_source("folder", data_dir=str(root / name / str(s))))
     for name in names
     for s in severities
   }

@@ -12,7 +12,7 @@ import numpy as np
 KEY = "identity"
 
 
-class Shelf:
+class PartialResults:
   """One file of arrays that belong to one measurement. Process 0 writes, all read: the folder is shared by the processes."""
 
   def __init__(self, path: pathlib.Path | None = None):

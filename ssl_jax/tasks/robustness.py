@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from ssl_jax.tasks.backbone import Backbone
 from ssl_jax.tasks.classification import check_classifier, classify
-from ssl_jax.tasks.corrupted import SEVERITIES, cells, choose, first_of, origin
+from ssl_jax.tasks.corrupted import SEVERITIES, choose_corruptions, corrupted_splits, first_of, origin
 from ssl_jax.tasks.features import Features
 from ssl_jax.tasks.features import extract as extract_features
 from ssl_jax.tasks.task import Result, Task, TaskData, silent
@@ -52,12 +52,12 @@ def make(
 
   Args:
     corruptions, severities: names; (): the fifteen of the benchmark.
-    table, textures, released, examples: see corrupted.choose.
+    table, textures, released, examples: see corrupted.choose_corruptions.
   Raises: ValueError for unknown names, severities or values; in `run`, before any image is classified, if the network has no
     classifier or a file is missing.
   Source: Hendrycks & Dietterich 2019, section 4.1; mCE's normalisers are AlexNet's errors from the released code.
   """
-  chosen = choose(
+  chosen = choose_corruptions(
     "robustness",
     corruptions=corruptions,
     severities=severities,
@@ -77,7 +77,7 @@ def make(
     progress=silent,
   ) -> Result:
     check_classifier(backbone, "robustness")
-    exact, found = cells(chosen, backbone, backbone.predict, data, key)
+    exact, found = corrupted_splits(chosen, backbone, backbone.predict, data, key)
     clean = classify(backbone, first_of(data.test, examples), data.num_classes, mesh, extract)
     errors = {}
     for done, cell in enumerate(found, 1):

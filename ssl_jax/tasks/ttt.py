@@ -18,9 +18,9 @@ from ssl_jax.parallel import placement
 from ssl_jax.run.stop import Stop, Stopped
 from ssl_jax.tasks.backbone import Backbone, digest
 from ssl_jax.tasks.classification import check_classifier, classify
-from ssl_jax.tasks.corrupted import CLEAN, Cell, cells, choose, origin
+from ssl_jax.tasks.corrupted import CLEAN, CorruptedSplit, choose_corruptions, corrupted_splits, origin
 from ssl_jax.tasks.features import extract as extract_features
-from ssl_jax.tasks.partial_results import Shelf
+from ssl_jax.tasks.partial_results import PartialResults
 from ssl_jax.tasks.task import Result, Task, TaskData, check_choice, silent
 from ssl_jax.ttt.batched import images_at_once
 from ssl_jax.ttt.inner_loop import ALWAYS
@@ -65,7 +65,7 @@ def make(
     micro_batches: parts of the copies, to save memory. together: images (streams) at once on a device; 0: as many as suit the
       platform and the network. Neither changes the answers.
     curve: record the error after every step as well.
-    corruptions, table, textures, released, examples: see corrupted.choose. () is "clean" and the fifteen. severities: 1 to 5.
+    corruptions, table, textures, released, examples: see corrupted.choose_corruptions. () is "clean" and the fifteen. severities: 1 to 5.
   Raises: ValueError for bad options; in `run`, if the network has nothing to learn on a test image.
   Source: Sun et al. 2020; Gandelsman et al. 2022.
   """
@@ -78,7 +78,7 @@ def make(
     raise ValueError(
       f"config.tasks.ttt.together is {together}; use 0 for the default, or how many images at once"
     )
-  chosen = choose(
+  chosen = choose_corruptions(
     "ttt",
     corruptions=corruptions,
     severities=severities,
@@ -109,7 +109,7 @@ def make(
     *,
     extract=extract_features,
     progress=silent,
-    shelf: Shelf = Shelf(),
+    shelf: PartialResults = PartialResults(),
   ) -> Result:
     check_classifier(backbone, "ttt")
     adaptable = backbone.adaptable
@@ -129,8 +129,8 @@ def make(
       threshold=threshold,
       curve=curve,
     )
-    weights, moving = ttt.beginning(backbone, moves)
-    exact, found = cells(chosen, backbone, pixels_of, data, key)
+    weights, moving = ttt.initial_params(backbone, moves)
+    exact, found = corrupted_splits(chosen, backbone, pixels_of, data, key)
     many = together or images_at_once(learn, moving)
     many = min(many, -(-len(found) // mesh.size)) if mode == "online" else many
     program = ttt.compile_adapt(learn, mesh, together=many, carried=mode == "online")
@@ -161,13 +161,13 @@ def make(
     with Stop() as stop:
       for loss in (_online if mode == "online" else _standard)(work, rows):
         progress(rows.count(), total, loss)
-        stopped = stop.look()
+        stopped = stop.poll()
         rows.save(now=bool(stopped))
         if stopped:
           raise Stopped(
             f"stopped by {stopped} after {rows.count()} of {total} answers; the same command goes on"
           )
-    _, plain = cells(chosen, backbone, backbone.predict, data, key)
+    _, plain = corrupted_splits(chosen, backbone, backbone.predict, data, key)
     trained = [
       classify(cell.backbone, cell.batches, data.num_classes, mesh, extract).x.argmax(1) for cell in plain
     ]
@@ -188,7 +188,7 @@ def make_rule(
   name: str, *, learning_rate: float, momentum: float, weight_decay: float
 ) -> optax.GradientTransformation:
   """The optimiser of an image: a constant rate."""
-  return optim.make(
+  return optim.make_optimizer(
     total_steps=1,
     steps_per_epoch=1,
     batch_size=1,
@@ -207,14 +207,14 @@ class _Work(NamedTuple):
   weights: Weights
   moving: Any
   key: jax.Array
-  cells: list[Cell]
+  cells: list[CorruptedSplit]
   mesh: Mesh
 
 
 class _Rows:
   """Answers so far, by cell and field, and where a stream stands; all of it goes on the shelf."""
 
-  def __init__(self, shelf: Shelf, identity: dict):
+  def __init__(self, shelf: PartialResults, identity: dict):
     self._shelf, self._identity, self._saved = shelf, identity, time.monotonic()
     self._parts = {name: [array] for name, array in shelf.load(identity).items()}
     self._clock, self.seconds, self.timed = None, 0.0, 0
@@ -222,14 +222,14 @@ class _Rows:
       self._parts.pop(name)[0] for name in sorted(self._parts) if name.startswith("stream/")
     ]
 
-  def done(self, cell: Cell) -> int:
+  def done(self, cell: CorruptedSplit) -> int:
     """How many images of the cell are answered."""
     return sum(map(len, self._parts.get(f"{_name(cell)}/label", ())))
 
   def count(self) -> int:
     return sum(len(part) for name, parts in self._parts.items() if name.endswith("/label") for part in parts)
 
-  def add(self, cell: Cell, labels: np.ndarray, answer: ttt.Answer) -> float:
+  def add(self, cell: CorruptedSplit, labels: np.ndarray, answer: ttt.AdaptResult) -> float:
     """Notes answers on the host; returns their mean loss at the last step, or 0 without one."""
     for field, rows in {"label": labels, **answer._asdict()}.items():
       self._parts.setdefault(f"{_name(cell)}/{field}", []).append(rows)
@@ -246,9 +246,10 @@ class _Rows:
     """What comes until the next lap is not adapting."""
     self._clock = None
 
-  def of(self, cell: Cell) -> dict[str, np.ndarray]:
+  def of(self, cell: CorruptedSplit) -> dict[str, np.ndarray]:
     return {
-      field: np.concatenate(self._parts[f"{_name(cell)}/{field}"]) for field in ("label", *ttt.Answer._fields)
+      field: np.concatenate(self._parts[f"{_name(cell)}/{field}"])
+      for field in ("label", *ttt.AdaptResult._fields)
     }
 
   def save(self, *, now: bool) -> None:
@@ -270,7 +271,7 @@ class Segment(NamedTuple):
 
 
 def _standard(work: _Work, rows: _Rows) -> Iterator[float]:
-  """Cell by cell; yields the loss of the images just answered."""
+  """CorruptedSplit by cell; yields the loss of the images just answered."""
   for cell in work.cells:
     seen, done = 0, rows.done(cell)
     for segment in segments_of(cell, work.mesh):
@@ -285,7 +286,7 @@ def _standard(work: _Work, rows: _Rows) -> Iterator[float]:
 
 def _online(work: _Work, rows: _Rows) -> Iterator[float]:
   """As many streams side by side as the program takes, then the next ones."""
-  size, fields = work.program.size, ttt.Answer._fields
+  size, fields = work.program.size, ttt.AdaptResult._fields
   for group in (work.cells[i : i + size] for i in range(0, len(work.cells), size)):
     seen, done = 0, rows.done(group[0])
     moving = (
@@ -308,7 +309,7 @@ def _online(work: _Work, rows: _Rows) -> Iterator[float]:
         ]  # [S, N, ...]
         rows.lap(len(answers) * size)
         loss = [
-          rows.add(cell, segment.labels[part], ttt.Answer(*(leaf[i] for leaf in host)))
+          rows.add(cell, segment.labels[part], ttt.AdaptResult(*(leaf[i] for leaf in host)))
           for i, (cell, segment) in enumerate(zip(group, segments))
         ]
         rows.stream = [placement.fetch(leaf) for leaf in jax.tree.leaves(moving)]
@@ -327,7 +328,7 @@ def _placed(moving, mesh: Mesh):
   )
 
 
-def segments_of(cell: Cell, mesh: Mesh) -> Iterator[Segment]:
+def segments_of(cell: CorruptedSplit, mesh: Mesh) -> Iterator[Segment]:
   """The cell's images batch by batch, in the order of the split."""
   for batch in cell.batches():
     if jax.process_count() == 1 and "mask" in batch and not np.any(batch["mask"]):
@@ -337,7 +338,7 @@ def segments_of(cell: Cell, mesh: Mesh) -> Iterator[Segment]:
     yield Segment(np.round(found.x * 255).astype(np.uint8).reshape(-1, *side), found.y, found.index)
 
 
-def image_at(cell: Cell, index: int, mesh: Mesh) -> Segment:
+def image_at(cell: CorruptedSplit, index: int, mesh: Mesh) -> Segment:
   """The one image numbered `index` of a cell."""
   for segment in segments_of(cell, mesh):
     if index in segment.index:
@@ -351,12 +352,12 @@ def pixels_of(params, model_state, images: jax.Array) -> jax.Array:
   return images.reshape(len(images), -1)
 
 
-def _name(cell: Cell) -> str:
+def _name(cell: CorruptedSplit) -> str:
   return f"{cell.name}/{cell.severity}"
 
 
 def _report(
-  rows: _Rows, found: list[Cell], trained: list[np.ndarray]
+  rows: _Rows, found: list[CorruptedSplit], trained: list[np.ndarray]
 ) -> tuple[dict[str, float], dict[str, Any]]:
   """(Scalars, what the protocol says of every cell): means over cells are those without the clean one."""
   answers = {cell[:2]: rows.of(cell) for cell in found}

@@ -1,23 +1,23 @@
-"""Test-time training: a network goes on learning, without labels, on the very image that it must judge.
+"""Test-time training: a network goes on learning, without labels, on the very image that it must adapt.
 
 adapt: the inner loop on one image. run: many images, each from the trained weights, or streams that carry them along.
 """
 
-from ssl_jax.ttt.batched import Program, beginning, check_images, compile_adapt, judge, online, standard
-from ssl_jax.ttt.inner_loop import Adapt, Answer, Lesson, make_adapt, put, take
+from ssl_jax.ttt.batched import Program, adapt, check_images, compile_adapt, initial_params, online, standard
+from ssl_jax.ttt.inner_loop import Adapt, AdaptResult, AdaptState, make_adapt, merge_params, select_params
 
 __all__ = [
   "Adapt",
-  "Answer",
-  "Lesson",
+  "AdaptResult",
+  "AdaptState",
   "Program",
-  "beginning",
+  "initial_params",
   "check_images",
   "compile_adapt",
-  "judge",
+  "adapt",
   "make_adapt",
   "online",
-  "put",
+  "merge_params",
   "standard",
-  "take",
+  "select_params",
 ]

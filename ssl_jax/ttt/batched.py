@@ -17,7 +17,7 @@ from ssl_jax import parallel
 from ssl_jax.core import Augment, Key, PyTree, Weights
 from ssl_jax.parallel import placement
 from ssl_jax.tasks.backbone import Backbone
-from ssl_jax.ttt.inner_loop import Adapt, Answer, make_adapt, take
+from ssl_jax.ttt.inner_loop import Adapt, AdaptResult, make_adapt, select_params
 
 COPIES_AT_ONCE = 2048  # images in one forward pass on an accelerator
 BYTES_AT_ONCE = 2**31  # of moving leaves, gradients and momenta
@@ -27,7 +27,7 @@ class Program(NamedTuple):
   """Adapting compiled for a number of images at once."""
 
   respond: Callable[
-    ..., tuple[Answer, PyTree]
+    ..., tuple[AdaptResult, PyTree]
   ]  # (weights, moving, key, images u8[size, H, W, 3], indices i32[size])
   size: int  # images or streams at once, over all devices
   memory: Callable[[], int]  # bytes a device, arguments included, after the first call
@@ -98,7 +98,7 @@ def standard(
   indices: np.ndarray,
   *,
   start: int = 0,
-) -> Iterator[tuple[int, Answer]]:
+) -> Iterator[tuple[int, AdaptResult]]:
   """Each image from the same weights; yields (images done, answers of the last of them on the host).
 
   Args:
@@ -119,7 +119,7 @@ def standard(
 
 def online(
   program: Program, weights: Weights, moving: PyTree, key: Key, images: np.ndarray, indices: np.ndarray
-) -> Iterator[tuple[Answer, PyTree]]:
+) -> Iterator[tuple[AdaptResult, PyTree]]:
   """One image of each stream after the other; yields (answers on the devices, moving leaves after it).
 
   Args:
@@ -133,7 +133,7 @@ def online(
     yield answer, moving
 
 
-def judge(
+def adapt(
   backbone: Backbone,
   images: np.ndarray,
   *,
@@ -147,15 +147,15 @@ def judge(
   together: int = 0,
   mesh: Mesh | None = None,
   **options,
-) -> Answer:
+) -> AdaptResult:
   """Standard test-time training of images at hand: what is thought of each of them, learning on it first.
 
   Args:
     backbone: of a run of method 'joint' or 'mae_probe', see `restore.restore`.
     images: see `check_images`; `size` is that of training. Image i draws from fold_in(key, i).
-    augment, optimizer, steps, copies, options: see `make_adapt`. moves: see `take`; (): what the method says.
+    augment, optimizer, steps, copies, options: see `make_adapt`. moves: see `select_params`; (): what the method says.
     together: images at once on a device, 0: `images_at_once`. mesh: None: all devices.
-  Returns: an Answer with an axis of images in front, on the host.
+  Returns: an AdaptResult with an axis of images in front, on the host.
   Raises: ValueError for images that it cannot take, or a network with nothing to learn on them.
   """
   if backbone.adaptable is None:
@@ -166,7 +166,7 @@ def judge(
   images = check_images(images, size)
   mesh = mesh or parallel.make_mesh()
   adapt = make_adapt(backbone.adaptable, augment, optimizer, steps=steps, copies=copies, **options)
-  weights, moving = beginning(backbone, moves)
+  weights, moving = initial_params(backbone, moves)
   program = compile_adapt(adapt, mesh, together=together or images_at_once(adapt, moving), carried=False)
   found = standard(
     program,
@@ -177,10 +177,10 @@ def judge(
   return jax.tree.map(lambda *parts: np.concatenate(parts), *(answer for _, answer in found))
 
 
-def beginning(backbone: Backbone, moves: tuple[str, ...] = ()) -> tuple[Weights, PyTree]:
-  """(All params that could move and the model state, of them those that do) of a backbone that is adaptable; see `take`."""
+def initial_params(backbone: Backbone, moves: tuple[str, ...] = ()) -> tuple[Weights, PyTree]:
+  """(All params that could move and the model state, of them those that do) of a backbone that is adaptable; see `select_params`."""
   weights = Weights(backbone.adaptable.params(backbone.params, backbone.model_state), backbone.model_state)
-  return weights, take(weights.params, moves or backbone.adaptable.moves)
+  return weights, select_params(weights.params, moves or backbone.adaptable.moves)
 
 
 def check_images(images: np.ndarray, size: int) -> np.ndarray:
@@ -246,5 +246,5 @@ def _each(function: Callable, cut: tuple[bool, ...], *args):
   return jax.tree.map(lambda leaf: leaf[None], function(*one))
 
 
-def _fetched(done: int, count: int, answer: Answer) -> tuple[int, Answer]:
+def _fetched(done: int, count: int, answer: AdaptResult) -> tuple[int, AdaptResult]:
   return done, jax.tree.map(lambda leaf: placement.fetch(leaf)[:count], answer)

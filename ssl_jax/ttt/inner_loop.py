@@ -21,7 +21,7 @@ from ssl_jax.core import Adaptable, Augment, Key, PyTree, Weights
 ALWAYS = 1.001  # a threshold above every certainty: each image is adapted to
 
 
-class Lesson(NamedTuple):
+class AdaptState(NamedTuple):
   """Learning on one image, under way."""
 
   moving: PyTree  # the params that move; None in the place of the others
@@ -33,13 +33,13 @@ class Lesson(NamedTuple):
   curve: jax.Array  # f32[K, C]: logits at first and last, or, if asked for, at first and after every step
 
 
-class Answer(NamedTuple):
+class AdaptResult(NamedTuple):
   """What came of an image."""
 
   logits: jax.Array  # f32[C]: after learning, or those before it where nothing was learned
   curve: (
     jax.Array
-  )  # f32[K, C]: as in Lesson; the first row is what the network says before learning on the image
+  )  # f32[K, C]: as in AdaptState; the first row is what the network says before learning on the image
   losses: jax.Array  # f32[steps]
   adapted: jax.Array  # bool[]
   diverged: jax.Array  # bool[]: a loss, a weight or a logit was not finite
@@ -48,11 +48,11 @@ class Answer(NamedTuple):
 class Adapt(NamedTuple):
   """Test-time training on ONE image in three pure functions, to be vmapped over images and joined by a loop over steps."""
 
-  begin: Callable[..., Lesson]  # (weights, moving, key, image u8[H, W, 3], index) -> Lesson
-  step: Callable[..., Lesson]  # (weights, lesson, number of the step) -> Lesson
+  begin: Callable[..., AdaptState]  # (weights, moving, key, image u8[H, W, 3], index) -> AdaptState
+  step: Callable[..., AdaptState]  # (weights, lesson, number of the step) -> AdaptState
   finish: Callable[
-    ..., tuple[Answer, PyTree]
-  ]  # (weights, moving at the beginning, lesson) -> (Answer, moving)
+    ..., tuple[AdaptResult, PyTree]
+  ]  # (weights, moving at the beginning, lesson) -> (AdaptResult, moving)
   steps: int
   copies: int
 
@@ -70,7 +70,7 @@ def make_adapt(
 ) -> Adapt:
   """The inner loop. One step: augment `copies` copies of the image, pose the task, one update of the moving leaves.
 
-  `weights` are (all params that could move, model_state), see `take`; `moving` are those to begin with. The optimiser starts
+  `weights` are (all params that could move, model_state), see `select_params`; `moving` are those to begin with. The optimiser starts
   afresh for each image. Randomness is that of (key, index of the image, step): of nothing else.
 
   Args:
@@ -91,18 +91,20 @@ def make_adapt(
     )
 
   def predict(weights: Weights, moving: PyTree, image: jax.Array) -> jax.Array:
-    return adaptable.predict(put(moving, weights.params), weights.model_state, to_float(image)[None])[0]
+    return adaptable.predict(
+      merge_params(moving, weights.params), weights.model_state, to_float(image)[None]
+    )[0]
 
   def begin(weights, moving, key, image, index):
     wanted = jnp.array(True)
     if threshold < 1:
-      certain = adaptable.certainty(put(moving, weights.params), weights.model_state, to_float(image)[None])[
-        0
-      ]
+      certain = adaptable.certainty(
+        merge_params(moving, weights.params), weights.model_state, to_float(image)[None]
+      )[0]
       wanted = certain < threshold
     first = predict(weights, moving, image)
     rows = jnp.broadcast_to(first[None], (steps + 1 if curve else 2, *first.shape))
-    return Lesson(
+    return AdaptState(
       moving, optimizer.init(moving), image, jax.random.fold_in(key, index), wanted, jnp.zeros(steps), rows
     )
 
@@ -112,7 +114,7 @@ def make_adapt(
     task = adaptable.pose(pose_key, augment(views_key, {"image": same})["image"])
 
     def loss(moving, part):
-      return adaptable.loss(put(moving, weights.params), weights.model_state, part).mean()
+      return adaptable.loss(merge_params(moving, weights.params), weights.model_state, part).mean()
 
     value, gradient = _in_parts(jax.value_and_grad(loss), lesson.moving, task, micro_batches)
     updates, opt_state = optimizer.update(gradient, lesson.opt_state, lesson.moving)
@@ -130,14 +132,14 @@ def make_adapt(
       sound &= jnp.isfinite(leaf).all()
     adapted = sound & lesson.wanted
     moved = jax.tree.map(lambda new, old: jnp.where(adapted, new, old), lesson.moving, moving)
-    return Answer(
+    return AdaptResult(
       jnp.where(adapted, last, rows[0]), rows, lesson.losses, adapted, lesson.wanted & ~sound
     ), moved
 
   return Adapt(begin, step, finish, steps, copies)
 
 
-def take(params: PyTree, moves: tuple[str, ...]) -> PyTree:
+def select_params(params: PyTree, moves: tuple[str, ...]) -> PyTree:
   """The leaves that `moves` names, None in the place of the others.
 
   Args:
@@ -181,7 +183,7 @@ def _in_parts(gradient_of, moving: PyTree, task: PyTree, count: int) -> tuple[ja
   return jax.tree.map(lambda leaf: leaf / count, total)
 
 
-def put(moving: PyTree, params: PyTree) -> PyTree:
+def merge_params(moving: PyTree, params: PyTree) -> PyTree:
   """`params` with the leaves that `moving` holds."""
   return jax.tree.map(
     lambda new, old: old if new is None else new, moving, params, is_leaf=lambda leaf: leaf is None

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ssl_jax.augment.crops import to_float
 from ssl_jax.core import Adaptable, Key, PyTree, Weights
-from ssl_jax.ttt.inner_loop import Adapt, put
+from ssl_jax.ttt.inner_loop import Adapt, merge_params
 
 MOMENTS = 6  # whose reconstruction is drawn
 CLASSES = 5  # whose probability is drawn
@@ -30,7 +30,7 @@ class History(NamedTuple):
   restored: list[tuple[int, np.ndarray]]  # (steps done, f32[H, W, 3])
 
 
-def watch(
+def record_adaptation(
   adapt: Adapt,
   adaptable: Adaptable,
   weights: Weights,
@@ -45,7 +45,7 @@ def watch(
   moments = {round(x) for x in np.linspace(0, adapt.steps, MOMENTS)}
   restore = adaptable.reconstruct and jax.jit(
     lambda moving: adaptable.reconstruct(
-      put(moving, weights.params),
+      merge_params(moving, weights.params),
       weights.model_state,
       to_float(jnp.asarray(image))[None],
       jax.random.fold_in(key, index),
@@ -61,7 +61,7 @@ def watch(
   return History(image, np.asarray(jax.nn.softmax(lesson.curve)), np.asarray(lesson.losses), seen, restored)
 
 
-def draw(
+def plot_adaptation(
   path: pathlib.Path, history: History, *, label: int, class_names: tuple[str, ...], title: str
 ) -> None:
   """Writes a PNG: the image and what is restored of it above, the loss and the classes it may be below, over the steps."""

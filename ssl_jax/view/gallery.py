@@ -16,7 +16,7 @@ from ssl_jax.augment import crops, ops
 Tile = tuple[str, np.ndarray]  # label, uint8[S, S, 3]
 
 
-def gallery(image: np.ndarray, key: jax.Array, size: int) -> list[Tile]:
+def make_tiles(image: np.ndarray, key: jax.Array, size: int) -> list[Tile]:
   """The ten tiles (a) to (j), every operation applied for certain and, where it has a strength, clearly.
 
   Args:
@@ -64,7 +64,7 @@ def _tiles(image: jax.Array, key: jax.Array, size: int) -> tuple[jax.Array, jax.
   return jnp.round(jnp.stack(tiles) * 255).astype(jnp.uint8), quarters
 
 
-def draw(
+def plot_gallery(
   tiles: Sequence[Tile],
   path: str | pathlib.Path,
   *,

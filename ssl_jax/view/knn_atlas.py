@@ -15,10 +15,12 @@ IMAGES, QUERIES, NEIGHBOURS = 600, 8, 5
 COMPONENTS = 50  # as before t-SNE [van der Maaten & Hinton 2008, section 4.2]
 SIDE, NEIGHBOUR_SIDE = 48, 128  # of what is kept of a larger image, pixels
 
-Atlas = dict[str, np.ndarray]
+KnnAtlas = dict[str, np.ndarray]
 
 
-def make(found: dict[str, np.ndarray], train: Batches, test: Batches, class_names: Sequence[str]) -> Atlas:
+def make_atlas(
+  found: dict[str, np.ndarray], train: Batches, test: Batches, class_names: Sequence[str]
+) -> KnnAtlas:
   """What a k-NN search found, for pictures. All processes call it: each has read its share of the images.
 
   Args:
@@ -43,8 +45,8 @@ def make(found: dict[str, np.ndarray], train: Batches, test: Batches, class_name
   }
 
 
-def load(path: str | pathlib.Path) -> Atlas:
-  """What `np.savez_compressed(path, **make(...))` wrote; nothing in it is executed."""
+def load_atlas(path: str | pathlib.Path) -> KnnAtlas:
+  """What `np.savez_compressed(path, **make_atlas(...))` wrote; nothing in it is executed."""
   with np.load(path, allow_pickle=False) as stored:
     return dict(stored)
 

@@ -23,7 +23,7 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: i
   return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
-def draw_confusion(
+def plot_confusion(
   path: str | pathlib.Path, matrix: np.ndarray, *, class_names: Sequence[str] = (), title: str = ""
 ) -> None:
   """Writes a PNG: rows are true classes; blue is right, orange confused, darker a larger share.
@@ -64,7 +64,7 @@ def draw_confusion(
   figure.savefig(path, dpi=110, bbox_inches="tight", pad_inches=0.12)
 
 
-def draw_neighbours(
+def plot_neighbours(
   path: str | pathlib.Path,
   queries: np.ndarray,
   query_labels: np.ndarray,
@@ -216,7 +216,7 @@ def _tile(axes, image: np.ndarray, text: str, color: str) -> None:
     spine.set(color=color, linewidth=3)
 
 
-def draw_errors(path: str | pathlib.Path, errors: dict[str, dict[int, float]], *, title: str = "") -> None:
+def plot_errors(path: str | pathlib.Path, errors: dict[str, dict[int, float]], *, title: str = "") -> None:
   """Writes a PNG: a heat map, a row a corruption, a column a severity, the mean behind them.
 
   Args:
@@ -253,7 +253,7 @@ BAR_COLOURS = ("#9aa5b1", "#4c78a8", "#f58518", "#54a24b", "#b279a2", "#e45756")
 Bars = dict[str, tuple[float, float]]  # by condition: error in [0, 1] and its standard error
 
 
-def draw_bars(path: str | pathlib.Path, series: dict[str, Bars], *, title: str = "") -> None:
+def plot_bars(path: str | pathlib.Path, series: dict[str, Bars], *, title: str = "") -> None:
   """Writes a PNG: for every condition a bar of each series with its standard error, the mean over all but "clean" behind them.
 
   Args:

@@ -20,11 +20,11 @@ from ssl_jax.config.checked import nearest
 from ssl_jax.config.schema import DataConfig, EvaluateConfig, TrainConfig
 from ssl_jax.core import DataSpec, Reconstruction
 from ssl_jax.data import decode, transforms
-from ssl_jax.run.assembly import assemble, host_transform, open_source
+from ssl_jax.run.assembly import assemble, host_transform, open_data
 from ssl_jax.run.checkpoint import Checkpoints
 from ssl_jax.run.evaluate import task_data
 from ssl_jax.run.restore import Restored, restore
-from ssl_jax.tasks.corrupted import CLEAN, SMALL, cells, choose
+from ssl_jax.tasks.corrupted import CLEAN, SMALL, choose_corruptions, corrupted_splits
 from ssl_jax.tasks.ttt import image_at, make_rule, pixels_of
 from ssl_jax.view import adaptation, gallery, pictures
 
@@ -82,10 +82,10 @@ def _augmentations(wanted: Wanted, output: pathlib.Path) -> None:
   record = source[wanted.index]["image"]
   image = record if isinstance(record, np.ndarray) else decode.decode(record)
   operations_key, views_key = jax.random.split(jax.random.key(wanted.seed))
-  tiles = gallery.gallery(image, operations_key, max(wanted.config.augment["size"], 96))
+  tiles = gallery.make_tiles(image, operations_key, max(wanted.config.augment["size"], 96))
   tiles += _views(wanted.config, len(source), record, views_key)
   output.parent.mkdir(parents=True, exist_ok=True)
-  gallery.draw(tiles, output)
+  gallery.plot_gallery(tiles, output)
 
 
 def _views(config: TrainConfig, num_examples: int, image, key: jax.Array) -> list[tuple[str, np.ndarray]]:
@@ -130,7 +130,7 @@ def _task(wanted: Wanted, output: pathlib.Path) -> None:
     else ""
   )
   output.parent.mkdir(parents=True, exist_ok=True)
-  draw_columns(
+  plot_columns(
     output,
     [[Column("image", images)], columns],
     title=f"What {config.method['name']} shows the network, {config.data.name} {config.data.split}{asked}",
@@ -151,7 +151,7 @@ def _corruptions(wanted: Wanted, output: pathlib.Path) -> None:
       Column(name.replace("_", "\n"), jnp.stack([function(key, image, severity) for severity in severities]))
     )
   output.parent.mkdir(parents=True, exist_ok=True)
-  draw_columns(
+  plot_columns(
     output,
     [columns[:1], columns[1:8], columns[8:]],
     title=f"Image {wanted.index} of {config.data.name} {wanted.split} at severities {severities}, parameters of {table}; "
@@ -196,7 +196,7 @@ def _reconstructions(wanted: Wanted, output: pathlib.Path) -> None:
     + f"; {shown}"
   )
   output.parent.mkdir(parents=True, exist_ok=True)
-  draw_columns(output, groups, title=title)
+  plot_columns(output, groups, title=title)
 
 
 def _colours(wanted: Wanted, output: pathlib.Path) -> None:
@@ -225,7 +225,7 @@ def _colours(wanted: Wanted, output: pathlib.Path) -> None:
     [Column("colours alone", made[own].predicted), Column("truth", images)],
   ]
   output.parent.mkdir(parents=True, exist_ok=True)
-  draw_columns(
+  plot_columns(
     output,
     groups,
     title=f"{run.config.encoder['name']} of {wanted.workdir}, step {run.step}; "
@@ -260,7 +260,7 @@ def _adaptation(wanted: Wanted, output: pathlib.Path) -> None:
     curve=True,
     **{name: options[name] for name in ("steps", "copies", "micro_batches", "threshold")},
   )
-  chosen = choose(
+  chosen = choose_corruptions(
     "ttt",
     corruptions=(wanted.corruption,),
     severities=(wanted.severity,),
@@ -271,11 +271,13 @@ def _adaptation(wanted: Wanted, output: pathlib.Path) -> None:
     clean=True,
   )
   key = jax.random.key(wanted.config.seed)
-  segment = image_at(cells(chosen, backbone, pixels_of, data, key)[1][0], wanted.index, mesh)
-  weights, moving = ttt.beginning(backbone, options["moves"])
-  history = adaptation.watch(learn, adaptable, weights, moving, segment.images[0], key, wanted.index)
+  segment = image_at(corrupted_splits(chosen, backbone, pixels_of, data, key)[1][0], wanted.index, mesh)
+  weights, moving = ttt.initial_params(backbone, options["moves"])
+  history = adaptation.record_adaptation(
+    learn, adaptable, weights, moving, segment.images[0], key, wanted.index
+  )
   output.parent.mkdir(parents=True, exist_ok=True)
-  adaptation.draw(
+  adaptation.plot_adaptation(
     output,
     history,
     label=int(segment.labels[0]),
@@ -307,7 +309,7 @@ def _errors(wanted: Wanted, output: pathlib.Path) -> None:
     }
     series[name or pathlib.Path(file).stem] = pictures.bars_of(errors, spread)
   output.parent.mkdir(parents=True, exist_ok=True)
-  pictures.draw_bars(output, series)
+  pictures.plot_bars(output, series)
 
 
 class Column(NamedTuple):
@@ -354,7 +356,7 @@ def _error(made: Reconstruction, images) -> float:
   return wrong.sum() / max((wrong > 1e-10).sum(), 1)
 
 
-def draw_columns(path: pathlib.Path, groups: Sequence[Sequence[Column]], *, title: str) -> None:
+def plot_columns(path: pathlib.Path, groups: Sequence[Sequence[Column]], *, title: str) -> None:
   """Writes a PNG: a row an image, a column each Column, groups apart from each other."""
   columns = [column for group in groups for column in [*group, None]][:-1]
   rows = len(columns[0].images)
@@ -401,7 +403,7 @@ def _images(config: TrainConfig, wanted: Wanted) -> jax.Array:
 
 
 def _source(data: DataConfig, index: int, count: int):
-  source = open_source(data)
+  source = open_data(data)
   if count < 1 or not 0 <= index <= len(source) - count:
     raise ValueError(
       f"--index={index}" + (f" --images={count}" if count != 1 else "") + f": the data set has {len(source)} "

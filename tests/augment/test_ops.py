@@ -184,7 +184,7 @@ def test_jitter_follows_every_order(square, definition, additive):
 
 
 def test_jitter_not_drawn_changes_nothing(square):
-  draw = colour.draw_jitter(jax.random.key(0), brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, p=0.0)
+  draw = colour.sample_jitter(jax.random.key(0), brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, p=0.0)
   planes = np.moveaxis(unit(square), 2, 0)
   for way in (colour._in_turn, colour._in_step):
     same(jax.jit(way, static_argnums=(2, 3))(planes, draw, "pt", False), planes, 1e-6)
@@ -192,7 +192,7 @@ def test_jitter_not_drawn_changes_nothing(square):
 
 def test_jitter_amounts_have_the_published_ranges():
   keys = jax.random.split(jax.random.key(3), 8000)
-  draw = lambda **options: jax.vmap(lambda key: colour.draw_jitter(key, **options))(keys)
+  draw = lambda **options: jax.vmap(lambda key: colour.sample_jitter(key, **options))(keys)
   got = draw(brightness=0.8, contrast=0.4, saturation=1.2, hue=0.2, p=0.8)
   for name, low, high, neutral in (
     ("brightness", 0.2, 1.8, 1),
@@ -245,7 +245,7 @@ def test_probabilities():
   gray = jax.vmap(lambda key: ops.random_grayscale(key, image))(keys)
   assert abs(float(flipped.mean()) - 0.5) < 0.03
   assert abs(float((gray[..., 0] == gray[..., 1]).all((1, 2)).mean()) - 0.2) < 0.03
-  sigma = np.asarray(jax.vmap(blur.draw_blur)(keys))
+  sigma = np.asarray(jax.vmap(blur.sample_blur)(keys))
   assert abs((sigma > 0).mean() - 0.5) < 0.03
   same((sigma[sigma > 0].min(), sigma.max()), (0.1, 2.0), 0.02)
 

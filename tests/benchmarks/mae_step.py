@@ -167,7 +167,7 @@ def masking_step(images: np.ndarray, width: int):
 
   def cost(tokens, mask, key):
     order = patches.random_order(key, len(images), grid, RATIO)
-    pixels = patches.take(patches.patchify(images, PATCH), order)
+    pixels = patches.take_patches(patches.patchify(images, PATCH), order)
     positions = table[order]
     sequence = jnp.concatenate(
       [tokens[:, :1], tokens[:, 1:] + positions[:, :keep], mask + positions[:, keep:]], axis=1

@@ -130,7 +130,9 @@ def ours(mesh, batch):
   parts = (
     method,
     lambda key, batch: batch,
-    optim.make(total_steps=100, steps_per_epoch=10, batch_size=count, schedule="constant", **SGD).transform,
+    optim.make_optimizer(
+      total_steps=100, steps_per_epoch=10, batch_size=count, schedule="constant", **SGD
+    ).transform,
   )
   state = jax.eval_shape(make_init(*parts), jax.random.key(0), batch)
   shardings = parallel.state_sharding(state, mesh, "replicate")

@@ -42,7 +42,7 @@ def main():
     print(name, {k: v for k, v in result[name].items() if k != "error"}, flush=True)
     if args.output:
       args.output.mkdir(parents=True, exist_ok=True)
-      pictures.draw_errors(
+      pictures.plot_errors(
         args.output / f"robustness-{name}.png",
         {k: {int(s): e for s, e in row.items()} for k, row in found.protocol["error"].items()},
         title=f"{name}, CIFAR-10, {len(images)} test images: error, %",

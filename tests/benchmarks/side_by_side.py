@@ -14,7 +14,7 @@ from ssl_jax.core import DataSpec, make_init, make_train_step
 def train_step(name: str, encoder, batch: dict, *, optimizer: dict, classes: int = 10, **options):
   """(() -> loss of one more step of the method on the batch, already augmented; number of parameters)."""
   method = methods.make(name, encoder, DataSpec(50_000, classes, len(next(iter(batch.values())))), **options)
-  rule = optim.make(total_steps=100, steps_per_epoch=10, batch_size=256, **optimizer)
+  rule = optim.make_optimizer(total_steps=100, steps_per_epoch=10, batch_size=256, **optimizer)
   parts = (method, lambda key, batch: batch, rule.transform)
   batch = jax.device_put(batch)
   state = jax.jit(make_init(*parts))(jax.random.key(0), batch)

@@ -34,7 +34,9 @@ def ours(images: np.ndarray, steps: int, together: int):
   mesh = parallel.make_mesh()
   program = ttt.compile_adapt(learn, mesh, together=together, carried=False)
   weights = Weights(params, model_state)
-  placed = placement.replicate((weights, ttt.take(params, method.adaptable.moves), jax.random.key(1)), mesh)
+  placed = placement.replicate(
+    (weights, ttt.select_params(params, method.adaptable.moves), jax.random.key(1)), mesh
+  )
 
   def run(count: int):
     return lambda: [

@@ -116,7 +116,7 @@ def test_names_and_layout_are_those_of_pytorchs_libraries(runs, tmp_path):
   shapes = {
     name: {
       key: value.shape
-      for key, value in files.read(export_weights(runs(name), tmp_path / f"{name}.npz"))[0].items()
+      for key, value in files.read_tensors(export_weights(runs(name), tmp_path / f"{name}.npz"))[0].items()
     }
     for name in NETWORKS
   }
@@ -168,7 +168,7 @@ def test_real_networks_give_their_reference_logits_and_accuracy(name, shared_dat
 
 def published(runs, tmp_path, name: str) -> dict[str, np.ndarray]:
   """Tensors of a run as their authors would have saved them."""
-  tensors, _ = files.read(export_weights(runs(name), tmp_path / f"{name}.npz"))
+  tensors, _ = files.read_tensors(export_weights(runs(name), tmp_path / f"{name}.npz"))
   if name.startswith("moco"):
     both = {
       f"module.{part}.{key}": value for part in ("encoder_q", "encoder_k") for key, value in tensors.items()

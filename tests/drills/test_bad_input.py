@@ -97,7 +97,7 @@ def folder(tmp_path_factory) -> pathlib.Path:
   "ignore:Corrupt EXIF:UserWarning"
 )  # as decode.py sets it where pytest does not set it back
 def test_two_hundred_broken_images_are_counted_and_masked(folder):
-  source = sources.make("folder", data_dir=str(folder))
+  source = sources.open_source("folder", data_dir=str(folder))
   assert len(source) == GOOD + EACH * len({**BROKEN, **ODD}) and EACH * len({**BROKEN, **ODD}) >= 200
   with pipeline.eval_batches(
     source, batch_size=50, transform=transforms.resize_center_crop(16, 16), max_bad_fraction=0.6

@@ -142,7 +142,7 @@ def test_any_split_is_a_range_or_an_error(spec):
 def test_any_size_and_batch(batch, size, augment):
   try:
     attempt({"batch_size": batch, "augment.size": size, "encoder.patch": max(size // 2, 1)})
-    source = sources.make("synthetic", image_size=max(size, 1))
+    source = sources.open_source("synthetic", image_size=max(size, 1))
     assert len(source) == 2048
   except ValueError as error:
     assert str(error)

@@ -159,9 +159,9 @@ def test_a_prior_is_counted_on_the_data_of_a_recipe(tmp_path, capsys):
   )  # the rows that fill the last batch do not count
   found = json.loads(path.read_text())
   assert found["pixels"] == 100 * 16 * 16 and sum(found["colour_prior"]) == pytest.approx(1)
-  from ssl_jax.run.assembly import open_source
+  from ssl_jax.run.assembly import open_data
 
-  source = open_source(DataConfig(name="synthetic", split="train[:100]", size=16))
+  source = open_data(DataConfig(name="synthetic", split="train[:100]", size=16))
   ab = np.concatenate(
     [
       np.asarray(cielab.rgb_to_lab(jnp.asarray(source[i]["image"], jnp.float32) / 255))[..., 1:].reshape(

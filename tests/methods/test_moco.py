@@ -145,9 +145,9 @@ def test_shuffled_keys_come_back_in_order():
 )
 def test_a_deal_parts_the_images_of_a_group_and_a_second_restores_them(batch, groups, shared):
   rows = jnp.arange(batch)
-  dealt = moco.deal(rows, groups)
+  dealt = moco.exchange_between_groups(rows, groups)
   np.testing.assert_array_equal(np.sort(dealt), rows)
-  np.testing.assert_array_equal(moco.deal(dealt, groups), rows)
+  np.testing.assert_array_equal(moco.exchange_between_groups(dealt, groups), rows)
   before = np.asarray(dealt).reshape(groups, -1) // (
     batch // groups
   )  # the group that each image of a group came from

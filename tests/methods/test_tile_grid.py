@@ -12,7 +12,7 @@ GRID = tile_grid.Grid(64, 21, 21)
 
 def test_tiles_lie_within_their_cells_and_reach_both_ends():
   found = np.asarray(
-    jax.jit(lambda key: tile_grid.corners(key, 12_000, GRID, 255))(jax.random.key(0))
+    jax.jit(lambda key: tile_grid.sample_corners(key, 12_000, GRID, 255))(jax.random.key(0))
   )  # 108,000 tiles
   cells = np.indices((3, 3)).reshape(2, 9).T * 85
   offset = found - cells
@@ -22,7 +22,9 @@ def test_tiles_lie_within_their_cells_and_reach_both_ends():
 
 
 def test_a_grid_smaller_than_the_image_lies_anywhere_in_it():
-  found = np.asarray(tile_grid.corners(jax.random.key(0), 2000, tile_grid.Grid(4, 1, 2), 20))  # extent 16
+  found = np.asarray(
+    tile_grid.sample_corners(jax.random.key(0), 2000, tile_grid.Grid(4, 1, 2), 20)
+  )  # extent 16
   assert found.min() == 0 and (found[:, 8] + 4).max() == 20
   steps = np.diff(found.reshape(-1, 3, 3, 2)[..., 1], axis=2)
   assert steps.min() == 5 - 2 and steps.max() == 5 + 2
@@ -32,15 +34,15 @@ def test_doerschs_geometry():
   """Corners of patches side by side are 144 +- 14 apart, borders at least 34."""
   grid = tile_grid.Grid(96, 48, 14)
   assert grid.extent == 398
-  found = np.asarray(tile_grid.corners(jax.random.key(1), 4000, grid, 398)).reshape(-1, 3, 3, 2)
+  found = np.asarray(tile_grid.sample_corners(jax.random.key(1), 4000, grid, 398)).reshape(-1, 3, 3, 2)
   steps = np.diff(found[..., 1], axis=2)
   assert steps.min() == 130 and steps.max() == 158 and steps.min() - 96 == 34
 
 
 def test_what_is_cut_is_the_image_there():
   images = np.random.default_rng(0).random((3, 20, 20, 3), np.float32)
-  corners = np.asarray(tile_grid.corners(jax.random.key(0), 3, tile_grid.Grid(4, 1, 2), 20))
-  found = jax.jit(tile_grid.cut, static_argnums=2)(images, corners, 4)
+  corners = np.asarray(tile_grid.sample_corners(jax.random.key(0), 3, tile_grid.Grid(4, 1, 2), 20))
+  found = jax.jit(tile_grid.cut_tiles, static_argnums=2)(images, corners, 4)
   for image in range(3):
     for n, (top, left) in enumerate(corners[image]):
       np.testing.assert_array_equal(found[image, n], images[image, top : top + 4, left : left + 4])
@@ -51,7 +53,7 @@ def test_what_is_cut_is_the_image_there():
   [
     (lambda: tile_grid.Grid(0, 1, 1).check(), "tile 0, gap 1 and jitter 1 make no grid; use a positive tile"),
     (
-      lambda: tile_grid.corners(jax.random.key(0), 2, GRID, 224),
+      lambda: tile_grid.sample_corners(jax.random.key(0), 2, GRID, 224),
       "tile 64, two gaps of 21 and jitter 21 take 255 pixels; use config.augment.size 255 or more",
     ),
   ],

@@ -80,7 +80,7 @@ def test_all_patches_visible_in_any_order_are_the_plain_tokens():
   order = patches.random_order(jax.random.key(3), 4, (4, 4), 0.5)
   tokens, _ = jax.jit(encoder.apply)(weights, IMAGES, visible=order)
   assert tokens.shape == (4, 17, 16)
-  unshuffled = patches.take(tokens[:, 1:], jnp.argsort(order, axis=1))
+  unshuffled = patches.take_patches(tokens[:, 1:], jnp.argsort(order, axis=1))
   features, _ = make().apply(weights, IMAGES)
   np.testing.assert_allclose(tokens[:, 0], features, atol=1e-5)
   np.testing.assert_allclose(unshuffled.mean(1), make(pool="mean").apply(weights, IMAGES)[0], atol=1e-5)

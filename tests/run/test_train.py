@@ -165,7 +165,7 @@ def test_log_shows_three_speeds_and_the_waiting_share(undisturbed):
   found = rows(undisturbed[0])
   assert [row["step"] for row in found] == list(range(5, TOTAL + 1, 5))
   for row in found:
-    assert 0 <= row["waiting_share"] <= 1
+    assert 0 <= row["waiting_fraction"] <= 1
     assert row["step_images_per_second"] >= row["images_per_second"] > 0
     assert row["input_images_per_second"] > 0
 

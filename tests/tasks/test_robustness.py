@@ -155,7 +155,7 @@ def test_a_network_without_classifier_is_refused(dense, make_data, mesh_of):
 
 
 def test_errors_are_drawn(tmp_path):
-  pictures.draw_errors(
+  pictures.plot_errors(
     tmp_path / "errors.png", {name: dict(enumerate(row, 1)) for name, row in ALEXNET.items()}, title="AlexNet"
   )
   assert np.asarray(Image.open(tmp_path / "errors.png").convert("RGB")).std() > 20

@@ -15,7 +15,7 @@ from ssl_jax.core import DataSpec
 from ssl_jax.run.stop import Stopped
 from ssl_jax.tasks import ttt as task_module
 from ssl_jax.tasks.backbone import Backbone
-from ssl_jax.tasks.partial_results import Shelf
+from ssl_jax.tasks.partial_results import PartialResults
 
 KEY = jax.random.key(0)
 SOME = ("clean", "brightness", "contrast")
@@ -91,7 +91,7 @@ def test_what_is_reported(mode, data, mesh_of, undisturbed):
 
 @pytest.mark.parametrize("mode", ["standard", "online"])
 def test_stopped_and_resumed_is_as_if_never_stopped(mode, data, mesh_of, tmp_path, undisturbed):
-  expected, shelf, calls = undisturbed(mode), Shelf(tmp_path / "unfinished" / "it.npz"), []
+  expected, shelf, calls = undisturbed(mode), PartialResults(tmp_path / "unfinished" / "it.npz"), []
   task = tasks.make("ttt", mode=mode, steps=2, **QUICK)
 
   def stop_in_the_middle(done, total, loss):
@@ -115,7 +115,7 @@ def test_stopped_and_resumed_is_as_if_never_stopped(mode, data, mesh_of, tmp_pat
 
 
 def test_what_was_kept_for_something_else_is_not_used(tmp_path):
-  shelf = Shelf(tmp_path / "it.npz")
+  shelf = PartialResults(tmp_path / "it.npz")
   shelf.save({"steps": 1}, {"rows": np.arange(3)})
   np.testing.assert_array_equal(shelf.load({"steps": 1})["rows"], np.arange(3))
   assert shelf.load({"steps": 2}) == {}

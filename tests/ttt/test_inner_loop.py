@@ -45,7 +45,7 @@ def trained(name: str):
   return (
     method.adaptable,
     jax.device_get(weights),
-    jax.device_get(ttt.take(weights.params, method.adaptable.moves)),
+    jax.device_get(ttt.select_params(weights.params, method.adaptable.moves)),
   )
 
 
@@ -77,7 +77,7 @@ def program_of(
   )
 
 
-def answers(program, name="joint", rows=slice(None)) -> ttt.Answer:
+def answers(program, name="joint", rows=slice(None)) -> ttt.AdaptResult:
   _, weights, moving = trained(name)
   placed = placement.replicate((weights, moving, KEY), program.mesh)
   found = [answer for _, answer in ttt.standard(program, *placed, IMAGES[rows], INDICES[rows])]
@@ -122,7 +122,7 @@ def test_one_step_at_the_right_rate_solves_the_linear_toy():
   program = ttt.compile_adapt(learn, parallel.make_mesh(jax.devices()[:1]), together=1, carried=False)
   weights = Weights({"A": A}, {})
   _, answer = next(
-    ttt.standard(program, weights, ttt.take(weights.params, ("A",)), KEY, IMAGES[:1], INDICES[:1])
+    ttt.standard(program, weights, ttt.select_params(weights.params, ("A",)), KEY, IMAGES[:1], INDICES[:1])
   )
   assert 0.5 * (answer.logits[0, 0] - y1) ** 2 < 1e-10 < 0.5 * (answer.curve[0, 0, 0] - y1) ** 2
 
@@ -139,10 +139,10 @@ def test_without_steps_or_rate_it_is_the_trained_network(name):
 
 def test_what_moves_is_named_by_beginning_or_pattern():
   params = {"encoder": {"a": {"kernel": 1, "bias": 2}, "b": {"kernel": 3}}, "decoder": {"kernel": 4}}
-  assert jax.tree.leaves(ttt.take(params, ("encoder/a", "decoder"))) == [4, 2, 1]
-  assert jax.tree.leaves(ttt.take(params, ("encoder/*/kernel",))) == [1, 3]
+  assert jax.tree.leaves(ttt.select_params(params, ("encoder/a", "decoder"))) == [4, 2, 1]
+  assert jax.tree.leaves(ttt.select_params(params, ("encoder/*/kernel",))) == [1, 3]
   with pytest.raises(ValueError, match=r"no parameter is called 'encoder/\*/kernels'"):
-    ttt.take(params, ("encoder/*/kernels",))
+    ttt.select_params(params, ("encoder/*/kernels",))
 
 
 @pytest.mark.parametrize("name, still", [("joint", ("head",)), ("mae_probe", ("head", "decoder"))])
@@ -153,7 +153,7 @@ def test_only_what_should_move_moves(name, still):
   assert all(
     np.any(a != b) for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(before), strict=True) if a.size > 4
   )
-  whole = ttt.put(after, weights.params)
+  whole = ttt.merge_params(after, weights.params)
   for part in still:
     for (path, a), b in zip(
       jax.tree_util.tree_leaves_with_path(whole[part]), jax.tree.leaves(weights.params[part]), strict=True
@@ -264,7 +264,8 @@ def test_learning_lowers_the_loss_of_the_same_masks():
     task = adaptable.pose(jax.random.key(9), same)
     assert len({tuple(sorted(np.asarray(order[:4]).tolist())) for order in task[1]}) > 8  # the masks differ
     before, behind = (
-      adaptable.loss(ttt.put(m, weights.params), weights.model_state, task).mean() for m in (moving, after)
+      adaptable.loss(ttt.merge_params(m, weights.params), weights.model_state, task).mean()
+      for m in (moving, after)
     )
     assert behind < before
 
@@ -286,7 +287,7 @@ def test_masks_of_photographs_remove_147_of_196_patches():
 def test_images_at_hand_are_judged_in_one_call():
   adaptable, weights, _ = trained("joint")
   backbone = Backbone(*weights, None, predict=adaptable.predict, adaptable=adaptable)
-  found = ttt.judge(
+  found = ttt.adapt(
     backbone,
     IMAGES[:3] / 255,
     size=SIZE,
@@ -299,7 +300,7 @@ def test_images_at_hand_are_judged_in_one_call():
   assert found.logits.shape == (3, 10) and found.adapted.all()
   np.testing.assert_allclose(found.curve[:, 0], unadapted(rows=slice(3)), rtol=1e-5, atol=1e-5)
   with pytest.raises(ValueError, match="'matrix' has no task to learn on a test image"):
-    ttt.judge(
+    ttt.adapt(
       backbone._replace(adaptable=None, protocol={"backbone": "matrix"}),
       IMAGES,
       size=SIZE,
@@ -351,4 +352,4 @@ def test_wrong_numbers_are_refused(options, message):
 
 def test_unknown_leaves_are_refused():
   with pytest.raises(ValueError, match="no parameter is called 'encodr'; did you mean 'encoder'"):
-    ttt.take(trained("joint")[1].params, ("encodr",))
+    ttt.select_params(trained("joint")[1].params, ("encodr",))

@@ -11,7 +11,7 @@ from ssl_jax.view import gallery
 
 @pytest.fixture(scope="module")
 def tiles(photo):
-  return gallery.gallery(photo, jax.random.key(0), 32)
+  return gallery.make_tiles(photo, jax.random.key(0), 32)
 
 
 def test_ten_labelled_tiles(photo, tiles):
@@ -29,9 +29,11 @@ def test_ten_labelled_tiles(photo, tiles):
 
 
 def test_draw_writes_a_png_whatever_the_tiles(tiles, tmp_path):
-  gallery.draw([*tiles, ("a small view", np.zeros((8, 8, 3), np.uint8))], tmp_path / "x.png", title="Eleven")
+  gallery.plot_gallery(
+    [*tiles, ("a small view", np.zeros((8, 8, 3), np.uint8))], tmp_path / "x.png", title="Eleven"
+  )
   with Image.open(tmp_path / "x.png") as picture:
     width, height = picture.size
   assert width > 1000 and height > 700  # five columns, three rows
   with pytest.raises(ValueError, match="no tiles to draw; give at least one"):
-    gallery.draw([], tmp_path / "y.png")
+    gallery.plot_gallery([], tmp_path / "y.png")

@@ -5,10 +5,10 @@ from sklearn.metrics import confusion_matrix as oracle
 
 from ssl_jax.view.pictures import (
   confusion_matrix,
-  draw_confusion,
-  draw_neighbours,
   first_of_each_class,
   images_at,
+  plot_confusion,
+  plot_neighbours,
 )
 
 
@@ -25,7 +25,7 @@ def test_the_confusion_picture_is_drawn(tmp_path, classes):
   draw = np.random.default_rng(0)
   labels = draw.integers(0, classes - 1, 500)  # the last class has no images
   matrix = confusion_matrix(labels, draw.integers(0, classes, 500), classes)
-  draw_confusion(
+  plot_confusion(
     tmp_path / "confusion.png",
     matrix,
     title="k-NN",
@@ -41,7 +41,7 @@ def test_the_neighbours_picture_frames_right_green_and_wrong_red(tmp_path):
   images = np.full((2, 3, 8, 8, 3), 128, np.uint8)
 
   def drawn(labels):
-    draw_neighbours(
+    plot_neighbours(
       tmp_path / "neighbours.png",
       images[:, 0],
       np.array([0, 1]),

@@ -18,7 +18,7 @@ from ssl_jax.models import Network, readers, stack
 Scores = dict[str, jax.Array]  # f32[B, ...] or bool[B, ...], unreduced; "loss" is what is minimised
 
 
-def make(
+def make_pretext_method(
   encoder: Network,
   head: Network,
   pose: Callable[[Key, jax.Array], Exercise],
@@ -69,7 +69,7 @@ def make(
   return Method(init, loss, keep_extra, prepared(encode), prepared(pyramid), pose=pose, examine=examine)
 
 
-def classify(logits: jax.Array, answers: jax.Array) -> Scores:
+def score_classes(logits: jax.Array, answers: jax.Array) -> Scores:
   """Cross-entropy and accuracy of every answer: logits f32[B, M, C], answers i32[B, M]."""
   flat = logits.reshape(-1, logits.shape[-1])
   loss = losses.cross_entropy(flat, answers.ravel()).reshape(answers.shape)

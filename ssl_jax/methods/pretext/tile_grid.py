@@ -53,7 +53,7 @@ class Grid(NamedTuple):
     return self
 
 
-def corners(key: Key, count: int, grid: Grid, size: int) -> jax.Array:
+def sample_corners(key: Key, count: int, grid: Grid, size: int) -> jax.Array:
   """i32[count, 9, 2]: upper left corners (row, column) of the tiles of as many images of `size` x `size`, in reading order.
 
   Where the image leaves room, the grid lies anywhere in it.
@@ -70,7 +70,7 @@ def corners(key: Key, count: int, grid: Grid, size: int) -> jax.Array:
   return origin + places + jax.random.randint(jitter_key, (count, 9, 2), 0, grid.jitter + 1)
 
 
-def cut(images: jax.Array, corners: jax.Array, side: int) -> jax.Array:
+def cut_tiles(images: jax.Array, corners: jax.Array, side: int) -> jax.Array:
   """f32[B, N, side, side, C]: the squares of images [B, H, W, C] at corners i32[B, N, 2]."""
   one = lambda image, corner: lax.dynamic_slice(
     image, (corner[0], corner[1], jnp.int32(0)), (side, side, image.shape[-1])

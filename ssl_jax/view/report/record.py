@@ -23,7 +23,7 @@ class Evaluation(NamedTuple):
   scalars: dict[str, float]
   protocol: dict[str, Any]
   picture: pathlib.Path | None  # a confusion matrix, a heat map or bars
-  atlas: knn_atlas.Atlas  # {} where none was written
+  atlas: knn_atlas.KnnAtlas  # {} where none was written
 
 
 class Record(NamedTuple):
@@ -43,7 +43,7 @@ class Record(NamedTuple):
     return self.starts[-1]["total_steps"] if self.starts else 0
 
 
-def read(workdirs: Sequence[str | pathlib.Path]) -> list[Record]:
+def read_records(workdirs: Sequence[str | pathlib.Path]) -> list[Record]:
   """The runs in these folders, under names that tell them apart.
 
   Raises: ValueError for a folder that is not there, holds no run, or is named twice.
@@ -113,5 +113,5 @@ def _evaluation(path: pathlib.Path, step: int) -> Evaluation:
     stored["scalars"],
     stored["protocol"],
     picture if picture.exists() else None,
-    knn_atlas.load(seen) if seen.exists() else {},
+    knn_atlas.load_atlas(seen) if seen.exists() else {},
   )

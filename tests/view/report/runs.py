@@ -54,7 +54,7 @@ def write_run(
         "images_per_second": 500.0,
         "input_images_per_second": 9e4,
         "step_images_per_second": 510.0,
-        "waiting_share": 0.02,
+        "waiting_fraction": 0.02,
       }
       for i in range(1, rows + 1)
     ],
@@ -92,7 +92,7 @@ def write_run(
       },
     )
     (folder / "pictures").mkdir()
-    pictures.draw_confusion(
+    pictures.plot_confusion(
       folder / "pictures" / "reconstructions.png", np.eye(3, dtype=int), title="a picture"
     )
   return folder
@@ -114,7 +114,7 @@ def write_evaluation(
     np.savez_compressed(path.with_suffix(".npz"), **seen)
 
 
-def make_atlas(class_names, count: int = 30, side: int = 16) -> knn_atlas.Atlas:
+def make_atlas(class_names, count: int = 30, side: int = 16) -> knn_atlas.KnnAtlas:
   """Images of one colour a class whose features tell the classes apart."""
   rng = np.random.default_rng(0)
   labels = np.repeat(np.arange(3, dtype=np.int32), count)
@@ -135,4 +135,4 @@ def make_atlas(class_names, count: int = 30, side: int = 16) -> knn_atlas.Atlas:
     "neighbour_labels": labels[near],
     "similarity": np.full(near.shape, 0.9, np.float32),
   }
-  return knn_atlas.make(found, read, read, class_names)
+  return knn_atlas.make_atlas(found, read, read, class_names)

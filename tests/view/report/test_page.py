@@ -155,11 +155,11 @@ def test_an_atlas_is_small_balanced_and_comes_back_as_it_was(tmp_path):
   assert seen["neighbour_image"].shape == (8, 2, 128, 128, 3) and seen["components"].shape == (600, 3)
   assert np.bincount(seen["label"]).tolist() == [200, 200, 200]
   np.savez_compressed(tmp_path / "atlas.npz", **seen)
-  back = knn_atlas.load(tmp_path / "atlas.npz")
+  back = knn_atlas.load_atlas(tmp_path / "atlas.npz")
   assert back.keys() == seen.keys() and all((back[name] == seen[name]).all() for name in seen)
 
 
 def test_an_atlas_with_pickled_objects_is_not_opened(tmp_path):
   np.savez(tmp_path / "atlas.npz", image=np.array([print], dtype=object))
   with pytest.raises(ValueError, match="allow_pickle=False"):
-    knn_atlas.load(tmp_path / "atlas.npz")
+    knn_atlas.load_atlas(tmp_path / "atlas.npz")
