@@ -133,7 +133,7 @@ def _fields(row: dict[str, float]) -> list[str]:
 def _number(name: str, value: float) -> str:
   return (
     f"{value:.0%}"
-    if name.endswith("share")
+    if name.endswith("fraction")
     else f"{value:,.0f}"
     if name.endswith("per_second")
     else f"{value:.4g}"

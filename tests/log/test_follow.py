@@ -43,7 +43,7 @@ def test_a_pipe_gets_a_line_a_row_until_the_last_step(tmp_path, capsys):
   assert (
     "loss 0.3333" in said[-1]
     and "images per second 500" in said[-1]
-    and "waiting share 2%" in said[-1]
+    and "waiting fraction 2%" in said[-1]
     and "contrast accuracy 0.6" in said[-1]
   )
 

@@ -110,7 +110,7 @@ def curves(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def _order(title: str) -> tuple[int, str]:
-  known = ("loss", "accuracy", "learning rate", "images a second", "waiting share")
+  known = ("loss", "accuracy", "learning rate", "images a second", "waiting fraction")
   return (known.index(title) if title in known else len(known), title)
 
 
