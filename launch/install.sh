@@ -1,6 +1,7 @@
 # shellcheck shell=bash
-# Sourced by the other scripts: makes .venv beside the checkout's files and installs the project with the extras named.
-# Usage: install EXTRAS, e.g. install "" or install "[test]". A second call installs nothing and needs no network.
+# Sourced by the other scripts. Defines `install EXTRAS`, for example install "" or install "[test]", which
+# creates .venv in the checkout, installs the project there with these extras, and puts it on the PATH.
+# A second call with the same extras installs nothing and needs no network.
 
 install() {
   local python=${PYTHON:-python3} extras=$1 venv=.venv stamp

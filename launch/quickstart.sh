@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# From nothing to a measured representation in a few minutes on two CPU cores: installs into .venv, pre-trains MoCo v2
-# on the embedded sample, compares it with raw pixels and the untrained network, and makes a page of it all. Run it again and
-# it goes on or is done.
+# Installs the project into .venv, pre-trains MoCo v2 on the embedded sample, compares it with raw pixels and
+# the untrained network, and writes an HTML report: a few minutes on two CPU cores. If the script is run again,
+# training resumes from its last checkpoint, or is skipped if it has finished.
+# Usage: launch/quickstart.sh [WORKDIR]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/install.sh

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs one ssl-jax command on every worker of a Cloud TPU VM slice, and again after each preemption, until it is done.
+# Runs one ssl-jax command on every worker of a Cloud TPU VM slice; after a preemption it creates a new slice and
+# runs the command again, until the command has finished.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -7,20 +8,26 @@ usage() {
   cat <<'END'
 Usage: launch/tpu_pod.sh --name=NAME --zone=ZONE --type=TYPE [options] -- COMMAND...
 
+Example:
   launch/tpu_pod.sh --name=moco --zone=us-west4-a --type=v5litepod-64 --spot -- \
-    train --config=configs/pretrain/moco.py:e --config.data.data_dir=gs://BUCKET/tfds --workdir=gs://BUCKET/runs/moco
+    train --config=configs/pretrain/moco.py:e \
+    --config.data.data_dir=gs://BUCKET/tfds --workdir=gs://BUCKET/runs/moco
 
-Creates the slice if there is none of this name, copies the checkout's tracked files, installs, starts the command on every worker,
-follows worker 0's log. A slice that was preempted is replaced and the same command goes on from its last checkpoint. gs://BUCKET/PATH
-in the command is mounted with gcsfuse and read as a folder. When the command is done the slice is deleted.
+The script creates the slice unless a slice of this name exists, copies the tracked files of the checkout, installs
+the project, starts the command on every worker, and prints the log of worker 0. If the slice is preempted, it is
+replaced, and the command resumes from its last checkpoint. Buckets in the command (gs://BUCKET/PATH) are mounted
+with gcsfuse and passed to the command as folders. The slice is deleted when the command has finished.
 
-  --project=ID       default: gcloud's
-  --version=IMAGE    software of the TPU VM (default v2-alpha-tpuv5-lite for v5litepod, v2-alpha-tpuv6e for v6e,
+  --name=NAME        name of the slice
+  --zone=ZONE        zone of the slice, such as us-west4-a
+  --type=TYPE        accelerator type, such as v5litepod-64
+  --project=ID       Google Cloud project (default: that of the gcloud configuration)
+  --version=IMAGE    software of the TPU VM (default: v2-alpha-tpuv5-lite for v5litepod, v2-alpha-tpuv6e for v6e,
                      v2-alpha-tpuv5 for v5p, tpu-ubuntu2204-base otherwise)
-  --spot             cheap, and can be preempted
-  --keep             do not delete the slice in the end; another call reuses it
-  --restarts=N       after N preemptions or failures give up (default 20)
-  --follow           only follow what runs there already: it goes on when this script or its connection ends
+  --spot             use a spot slice, which is cheaper and can be preempted
+  --keep             do not delete the slice at the end; another call reuses it
+  --restarts=N       give up after N preemptions or failures (default: 20)
+  --follow           only print the log of the running command; the command keeps running when this script ends
   --delete           only delete the slice
   --dry-run          print every command and run none
 END
@@ -43,15 +50,16 @@ while [ $# -gt 0 ]; do
     --dry-run) dry=1 ;;
     -h | --help) usage; exit 0 ;;
     --) shift; break ;;
-    *) die "$1 is no option; --help says which there are, and the command comes after --" ;;
+    *) die "unknown option $1; see --help. The command must follow --" ;;
   esac
   shift
 done
-[ -n "$name" ] || die "--name is missing: what the slice is called"
-[ -n "$zone" ] || die "--zone is missing: where the slice is, such as us-west4-a"
+[ -n "$name" ] || die "--name is missing: the name of the slice"
+[ -n "$zone" ] || die "--zone is missing: the zone of the slice, such as us-west4-a"
 [ -n "$type" ] || [ -n "$only" ] || die "--type is missing: the accelerator type, such as v5litepod-64"
-[ $# -gt 0 ] || [ -n "$only" ] || die "there is no command after --, such as: train --config=... --workdir=gs://..."
-[[ $restarts =~ ^[0-9]+$ ]] || die "--restarts=$restarts is not a number"
+[ $# -gt 0 ] || [ -n "$only" ] ||
+  die "the command after -- is missing, for example: train --config=... --workdir=gs://..."
+[[ $restarts =~ ^[0-9]+$ ]] || die "--restarts=$restarts is not a number; use an integer of at least 0"
 if [ -z "$version" ]; then
   case $type in
     v5litepod-*) version=v2-alpha-tpuv5-lite ;;
@@ -76,12 +84,12 @@ on() {  # on WORKER SHELL-LINE: runs the line there; WORKER may be "all"
   tpu ssh "$name" "--worker=$1" "--command=$2"
 }
 
-state() {  # READY, PREEMPTED, ..., or nothing where there is no such slice
+state() {  # prints the state of the slice, READY, PREEMPTED, ..., or nothing if it does not exist
   [ -z "$dry" ] || return 0
   gcloud compute tpus tpu-vm describe "$name" "${place[@]}" --format='value(state)' 2>/dev/null || true
 }
 
-# gs://BUCKET/PATH -> a folder; the buckets are remembered
+# Replaces gs://BUCKET/PATH in the command by /tmp/gcs/BUCKET/PATH, and collects the buckets to mount.
 words=() buckets=()
 for word in "$@"; do
   while [[ $word =~ gs://([a-z0-9._-]+) ]]; do
@@ -92,11 +100,11 @@ for word in "$@"; do
   words+=("$word")
 done
 
-prepare() {  # a slice that is ready, with this checkout on it
+prepare() {  # makes sure that the slice is ready, and installs this checkout on every worker
   local found archive
   found=$(state)
   if [ -n "$found" ] && [ "$found" != READY ]; then
-    echo "launch/tpu_pod.sh: the slice is $found; it is replaced" >&2
+    echo "launch/tpu_pod.sh: the slice is $found and will be replaced" >&2
     tpu delete "$name" --quiet || return
     found=''
   fi
@@ -105,12 +113,14 @@ prepare() {  # a slice that is ready, with this checkout on it
   run git archive --format=tar "--output=$archive" HEAD || return
   tpu scp "$archive" "$name:ssl_jax.tar" --worker=all || return
   rm -f "$archive"
-  on all "rm -rf ssl_jax/ssl_jax && mkdir -p ssl_jax && tar -xf ssl_jax.tar -C ssl_jax && bash ssl_jax/launch/worker.sh install ${buckets[*]-}"
+  on all "rm -rf ssl_jax/ssl_jax && mkdir -p ssl_jax && tar -xf ssl_jax.tar -C ssl_jax &&\
+ bash ssl_jax/launch/worker.sh install ${buckets[*]-}"
 }
 
 start() { on all "bash ssl_jax/launch/worker.sh start$(printf ' %q' "${words[@]}")"; }
 
-follow() { on 0 'bash ssl_jax/launch/worker.sh follow'; }  # the log of worker 0; its exit status is the command's
+# Prints the log of worker 0 until the command ends; returns the exit status of the command.
+follow() { on 0 'bash ssl_jax/launch/worker.sh follow'; }
 
 clean_up() { [ -n "$keep" ] || tpu delete "$name" --quiet; }
 
@@ -127,10 +137,11 @@ for ((try = 0; try <= restarts; try++)); do
   found=$(state)
   [ "$found" != READY ] || failures=$((failures + 1))
   if [ "$failures" -eq 3 ]; then
-    echo "launch/tpu_pod.sh: the command failed three times on a slice that is ready, see above; the slice stays, --delete removes it" >&2
+    echo "launch/tpu_pod.sh: the command failed three times on a slice that is ready; see its log above." \
+      "The slice is kept; --delete removes it" >&2
     exit 1
   fi
-  echo "launch/tpu_pod.sh: interrupted, the slice is ${found:-gone}; the same command goes on" >&2
+  echo "launch/tpu_pod.sh: interrupted, the slice is ${found:-gone}; the command is started again" >&2
   sleep "${SSL_JAX_PAUSE:-30}"
 done
 echo "launch/tpu_pod.sh: gave up after $restarts restarts" >&2

@@ -2,7 +2,7 @@
 
 The names below are imported when they are first used: `import ssl_jax` itself imports nothing.
 
-recipe, check: configs. train, evaluate, restore, plan: what the commands of the same names do. adapt: test-time training of arrays.
+recipe, check, check_variant: configs. train, evaluate, restore, plan: what the commands of the same names do. adapt: test-time training of arrays.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ _MODULES = {  # public name: the module that defines it
   "TrainConfig": "config.schema",
   "adapt": "ttt",
   "check": "config.schema",
+  "check_variant": "config.recipe_files",
   "evaluate": "run.evaluate",
   "plan": "planning",
   "recipe": "config.recipe",

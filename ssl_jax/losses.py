@@ -1,4 +1,4 @@
-"""Losses: one value an example, unreduced; the caller masks, sums and divides once."""
+"""Loss functions. They return one unreduced value per example; the caller masks, sums and divides once."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ import jax.numpy as jnp
 
 
 def unit(x: jax.Array) -> jax.Array:
-  """x / max(|x|, 1e-6) along the last axis (TensorFlow's l2_normalize: the square is clipped at 1e-12)."""
+  """x / max(|x|, 1e-6) over the last axis, as TensorFlow's l2_normalize, which clips the square at 1e-12."""
   return x * jax.lax.rsqrt(jnp.maximum((x * x).sum(-1, keepdims=True), 1e-12))
 
 
 def info_nce(query: jax.Array, keys: jax.Array, negatives: jax.Array, *, temperature: float):
   """Cross-entropy of picking each query's own key among the negatives.
 
-  Only one [B, K] array of logits is made: the positive joins through the normaliser instead of a concatenation.
+  Only one [B, K] array of logits is stored: the positive logit enters by logaddexp with the normaliser, not
+  by concatenation.
 
   Args:
     query, keys: f32[B, D], unit norm; row i of each is one image. Keys receive no gradient.
     negatives: f32[K, D], unit norm; receives no gradient.
     temperature: positive; 0.07 in MoCo v1, 0.2 in v2.
-  Returns: (loss f32[B] in nats, hit bool[B]: the positive scores above every negative).
-  Raises: ValueError if widths differ, naming the shapes.
+  Returns: (loss f32[B] in nats, hit bool[B]: whether the positive logit is larger than every negative one).
+  Raises: ValueError if the widths D differ, with the shapes.
   Source: He et al. 2020, eq. 1.
   """
   if not query.shape[-1] == keys.shape[-1] == negatives.shape[-1]:
@@ -36,18 +37,18 @@ def info_nce(query: jax.Array, keys: jax.Array, negatives: jax.Array, *, tempera
 
 
 def nt_xent(pairs: jax.Array, *, temperature: float):
-  """Normalised temperature-scaled cross-entropy: each view picks its partner among all other views of the batch.
+  """Normalised temperature-scaled cross-entropy of picking each view's partner among all other views.
 
-  The two views of an image lie side by side, so that a batch sharded over devices stays where it is.
+  The two views of an image are adjacent, so that a batch that is sharded over devices need not be moved.
 
   Args:
     pairs: f32[B, 2, D], any norm; normalised here. Gradient flows through negatives too.
     temperature: positive; 0.1 for ImageNet.
-  Returns: (loss f32[B, 2] in nats, hit bool[B, 2]: the partner scores above every other view). Their mean is the
-    paper's L; the released code reports 2 L.
-  Source: Chen et al. 2020, eq. 1; the denominator leaves out only the view itself.
+  Returns: (loss f32[B, 2] in nats, hit bool[B, 2]: whether no other view has a larger logit than the
+    partner). The mean of the loss is the paper's L; the released code reports 2 L.
+  Source: Chen et al. 2020, eq. 1. The sum in the denominator excludes only the view itself.
   """
-  views = unit(pairs).reshape(-1, pairs.shape[-1])  # 2i and 2i + 1 are one image
+  views = unit(pairs).reshape(-1, pairs.shape[-1])  # rows 2i and 2i + 1 are views of one image
   index = jnp.arange(views.shape[0])
   logits = jnp.where(index[:, None] == index[None, :], -jnp.inf, (views / temperature) @ views.T)
   partner = jnp.take_along_axis(logits, (index ^ 1)[:, None], axis=1)[:, 0]
@@ -56,10 +57,12 @@ def nt_xent(pairs: jax.Array, *, temperature: float):
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, *, smoothing: float = 0.0) -> jax.Array:
-  """f32[B] nats: softmax cross-entropy; `smoothing` spreads that share of the target evenly over all classes.
+  """Softmax cross-entropy with label smoothing: f32[B] in nats.
 
   Args:
-    logits: f32[B, C]; labels: i32[B] in [0, C).
+    logits: f32[B, C].
+    labels: i32[B] in [0, C).
+    smoothing: the fraction of the target that is spread evenly over all classes.
   """
   log_p = jax.nn.log_softmax(logits)
   own = jnp.take_along_axis(log_p, labels[:, None], axis=-1)[:, 0]
@@ -67,21 +70,21 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, *, smoothing: float = 0.
 
 
 def patch_statistics(patches: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """(mean, deviation) f32[B, N, 1] of each patch's numbers: the deviation is sqrt(unbiased variance + 1e-6).
+  """(mean, sqrt(unbiased variance + 1e-6)) over the numbers of each patch, both f32[B, N, 1].
 
   Args:
     patches: f32[B, N, P], P > 1.
-  Source: He et al. 2022, "normalized pixels", and released code, whose variance is divided by P - 1.
+  Source: He et al. 2022, "normalized pixels", and the released code, which divides the variance by P - 1.
   """
   return patches.mean(-1, keepdims=True), jnp.sqrt(patches.var(-1, keepdims=True, ddof=1) + 1e-6)
 
 
 def patch_error(predicted: jax.Array, target: jax.Array) -> jax.Array:
-  """f32[B, N]: mean squared error over the numbers of each patch, f32[B, N, P]."""
+  """Mean squared error over the numbers of each patch: f32[B, N, P], f32[B, N, P] -> f32[B, N]."""
   return jnp.square(predicted - target).mean(-1)
 
 
 def channel_mean(patches: jax.Array) -> jax.Array:
-  """f32[B, 1, P]: each image's mean colour over patches f32[B, N, P] with three channels last, as one patch."""
+  """Each image's mean colour as a patch: f32[B, N, P], three channels innermost -> f32[B, 1, P]."""
   mean = patches.reshape(patches.shape[0], -1, 3).mean(1)
   return jnp.tile(mean, (1, patches.shape[-1] // 3))[:, None]

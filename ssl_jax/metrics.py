@@ -1,4 +1,4 @@
-"""Means that merge by addition, so that a masked batch, a sharded one and a sum over batches agree."""
+"""Means that are merged by addition, so that masked batches, sharded batches and sums over batches agree."""
 
 from __future__ import annotations
 
@@ -26,17 +26,20 @@ class Mean(NamedTuple):
     return Mean(self.total + other.total, self.count + other.count)
 
   def value(self) -> jax.Array:
-    """f32[]: total / count; nan when nothing was counted."""
+    """total / count, f32[]; nan if nothing was counted."""
     return self.total / self.count
 
 
 def accuracy(logits: jax.Array, labels: jax.Array, mask: jax.Array | None = None, *, k: int = 1) -> Mean:
-  """Share of examples whose label is among the k largest logits.
+  """The fraction of examples whose label is among the k largest logits.
 
-  Of equal logits the lower class comes first, as in argmax: constant logits are right for one class only.
+  Equal logits are ranked by class index, the lowest first, as in argmax; so constant logits are correct for
+  only one class.
 
   Args:
-    logits: f32[B, C]; labels: i32[B]; mask: bool[B], examples that count.
+    logits: f32[B, C].
+    labels: i32[B].
+    mask: bool[B], the examples that count; default: all.
   """
   own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
   lower = jnp.arange(logits.shape[-1])[None] < labels[:, None]

@@ -1,4 +1,4 @@
-"""Optimisers and schedules as published, out of optax parts."""
+"""Optimisers and learning rate schedules as published, composed of optax transformations."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ssl_jax.models import depths
 
 
 class Optimizer(NamedTuple):
-  """What a run needs to know of its optimiser."""
+  """The optimiser of a run and its learning rate schedule."""
 
   transform: optax.GradientTransformation
-  schedule: optax.Schedule  # step -> learning rate, for the log
+  schedule: optax.Schedule  # step -> learning rate; for the log, `transform` already applies it
 
 
 def make_optimizer(
@@ -43,32 +43,39 @@ def make_optimizer(
 
   Args:
     total_steps, steps_per_epoch, batch_size: of the run.
-    name: "sgd" and "nesterov" as PyTorch's; "lars" as SimCLR's (learning rate inside the momentum, trust ratio 0.001,
-      neither trust ratio nor decay on vectors); "adamw" with decoupled decay and `momentum` as beta1.
-    learning_rate: multiplied by batch_size / 256 ("linear") or sqrt(batch_size) ("sqrt") under `scaling`.
-    schedule: "cosine" by step down to `final_learning_rate` (not scaled); "cosine_by_epoch" constant within an epoch
-      (MoCo v2); "step" multiplies by `decay` at each epoch of `milestones`; all after `warmup_epochs` of linear growth
-      from zero.
-    layer_decay: the updates of a layer are multiplied by `layer_decay` to the power of its distance from the head,
-      decay included; 1 treats all alike. See `depths.depths`.
-    weight_decay: on `weight_decay_on`: every leaf, "matrices" (all but biases and the scales of norms), or "weights"
-      (matrices without tokens and positions, as timm and MAE's fine-tuning).
-    clip_norm: largest global gradient norm; 0 does not clip.
+    name: "sgd" and "nesterov" as in PyTorch; "lars" as in SimCLR (learning rate inside the momentum, trust
+      coefficient 0.001, vectors have neither trust ratio nor weight decay); "adamw" with decoupled weight
+      decay.
+    learning_rate: before `scaling`.
+    scaling: multiplies the learning rate by batch_size / 256 ("linear") or sqrt(batch_size) ("sqrt").
+    schedule: "constant"; "cosine": per step, down to `final_learning_rate`; "cosine_by_epoch": the same, but
+      constant within an epoch (MoCo v2); "step": multiplied by `decay` at each epoch of `milestones`.
+    warmup_epochs: linear growth from zero before the schedule begins.
+    milestones: increasing epochs, for "step".
+    final_learning_rate: not scaled.
+    layer_decay: factor in (0, 1] that multiplies the updates, including weight decay, once for each step of
+      depth between a layer and the head; 1 treats all layers alike. See `depths.depths`.
+    momentum, beta2: of the optimiser; `momentum` is beta1 of "adamw".
+    weight_decay_on: the leaves with weight decay: "all"; "matrices": all but biases and the scales of norms;
+      "weights": matrices without tokens and positions, as in timm and in MAE's fine-tuning.
+    clip_norm: maximum global norm of the gradient; 0 does not clip.
   Raises: ValueError for a value out of range.
-  Source: spec values of Goyal et al. 2017, You et al. 2017 (LARS), Chen et al. 2020 (both scaling rules).
+  Source: Goyal et al. 2017 (SGD), You et al. 2017 (LARS), Chen et al. 2020 (both scaling rules).
   """
   if learning_rate <= 0:
-    raise ValueError(f"config.optimizer.learning_rate is {learning_rate}; use a positive one")
+    raise ValueError(f"config.optimizer.learning_rate is {learning_rate}; use a positive value")
   if list(milestones) != sorted(set(milestones)):
-    raise ValueError(f"config.optimizer.milestones {milestones} do not increase; list epochs in order")
+    raise ValueError(
+      f"config.optimizer.milestones {milestones} do not increase; list the epochs in increasing order"
+    )
   warmup_steps = round(warmup_epochs * steps_per_epoch)
   if warmup_steps and warmup_steps >= total_steps:
     raise ValueError(
-      f"config.optimizer.warmup_epochs {warmup_epochs} are {warmup_steps} steps, but the run has only "
+      f"config.optimizer.warmup_epochs {warmup_epochs} is {warmup_steps} steps, but the run has only "
       f"{total_steps}; warm up for less than {total_steps / steps_per_epoch:g} epochs"
     )
   if not 0 < layer_decay <= 1:
-    raise ValueError(f"config.optimizer.layer_decay is {layer_decay}; use a share in (0, 1], such as 0.75")
+    raise ValueError(f"config.optimizer.layer_decay is {layer_decay}; use a fraction in (0, 1], such as 0.75")
   peak = learning_rate * {"none": 1.0, "linear": batch_size / 256, "sqrt": math.sqrt(batch_size)}[scaling]
   rate = _schedule(
     schedule, peak, final_learning_rate, total_steps, steps_per_epoch, warmup_steps, milestones, decay
@@ -94,7 +101,10 @@ def make_optimizer(
 
 
 def _matrices(params, besides: tuple[str, ...] = ()):
-  """True for leaves with two axes and more that are no biases or scales: where layers are stacked, those have two too."""
+  """True for leaves with two or more axes whose names are not in `vectors`.
+
+  The names are needed because biases and scales of stacked layers have two axes too.
+  """
   vectors = ("bias", "scale", *besides)
   return jax.tree_util.tree_map_with_path(
     lambda path, leaf: leaf.ndim > 1 and not (path and getattr(path[-1], "key", "") in vectors), params
@@ -106,7 +116,7 @@ def _weights(params):
 
 
 def _scale_by_depth(decay: float) -> optax.GradientTransformation:
-  """Multiplies updates by decay^(last depth - depth)."""
+  """Multiplies updates by decay^(depth of the head - depth of the leaf)."""
 
   def update(updates, params=None):
     found, last = depths.depths(updates)
@@ -116,7 +126,7 @@ def _scale_by_depth(decay: float) -> optax.GradientTransformation:
 
 
 def _promoting(rule: optax.GradientTransformation) -> optax.GradientTransformation:
-  """The rule where strict promotion is in force: optax's bias correction of Adam mixes the step, an integer, with floats."""
+  """The rule with standard dtype promotion: optax's bias correction in Adam mixes an integer with floats."""
 
   def update(updates, state, params=None):
     with jax.numpy_dtype_promotion("standard"):
@@ -130,7 +140,7 @@ def _schedule(
 ) -> optax.Schedule:
   after = max(total_steps - warmup_steps, 1)
 
-  def main(step):  # steps since the end of warm-up
+  def main(step):  # the number of steps since the end of the warm-up
     if kind == "cosine_by_epoch":
       step = step // steps_per_epoch * steps_per_epoch
     if kind in ("cosine", "cosine_by_epoch"):

@@ -6,7 +6,9 @@ import numpy as np
 from jax import lax
 from PIL import Image
 
-from ssl_jax.tasks.backbone import Backbone
+from ssl_jax.abilities import Classifier
+from ssl_jax.core import Weights
+from ssl_jax.tasks.backbone import Backbone, encoder_only
 from ssl_jax.tasks.task import TaskData
 
 NAMES = ("resnet20", "resnet8")
@@ -21,7 +23,8 @@ def backbone(folder, name: str) -> Backbone:
     if not k.endswith("num_batches_tracked")
   }
   forward = {"resnet20": _resnet20, "resnet8": _resnet8}[name]
-  return Backbone(weights, {}, forward, predict=forward, protocol={"backbone": name})
+  method = encoder_only(forward, {Classifier: Classifier(forward)})
+  return Backbone(Weights(weights, {}), method, {"backbone": name})
 
 
 def test_images(folder) -> tuple[np.ndarray, np.ndarray]:

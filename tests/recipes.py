@@ -1,4 +1,4 @@
-"""Finds every recipe in configs/, makes small ones of them, and checkpoints of runs that never ran."""
+"""Loads every recipe in configs/, shrinks recipes for tests, and saves checkpoints without training."""
 
 import dataclasses
 import functools
@@ -18,7 +18,7 @@ CONFIGS = pathlib.Path(__file__).resolve().parent.parent / "configs"
 
 @functools.cache
 def recipes(kind: type) -> dict:
-  """{"folder/file.py:variant": checked config} of all files in configs/ that hold a config of this kind."""
+  """Returns {"folder/file.py:variant": checked config} of all recipes in configs/ of this kind."""
   found = {}
   for path in sorted(CONFIGS.glob("*/*.py")):
     module = runpy.run_path(str(path))
@@ -38,8 +38,14 @@ def evaluate_recipes() -> dict[str, EvaluateConfig]:
 
 
 def shrunk(config: TrainConfig, *, batch: int, size: int) -> dict:
-  """The recipe with a tiny encoder of the same family, float32, small images and batches; of the method, its
-  decoder, heads and tiles are made small."""
+  """Returns the recipe as a JSON dict, made small enough for a test.
+
+  The encoder is a tiny one of the same family, in float32; decoder, heads and tiles of the method are small.
+
+  Args:
+    batch: the batch size.
+    size: the side of the images in pixels.
+  """
   small = to_json(config)
   if small["encoder"]["name"].startswith("vit"):
     small["encoder"] |= {"name": "vit", "width": 16, "depth": 2, "heads": 2, "patch": 4, "dtype": "float32"}
@@ -79,12 +85,15 @@ def shrunk(config: TrainConfig, *, batch: int, size: int) -> dict:
 
 
 def save(config: TrainConfig, path, *, steps=(4,)):
-  """Checkpoints of a run that has learned nothing, but whose every leaf is its own."""
+  """Saves checkpoints of an untrained network at `steps`; returns `path`, the folder of the run.
+
+  Parameters and model state differ from step to step, and the moving average differs from the parameters.
+  """
   _, init = abstract_state(assemble(config, DataSpec(128, 10, 32)), config, parallel.make_mesh())
   state = init()
   with Checkpoints(path, keep=3) as checkpoints:
     for step in steps:
-      moved = jax.tree.map(lambda leaf: leaf + 0.01 * step, (state.params, state.model_state))
+      moved = jax.tree.map(lambda leaf, step=step: leaf + 0.01 * step, (state.params, state.model_state))
       average = getattr(state.extra, "ema", None)
       extra = (
         state.extra

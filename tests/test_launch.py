@@ -1,4 +1,4 @@
-"""The launch scripts against stand-ins for gcloud, Slurm and the command itself; the manifest against Kubernetes' own schema."""
+"""Launch scripts with stand-ins for gcloud, Slurm and ssl-jax; the manifest against Kubernetes' schema."""
 
 import math
 import os
@@ -26,7 +26,7 @@ SLICE = ("--name=moco", "--zone=us-west4-a", "--type=v5litepod-64")
 
 @pytest.fixture
 def stand_in(tmp_path, monkeypatch):
-  """stand_in(name, script): puts a bash script before the real command of that name; each call is noted in `calls`."""
+  """stand_in(name, script) puts a bash script on the PATH before the command `name` and records its calls."""
   folder = tmp_path / "bin"
   folder.mkdir()
   monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
@@ -83,7 +83,7 @@ def test_a_dry_run_prints_every_command_and_runs_none(stand_in, tmp_path):
   )
 
 
-def test_a_preempted_slice_is_replaced_and_the_command_goes_on(stand_in, tmp_path):
+def test_a_preempted_slice_is_replaced_and_the_command_is_started_again(stand_in, tmp_path):
   stand_in(
     "gcloud",
     """
@@ -97,7 +97,7 @@ def test_a_preempted_slice_is_replaced_and_the_command_goes_on(stand_in, tmp_pat
   )
   found = call("tpu_pod.sh", *SLICE, *COMMAND)
   assert found.returncode == 0, found.stderr
-  assert "interrupted, the slice is PREEMPTED; the same command goes on" in found.stderr
+  assert "interrupted, the slice is PREEMPTED; the command is started again" in found.stderr
   verbs = [
     verb
     for line in calls(tmp_path)
@@ -108,7 +108,7 @@ def test_a_preempted_slice_is_replaced_and_the_command_goes_on(stand_in, tmp_pat
   assert verbs == [*once, "delete", *once, "delete"]
 
 
-def test_a_command_that_fails_on_a_good_slice_is_not_tried_for_ever(stand_in, tmp_path):
+def test_a_command_that_fails_on_a_ready_slice_is_given_up_after_three_attempts(stand_in, tmp_path):
   stand_in("gcloud", 'case "$*" in *describe*) echo READY ;; *follow*) exit 3 ;; esac')
   found = call("tpu_pod.sh", *SLICE, *COMMAND)
   assert found.returncode == 1 and "failed three times on a slice that is ready" in found.stderr
@@ -121,20 +121,20 @@ def test_a_command_that_fails_on_a_good_slice_is_not_tried_for_ever(stand_in, tm
   "script, words, message",
   [
     ("tpu_pod.sh", ("--zone=z", "--type=t", "--", "train"), "--name is missing"),
-    ("tpu_pod.sh", (*SLICE, "--sopt", "--", "train"), "--sopt is no option"),
-    ("tpu_pod.sh", SLICE, "there is no command after --"),
+    ("tpu_pod.sh", (*SLICE, "--sopt", "--", "train"), "unknown option --sopt"),
+    ("tpu_pod.sh", SLICE, "the command after -- is missing"),
     ("slurm.sh", ("--gpus=8", "--", "train"), "--nodes= is not a number of machines"),
     ("slurm.sh", ("--nodes=2", "--gpus=eight", "--", "train"), "--gpus=eight is not a number"),
-    ("slurm.sh", ("--nodes=2", "--gpus=8"), "there is no command after --"),
+    ("slurm.sh", ("--nodes=2", "--gpus=8"), "the command after -- is missing"),
   ],
 )
-def test_what_is_missing_or_misspelt_is_named(script, words, message):
+def test_missing_and_misspelt_options_are_named(script, words, message):
   found = call(script, *words)
   assert found.returncode == 2 and message in found.stderr
   assert call(script, "--help").stdout.startswith(f"Usage: launch/{script}")
 
 
-def test_a_worker_runs_the_command_once_and_hands_on_log_and_status(tmp_path):
+def test_a_worker_runs_the_command_once_and_passes_on_log_and_status(tmp_path):
   shutil.copytree(ROOT / "launch", tmp_path / "launch")
   command = tmp_path / "command"
   command.write_text(
@@ -143,14 +143,14 @@ def test_a_worker_runs_the_command_once_and_hands_on_log_and_status(tmp_path):
   command.chmod(0o755)
   worker = ["bash", str(tmp_path / "launch" / "worker.sh")]
   environment = {**os.environ, "SSL_JAX": str(command), "SSL_JAX_POLL": "0.1"}
-  for _ in range(2):  # the second finds it running
+  for _ in range(2):  # the second call finds the command running
     subprocess.run([*worker, "start", "train", "--x=a 'b'"], env=environment, check=True, timeout=30)
   found = subprocess.run([*worker, "follow"], env=environment, capture_output=True, text=True, timeout=30)
   assert found.returncode == 75 and "distributed 1: train --x=a 'b'" in found.stdout
   assert (tmp_path / "runs").read_text() == "run\n"
 
 
-def test_slurm_gets_one_process_a_gpu(stand_in, tmp_path):
+def test_slurm_runs_one_process_per_gpu(stand_in, tmp_path):
   stand_in("sbatch", "")
   found = call("slurm.sh", "--nodes=4", "--gpus=8", "--time=1:00", *COMMAND[:3])
   (line,) = calls(tmp_path)
@@ -167,7 +167,7 @@ def test_slurm_gets_one_process_a_gpu(stand_in, tmp_path):
 
 
 @pytest.mark.parametrize("on_notice, queued", [(75, True), (0, False)])
-def test_a_slurm_job_whose_time_is_up_saves_and_queues_again(stand_in, tmp_path, on_notice, queued):
+def test_a_slurm_job_at_its_time_limit_saves_and_is_requeued(stand_in, tmp_path, on_notice, queued):
   stand_in(
     "srun", f"trap 'exit {on_notice}' TERM; touch \"$CALLS.ready\"; for i in $(seq 300); do sleep 0.1; done"
   )
@@ -182,11 +182,11 @@ def test_a_slurm_job_whose_time_is_up_saves_and_queues_again(stand_in, tmp_path,
     time.sleep(0.02)
   job.send_signal(signal.SIGUSR1)
   output = job.communicate(timeout=30)[0]
-  assert job.returncode == on_notice and ("queues again" in output) == queued
+  assert job.returncode == on_notice and ("is requeued" in output) == queued
   assert ("scontrol requeue 7" in calls(tmp_path)) == queued
 
 
-def test_the_manifest_fits_the_schema_and_itself():
+def test_the_manifest_is_valid_and_consistent():
   validate = pytest.importorskip("kubernetes_validate")
   manifest = yaml.safe_load((ROOT / "launch/gke/jobset.yaml").read_text())
   assert (manifest["apiVersion"], manifest["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")

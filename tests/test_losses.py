@@ -1,4 +1,4 @@
-"""Losses against the values computed for the specification, closed forms and optax."""
+"""Losses, compared with the values of the specification, closed forms and optax."""
 
 import chex
 import jax
@@ -137,7 +137,6 @@ def test_patch_statistics_use_the_unbiased_variance():
 
 
 def test_channel_mean_is_a_patch_of_the_images_mean_colour():
-  rows = jnp.array(
-    [[[0.0, 1.0, 2.0, 2.0, 3.0, 4.0], [4.0, 5.0, 6.0, 6.0, 7.0, 8.0]]]
-  )  # two patches of two pixels
+  # Two patches of two pixels.
+  rows = jnp.array([[[0.0, 1.0, 2.0, 2.0, 3.0, 4.0], [4.0, 5.0, 6.0, 6.0, 7.0, 8.0]]])
   np.testing.assert_allclose(losses.channel_mean(rows), [[[3.0, 4.0, 5.0, 3.0, 4.0, 5.0]]])

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from ssl_jax import methods, parallel
+from ssl_jax.abilities import Pyramid
 from ssl_jax.config.schema import TrainConfig, check
 from ssl_jax.core import DataSpec, TrainState, Weights
 from ssl_jax.planning.hlo import collectives
@@ -143,7 +144,7 @@ def test_encode_and_pyramid_are_deterministic_and_leave_the_state_alone(name):
   np.testing.assert_array_equal(first, again)
   part = method.encode(state.params, state.model_state, images[:3])
   np.testing.assert_allclose(first[:3], part, rtol=1e-4, atol=1e-5)  # one image does not see the others
-  for name, maps in method.pyramid(state.params, state.model_state, images).items():
+  for name, maps in method.abilities[Pyramid].maps(state.params, state.model_state, images).items():
     assert maps.ndim == 4 and maps.shape[0] == BATCH, name
 
 

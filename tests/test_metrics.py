@@ -1,4 +1,4 @@
-"""A mean over parts is the mean over the whole."""
+"""Metrics: the merged mean of parts equals the mean of the whole; accuracy handles ties."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""Optimisers and schedules against the written-out formulas."""
+"""Optimisers and schedules, compared with explicit formulas."""
 
 import jax
 import jax.numpy as jnp
@@ -193,10 +193,10 @@ def test_decay_spares_vectors_of_stacked_layers_and_tokens(on, free):
 @pytest.mark.parametrize(
   "options, message",
   [
-    (dict(learning_rate=1.0, layer_decay=1.5), r"layer_decay is 1.5; use a share in \(0, 1\], such as 0.75"),
-    (dict(learning_rate=0.0), "learning_rate is 0.0; use a positive one"),
+    (dict(learning_rate=1.0, layer_decay=1.5), r"layer_decay is 1.5; use a fraction in \(0, 1\], such"),
+    (dict(learning_rate=0.0), "learning_rate is 0.0; use a positive value"),
     (dict(learning_rate=1.0, milestones=(3.0, 2.0)), "do not increase"),
-    (dict(learning_rate=1.0, warmup_epochs=10.0), "are 100 steps, but the run has only 100"),
+    (dict(learning_rate=1.0, warmup_epochs=10.0), "is 100 steps, but the run has only 100"),
   ],
 )
 def test_refusals(options, message):

@@ -1,4 +1,4 @@
-"""Conformance: every recipe loads, is complete, and its whole train step can be traced."""
+"""Conformance: every recipe loads and is complete, and its whole train step can be traced."""
 
 import jax
 import jax.numpy as jnp
@@ -29,12 +29,12 @@ def test_pretraining_step_can_be_traced(name):
 
 
 @pytest.mark.parametrize("name", evaluate_recipes())
-def test_transfer_recipe_makes_its_tasks(name):
+def test_the_tasks_of_an_evaluation_recipe_can_be_made(name):
   for task, options in evaluate_recipes()[name].tasks.items():
     assert tasks.make(**{"task": task, **options}).name == options.get("task", task)
 
 
-def test_every_recipe_says_how_to_run_it():
+def test_every_recipe_states_its_command():
   for path in CONFIGS.glob("*/*.py"):
     text = path.read_text()
     assert f"--config=configs/{path.parent.name}/{path.name}" in text, path.name

@@ -1,13 +1,18 @@
-"""Colorization on ImageNet, ResNet-50, with or without a prior for rebalancing.
+r"""Colorization on ImageNet, ResNet-50, optionally with colour rebalancing.
 
-Command:   ssl-jax prepare colour_prior --config=configs/pretrain/colorization.py --config.data.data_dir=TFDS --output=prior.json
-           ssl-jax train --config=configs/pretrain/colorization.py:prior.json --workdir=DIR --config.data.data_dir=TFDS
+Command:   ssl-jax prepare colour_prior --config=configs/pretrain/colorization.py \
+             --config.data.data_dir=TFDS --output=prior.json
+           ssl-jax train --config=configs/pretrain/colorization.py:prior.json --workdir=DIR \
+             --config.data.data_dir=TFDS
            ssl-jax evaluate --config=configs/transfer/layers.py --workdir=DIR
-Variants:  the argument is the file that the first command writes; its numbers become part of the config, so that a run needs the
-           file no more. Without it all 313 colours weigh the same ("class" in the paper; "class + rebalancing" is with it).
-Expected:  ResNet-50 linear probe top-1 40.1 [as published by VISSL]. AlexNet's, conv1 to conv5: 13.1 24.8 31.0 32.6 31.8; area
-           under the curve of errors 89.5 (all pixels) and 67.3 (rare colours as heavy) [Zhang et al. 2016]. The optimiser for
-           ResNet-50 is our choice.
+Variants:  The variant is the path of the file that the first command writes. The file's numbers become part
+           of the config, so the checkpoints do not depend on the file. With it, rare colours have a larger
+           weight in the loss ("class + rebalancing" in the paper); without it, all 313 colours have the
+           same weight ("class").
+Expected:  ResNet-50, linear probe: top-1 40.1 [as published by VISSL]. AlexNet, linear probes on conv1 to
+           conv5: 13.1 24.8 31.0 32.6 31.8; area under the curve of errors: 89.5 with all pixels weighted
+           equally, 67.3 with rare colours weighted as much as frequent ones [Zhang et al. 2016]. The
+           optimiser for ResNet-50 is our own choice.
 """
 
 from ssl_jax import recipe

@@ -1,10 +1,13 @@
-"""Colorization on CIFAR-10, small enough for two CPU cores in a quarter of an hour.
+r"""Colorization on CIFAR-10 for two CPU cores.
 
-Command:   ssl-jax prepare colour_prior --config=configs/pretrain/colorization_cifar10_cpu.py --config.data.data_dir=TFDS --output=prior.json
-           ssl-jax train --config=configs/pretrain/colorization_cifar10_cpu.py:prior.json --workdir=DIR --config.data.data_dir=TFDS
+Command:   ssl-jax prepare colour_prior --config=configs/pretrain/colorization_cifar10_cpu.py \
+             --config.data.data_dir=TFDS --output=prior.json
+           ssl-jax train --config=configs/pretrain/colorization_cifar10_cpu.py:prior.json --workdir=DIR \
+             --config.data.data_dir=TFDS
            ssl-jax evaluate --config=configs/transfer/pretext.py --workdir=DIR
            ssl-jax show colours --workdir=DIR
-Measured:  docs/results.md.
+Duration:  a quarter of an hour.
+Measured:  docs/results.md
 """
 
 from ssl_jax import recipe

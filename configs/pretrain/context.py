@@ -1,17 +1,21 @@
-"""Context prediction on ImageNet: ResNet-50 as re-implemented for it, or with the paper's patches.
+r"""Context prediction on ImageNet, ResNet-50, patches of 64 or 96 pixels.
 
-Command:   ssl-jax train --config=configs/pretrain/context.py:VARIANT --workdir=DIR --config.data.data_dir=TFDS
+Command:   ssl-jax train --config=configs/pretrain/context.py:VARIANT --workdir=DIR \
+             --config.data.data_dir=TFDS
            ssl-jax evaluate --config=configs/transfer/layers.py --workdir=DIR
-Variants:  resnet50: patches of 64 out of cells of 85, grey two times in three, batch 512, 70 epochs [MMSelfSup; it decays the
-           head's weights five times as much, which we do not]. paper: 96 pixels, 48 apart, moved by 7, one colour channel
-           each, all 40 pairs of a grid [Doersch et al. 2015], with the same network and optimiser.
-Expected:  resnet50: linear probe top-1 40.4, best layer 51.2 [as published by MMSelfSup]. AlexNet's, conv1 to conv5: 16.2 23.3
-           30.2 31.7 29.6 [as quoted later]. Pretext accuracy 38 to 40% of 8 [Doersch et al. 2015].
+Variants:  resnet50: patches of 64 pixels in grid cells of 85 pixels, images made grey with probability
+           0.66, batch size 512, 70 epochs [MMSelfSup, which decays the weights of the head five times as
+           strongly; we do not]. paper: patches of 96 pixels, 48 pixels apart, shifted by up to 7 pixels,
+           one colour channel kept in each, all 40 pairs of neighbours in the 3 x 3 grid [Doersch et al.
+           2015]; the network and the optimiser are those of resnet50.
+Expected:  resnet50: linear probe top-1 40.4, best layer 51.2 [as published by MMSelfSup]. AlexNet, linear
+           probes on conv1 to conv5: 16.2 23.3 30.2 31.7 29.6 [as quoted in later papers]. Accuracy of the
+           pretext task, which has 8 classes: 38 to 40% [Doersch et al. 2015].
 """
 
-from ssl_jax import recipe
+from ssl_jax import check_variant, recipe
 
-#            method's options, side of what the host delivers, side of what patches are cut from
+# options of the method; sides in pixels: images from the host, crops that the patches are cut from
 VARIANTS = {
   "resnet50": (
     dict(
@@ -29,8 +33,7 @@ VARIANTS = {
 
 
 def get_config(variant="resnet50"):
-  if variant not in VARIANTS:
-    raise ValueError(f"configs/pretrain/context.py has no variant {variant!r}; known: {', '.join(VARIANTS)}")
+  check_variant(variant, VARIANTS, __file__)
   options, delivered, size = VARIANTS[variant]
   return recipe(
     method=dict(name="context", width=4096, dropout=0.5, **options),

@@ -2,8 +2,8 @@
 
 Command:   ssl-jax train --config=configs/pretrain/counting.py --workdir=DIR --config.data.data_dir=TFDS
            ssl-jax evaluate --config=configs/transfer/layers.py --workdir=DIR
-Expected:  published with AlexNet only, linear probe on conv1 to conv5: 18.0 30.6 34.3 32.5 25.7 [Noroozi et al. 2017]. The
-           optimiser for ResNet-50 is our choice.
+Expected:  Published with AlexNet only: linear probes on conv1 to conv5: 18.0 30.6 34.3 32.5 25.7 [Noroozi
+           et al. 2017]. The optimiser for ResNet-50 is our own choice.
 """
 
 from ssl_jax import recipe

@@ -1,8 +1,10 @@
-"""Learning to count on CIFAR-10, small enough for two CPU cores in a quarter of an hour.
+r"""Learning to count on CIFAR-10 for two CPU cores.
 
-Command:   ssl-jax train --config=configs/pretrain/counting_cifar10_cpu.py --workdir=DIR --config.data.data_dir=TFDS
+Command:   ssl-jax train --config=configs/pretrain/counting_cifar10_cpu.py --workdir=DIR \
+             --config.data.data_dir=TFDS
            ssl-jax evaluate --config=configs/transfer/pretext.py --workdir=DIR
-Measured:  docs/results.md.
+Duration:  a quarter of an hour.
+Measured:  docs/results.md
 """
 
 from ssl_jax import recipe

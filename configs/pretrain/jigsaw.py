@@ -1,19 +1,20 @@
-"""Jigsaw puzzles on ImageNet, ResNet-50, with 100, 1000, 2000 or 10,000 permutations.
+"""Jigsaw puzzles on ImageNet, ResNet-50, 100 to 10,000 permutations.
 
 Command:   ssl-jax train --config=configs/pretrain/jigsaw.py:VARIANT --workdir=DIR --config.data.data_dir=TFDS
            ssl-jax evaluate --config=configs/transfer/layers.py --workdir=DIR
-Expected:  linear probe top-1 48.57 (100), 46.73 (2000), 48.11 (10,000) [as published by VISSL]. AlexNet's, conv1 to conv5:
-           18.2 28.8 34.0 33.9 27.1; its puzzles of 1000 permutations are 71% right [Noroozi & Favaro 2016].
+Variants:  the number of permutations: 100, 1000, 2000 or 10000.
+Expected:  Linear probe top-1 48.57 (100), 46.73 (2000), 48.11 (10,000) [as published by VISSL]. AlexNet,
+           linear probes on conv1 to conv5: 18.2 28.8 34.0 33.9 27.1; with 1000 permutations it solves 71%
+           of the puzzles [Noroozi & Favaro 2016].
 """
 
-from ssl_jax import recipe
+from ssl_jax import check_variant, recipe
 
 VARIANTS = ("100", "1000", "2000", "10000")
 
 
 def get_config(variant="2000"):
-  if variant not in VARIANTS:
-    raise ValueError(f"configs/pretrain/jigsaw.py has no variant {variant!r}; known: {', '.join(VARIANTS)}")
+  check_variant(variant, VARIANTS, __file__)
   return recipe(
     method=dict(name="jigsaw", permutations=int(variant), tile=64, gap=21, jitter=21, grey=0.66, width=1000),
     encoder=dict(name="resnet50", normalize="centred", dtype="bfloat16"),

@@ -1,8 +1,10 @@
-"""Jigsaw puzzles on CIFAR-10 with 24 permutations, small enough for two CPU cores in a quarter of an hour.
+r"""Jigsaw puzzles on CIFAR-10, 24 permutations, for two CPU cores.
 
-Command:   ssl-jax train --config=configs/pretrain/jigsaw_cifar10_cpu.py --workdir=DIR --config.data.data_dir=TFDS
+Command:   ssl-jax train --config=configs/pretrain/jigsaw_cifar10_cpu.py --workdir=DIR \
+             --config.data.data_dir=TFDS
            ssl-jax evaluate --config=configs/transfer/pretext.py --workdir=DIR
-Measured:  docs/results.md.
+Duration:  a quarter of an hour.
+Measured:  docs/results.md
 """
 
 from ssl_jax import recipe

@@ -1,14 +1,18 @@
-"""Joint training of a classifier and rotation prediction, and what it is compared with: the start of test-time training.
+"""A classifier and rotation prediction, trained jointly; and a baseline.
+
+Test-time training with rotation prediction (configs/ttt/rotation.py) starts from these networks.
 
 Command:   ssl-jax train --config=configs/pretrain/joint.py:VARIANT --workdir=DIR --config.data.data_dir=TFDS
            ssl-jax evaluate --config=configs/ttt/rotation.py:DATA --workdir=DIR
-Variants:  cifar10, imagenet: joint training; cifar10_plain, imagenet_plain: the same network without rotation; hendrycks: a Wide
-           ResNet 40-2 with BatchNorm whose heads part at the very end; cifar10_cpu, cifar10_cpu_plain: for two CPU cores.
-Expected:  CIFAR-10 error clean / mean of CIFAR-10-C at severity 5: joint 8.1 / 33.3, plain 8.9 / 34.6; ImageNet accuracy 69.1 / 14.4
-           and 68.9 / 13.4 [Sun et al. 2020].
+Variants:  cifar10, imagenet: joint training. cifar10_plain, imagenet_plain: the same network trained
+           without rotation prediction. hendrycks: a Wide ResNet 40-2 with BatchNorm whose two heads share
+           the whole encoder. cifar10_cpu, cifar10_cpu_plain: smaller networks for two CPU cores.
+Expected:  CIFAR-10, error on clean images / mean error on CIFAR-10-C at severity 5: joint 8.1 / 33.3, plain
+           8.9 / 34.6. ImageNet, accuracy on clean images / on ImageNet-C: 69.1 / 14.4 and 68.9 / 13.4 [Sun
+           et al. 2020].
 """
 
-from ssl_jax import recipe
+from ssl_jax import check_variant, recipe
 
 VARIANTS = (
   "cifar10",
@@ -23,8 +27,7 @@ JOINT, PLAIN = dict(name="joint"), dict(name="supervised", head_scale=0.0)
 
 
 def get_config(variant="cifar10"):
-  if variant not in VARIANTS:
-    raise ValueError(f"configs/pretrain/joint.py has no variant {variant!r}; known: {', '.join(VARIANTS)}")
+  check_variant(variant, VARIANTS, __file__)
   make = {"cifar10": _cifar10, "imagenet": _imagenet, "hendrycks": _hendrycks, "cifar10_cpu": _cifar10_cpu}
   return make[variant.removesuffix("_plain")](variant.endswith("_plain"))
 
@@ -54,7 +57,7 @@ def _imagenet(plain):
     method=PLAIN if plain else dict(JOINT, branch="stage3", copies="second"),
     encoder=dict(name="resnet18", norm="group", channel_groups=32, dtype="bfloat16"),
     augment=dict(name="supervised", views=1 if plain else 2, size=224),
-    # the released schedule counts epochs from 1, so that the first cut comes after 29
+    # The released code counts epochs from 1, so it first reduces the learning rate after 29 epochs.
     optimizer=dict(
       name="sgd",
       learning_rate=0.1,
@@ -92,9 +95,13 @@ def _hendrycks(plain):
 
 
 def _cifar10_cpu(plain):
-  """14 layers instead of 26, twice the width on maps of half the side, one turned copy: an eighth of the time an epoch."""
+  """A smaller network and method, with an eighth of the time per epoch.
+
+  It has 14 layers instead of 26, twice the width on feature maps of half the side, and uses one rotated
+  copy of each image.
+  """
   return recipe(
-    # with a rotation loss of full weight, and 8 epochs, joint training was worse than plain; see docs/results.md
+    # With rotation loss weight 1 and 8 epochs, joint was worse than plain training: docs/results.md.
     method=PLAIN if plain else dict(JOINT, branch="stage2", copies="one", weight=0.5),
     encoder=dict(name="preresnet14", width=32, stem="small"),
     optimizer=dict(

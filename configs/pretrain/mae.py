@@ -1,17 +1,19 @@
-"""Masked autoencoders on ImageNet: ViT-B, L, H, 800 and 1600 epochs.
+"""Masked autoencoders on ImageNet: ViT-B, L and H, 800 or 1600 epochs.
 
 Command:   ssl-jax train --config=configs/pretrain/mae.py:large_1600 --workdir=DIR --config.data.data_dir=TFDS
-Hardware:  published on 128 TPU v3 cores, ViT-L 1600 epochs in 31 hours [He et al. 2022].
-Expected:  after 1600 epochs fine-tuning / linear probe top-1 as listed beside each variant; ViT-L after 800: 85.4 with
-           normalised pixels [He et al. 2022, tables 1 and 3; code README].
-Memory:    remat="dots" computes norms, GELU and attention again in the backward pass, which costs 2% more FLOPs; without it 64
-           images a chip of ViT-L do not fit a v5e. "full" computes whole blocks again; --config.sharding=fsdp cuts parameters and
-           optimiser over the chips. All leave the result as it is.
+Hardware:  Published on 128 TPU v3 cores: ViT-L, 1600 epochs, in 31 hours [He et al. 2022].
+Expected:  After 1600 epochs, top-1 of fine-tuning / linear probe as listed beside each variant; ViT-L after
+           800 epochs with normalised pixels: fine-tuning 85.4 [He et al. 2022, tables 1 and 3; README of
+           the code].
+Memory:    remat="dots" recomputes the norms, GELU and attention in the backward pass, which costs 2% more
+           FLOPs; without it, 64 images of ViT-L per chip do not fit on a v5e. remat="full" recomputes whole
+           blocks. --config.sharding=fsdp shards the parameters and the optimiser state over the chips. None
+           of these options changes the result.
 """
 
-from ssl_jax import recipe
+from ssl_jax import check_variant, recipe
 
-#                  encoder, epochs
+# encoder, epochs; the comments give fine-tuning / linear probe, top-1
 VARIANTS = {
   "base": ("vit_base", 800),
   "base_1600": ("vit_base", 1600),  # 83.6 / 68.0
@@ -23,8 +25,7 @@ VARIANTS = {
 
 
 def get_config(variant="base"):
-  if variant not in VARIANTS:
-    raise ValueError(f"configs/pretrain/mae.py has no variant {variant!r}; known: {', '.join(VARIANTS)}")
+  check_variant(variant, VARIANTS, __file__)
   encoder, epochs = VARIANTS[variant]
   return recipe(
     method=dict(
@@ -44,9 +45,8 @@ def get_config(variant="base"):
       warmup_epochs=40.0,
     ),
     data=dict(name="imagenet2012", split="train", size=224, crop="host", interpolation="bicubic", workers=16),
-    checkpoint=dict(
-      every_steps=1000, keep=2, keep_every=31_200
-    ),  # every 100 epochs, for pictures over epochs
+    # Every 100 epochs a checkpoint is kept, for `ssl-jax show reconstructions --over-epochs`.
+    checkpoint=dict(every_steps=1000, keep=2, keep_every=31_200),
     batch_size=4096,
     epochs=float(epochs),
     log_every=100,

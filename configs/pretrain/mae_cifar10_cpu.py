@@ -1,23 +1,29 @@
-"""Masked autoencoder on CIFAR-10 with ViT-Ti/4, or a smaller one, for two CPU cores.
+r"""Masked autoencoder on CIFAR-10, ViT-Ti/4 or smaller, for two CPU cores.
 
-Command:   ssl-jax train --config=configs/pretrain/mae_cifar10_cpu.py:VARIANT --workdir=DIR --config.data.data_dir=TFDS
+Command:   ssl-jax train --config=configs/pretrain/mae_cifar10_cpu.py:VARIANT --workdir=DIR \
+             --config.data.data_dir=TFDS
            ssl-jax show reconstructions --workdir=DIR
            ssl-jax evaluate --config=configs/transfer/small.py --workdir=DIR
-           ssl-jax train --config=configs/transfer/finetune.py:cifar10_cpu --config.start.workdir=DIR --workdir=DIR2
-Variants:  tiny: half an hour; small: half an hour, smaller and longer, for test-time training, which repeats it on every test image;
-           small_norm_pix: a quarter of an hour more from there (--config.start.workdir=DIR), with pixels of each patch normalised.
-Measured:  docs/results.md. Pixels are predicted as they are: patches of 4 x 4 have little structure of their own, and the pictures
-           need no help from the true patch. At test time they are normalised, as published: without it images of low contrast
-           teach nothing. The decoder is small: it sees four times the encoder's tokens.
+           ssl-jax train --config=configs/transfer/finetune.py:cifar10_cpu --config.start.workdir=DIR \
+             --workdir=DIR2
+Variants:  tiny: half an hour. small: half an hour, with a smaller network and more epochs, for test-time
+           training, which repeats the pre-training task on every test image. small_norm_pix: continues from
+           `small` for a quarter of an hour (--config.start.workdir=DIR), with the pixels of each patch
+           normalised.
+Measured:  docs/results.md
+Pixels:    tiny and small predict unnormalised pixels: patches of 4 x 4 have little structure of their own,
+           and the pictures do not need statistics of the true patch. Test-time training uses normalised
+           pixels, as published: without normalisation, nothing is learned from images of low contrast.
+Decoder:   It is small because it processes four times as many tokens as the encoder.
 """
 
-from ssl_jax import recipe
+from ssl_jax import check_variant, recipe
 
 SMALL = (
   dict(name="vit", width=128, depth=6, heads=4),
   dict(decoder_width=64, decoder_depth=2, decoder_heads=2),
 )
-#           encoder, decoder, epochs, norm_pix
+# encoder, decoder, epochs, norm_pix
 VARIANTS = {
   "tiny": (dict(name="vit_tiny"), dict(decoder_width=96, decoder_depth=2, decoder_heads=3), 7.5, False),
   "small": (*SMALL, 20.0, False),
@@ -26,10 +32,7 @@ VARIANTS = {
 
 
 def get_config(variant="tiny"):
-  if variant not in VARIANTS:
-    raise ValueError(
-      f"configs/pretrain/mae_cifar10_cpu.py has no variant {variant!r}; known: {', '.join(VARIANTS)}"
-    )
+  check_variant(variant, VARIANTS, __file__)
   encoder, decoder, epochs, norm_pix = VARIANTS[variant]
   return recipe(
     method=dict(name="mae", mask_ratio=0.75, norm_pix=norm_pix, **decoder),

@@ -1,7 +1,8 @@
-"""Masked autoencoder on the embedded sample (8,000 Fashion-MNIST images), for a CPU: a few minutes.
+"""Masked autoencoder on the embedded sample, a few minutes on a CPU.
 
 Command:   ssl-jax train --config=configs/pretrain/mae_sample.py --workdir=runs/mae
            ssl-jax show reconstructions --workdir=runs/mae
+Data:      8,000 images of Fashion-MNIST, which come with the package.
 """
 
 from ssl_jax import recipe

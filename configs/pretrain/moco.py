@@ -1,14 +1,15 @@
-"""MoCo on ImageNet, ResNet-50: every row of the ablation table of MoCo v2.
+"""MoCo v1, MoCo v2 and the ablation between them on ImageNet, ResNet-50.
 
 Command:   ssl-jax train --config=configs/pretrain/moco.py:d --workdir=DIR --config.data.data_dir=TFDS
-Hardware:  published on 8 V100, 53 hours for 200 epochs (v1) [as published].
-Expected:  linear probe top-1 as listed beside each variant [He et al. 2020; Chen et al. 2020, table 1].
-Batch:     --config.batch_size=N scales the learning rate linearly; keep N / batch_groups at 32 and the queue a multiple of N.
+Hardware:  Published on 8 V100 GPUs: 53 hours for 200 epochs of MoCo v1.
+Expected:  Linear probe top-1 as listed beside each variant [He et al. 2020; Chen et al. 2020, table 1].
+Batch:     The learning rate is scaled linearly with --config.batch_size=N. Keep N / batch_groups at 32, and
+           keep the queue size a multiple of N.
 """
 
-from ssl_jax import recipe
+from ssl_jax import check_variant, recipe
 
-#            MLP    aug+   cosine  epochs
+#        MLP    aug+   cosine epochs  linear probe top-1
 VARIANTS = {
   "v1": (False, False, False, 200),  # 60.6
   "a": (True, False, False, 200),  # 66.2
@@ -20,8 +21,7 @@ VARIANTS = {
 
 
 def get_config(variant="d"):
-  if variant not in VARIANTS:
-    raise ValueError(f"configs/pretrain/moco.py has no variant {variant!r}; known: {', '.join(VARIANTS)}")
+  check_variant(variant, VARIANTS, __file__)
   mlp, aug_plus, cosine, epochs = VARIANTS[variant]
   return recipe(
     method=dict(

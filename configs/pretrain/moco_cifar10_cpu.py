@@ -1,8 +1,9 @@
-"""MoCo v2 on CIFAR-10, small enough for two CPU cores.
+r"""MoCo v2 on CIFAR-10 for two CPU cores.
 
-Command:   ssl-jax train --config=configs/pretrain/moco_cifar10_cpu.py --workdir=DIR --config.data.data_dir=TFDS
+Command:   ssl-jax train --config=configs/pretrain/moco_cifar10_cpu.py --workdir=DIR \
+             --config.data.data_dir=TFDS
            ssl-jax evaluate --config=configs/transfer/knn.py --workdir=DIR
-Measured:  docs/results.md.
+Measured:  docs/results.md
 """
 
 from ssl_jax import recipe

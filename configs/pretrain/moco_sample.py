@@ -1,7 +1,10 @@
-"""MoCo v2 on the embedded sample (8,000 Fashion-MNIST images): what launch/quickstart.sh runs.
+"""MoCo v2 on the embedded sample: the recipe of launch/quickstart.sh.
 
 Command:   ssl-jax train --config=configs/pretrain/moco_sample.py --workdir=runs/sample
-Measured:  docs/results.md. Crops are large: garments are centred and of one size, and their outline is what tells them.
+Data:      8,000 images of Fashion-MNIST, which come with the package.
+Measured:  docs/results.md
+Crops:     They cover at least 60% of the image, because garments are centred and of one size, and it is
+           their outline that tells them apart.
 """
 
 from ssl_jax import recipe

@@ -1,6 +1,7 @@
-"""SimCLR on the embedded sample (8,000 Fashion-MNIST images), for a CPU.
+"""SimCLR on the embedded sample, for a CPU.
 
 Command:   ssl-jax train --config=configs/pretrain/simclr_sample.py --workdir=runs/simclr
+Data:      8,000 images of Fashion-MNIST, which come with the package.
 """
 
 from ssl_jax import recipe

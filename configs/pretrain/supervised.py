@@ -1,21 +1,23 @@
-"""Supervised ResNet-50 and ViTs on ImageNet, the upper references, and ResNet-18 on CIFAR-10.
+"""Supervised ResNet-50 and ViTs on ImageNet, and ResNet-18 on CIFAR-10.
+
+Self-supervised methods are compared with these networks as upper references.
 
 Command:   ssl-jax train --config=configs/pretrain/supervised.py --workdir=DIR --config.data.data_dir=TFDS
-Expected:  ImageNet 76.1% top-1 after 90 epochs [torchvision]; CIFAR-10 about 95% after 200 [as published; ours crops
-           by area where the published recipe pads by four pixels]. ViT-B, L, H from scratch 82.3, 82.6, 83.1, the moving
-           average evaluated (--config.weights=ema) [He et al. 2022, table 11].
+Variants:  imagenet: ResNet-50. cifar10: ResNet-18. vit_base, vit_large, vit_huge: ViTs on ImageNet from
+           scratch.
+Expected:  imagenet: 76.1% top-1 after 90 epochs [torchvision]. cifar10: about 95% after 200 epochs [as
+           published; we use random-resized crops, the published recipe pads by four pixels and crops].
+           ViT-B, L, H: 82.3, 82.6, 83.1 with the moving average of the weights (evaluate with
+           --config.weights=ema) [He et al. 2022, table 11].
 """
 
-from ssl_jax import recipe
+from ssl_jax import check_variant, recipe
 
 VARIANTS = ("imagenet", "cifar10", "vit_base", "vit_large", "vit_huge")
 
 
 def get_config(variant="imagenet"):
-  if variant not in VARIANTS:
-    raise ValueError(
-      f"configs/pretrain/supervised.py has no variant {variant!r}; known: {', '.join(VARIANTS)}"
-    )
+  check_variant(variant, VARIANTS, __file__)
   if variant.startswith("vit"):
     return _vit(variant)
   return _cifar10() if variant == "cifar10" else _imagenet()

@@ -1,6 +1,7 @@
-"""Supervised classification of the embedded sample (8,000 Fashion-MNIST images), for a CPU.
+"""Supervised classification of the embedded sample, for a CPU.
 
 Command:   ssl-jax train --config=configs/pretrain/supervised_sample.py --workdir=runs/supervised
+Data:      8,000 images of Fashion-MNIST, which come with the package.
 """
 
 from ssl_jax import recipe

@@ -1,18 +1,17 @@
-"""Accuracy of a supervised or fine-tuned network's own classifier; `:imagenet` with the evaluation crop of MAE.
+"""Accuracy of the classifier of a supervised or fine-tuned network.
 
 Command:   ssl-jax evaluate --config=configs/transfer/classification.py --workdir=DIR
+Variants:  small: small images, uncropped. imagenet: photographs, with the centre crop and the bicubic
+           resize of MAE's evaluation.
 """
 
-from ssl_jax import EvaluateConfig, recipe
+from ssl_jax import EvaluateConfig, check_variant, recipe
 
 VARIANTS = ("small", "imagenet")
 
 
 def get_config(variant="small"):
-  if variant not in VARIANTS:
-    raise ValueError(
-      f"configs/transfer/classification.py has no variant {variant!r}; known: {', '.join(VARIANTS)}"
-    )
+  check_variant(variant, VARIANTS, __file__)
   photographs = dict(test_split="validation", crop_ratio=0.875, interpolation="bicubic", workers=16)
   return recipe(
     EvaluateConfig,

@@ -1,17 +1,20 @@
-"""End-to-end fine-tuning of a pre-trained encoder: supervised training that starts from another run.
+r"""End-to-end fine-tuning: supervised training of a pre-trained encoder.
 
-Command:   ssl-jax train --config=configs/transfer/finetune.py:VARIANT --config.start.workdir=DIR --workdir=DIR2
+Command:   ssl-jax train --config=configs/transfer/finetune.py:VARIANT --config.start.workdir=DIR \
+             --workdir=DIR2
            ssl-jax evaluate --config=configs/transfer/classification.py --workdir=DIR2
-Variants:  vit_base, vit_large, vit_huge: ImageNet as published for MAE; resnet50: plainer, for any ResNet-50 trained here;
-           cifar10_cpu, sample: small, for two CPU cores. Without config.start.workdir: the same from scratch.
-Hardware:  published on 128 TPU v3 cores.
-Expected:  ImageNet top-1 83.6 (base), 85.9 (large), 86.9 (huge) after 1600 epochs of pre-training [He et al. 2022]. Where
-           paper and released code differ (learning rate, layer decay, drop path) the values are the code's.
+Variants:  vit_base, vit_large, vit_huge: ImageNet, as published for MAE. resnet50: ImageNet with simpler
+           settings, for any ResNet-50 trained with this library. cifar10_cpu, sample: small, for two CPU
+           cores. Without --config.start.workdir the same training starts from scratch.
+Hardware:  Published on 128 TPU v3 cores.
+Expected:  ImageNet top-1 83.6 (base), 85.9 (large), 86.9 (huge) after 1600 epochs of pre-training [He et
+           al. 2022]. Where the paper and the released code differ (learning rate, layer decay, drop path),
+           the values are those of the code.
 """
 
-from ssl_jax import recipe
+from ssl_jax import check_variant, recipe
 
-#         learning rate (per 256), epochs, layer decay, drop path
+# learning rate (ImageNet: per 256 images), epochs, layer decay, drop path
 VARIANTS = {
   "vit_base": (5e-4, 100.0, 0.65, 0.1),
   "vit_large": (1e-3, 50.0, 0.75, 0.2),
@@ -23,8 +26,7 @@ VARIANTS = {
 
 
 def get_config(variant="vit_base"):
-  if variant not in VARIANTS:
-    raise ValueError(f"configs/transfer/finetune.py has no variant {variant!r}; known: {', '.join(VARIANTS)}")
+  check_variant(variant, VARIANTS, __file__)
   if variant == "resnet50":
     return _resnet50(*VARIANTS[variant])
   small = {"cifar10_cpu": _cifar10_cpu, "sample": _sample}
@@ -82,7 +84,7 @@ def _resnet50(learning_rate, epochs, layer_decay, drop_path):
 
 
 def _cifar10_cpu(learning_rate, epochs, layer_decay, drop_path):
-  """For configs/pretrain/mae_cifar10_cpu.py."""
+  """Fine-tunes encoders of configs/pretrain/mae_cifar10_cpu.py."""
   return recipe(
     method=dict(name="supervised", label_smoothing=0.1, head_scale=2e-5),
     encoder=dict(name="vit_tiny", patch=4, normalize="cifar10", pool="fc_norm", positions="sincos_trained"),
@@ -105,7 +107,7 @@ def _cifar10_cpu(learning_rate, epochs, layer_decay, drop_path):
 
 
 def _sample(learning_rate, epochs, layer_decay, drop_path):
-  """For configs/pretrain/mae_sample.py."""
+  """Fine-tunes encoders of configs/pretrain/mae_sample.py."""
   return recipe(
     method=dict(name="supervised", label_smoothing=0.1, head_scale=2e-5),
     encoder=dict(

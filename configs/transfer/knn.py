@@ -1,17 +1,19 @@
-"""Weighted k-NN on frozen features: `--config=configs/transfer/knn.py` for small images, `:imagenet` for photographs.
+"""Weighted k-nearest-neighbour classification of frozen features.
 
 Command:   ssl-jax evaluate --config=configs/transfer/knn.py --workdir=DIR
-Expected:  ImageNet R50, k=20: MoCo v2 about 55.6, SimCLR about 48, supervised about 75 [as published].
+Variants:  small: small images, with raw pixels and the untrained network as baselines. imagenet:
+           photographs.
+Expected:  ImageNet, ResNet-50, k = 20: MoCo v2 about 55.6, SimCLR about 48, supervised about 75 [as
+           published].
 """
 
-from ssl_jax import EvaluateConfig, recipe
+from ssl_jax import EvaluateConfig, check_variant, recipe
 
 VARIANTS = ("small", "imagenet")
 
 
 def get_config(variant="small"):
-  if variant not in VARIANTS:
-    raise ValueError(f"configs/transfer/knn.py has no variant {variant!r}; known: {', '.join(VARIANTS)}")
+  check_variant(variant, VARIANTS, __file__)
   photographs = variant == "imagenet"
   data = dict(test_split="validation", crop_ratio=0.875, workers=16) if photographs else dict(cache=True)
   return recipe(

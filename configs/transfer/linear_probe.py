@@ -1,22 +1,22 @@
-"""Linear probe on frozen features, by the protocols of MoCo, SimCLR and MAE.
+"""Linear probe on frozen features: the protocols of MoCo, SimCLR and MAE.
 
 Command:   ssl-jax evaluate --config=configs/transfer/linear_probe.py:VARIANT --workdir=DIR
-Variants:  small: cached features of unaugmented images, learning-rate sweep, rate chosen on held-out training images.
-           moco: lincls, lr 30, live augmented images, 100 epochs. simclr: Nesterov 0.1 B/256, batch 4096, 90 epochs.
-           mae: LARS, BatchNorm without scale and shift before the layer, batch 16,384, 90 epochs (50 for ViT-L and H).
-Expected:  ImageNet R50: MoCo v1 60.6, v2 67.5; SimCLR 1000 epochs 69.3; MAE ViT-B, L, H 68.0, 75.8, 76.6 [as published].
+Variants:  small: features of unaugmented images are computed once; of several learning rates the best on
+           held-out training images is taken. The others encode augmented images at every step. moco: the
+           protocol of main_lincls, learning rate 30, 100 epochs. simclr: Nesterov momentum, learning rate
+           0.1 B/256, batch size B = 4096, 90 epochs. mae: LARS, BatchNorm without scale and shift before
+           the linear layer, batch size 16,384, 90 epochs (published with 50 for ViT-L and ViT-H).
+Expected:  ImageNet, ResNet-50: MoCo v1 60.6, v2 67.5; SimCLR after 1000 epochs 69.3. MAE ViT-B, L, H: 68.0,
+           75.8, 76.6 [as published].
 """
 
-from ssl_jax import EvaluateConfig, recipe
+from ssl_jax import EvaluateConfig, check_variant, recipe
 
 VARIANTS = ("small", "moco", "simclr", "mae")
 
 
 def get_config(variant="small"):
-  if variant not in VARIANTS:
-    raise ValueError(
-      f"configs/transfer/linear_probe.py has no variant {variant!r}; known: {', '.join(VARIANTS)}"
-    )
+  check_variant(variant, VARIANTS, __file__)
   if variant == "small":
     return recipe(
       EvaluateConfig,

@@ -1,16 +1,18 @@
-"""A pretext task on images not seen, and what it taught: linear probe, k-NN and linear probes on every layer of a small ResNet.
+"""A pretext task on test images, k-NN, and linear probes on every layer.
 
 Command:   ssl-jax evaluate --config=configs/transfer/pretext.py --workdir=DIR
-The untrained network stands beside it. For ResNet-50 on ImageNet: configs/transfer/layers.py.
+The recipe is for small ResNets; for a ResNet-50 on ImageNet use configs/transfer/layers.py. The untrained
+network is the baseline.
 """
 
 from ssl_jax import EvaluateConfig, recipe
 
-#         side of the grid that a map is averaged over: up to 9,000 numbers a layer where the map has them
+# side of the grid that a feature map is averaged over, for up to 9,000 numbers per layer
 LAYERS = {"stage1": 16, "stage2": 8, "stage3": 4, "stage4": 2}
 
 
 def get_config():
+  # MAE's preset has BatchNorm before the linear layer: the feature maps of the layers differ in scale.
   small = dict(
     task="linear_probe",
     preset="mae",
@@ -19,7 +21,7 @@ def get_config():
     epochs=30,
     warmup_epochs=1,
     learning_rates=(0.03, 0.1, 0.3),
-  )  # BatchNorm first: maps of different layers differ in scale
+  )
   return recipe(
     EvaluateConfig,
     tasks=dict(

@@ -1,6 +1,7 @@
-"""Everything a small data set allows: k-NN and linear probe, beside raw pixels and the untrained network.
+"""k-NN and linear probe on a small data set.
 
 Command:   ssl-jax evaluate --config=configs/transfer/small.py --workdir=runs/sample
+Baselines are raw pixels and the untrained network.
 """
 
 from ssl_jax import EvaluateConfig, recipe

@@ -1,8 +1,9 @@
-"""k-NN and MAE's linear probe (BatchNorm without scale and shift, LARS) on features read once, for small transformers.
+"""k-NN and MAE's linear probe for small transformers.
 
 Command:   ssl-jax evaluate --config=configs/transfer/small_mae.py --workdir=DIR
-The learning rate is chosen on held-out training images. On two cores a ViT-Ti/4 encodes about 200 images of CIFAR-10 a second:
---config.data.train_split='train[:10000]' keeps it to minutes.
+Features are computed once. The probe has BatchNorm without scale and shift and is trained with LARS; its
+learning rate is chosen on held-out training images. On two cores a ViT-Ti/4 encodes about 200 CIFAR-10 images
+per second; with --config.data.train_split='train[:10000]' the evaluation takes minutes.
 """
 
 from ssl_jax import EvaluateConfig, recipe

@@ -1,22 +1,24 @@
-"""A transformer as classifier on a frozen masked autoencoder: what test-time training with masked autoencoders starts from.
+r"""Transformer classifier on a frozen masked autoencoder.
 
-Command:   ssl-jax train --config=configs/transfer/vit_probe.py:VARIANT --config.start.workdir=MAE --workdir=DIR
-           ssl-jax evaluate --config=configs/ttt/mae.py:{imagenet,cifar10} --workdir=DIR
-Variants:  vit_large: ImageNet as published; cifar10: for configs/pretrain/mae_cifar10.py, minutes on a GPU; cifar10_cpu: for
-           configs/pretrain/mae_cifar10_cpu.py:small_norm_pix, on two cores.
-Expected:  mean accuracy on ImageNet-C at severity 5: 32.1, after test-time training 43.3 [Gandelsman et al. 2022].
+Test-time training with a masked autoencoder (configs/ttt/mae.py) starts from these networks.
+
+Command:   ssl-jax train --config=configs/transfer/vit_probe.py:VARIANT --config.start.workdir=MAE \
+             --workdir=DIR
+           ssl-jax evaluate --config=configs/ttt/mae.py:DATA --workdir=DIR      (DATA: imagenet or cifar10)
+Variants:  vit_large: ImageNet, as published. cifar10: for runs of configs/pretrain/mae_cifar10.py, minutes
+           on a GPU. cifar10_cpu: for runs of configs/pretrain/mae_cifar10_cpu.py:small_norm_pix, on two CPU
+           cores.
+Expected:  Mean accuracy on ImageNet-C at severity 5: 32.1, and 43.3 after test-time training [Gandelsman et
+           al. 2022].
 """
 
-from ssl_jax import recipe
+from ssl_jax import check_variant, recipe
 
 VARIANTS = ("vit_large", "cifar10", "cifar10_cpu")
 
 
 def get_config(variant="vit_large"):
-  if variant not in VARIANTS:
-    raise ValueError(
-      f"configs/transfer/vit_probe.py has no variant {variant!r}; known: {', '.join(VARIANTS)}"
-    )
+  check_variant(variant, VARIANTS, __file__)
   return {"vit_large": _vit_large, "cifar10": _cifar10, "cifar10_cpu": _cifar10_cpu}[variant]()
 
 
@@ -25,7 +27,7 @@ def _vit_large():
     method=dict(name="mae_probe", head_width=768, head_depth=12, head_heads=12, label_smoothing=0.1),
     encoder=dict(name="vit_large", dtype="bfloat16"),
     augment=dict(name="supervised", views=1, size=224, method="bicubic"),
-    # the paper's base rate of 1e-3 for 256 images
+    # the paper's base learning rate: 1e-3 per 256 images
     optimizer=dict(
       name="adamw",
       learning_rate=1e-3,

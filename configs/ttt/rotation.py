@@ -1,25 +1,29 @@
-"""Test-time training with rotation under the fifteen corruptions, standard and online, beside the network without it.
+"""Test-time training with rotation prediction under 15 corruptions.
+
+Standard and online test-time training are measured beside the same network without it.
 
 Command:   ssl-jax evaluate --config=configs/ttt/rotation.py:VARIANT --workdir=DIR
-           for a DIR of configs/pretrain/joint.py; --config.tasks.standard.examples=200 takes the first images only
-           --config.tasks.online.released=FOLDER reads CIFAR-10-C's or ImageNet-C's own files instead
-Variants:  cifar10, imagenet: as published; cifar10_cpu: six corruptions, 200 images (standard) and 1,000 (online).
-Expected:  mean over the fifteen at severity 5: CIFAR-10 error without 33.3, standard 31.0, online 20.4; ImageNet accuracy without 14.4,
-           standard 16.4, online 33.7 [Sun et al. 2020].
+           DIR is a run of configs/pretrain/joint.py. --config.tasks.standard.examples=200 uses only the
+           first 200 images. --config.tasks.online.released=FOLDER reads the released files of CIFAR-10-C or
+           ImageNet-C.
+Variants:  cifar10, imagenet: as published. cifar10_cpu: six corruptions, 200 images (standard) and 1,000
+           (online).
+Expected:  Mean over the fifteen corruptions at severity 5. CIFAR-10, error: 33.3 without, 31.0 standard,
+           20.4 online. ImageNet, accuracy: 14.4 without, 16.4 standard, 33.7 online [Sun et al. 2020].
 Measured:  docs/results.md
 """
 
-from ssl_jax import EvaluateConfig, recipe
+from ssl_jax import EvaluateConfig, check_variant, recipe
 
 VARIANTS = ("cifar10", "imagenet", "cifar10_cpu")
 SOME = ("clean", "gaussian_noise", "defocus_blur", "snow", "contrast", "pixelate", "jpeg_compression")
 
 
 def get_config(variant="cifar10"):
-  if variant not in VARIANTS:
-    raise ValueError(f"configs/ttt/rotation.py has no variant {variant!r}; known: {', '.join(VARIANTS)}")
+  check_variant(variant, VARIANTS, __file__)
   if variant == "imagenet":
-    # online takes the images in a random order: they lie class by class, and a stream of one class would teach that class
+    # The test images are sorted by class, so they are shuffled: on a stream of images of one class, online
+    # training would make the network predict that class.
     return recipe(
       EvaluateConfig,
       tasks=_tasks(copies=64),
@@ -36,7 +40,7 @@ def get_config(variant="cifar10"):
 
 
 def _tasks(**shared):
-  # plain SGD: no momentum, no decay
+  # plain SGD, without momentum or weight decay
   return dict(
     standard=dict(task="ttt", mode="standard", steps=10, learning_rate=0.001, **shared),
     online=dict(task="ttt", mode="online", steps=1, learning_rate=0.001, **shared),

@@ -1,8 +1,9 @@
-"""Augmentation on the device: uint8 images in, float views in [0, 1] out, pure functions of a key.
+"""Augmentation on the device: pure functions of a random key, from uint8 images to float views in [0, 1].
 
-ops: the ten operations of SimCLR's figure 4 on one image. crops: where to crop, and cropping. recipes: what
-MoCo, SimCLR and supervised training do. compose: a recipe applied to a batch; start there, or with `make`.
-colour, resample and blur are what the recipes are made of. gallery draws them.
+Start with `make`, or with compose, which applies a recipe to a batch. recipes holds the published recipes
+(MoCo, SimCLR, supervised training, fine-tuning and others); colour, resample, blur and randaugment hold the
+operations from which they are built. crops samples crop boxes and crops. ops holds the ten operations of
+SimCLR's figure 4 on one image. mix holds mixup and cutmix.
 """
 
 from ssl_jax.augment.compose import evaluation, factory, known, make

@@ -1,8 +1,8 @@
 """Gaussian blur of planes, f32[3, M, N], as one banded matrix per axis.
 
-A band f32[K, S] stands for the matrix [S, S] whose row s holds band[k, s] in column s + k - K // 2; what
-falls outside is dropped. As in resample.py an accelerator multiplies densely and a CPU adds up shifted
-planes.
+A band f32[K, S] represents the matrix [S, S] whose row s holds band[k, s] in column s + k - K // 2; entries
+whose column lies outside the matrix are dropped. Accelerators multiply by the dense matrix and a CPU sums
+shifted planes, as in resample.py.
 """
 
 from __future__ import annotations
@@ -18,16 +18,22 @@ from ssl_jax.augment.resample import PRECISION
 
 
 def sample_blur(key: jax.Array, *, p: float = 0.5, sigma: tuple[float, float] = (0.1, 2.0)) -> jax.Array:
-  """f32[]: a sigma uniform between the two with probability p, otherwise 0."""
+  """Samples a standard deviation, f32[]: with probability `p` uniform in the range `sigma`, otherwise 0."""
   unit = jax.random.uniform(key, (2,))
   return jnp.where(unit[0] < p, sigma[0] + unit[1] * (sigma[1] - sigma[0]), 0.0)
 
 
 def gaussian_blur(planes: jax.Array, sigma, *, definition: str, max_sigma: float) -> jax.Array:
-  """Blurs f32[3, W, H] with a standard deviation of `sigma` <= `max_sigma` pixels; `sigma` may be traced.
+  """Blurs planes f32[3, W, H] with a Gaussian whose standard deviation is `sigma` pixels.
 
-  "pt" is Pillow's three boxes, "tf" SimCLR's kernel of a tenth of the height. sigma = 0 changes nothing, and
-  on CPU, where a batch is a loop over images, costs nothing.
+  With sigma = 0 the planes are unchanged; on CPU, where a batch is a loop over images, that case costs
+  nothing.
+
+  Args:
+    sigma: f32[], 0 <= sigma <= `max_sigma`; may be traced.
+    definition: "pt" for Pillow's blur (`box_band`), or "tf" for the blur of TensorFlow's SimCLR
+      (`gaussian_band`), whose kernel spans a tenth of the height.
+    max_sigma: fixes the number of taps that "pt" compiles.
   """
   _, width, height = planes.shape
 
@@ -47,9 +53,10 @@ def gaussian_blur(planes: jax.Array, sigma, *, definition: str, max_sigma: float
 
 
 def gaussian_band(sigma, size: int, *, radius: int) -> jax.Array:
-  """TensorFlow SimCLR's blur: f32[2 radius + 1, size], a sampled Gaussian cut off at `radius` and normalised.
+  """Returns the band f32[2 radius + 1, size] of the blur in TensorFlow's SimCLR.
 
-  Nothing makes up for taps outside the image, so a border darkens. sigma = 0 is the identity.
+  It is a sampled Gaussian, truncated at `radius` and normalised. Taps outside the image count as zero
+  without renormalisation, so the borders darken. sigma = 0 gives the identity.
   """
   distance = jnp.arange(-radius, radius + 1, dtype=jnp.float32)
   weight = jnp.exp(-0.5 * jnp.square(distance / jnp.maximum(sigma, 1e-3)))
@@ -57,13 +64,14 @@ def gaussian_band(sigma, size: int, *, radius: int) -> jax.Array:
 
 
 def box_band(sigma, size: int, *, max_sigma: float) -> jax.Array:
-  """Pillow's GaussianBlur(radius=sigma): three passes of an extended box, the edge pixel repeated in each.
+  """Returns the band of Pillow's GaussianBlur(radius=sigma): three passes of an extended box filter.
 
-  Returns f32[6 r + 1, size], the three passes as one band, r being the radius of the box at `max_sigma`.
-  Repeating the edge anew in each pass makes the first and last columns differ from the rest. sigma = 0 is the
-  identity.
+  The result is f32[6 r + 1, size], the three passes combined into one band, where r is the radius of the box
+  at `max_sigma`. Each pass repeats the edge pixel again, which makes the first and last columns of the band
+  differ from the others. sigma = 0 gives the identity.
   Source: Gwosdek et al. 2011, "Theoretical foundations of Gaussian convolution by extended box filtering":
-  a box of 2 l + 1 equal taps and two of weight alpha, l and alpha such that its variance is sigma^2 / 3.
+  a box of 2 l + 1 equal taps and two outer taps of weight alpha, with l and alpha chosen such that its
+  variance is sigma^2 / 3.
   """
   radius = math.floor((math.sqrt(4 * max_sigma**2 + 1) - 1) / 2) + 1
   variance = jnp.square(jnp.asarray(sigma, jnp.float32)) / 3
@@ -71,19 +79,24 @@ def box_band(sigma, size: int, *, max_sigma: float) -> jax.Array:
   alpha = (2 * inner + 1) * (inner * (inner + 1) - 3 * variance) / (6 * (variance - jnp.square(inner + 1)))
   distance = jnp.abs(jnp.arange(-radius, radius + 1, dtype=jnp.float32))
   box = jnp.where(distance <= inner, 1.0, jnp.where(distance == inner + 1, alpha, 0.0))
-  box = jnp.einsum("skm,k->ms", _folded(size, radius), box / (2 * inner + 1 + 2 * alpha), precision=PRECISION)
-  return _compose(box, _compose(box, box))
+  box = jnp.einsum(
+    "skm,k->ms", _edge_taps(size, radius), box / (2 * inner + 1 + 2 * alpha), precision=PRECISION
+  )
+  return _multiply_bands(box, _multiply_bands(box, box))
 
 
-def _folded(size: int, radius: int) -> np.ndarray:
-  """f32[size, K, K]: where tap k of row s really reads, as an offset m, once the edge pixel is repeated."""
+def _edge_taps(size: int, radius: int) -> np.ndarray:
+  """Returns the one-hot f32[size, K, K] that moves taps outside the image onto the repeated edge pixel.
+
+  Entry [s, k, m] is 1 if tap k of row s reads the pixel that tap m of that row addresses.
+  """
   row, tap = np.mgrid[:size, : 2 * radius + 1]
   offset = np.clip(row + tap - radius, 0, size - 1) - row + radius
   return np.eye(2 * radius + 1, dtype=np.float32)[offset]
 
 
-def _compose(outer: jax.Array, inner: jax.Array) -> jax.Array:
-  """The band of the product of two banded matrices."""
+def _multiply_bands(outer: jax.Array, inner: jax.Array) -> jax.Array:
+  """Returns the band of the product of two banded matrices, outer @ inner."""
   taps, size = outer.shape
   padded = jnp.pad(inner, ((0, 0), (taps // 2, taps // 2)))
   place = lambda k: jnp.pad(outer[None, k] * padded[:, k : k + size], ((k, taps - 1 - k), (0, 0)))
@@ -98,17 +111,18 @@ def _by_shifting(first: jax.Array, second: jax.Array, planes: jax.Array) -> jax.
 def _shift_and_add(band: jax.Array, plane: jax.Array, *, axis: int) -> jax.Array:
   taps, size = band.shape
   padded = jnp.pad(plane, [(taps // 2, taps // 2) if a == axis else (0, 0) for a in range(2)])
-  padded = lax.optimization_barrier(padded)  # else each shift of it costs a comparison for every pixel
+  # Without the barrier XLA repeats the padding's comparison for every pixel of every shift.
+  padded = lax.optimization_barrier(padded)
   shifted = lambda k: lax.slice_in_dim(padded, k, k + size, axis=axis)
   return sum(jnp.expand_dims(band[k], 1 - axis) * shifted(k) for k in range(taps))
 
 
 def _by_matmul(first: jax.Array, second: jax.Array, planes: jax.Array) -> jax.Array:
-  halfway = jnp.einsum("sm,cmn->csn", _widen(first), planes, precision=PRECISION)
-  return jnp.einsum("tn,csn->cst", _widen(second), halfway, precision=PRECISION)
+  halfway = jnp.einsum("sm,cmn->csn", _dense(first), planes, precision=PRECISION)
+  return jnp.einsum("tn,csn->cst", _dense(second), halfway, precision=PRECISION)
 
 
-def _widen(band: jax.Array) -> jax.Array:
-  """The square matrix [S, S] of a band."""
+def _dense(band: jax.Array) -> jax.Array:
+  """Returns the square matrix [S, S] that a band represents."""
   taps, size = band.shape
   return sum(band[k, :, None] * np.eye(size, k=k - taps // 2, dtype=np.float32) for k in range(taps))

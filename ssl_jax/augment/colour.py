@@ -1,9 +1,9 @@
 """Colour operations on planes, f32[3, W, H] in [0, 1], and colour jitter in a random order.
 
-Two definitions exist and published numbers belong to one of them: "pt" is torchvision's (blends with the
-luma), "tf" is TensorFlow's (contrast about each channel's own mean, saturation in HSV). Every operation clips
-to [0, 1] and has an amount that changes nothing (factor 1, shift 0), so "apply with probability p" is a
-choice of the amount.
+There are two definitions of contrast and saturation, and each published set of strengths assumes one of them:
+"pt" is torchvision's, which blends with the luma; "tf" is TensorFlow's, which scales contrast about each
+channel's own mean and saturation in HSV. Every operation clips its result to [0, 1] and has an amount that
+changes nothing (factor 1 or shift 0), so "apply with probability p" is implemented by choosing the amount.
 """
 
 from __future__ import annotations
@@ -23,37 +23,42 @@ _ORDERS = np.array(list(itertools.permutations(range(4))), np.int32)
 
 
 def clip(planes: jax.Array) -> jax.Array:
+  """Clips values to [0, 1]."""
   return jnp.clip(planes, 0.0, 1.0)
 
 
 def luma(channels: jax.Array, definition: str) -> jax.Array:
-  """f32[3, ...] -> f32[...]: the grey value."""
+  """Returns the grey value of each pixel: f32[3, ...] -> f32[...]."""
   red, green, blue = _LUMA[definition]
   return red * channels[0] + green * channels[1] + blue * channels[2]
 
 
 def scale_brightness(planes: jax.Array, factor) -> jax.Array:
+  """Multiplies the planes by `factor`, f32[]."""
   return clip(planes * factor)
 
 
 def shift_brightness(planes: jax.Array, shift) -> jax.Array:
+  """Adds `shift`, f32[], to the planes."""
   return clip(planes + shift)
 
 
 def contrast(planes: jax.Array, factor, definition: str) -> jax.Array:
-  return clip(factor * planes + (1 - factor) * _middle(planes, definition))
+  """Multiplies by `factor`, f32[], the distance to the mean luma ("pt") or to each channel's mean ("tf")."""
+  return clip(factor * planes + (1 - factor) * _contrast_zero(planes, definition))
 
 
-def _middle(planes: jax.Array, definition: str) -> jax.Array:
-  """What contrast 0 leaves: the mean luma (pt, f32[1, 1, 1]) or each channel's mean (tf, f32[3, 1, 1])."""
+def _contrast_zero(planes: jax.Array, definition: str) -> jax.Array:
+  """Returns the planes at contrast 0: the mean luma f32[1, 1, 1] (pt) or channel means f32[3, 1, 1] (tf)."""
   means = planes.mean((1, 2), keepdims=True)
   return means if definition == "tf" else luma(means, definition)[None]
 
 
 def saturation(planes: jax.Array, factor, definition: str) -> jax.Array:
+  """Blends with each pixel's luma ("pt") or multiplies the S of HSV ("tf"); `factor` is f32[]."""
   if definition == "pt":
     return clip(factor * planes + (1 - factor) * luma(planes, definition)[None])
-  # HSV with V and H kept and S' = min(factor S, 1): each channel's distance below V grows with S.
+  # In HSV, V and H are kept and S' = min(factor S, 1): each channel's distance below V is proportional to S.
   largest = planes.max(0, keepdims=True)
   chroma = largest - planes.min(0, keepdims=True)
   growth = jnp.minimum(factor, largest / jnp.where(chroma == 0, 1.0, chroma))
@@ -61,11 +66,12 @@ def saturation(planes: jax.Array, factor, definition: str) -> jax.Array:
 
 
 def grayscale(planes: jax.Array, definition: str) -> jax.Array:
+  """Replaces all three channels by the luma."""
   return jnp.broadcast_to(luma(planes, definition)[None], planes.shape)
 
 
 def grayscale_if(applied: jax.Array, planes: jax.Array, definition: str) -> jax.Array:
-  """`grayscale` where `applied`, bool[], else `planes`."""
+  """Returns `grayscale` of the planes if `applied`, bool[], is true; otherwise the planes."""
   return lax.platform_dependent(
     applied,
     planes,
@@ -74,15 +80,14 @@ def grayscale_if(applied: jax.Array, planes: jax.Array, definition: str) -> jax.
   )
 
 
-# A channel's height above the minimum, in units of the chroma, is clip(bias + sign |hue - peak|, 0, 1), hue
-# in [0, 6).
+# For a hue in [0, 6), (channel - minimum) / chroma = clip(bias + sign |hue - peak|, 0, 1) for each channel.
 _PEAK = np.array([3.0, 2.0, 4.0], np.float32)[:, None, None]
 _SIGN = np.array([1.0, -1.0, -1.0], np.float32)[:, None, None]
 _BIAS = np.array([-1.0, 2.0, 2.0], np.float32)[:, None, None]
 
 
 def hue(planes: jax.Array, turns) -> jax.Array:
-  """Turns the H of HSV by `turns` of a full circle; S and V stay. Both definitions agree here."""
+  """Rotates the H of HSV by `turns`, f32[], of a full circle and keeps S and V; "pt" and "tf" agree here."""
   red, green, blue = planes[0], planes[1], planes[2]
   largest = jnp.maximum(jnp.maximum(red, green), blue)
   smallest = jnp.minimum(jnp.minimum(red, green), blue)
@@ -100,13 +105,13 @@ def hue(planes: jax.Array, turns) -> jax.Array:
 
 
 class Jitter(NamedTuple):
-  """One draw of colour jitter."""
+  """The order and the amounts of one colour jitter, as drawn by `sample_jitter`."""
 
   order: jax.Array  # i32[4], a permutation: 0 brightness, 1 contrast, 2 saturation, 3 hue
   brightness: jax.Array  # f32[]: a factor, or the shift of additive brightness
   contrast: jax.Array  # f32[]: factor
   saturation: jax.Array  # f32[]: factor
-  hue: jax.Array  # f32[]: turns
+  hue: jax.Array  # f32[]: fraction of a full circle
 
 
 def sample_jitter(
@@ -119,7 +124,11 @@ def sample_jitter(
   p: float = 1.0,
   additive: bool = False,
 ) -> Jitter:
-  """Factors ~ U(max(0, 1 - a), 1 + a), shifts ~ U(-a, a), a uniform order; no change in 1 - p of cases."""
+  """Samples the order and the amounts of a colour jitter; with probability 1 - `p` they change nothing.
+
+  The order is a uniform permutation. For a strength a, factors are U(max(0, 1 - a), 1 + a) and shifts (hue,
+  and brightness if `additive`) are U(-a, a).
+  """
   unit = jax.random.uniform(key, (8,))
   applied = unit[0] < p
   factor = lambda u, a: jnp.where(applied, max(0.0, 1 - a) + u * (1 + a - max(0.0, 1 - a)), 1.0)
@@ -135,21 +144,22 @@ def sample_jitter(
 
 
 def jitter(planes: jax.Array, draw: Jitter, *, definition: str, additive: bool = False) -> jax.Array:
-  """The four operations in the drawn order, each clipped to [0, 1].
+  """Applies the four operations to planes f32[3, W, H] in the drawn order, each clipped to [0, 1].
 
-  On CPU, where a batch is a loop over images, only what is drawn is computed. Elsewhere the batch runs in
-  step, and since its images have different orders, up to three operations come before the one evaluation of
-  hue and three after, with neutral amounts where the order says otherwise.
+  On CPU, where a batch is a loop over images, only the operations that were drawn are computed. Other
+  platforms compute the same operations for every image of the batch, although the orders differ: three slots
+  before a single evaluation of hue and three after it. A slot has neutral amounts where the order of an image
+  leaves it empty.
   """
   return lax.platform_dependent(
     planes,
     draw,
-    cpu=lambda x, d: _in_turn(x, d, definition, additive),
-    default=lambda x, d: _in_step(x, d, definition, additive),
+    cpu=lambda x, d: _jitter_by_switch(x, d, definition, additive),
+    default=lambda x, d: _jitter_in_slots(x, d, definition, additive),
   )
 
 
-def _in_turn(planes: jax.Array, draw: Jitter, definition: str, additive: bool) -> jax.Array:
+def _jitter_by_switch(planes: jax.Array, draw: Jitter, definition: str, additive: bool) -> jax.Array:
   operations = (
     lambda x: (shift_brightness if additive else scale_brightness)(x, draw.brightness),
     lambda x: contrast(x, draw.contrast, definition),
@@ -160,19 +170,19 @@ def _in_turn(planes: jax.Array, draw: Jitter, definition: str, additive: bool) -
   unchanged = unchanged & (draw.saturation == 1) & (draw.hue == 0)
 
   def apply(planes):
-    for step in range(4):  # written out: a loop would copy the image at every turn
+    for step in range(4):  # unrolled: a compiled loop would copy the image in every iteration
       planes = lax.switch(draw.order[step], operations, planes)
     return planes
 
   return lax.cond(unchanged, lambda x: x, apply, planes)
 
 
-def _in_step(planes: jax.Array, draw: Jitter, definition: str, additive: bool) -> jax.Array:
+def _jitter_in_slots(planes: jax.Array, draw: Jitter, definition: str, additive: bool) -> jax.Array:
   hue_at = jnp.argmax(draw.order == _HUE)
 
   def slot(i: int, active: jax.Array, planes: jax.Array) -> jax.Array:
     amount = lambda which, value, neutral: jnp.where(active & (draw.order[i] == which), value, neutral)
-    return _blend(
+    return _apply_one(
       planes,
       amount(_BRIGHTNESS, draw.brightness, 0.0 if additive else 1.0),
       amount(_CONTRAST, draw.contrast, 1.0),
@@ -189,10 +199,13 @@ def _in_step(planes: jax.Array, draw: Jitter, definition: str, additive: bool) -
   return planes
 
 
-def _blend(planes, brightness, contrast, saturation_, definition, additive) -> jax.Array:
-  """At most one of the three operations, the others having neutral amounts, as one affine map and clip."""
+def _apply_one(planes, brightness, contrast, saturation_, definition, additive) -> jax.Array:
+  """Applies brightness, contrast or saturation as one affine map and clip.
+
+  At most one of the three has an amount that is not neutral.
+  """
   factor, shift = (contrast, brightness) if additive else (contrast * brightness, 0.0)
-  blended = factor * planes + (1 - contrast) * _middle(planes, definition) + shift
+  blended = factor * planes + (1 - contrast) * _contrast_zero(planes, definition) + shift
   if definition == "tf":
     return saturation(clip(blended), saturation_, definition)
   return clip(saturation_ * blended + (1 - saturation_) * luma(planes, definition)[None])

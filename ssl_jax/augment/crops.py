@@ -1,6 +1,6 @@
-"""Where to crop, and cropping: samplers draw a Box, `crop_resize` cuts it out.
+"""Crop boxes and cropping: samplers draw a `Box`, and `crop_resize` crops and resizes it.
 
-The attempts of a sampler are drawn at once and the first that fits is taken, so that nothing loops under jit.
+A sampler draws all of its attempts at once and takes the first that fits, so there is no loop under jit.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from ssl_jax.augment.colour import clip
 
 
 class Box(NamedTuple):
-  """A rectangle in whole pixels, i32[] each: rows top .. top + height, columns left .. left + width."""
+  """A rectangle of whole pixels, i32[] each.
+
+  It holds the rows top .. top + height - 1 and the columns left .. left + width - 1.
+  """
 
   top: jax.Array
   left: jax.Array
@@ -33,12 +36,16 @@ def sample_crop_pt(
   ratio: tuple[float, float] = (3 / 4, 4 / 3),
   attempts: int = 10,
 ) -> Box:
-  """torchvision's RandomResizedCrop: area uniform in `scale`, log of width / height uniform.
+  """Samples a crop box as torchvision's RandomResizedCrop does.
 
-  Takes the first of `attempts` that fits; failing all, the largest centred box with an allowed ratio.
+  The area is uniform in `scale` and the logarithm of width / height is uniform in the logarithms of `ratio`.
+  The first of `attempts` draws that fits into the image is taken; if none fits, the result is the largest
+  centred box with an allowed ratio.
+
   Args:
-    height, width: of the image, ints or i32[].
-    scale: least and greatest share of the image's area.
+    height, width: size of the image in pixels, ints or i32[].
+    scale: least and greatest area of the crop, as fractions of the image's area.
+    ratio: least and greatest width / height.
   """
   height, width = _float(height), _float(width)
   unit, place = _uniform(key, attempts)
@@ -61,7 +68,10 @@ def sample_crop_byol(
   scale: tuple[float, float] = (0.08, 1.0),
   ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> Box:
-  """The sampler of BYOL's and MAE's linear probe: one draw as in `sample_crop_pt`, each side cut to fit."""
+  """Samples a crop box as the linear probes of BYOL and MAE do.
+
+  There is a single draw, as in `sample_crop_pt`, and each side is clipped to the image.
+  """
   height, width = _float(height), _float(width)
   unit, place = _uniform(key, 1)
   area, aspect = _draw_area(unit, height, width, scale), _draw_log_ratio(unit, ratio)
@@ -80,12 +90,12 @@ def sample_crop_tf(
   min_covered: float = 0.1,
   attempts: int = 100,
 ) -> Box:
-  """TensorFlow's sample_distorted_bounding_box with the whole image as its one box: SimCLR's sampler.
+  """Samples a crop box as SimCLR does: TensorFlow's sample_distorted_bounding_box on the whole image.
 
-  Width / height is uniform, then the height is a uniform integer among those the area allows, so small areas
-  are likelier than under `sample_crop_pt`. Boxes below `min_covered` of the area are rejected, which makes
-  the published 0.08 in effect 0.1. The last possible offset is never drawn. Failing all attempts, the whole
-  image.
+  Width / height is uniform in `ratio`; then the height is a uniform integer among those that the area range
+  allows, so small areas are more likely than under `sample_crop_pt`. Boxes that cover less than the fraction
+  `min_covered` of the image are rejected, so the published lower bound of 0.08 is in effect 0.1. The last
+  possible offset is never drawn. If all attempts fail, the box is the whole image.
   """
   height, width = _float(height), _float(width)
   least, most = scale[0] * height * width, scale[1] * height * width
@@ -117,9 +127,10 @@ def sample_global_local(
   global_scale: tuple[float, float] = (0.4, 1.0),
   local_scale: tuple[float, float] = (0.08, 0.4),
 ) -> tuple[Box, Box]:
-  """A crop, and a crop inside it whose area is a share `local_scale` of the first one's: (outer, inner).
+  """Samples a crop box and a second box inside it: (outer, inner).
 
-  One of the two relations that random crops stand in by chance (Chen et al. 2020, figure 3a), here always.
+  The area of the inner box is a fraction in `local_scale` of the area of the outer one. This is one of the
+  two relations between random crops (Chen et al. 2020, figure 3a), which otherwise occur by chance.
   """
   outer_key, inner_key = jax.random.split(key)
   outer = sample_crop_pt(outer_key, height, width, scale=global_scale)
@@ -130,10 +141,11 @@ def sample_global_local(
 def sample_adjacent(
   key: jax.Array, height, width, *, scale: tuple[float, float] = (0.08, 0.5)
 ) -> tuple[Box, Box]:
-  """Two equal boxes that share a whole side and no pixel, left and right or above and below, in random order.
+  """Samples two boxes of equal size that share one whole side and no pixel.
 
-  The other relation of random crops (Chen et al. 2020, figure 3b). Each covers a share `scale` of the image,
-  with sides in a ratio from 3/4 to 4/3 as far as the image leaves room.
+  They lie side by side or one above the other, in random order. This is the other relation between random
+  crops (Chen et al. 2020, figure 3b). Each box covers a fraction in `scale` of the image's area, with
+  width / height from 3/4 to 4/3 as far as the image has room.
   """
   pair_key, side_key = jax.random.split(key)
   beside, swapped = jax.random.bernoulli(side_key, shape=(2,))
@@ -151,15 +163,17 @@ def sample_adjacent(
 def crop_resize(
   image: jax.Array, box: Box, size: int, *, method: str = "bilinear", antialias: bool = True, flip=False
 ) -> jax.Array:
-  """Cuts `box` out and resizes it to f32[size, size, 3] in [0, 1].
+  """Crops `box` and resizes it to f32[size, size, 3] in [0, 1].
 
-  As Pillow's crop followed by resize: no pixel outside the box is read. Without `antialias` as TensorFlow 2
-  (pixel centres at halves), which SimCLR's bicubic is, but for the -1/2 pixel that TensorFlow 1 lacked.
+  The result is that of Pillow's crop followed by its resize: no pixel outside the box is read. Without
+  `antialias` it is that of TensorFlow 2, whose pixel centres lie at i + 1/2. SimCLR's bicubic resize is the
+  same except for this half pixel, which TensorFlow 1 does not add.
+
   Args:
     image: uint8[H, W, 3], or f32[H, W, 3] in [0, 1].
-    box: within the image; may be traced.
+    box: lies inside the image; may be traced.
     method: "bilinear" (MoCo, torchvision) or "bicubic" (a = -1/2; SimCLR, MAE, BYOL).
-    flip: bool[], may be traced: mirror left and right, at no cost.
+    flip: bool[], may be traced: whether to mirror left and right, which costs nothing here.
   """
   return planes_to_image(crop_planes(image, box, (size, size), method=method, antialias=antialias, flip=flip))
 
@@ -167,7 +181,7 @@ def crop_resize(
 def crop_planes(
   image: jax.Array, box: Box, shape: tuple[int, int], *, method: str, antialias: bool, flip=False
 ) -> jax.Array:
-  """`crop_resize` to any shape (height, width), as planes f32[3, width, height]."""
+  """Like `crop_resize`, but to any `shape` (height, width); returns planes f32[3, width, height]."""
   height, width, _ = image.shape
   kernel = dict(method=method, antialias=antialias)
   rows = resample.crop_taps(box.top, box.height, full=height, size=shape[0], **kernel)
@@ -179,7 +193,10 @@ def crop_planes(
 
 
 def resize(image: jax.Array, size: int, *, method: str = "bilinear", antialias: bool = True) -> jax.Array:
-  """f32: the shorter side becomes `size`, the longer keeps the proportion, rounded down as in torchvision."""
+  """Resizes an image [H, W, 3] such that its shorter side becomes `size`; returns f32 in [0, 1].
+
+  The longer side keeps the aspect ratio, rounded down as in torchvision.
+  """
   height, width, _ = image.shape
   shape = (size, int(size * width / height)) if height <= width else (int(size * height / width), size)
   whole = Box(*(jnp.asarray(side, jnp.int32) for side in (0, 0, height, width)))
@@ -187,9 +204,11 @@ def resize(image: jax.Array, size: int, *, method: str = "bilinear", antialias: 
 
 
 def center_crop(image: jax.Array, size: int) -> jax.Array:
-  """The middle [size, size, C] of [H, W, C], of any dtype; offsets rounded as torchvision does.
+  """Returns the centre [size, size, C] of an image [H, W, C] of any dtype.
 
-  Raises: ValueError if the image is smaller.
+  The offsets are rounded as in torchvision.
+
+  Raises: ValueError if the image is smaller than `size`.
   """
   height, width, _ = image.shape
   if size > min(height, width):
@@ -201,10 +220,11 @@ def center_crop(image: jax.Array, size: int) -> jax.Array:
 def evaluation_view(
   image: jax.Array, *, size: int, crop_ratio: float = 0.875, method: str = "bicubic"
 ) -> jax.Array:
-  """What a trained network is shown, f32[size, size, 3]: the centre square, `crop_ratio` of the shorter side.
+  """Crops the centre square, `crop_ratio` times the shorter side, and resizes it to f32[size, size, 3].
 
-  One antialiased resampling does both; an image that is [size, size, 3] already is only converted. SimCLR's
-  0.875 is torchvision's "resize to 256, centre crop 224" up to rounding.
+  This is the view for evaluation. A single antialiased resampling both crops and resizes; an image that is
+  already [size, size, 3] is only converted. SimCLR's 0.875 equals torchvision's "resize to 256, centre crop
+  224" up to rounding.
   """
   height, width, _ = image.shape
   if (height, width) == (size, size):
@@ -215,23 +235,23 @@ def evaluation_view(
 
 
 def to_float(image: jax.Array) -> jax.Array:
-  """uint8 to f32 in [0, 1]; f32 stays."""
+  """Converts uint8 to f32 in [0, 1]; f32 is returned as it is."""
   return image.astype(jnp.float32) / 255 if image.dtype == jnp.uint8 else image
 
 
 def image_to_planes(image: jax.Array) -> jax.Array:
-  """uint8 or f32 [H, W, 3] -> f32[3, W, H] in [0, 1]."""
+  """Converts an image, uint8 or f32 [H, W, 3], to planes f32[3, W, H] in [0, 1]."""
   return to_float(image.transpose(2, 1, 0))
 
 
 def planes_to_image(planes: jax.Array) -> jax.Array:
-  """f32[3, W, H] -> f32[H, W, 3]."""
+  """Converts planes f32[3, W, H] to an image f32[H, W, 3]."""
   return planes.transpose(2, 1, 0)
 
 
 def _uniform(key: jax.Array, attempts: int) -> tuple[jax.Array, jax.Array]:
-  """Two uniform numbers for each attempt at a shape, f32[2, attempts], and two for the place, f32[2]."""
-  count = -(-(2 * attempts + 2) // 8) * 8  # a flat multiple of 8 compiles several times faster
+  """Samples uniform numbers: f32[2, attempts] for the shape in each attempt, f32[2] for the place."""
+  count = -(-(2 * attempts + 2) // 8) * 8  # a flat array of a multiple of 8 compiles several times faster
   unit = jax.random.uniform(key, (count,))
   return unit[2 : 2 * attempts + 2].reshape(2, attempts), unit[:2]
 
@@ -249,7 +269,7 @@ def _first(fits: jax.Array, values: jax.Array, fallback) -> jax.Array:
 
 
 def _integer(unit: jax.Array, count) -> jax.Array:
-  """A uniform integer 0 .. count - 1, or 0 if there is none, from a uniform number."""
+  """Maps a uniform number in [0, 1) to a uniform integer 0 .. count - 1; to 0 if `count` is below 1."""
   return jnp.clip(jnp.floor(unit * count), 0, jnp.maximum(count - 1, 0))
 
 

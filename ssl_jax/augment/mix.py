@@ -1,8 +1,8 @@
-"""Mixup and cutmix: images of a batch blended with a partner, and the share that is still their own.
+"""Mixup and cutmix: each image of a batch is mixed with a partner image.
 
-The partner of image 2i is image 2i + 1 and the other way round, where timm reverses the batch: batches are shuffled, so both
-are random pairs, but neighbours lie on one device.
-Source: Zhang et al. 2018 (mixup), Yun et al. 2019 (cutmix); one draw for the whole batch, as timm's default.
+The partner of image 2i is image 2i + 1 and vice versa, where timm pairs the batch with its reverse. Batches
+are shuffled, so both give random pairs, but neighbouring images lie on the same device.
+Source: Zhang et al. 2018 (mixup), Yun et al. 2019 (cutmix); one draw for the whole batch, timm's default.
 """
 
 from __future__ import annotations
@@ -14,20 +14,25 @@ from ssl_jax.core import Key
 
 
 def partner(x: jax.Array) -> jax.Array:
-  """Rows swapped in pairs. Raises ValueError for an odd number of them."""
+  """Swaps the rows 2i and 2i + 1 of [B, ...]. Raises ValueError if B is odd."""
   if x.shape[0] % 2:
     raise ValueError(
-      f"mixup and cutmix pair the images of a batch, which {x.shape[0]} do not allow; use an even "
-      "config.batch_size"
+      f"mixup and cutmix pair the images of a batch, but {x.shape[0]} is an odd number of images; use an "
+      "even config.batch_size"
     )
   return x.reshape(-1, 2, *x.shape[1:])[:, ::-1].reshape(x.shape)
 
 
 def random_mix(key: Key, images: jax.Array, *, mixup: float, cutmix: float) -> tuple[jax.Array, jax.Array]:
-  """(mixed images f32[B, H, W, 3], f32[]: each image's share that is its own).
+  """Applies mixup or cutmix to a batch.
 
   Args:
-    mixup, cutmix: alpha of the Beta distribution of the share; 0 leaves it out. With both, each is drawn half the time.
+    images: f32[B, H, W, 3] with an even B.
+    mixup, cutmix: the alpha of the Beta(alpha, alpha) distribution of the fraction that an image keeps of
+      itself; 0 disables that operation. If both are set, each is chosen with probability 1/2.
+  Returns: (mixed images f32[B, H, W, 3], f32[]: the fraction of its own content that each image keeps, which
+    is the weight of its own label).
+  Raises: ValueError if B is odd.
   """
   which_key, mixup_key, cutmix_key = jax.random.split(key, 3)
   other = partner(images)
@@ -41,14 +46,18 @@ def random_mix(key: Key, images: jax.Array, *, mixup: float, cutmix: float) -> t
 
 
 def _random_box(key: Key, height: int, width: int, alpha: float) -> jax.Array:
-  """bool[H, W]: a rectangle of the image's shape around a uniform centre, cut off at the borders; 1 - Beta of the area."""
-  share_key, place_key = jax.random.split(key)
-  side = jnp.sqrt(1 - jax.random.beta(share_key, alpha, alpha))
+  """Returns the mask bool[H, W] of a random rectangle with the aspect ratio of the image.
+
+  Its area is the fraction 1 - Beta(alpha, alpha) of the image and its centre is uniform in the image; the
+  part outside the image is cut off.
+  """
+  area_key, place_key = jax.random.split(key)
+  side = jnp.sqrt(1 - jax.random.beta(area_key, alpha, alpha))
   place = jax.random.uniform(place_key, (2,))
 
-  def along(place, size):
+  def covered(place, size):
     middle, half = jnp.floor(place * size), jnp.floor(side * size) // 2
     at = jnp.arange(size, dtype=jnp.float32)
     return (at >= middle - half) & (at < middle + half)
 
-  return along(place[0], height)[:, None] & along(place[1], width)[None, :]
+  return covered(place[0], height)[:, None] & covered(place[1], width)[None, :]

@@ -1,11 +1,12 @@
-"""RandAugment and random erasing on planes, f32[3, W, H] in [0, 1]: what vision transformers are fine-tuned with.
+"""RandAugment and random erasing on planes, f32[3, W, H] in [0, 1], for fine-tuning vision transformers.
 
-Each operation computes what Pillow computes on bytes, truncation included, so that magnitudes mean what they meant when
-they were published. The five geometric operations are one affine map with five matrices: where a batch runs in step they
-cost one resampling, and on CPU, where a batch is a loop over images, only what is drawn is computed.
+Each operation computes what Pillow computes on bytes, including the truncation, so that the published
+magnitudes keep their meaning. The five geometric operations are one affine map with five matrices. Under
+vmap, where every branch of a switch is computed for every image, they therefore cost a single resampling. On
+CPU, where a batch is a loop over images, only the operations that were drawn are computed.
 
-Source: Cubuk et al. 2020; the "increasing" operations and their magnitudes as timm's rand-m9-mstd0.5-inc1, which MAE's
-fine-tuning uses; Zhong et al. 2020 (random erasing).
+Source: Cubuk et al. 2020; the "increasing" operations and their magnitudes as in timm's rand-m9-mstd0.5-inc1,
+which MAE's fine-tuning uses; Zhong et al. 2020 (random erasing).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from jax import lax
 from ssl_jax.core import Key
 
 GEOMETRIC = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
-FILL = (124.0, 116.0, 104.0)  # where a geometric operation looks outside the image: ImageNet's mean colour
+FILL = (124.0, 116.0, 104.0)  # ImageNet's mean colour, for pixels outside the image
 
 
 def rand_augment(
@@ -32,23 +33,36 @@ def rand_augment(
   operations: int = 2,
   p: float = 0.5,
 ) -> jax.Array:
-  """`operations` operations, drawn with replacement from 15, each applied with probability `p`.
+  """Draws `operations` of the 15 operations with replacement and applies each with probability `p`.
 
-  The magnitude of each is N(`magnitude`, `deviation`) clipped to [0, 10]; signs are even; geometric ones resample by
-  bilinear or bicubic interpolation, evenly.
+  Each magnitude is drawn from a normal distribution with mean `magnitude` and standard deviation `deviation`
+  and clipped to [0, 10]. Both signs are equally likely, and so are bilinear and bicubic interpolation in the
+  geometric operations.
+
+  Args:
+    planes: f32[3, W, H] in [0, 1].
+  Returns: f32[3, W, H] in [0, 1], whole grey levels.
   """
   values = jnp.round(planes * 255)
-  for key in jax.random.split(key, operations):
-    which_key, amount_key, coin_key = jax.random.split(key, 3)
+  for operation_key in jax.random.split(key, operations):
+    which_key, amount_key, coin_key = jax.random.split(operation_key, 3)
     which = jax.random.randint(which_key, (), 0, len(OPERATIONS))
     amount = jnp.clip(magnitude + deviation * jax.random.normal(amount_key), 0, 10)
     applied, negative, cubic = jax.random.bernoulli(coin_key, jnp.array([p, 0.5, 0.5]))
-    values = lax.cond(applied, lambda v: operate(v, which, amount, negative, cubic), lambda v: v, values)
+    drawn = functools.partial(operate, which=which, amount=amount, negative=negative, cubic=cubic)
+    values = lax.cond(applied, drawn, lambda v: v, values)
   return values / 255
 
 
 def operate(values: jax.Array, which, amount, negative, cubic) -> jax.Array:
-  """Operation number `which` of OPERATIONS, i32[], at a magnitude f32[] in [0, 10]; whole numbers f32[3, W, H]."""
+  """Applies one operation of OPERATIONS to grey levels f32[3, W, H], whole numbers from 0 to 255.
+
+  Args:
+    which: i32[], the index of the operation in OPERATIONS.
+    amount: f32[], its magnitude in [0, 10].
+    negative: bool[], the sign of the magnitude, for the operations that have one.
+    cubic: bool[], bicubic instead of bilinear interpolation, for the geometric operations.
+  """
   branches = [functools.partial(colour, amount=amount, negative=negative) for colour in _COLOURS.values()]
   geometry = lambda v: affine(v, _matrix(which - len(branches), amount, negative, v.shape), cubic)
   return lax.switch(jnp.minimum(which, len(branches)), [*branches, geometry], values)
@@ -63,11 +77,14 @@ def random_erase(
   std: tuple[float, ...],
   attempts: int = 10,
 ) -> jax.Array:
-  """Noise in a random rectangle with probability `p`: N(0, 1) for each pixel once the network has normalised it.
+  """Replaces a random rectangle by noise with probability `p`.
 
-  The rectangle covers U(0.02, 1/3) of the area, log aspect ratio U(log 0.3, log 3.3...); the first of `attempts` that
-  fits is taken, else none.
+  The noise is N(0, 1) for each value after the network has normalised the image. The rectangle covers a
+  fraction U(0.02, 1/3) of the area and the logarithm of its aspect ratio is U(log 0.3, log(1 / 0.3)). The
+  first of `attempts` draws that fits is taken; if none fits, nothing is erased.
+
   Args:
+    planes: f32[3, W, H] in [0, 1].
     mean, std: the network's normalisation of pixels in [0, 1].
   """
   coin_key, unit_key, noise_key = jax.random.split(key, 3)
@@ -92,11 +109,15 @@ def random_erase(
 
 
 def affine(values: jax.Array, matrix: jax.Array, cubic) -> jax.Array:
-  """Pillow's Image.transform(AFFINE): output pixel (x, y) reads the input at `matrix` (x + 1/2, y + 1/2, 1).
+  """Computes Pillow's Image.transform(AFFINE).
+
+  Output pixel (x, y) reads the input at the position `matrix` @ (x + 1/2, y + 1/2, 1).
 
   Args:
-    values: whole numbers f32[3, W, H]; matrix: f32[2, 3]; cubic: bool[], Keys' cubic with a = -1, else bilinear.
-  Returns: whole numbers f32[3, W, H]; FILL where the place lies outside the image.
+    values: f32[3, W, H], whole grey levels.
+    matrix: f32[2, 3].
+    cubic: bool[], whether to interpolate with Keys' cubic, a = -1, instead of bilinearly.
+  Returns: f32[3, W, H], whole grey levels; FILL where the position lies outside the image.
   """
   _, width, height = values.shape
   x, y = jnp.meshgrid(*(jnp.arange(n, dtype=jnp.float32) + 0.5 for n in (width, height)), indexing="ij")
@@ -109,7 +130,10 @@ def affine(values: jax.Array, matrix: jax.Array, cubic) -> jax.Array:
 
 
 def _taps(at: jax.Array, size: int, cubic) -> list[tuple[jax.Array, jax.Array]]:
-  """Four neighbours along one side and their weights [1, W, H]; bilinear leaves the outer two without any."""
+  """Returns four neighbours along one side, i32[W, H] each, and their weights f32[1, W, H].
+
+  For bilinear interpolation the outer two weights are 0.
+  """
   first = jnp.floor(at - 0.5)
   d = at - 0.5 - first
   far = lambda t: ((-t + 5) * t - 8) * t + 4
@@ -123,7 +147,7 @@ def _taps(at: jax.Array, size: int, cubic) -> list[tuple[jax.Array, jax.Array]]:
 
 
 def _matrix(which, amount, negative, shape: tuple[int, ...]) -> jax.Array:
-  """f32[2, 3] of the geometric operation number `which`."""
+  """Returns the affine matrix f32[2, 3] of the geometric operation with index `which` in GEOMETRIC."""
   _, width, height = shape
   level = jnp.where(negative, -1.0, 1.0) * amount / 10
   one, zero = jnp.ones(()), jnp.zeros(())
@@ -169,9 +193,8 @@ def _invert(values, amount, negative):
 
 
 def _posterize(values, amount, negative):
-  unit = jnp.array([16.0, 32.0, 64.0, 128.0, 256.0])[
-    jnp.floor(0.4 * amount).astype(jnp.int32)
-  ]  # 4 bits kept, to none
+  # Four bits are kept at magnitude 0 and none at magnitude 10.
+  unit = jnp.array([16.0, 32.0, 64.0, 128.0, 256.0])[jnp.floor(0.4 * amount).astype(jnp.int32)]
   return jnp.floor(values / unit) * unit
 
 
@@ -192,7 +215,7 @@ def _blend(degenerate, values, factor):
 
 
 def _luma(values):
-  """Pillow's convert("L"): whole numbers f32[1, W, H]."""
+  """Returns Pillow's convert("L"), f32[1, W, H] in whole grey levels."""
   red, green, blue = values
   return jnp.floor((19595 * red + 38470 * green + 7471 * blue + 32768) / 65536)[None]
 

@@ -1,12 +1,12 @@
-"""The published recipes: each function's options are keyword-only and its defaults are the published ones.
+"""The published recipes: options are keyword-only and the defaults are the published values.
 
-Most return a `View`, what happens to one image for one view. `study`, `global_local` and `adjacent` return a
-`Pair`, two views that are not drawn alike. Colour means and standard deviations are nowhere subtracted: the
-model does that. With `crop=False` the host has cut the views already and everything else is done here, the
-flip included.
+Most functions return a `View`, which makes one view of one image. `study`, `global_local` and `adjacent`
+return a `Pair`, which makes two views that are drawn in different ways. No recipe normalises by colour means
+and standard deviations; the model does that. With `crop=False` the host has already cropped the views and the
+recipe does everything else, including the flip.
 
-Where a recipe ends with the flip it is done while cropping, which costs nothing: mirroring commutes with
-every colour operation and with a symmetric blur.
+Where a published recipe ends with the flip, it is done here while cropping, which costs nothing: mirroring
+commutes with every colour operation and with a symmetric blur.
 """
 
 from __future__ import annotations
@@ -26,12 +26,16 @@ from ssl_jax.models.normalize import NORMALIZE
 
 View = Callable[[Key, jax.Array], jax.Array]  # uint8 or f32 [H, W, 3] -> f32[size, size, 3] in [0, 1]
 Pair = Callable[[Key, jax.Array], jax.Array]  # uint8 or f32 [H, W, 3] -> f32[2, size, size, 3]
-Scale = tuple[float, float]  # least and greatest share of the image's area that a crop covers
+Scale = tuple[float, float]  # least and greatest area of a crop, as fractions of the image's area
 Definition = Literal["pt", "tf"]
 
 
 def moco_v1(*, size: int = 224, scale: Scale = (0.2, 1.0), crop: bool = True) -> View:
-  """Crop -> grayscale (0.2) -> jitter (0.4, 0.4, 0.4, 0.4), always -> flip. He et al. 2020, released code."""
+  """MoCo v1: crop -> grayscale (p 0.2) -> jitter -> flip.
+
+  The jitter is always applied and has the strengths (0.4, 0.4, 0.4, 0.4).
+  Source: He et al. 2020, released code.
+  """
 
   def colours(key, planes):
     gray_key, jitter_key = jax.random.split(key)
@@ -43,8 +47,10 @@ def moco_v1(*, size: int = 224, scale: Scale = (0.2, 1.0), crop: bool = True) ->
 
 
 def moco_v2(*, size: int = 224, scale: Scale = (0.2, 1.0), crop: bool = True) -> View:
-  """Crop -> jitter (0.4, 0.4, 0.4, 0.1), p 0.8 -> grayscale (0.2) -> blur (sigma 0.1 to 2), p 0.5 -> flip.
+  """MoCo v2: crop -> jitter (p 0.8) -> grayscale (p 0.2) -> blur (p 0.5) -> flip.
 
+  The jitter has the strengths (0.4, 0.4, 0.4, 0.1), and the standard deviation of the blur is uniform from
+  0.1 to 2 pixels.
   Source: Chen et al. 2020, "Improved Baselines with Momentum Contrastive Learning" ("aug+"), released code.
   """
 
@@ -68,13 +74,17 @@ def simclr(
   brightness: Literal["v1", "v2"] = "v1",
   crop: bool = True,
 ) -> View:
-  """Crop -> flip -> jitter (0.8, 0.8, 0.8, 0.2) x strength with p 0.8 -> grayscale (0.2) -> blur (p 0.5).
+  """SimCLR: crop -> flip -> jitter (p 0.8) -> grayscale (p 0.2) -> blur (p 0.5).
 
-  Crops are bicubic. For CIFAR-10 the paper sets strength=0.5, blur=False, size=32.
+  Crops are bicubic. The jitter has the strengths (0.8, 0.8, 0.8, 0.2) x `strength`, and the standard
+  deviation of the blur is uniform from 0.1 to 2 pixels. For CIFAR-10 the paper sets strength=0.5, blur=False
+  and size=32.
+
   Args:
-    definition: "tf", the released code: TensorFlow's sampler, colours, kernel and resize without
-      antialiasing; or "pt", torchvision's and Pillow's of each.
-    brightness: what "tf" does: "v1" adds a shift, "v2" (of the same code) multiplies by a factor.
+    definition: "tf" is the released code, with TensorFlow's crop sampler, colour operations, blur kernel and
+      resize without antialiasing; "pt" uses torchvision's and Pillow's counterparts of all four.
+    brightness: how "tf" changes the brightness: "v1" adds a shift; "v2", an option of the same code,
+      multiplies by a factor.
   Source: Chen et al. 2020, "A Simple Framework for Contrastive Learning", appendix A, and released code.
   """
   additive = definition == "tf" and brightness == "v1"
@@ -107,9 +117,10 @@ def supervised(
   method: Literal["bilinear", "bicubic"] = "bilinear",
   crop: bool = True,
 ) -> View:
-  """Crop -> flip: supervised training and linear probes.
+  """Crop -> flip, for supervised training and linear probes.
 
-  SimCLR's probe has sampler="tf", method="bicubic"; MAE's sampler="byol", method="bicubic".
+  SimCLR's linear probe uses sampler="tf" and method="bicubic"; MAE's uses sampler="byol" and
+  method="bicubic".
   """
   return _view(_cropper(size, scale, sampler, crop, method=method), lambda key, planes: planes)
 
@@ -123,12 +134,15 @@ def finetune(
   normalize: Literal["none", "imagenet", "cifar10", "centred"] = "imagenet",
   crop: bool = True,
 ) -> View:
-  """Crop (bicubic) -> flip -> RandAugment (two of 15 operations, p 0.5 each) -> random erasing.
+  """Fine-tuning: crop (bicubic) -> flip -> RandAugment (two of 15 operations, p 0.5 each) -> random erasing.
 
   Args:
-    magnitude: of RandAugment, in [0, 10], varied by N(0, 0.5); 0 leaves RandAugment out.
-    erase: probability of erasing a rectangle. normalize: the encoder's; erased pixels are N(0, 1) behind it.
-  Source: He et al. 2022, table 9, as timm's rand-m9-mstd0.5-inc1 and pixel erasing.
+    magnitude: of RandAugment, in [0, 10]; noise with standard deviation 0.5 is added to it. 0 disables
+      RandAugment.
+    erase: probability of erasing a rectangle, in [0, 1].
+    normalize: the encoder's normalisation of pixels; erased pixels are N(0, 1) after it.
+  Raises: ValueError if `magnitude` or `erase` is out of range.
+  Source: He et al. 2022, table 9, as timm's rand-m9-mstd0.5-inc1 with random erasing in "pixel" mode.
   """
   if not 0 <= magnitude <= 10 or not 0 <= erase <= 1:
     raise ValueError(f"config.augment: magnitude {magnitude} must lie in [0, 10] and erase {erase} in [0, 1]")
@@ -143,14 +157,17 @@ def finetune(
 
 
 def none(*, size: int = 224, scale: Scale = (1.0, 1.0), crop: bool = True) -> View:
-  """No augmentation: the largest centre square, resized to `size` if it is not. `scale` is ignored."""
+  """No augmentation: the largest centre square, resized to `size` if necessary. `scale` is ignored."""
   return lambda key, image: crops.evaluation_view(image, size=size, crop_ratio=1.0)
 
 
 def padded_crop(*, size: int = 32, pad: int = 4, flip: bool = True) -> View:
-  """A window of `size` pixels anywhere in the image with `pad` black pixels around it, nothing resized -> flip.
+  """Pad with `pad` black pixels on each side -> random window of `size` pixels, without a resize -> flip.
 
-  CIFAR's usual augmentation; with pad=0 the random crop of the pretext tasks, whose patches must keep their scale.
+  This is the usual augmentation of CIFAR. With pad=0 it is the random crop of the pretext tasks, whose
+  patches must keep their scale.
+
+  Raises: ValueError, when called, if the padded image is smaller than `size`.
   Source: He et al. 2016 (pad 4); Noroozi & Favaro 2016, Zhang et al. 2016 (pad 0).
   """
   _check(size, (1.0, 1.0))
@@ -184,10 +201,12 @@ TRANSFORMS: dict[str, Callable[[Key, jax.Array], jax.Array]] = {
 
 
 def study(*, transforms: tuple[str, ...] = (), size: int = 224, scale: Scale = (0.08, 1.0)) -> Pair:
-  """SimCLR's study of augmentations: two crops, and `transforms` applied in order to the first alone.
+  """SimCLR's study of augmentations: two crops, of which only the first is changed by `transforms`, in order.
 
-  Each is always applied (the flip half the time): the paper gives no probabilities for this study.
-  Raises: ValueError for a transform that TRANSFORMS lacks.
+  Every transform is always applied, except that the flip has probability 1/2: the paper gives no
+  probabilities for this study.
+
+  Raises: ValueError for a name that is not in TRANSFORMS.
   Source: Chen et al. 2020, section 3.1 and figure 5.
   """
   for name in transforms:
@@ -209,13 +228,16 @@ def study(*, transforms: tuple[str, ...] = (), size: int = 224, scale: Scale = (
 
 
 def global_local(*, size: int = 224, scale: Scale = (0.4, 1.0), local_scale: Scale = (0.08, 0.4)) -> Pair:
-  """A crop and one inside it that covers a share `local_scale` of the first. Colours stay."""
+  """A crop and a second crop inside it, which covers a fraction in `local_scale` of the first's area.
+
+  Colours do not change.
+  """
   sample = functools.partial(crops.sample_global_local, global_scale=scale, local_scale=local_scale)
   return _pair(sample, size, scale)
 
 
 def adjacent(*, size: int = 224, scale: Scale = (0.08, 0.5)) -> Pair:
-  """Two neighbouring crops of equal size that do not overlap. Colours stay."""
+  """Two neighbouring crops of equal size that do not overlap. Colours do not change."""
   return _pair(functools.partial(crops.sample_adjacent, scale=scale), size, scale)
 
 
@@ -241,7 +263,10 @@ def _cropper(
   antialias: bool = True,
   p_flip: float = 0.5,
 ) -> Callable:
-  """(key, image) -> planes f32[3, size, size], cropped unless the host did, flipped with `p_flip`."""
+  """Returns a function (key, image) -> planes f32[3, size, size], flipped with probability `p_flip`.
+
+  It crops the image unless `crop` is false, when the host has done so.
+  """
   _check(size, scale)
 
   def cropped(key: Key, image: jax.Array) -> jax.Array:
@@ -259,8 +284,8 @@ def _cropper(
   def flipped(key: Key, image: jax.Array) -> jax.Array:
     if image.shape != (size, size, 3):
       raise ValueError(
-        f"crop=False takes views of [{size}, {size}, 3] as the host cut them, not "
-        f"{list(image.shape)}; set size={image.shape[0]} or let the device crop"
+        f"crop=False takes views of [{size}, {size}, 3] that the host has cropped, not "
+        f"{list(image.shape)}; set size={image.shape[0]} or crop=True"
       )
     planes = crops.image_to_planes(image)
     return jnp.where(jax.random.bernoulli(jax.random.split(key)[1], p_flip), planes[:, ::-1], planes)
@@ -273,7 +298,7 @@ def _check(size: int, scale: Scale) -> None:
     raise ValueError(f"config.augment.size is {size}; use at least 1")
   if not 0 < scale[0] <= scale[1] <= 1:
     raise ValueError(
-      f"config.augment.scale is {scale}; shares of the area must satisfy 0 < least <= greatest <= 1"
+      f"config.augment.scale is {scale}; fractions of the area must satisfy 0 < least <= greatest <= 1"
     )
 
 

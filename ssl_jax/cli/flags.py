@@ -1,4 +1,4 @@
-"""Flags of commands: how they are declared and how a command line is parsed."""
+"""Declares the flags of commands and parses command lines."""
 
 from __future__ import annotations
 
@@ -13,34 +13,42 @@ from ml_collections import config_flags
 from ssl_jax.config.checked import nearest
 from ssl_jax.config.recipe_files import find_recipe
 
-RECIPES = ("config", "evaluation")  # flags that name a recipe
+RECIPES = ("config", "evaluation")  # the flags whose value is a recipe
 
 
 class Flag(NamedTuple):
-  """One flag of a command. A flag in RECIPES names a config file whose options can be overridden."""
+  """One flag of a command. The value of a flag in RECIPES is a recipe, whose options can be overridden."""
 
-  name: str
-  default: object  # None: the flag has no default
+  name: str  # with underscores; the command line also accepts dashes
+  default: object  # None: no default. Its type, bool, int or str, is the type of the flag.
   help: str
-  required: bool = True  # if it has no default
+  required: bool = True  # only read if the flag has no default
 
 
 class Command(NamedTuple):
-  """A command: the function that is called with the values of its flags, and the flags."""
+  """A command of `ssl-jax`."""
 
-  run: Callable[[Any], None]
+  run: Callable[[Any], None]  # called with the result of `parse`; its docstring is the help text
   flags: tuple[Flag, ...]
-  takes_words: bool = False  # whether words that are not flags may follow the command
+  takes_words: bool = False  # whether it accepts positional arguments, that is, words that are not flags
 
 
 CONFIG = Flag(
-  "config", None, "a recipe, FILE.py or FILE.py:VARIANT; --config.section.option=value changes an option"
+  "config",
+  None,
+  "the recipe, FILE.py or FILE.py:VARIANT; `ssl-jax recipes` lists the installed ones. "
+  "--config.SECTION.OPTION=VALUE overrides an option of the recipe",
 )
-WORKDIR = Flag("workdir", None, "the folder of the run: checkpoints, metrics, evaluations")
+WORKDIR = Flag("workdir", None, "the folder of the run, which holds its checkpoints, metrics and evaluations")
 
 
 def parse(name: str, command: Command, words: list[str]) -> types.SimpleNamespace:
-  """Returns the values of the command's flags; `rest` holds the words that are not flags. Exits with status 2 for wrong words."""
+  """Parses the words that follow the name of a command.
+
+  Returns: a namespace with the value of each flag, and with `rest`, the list of positional arguments. The
+    value of a flag in RECIPES is a ConfigDict, or None if the flag was not given.
+  If the words are wrong, the process exits with status 2 and a message on stderr.
+  """
   values = flags.FlagValues()
   try:
     words = _with_recipe_files([_underscored(word) for word in words])
@@ -54,15 +62,16 @@ def parse(name: str, command: Command, words: list[str]) -> types.SimpleNamespac
     if missing:
       raise ValueError(f"--{missing[0].name} is missing: {missing[0].help}")
     if rest and not command.takes_words:
-      raise ValueError(f"{rest[0]!r} is not a flag; flags start with --")
+      raise ValueError(f"{rest[0]!r} is not a flag; the name of a flag starts with --")
   except (flags.Error, ValueError, OSError) as error:
     reason = str(error).strip()
-    if "Traceback" in reason:  # what a recipe raised, as ml_collections reports it
+    if "Traceback" in reason:  # ml_collections reports an error raised by a recipe with its traceback
       reason = reason.splitlines()[-1].partition(": ")[2]
-    exit_with(f"{reason}\n`ssl-jax {name} --help` says what it takes.", 2)
+    exit_with(f"{reason}\nRun `ssl-jax {name} --help` for the flags of this command.", 2)
   if "://" in (getattr(values, "workdir", None) or ""):
     exit_with(
-      f"--workdir={values.workdir} is not a folder; mount the bucket and name the folder, as launch/tpu_pod.sh does by itself",
+      f"--workdir={values.workdir} is a URL, not a folder; mount the bucket and give the path of the mounted "
+      "folder (launch/tpu_pod.sh does this by itself)",
       2,
     )
   return types.SimpleNamespace(rest=rest, **{spec.name: values[spec.name].value for spec in command.flags})
@@ -85,13 +94,13 @@ def _define(spec: Flag, values: flags.FlagValues, words: list[str]) -> None:
 
 
 def _underscored(word: str) -> str:
-  """--over-epochs=x as --over_epochs=x."""
+  """Returns the word with underscores in the name of its flag: --over_epochs=x for --over-epochs=x."""
   name, *value = word.split("=", 1)
   return "=".join(["--" + name[2:].replace("-", "_"), *value]) if name.startswith("--") else word
 
 
 def _with_recipe_files(words: list[str]) -> list[str]:
-  """The words with every `--config FILE` as `--config=FILE` and FILE as the path where the recipe lies."""
+  """Returns the words with each `--config FILE` as `--config=FILE`, and FILE as the path of the recipe."""
   found, words = [], list(words)
   while words:
     word = words.pop(0)
@@ -104,7 +113,10 @@ def _with_recipe_files(words: list[str]) -> list[str]:
 
 
 def _check_overrides(words: list[str]) -> None:
-  """Refuses `--config.x` that the config lacks, naming the nearest options, before absl sees it."""
+  """Raises ValueError for `--config.x` if the recipe has no option x; the message names the nearest options.
+
+  absl, which parses the words later, would only report an unknown flag.
+  """
   for recipe in RECIPES:
     file = next((word.split("=", 1)[1] for word in words if word.startswith(f"--{recipe}=")), None)
     if file is None:
@@ -120,6 +132,7 @@ def _check_overrides(words: list[str]) -> None:
 
 
 def _options(config: dict, where: str) -> list[str]:
+  """Returns the dotted paths of all leaves of a nested dict, each with the prefix `where`."""
   inner = [
     _options(v, f"{where}.{k}") if isinstance(v, dict) else [f"{where}.{k}"] for k, v in config.items()
   ]

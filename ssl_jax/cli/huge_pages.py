@@ -1,4 +1,4 @@
-"""Huge pages for the process: a setting that glibc reads only when a process starts."""
+"""Makes malloc use huge pages: a setting of glibc that it reads only when a process starts."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ SETTING = "glibc.malloc.hugetlb=1"
 
 
 def restart_with_huge_pages() -> None:
-  """Starts this process again with malloc asking the kernel for huge pages, unless it was started so.
+  """Restarts this process so that malloc asks the kernel for huge pages, unless that is already set.
 
-  On CPU, XLA's large buffers are allocated and freed in every step; page faults of 4 KiB each cost a training step up to a third of its time.
+  On CPU, XLA allocates and frees its large buffers in every step. With pages of 4 KiB, page faults take up to
+  a third of the time of a training step.
   """
   before = os.environ.get("GLIBC_TUNABLES", "")
   if sys.platform == "linux" and "glibc.malloc.hugetlb" not in before:

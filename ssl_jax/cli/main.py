@@ -1,28 +1,32 @@
-"""The command line: `ssl-jax COMMAND --flags`, also `python -m ssl_jax`."""
+"""Entry point of the command line: `ssl-jax COMMAND --flags`, or `python -m ssl_jax COMMAND --flags`."""
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import sys
+import textwrap
 
 import absl.logging
 from absl import flags
 
-from ssl_jax.cli import ahead, learn, look, weights
-from ssl_jax.cli.flags import Command, exit_with, parse
+from ssl_jax.cli import pictures, preparation, runs, weights
+from ssl_jax.cli.flags import Command, Flag, exit_with, parse
 from ssl_jax.cli.huge_pages import restart_with_huge_pages
 from ssl_jax.config.checked import nearest
 
-_ALL: dict[str, Command] = {**ahead.COMMANDS, **learn.COMMANDS, **look.COMMANDS, **weights.COMMANDS}
+_ALL: dict[str, Command] = {**preparation.COMMANDS, **runs.COMMANDS, **pictures.COMMANDS, **weights.COMMANDS}
 _ORDER = ("recipes", "train", "evaluate", "plan", "prepare", "report", "import", "export", "watch", "show")
 COMMANDS = {name: _ALL[name] for name in _ORDER}
+WIDTH = 110  # of help texts, columns
 
 
 def main() -> None:
-  """Runs the command named first; the other words are its flags.
+  """Runs the command that the first argument names; the other arguments are its flags.
 
-  Exit status: 0 done, 1 failed, 2 misused, 75 asked to stop and saved (the same command goes on), 130 interrupted.
+  The process exits with status 0 on success, 1 on an error, 2 if the command line is wrong, 75 if it was
+  asked to stop and has saved its work (the same command resumes it), and 130 if it was interrupted.
   """
   words = sys.argv[1:]
   if not words or words[0] in ("-h", "--help", "help"):
@@ -30,24 +34,24 @@ def main() -> None:
     sys.exit(0 if words else 2)
   name, *words = words
   if name not in COMMANDS:
-    exit_with(f"no command is called {name!r}{nearest(name, COMMANDS)}", 2)
+    exit_with(f"there is no command {name!r}{nearest(name, COMMANDS)}", 2)
   if {"-h", "--help"} & set(words):
     print(_help(name))
     return
   values = parse(name, COMMANDS[name], words)
   restart_with_huge_pages()
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-  flags.FLAGS(["ssl-jax"])  # libraries read the global flags
-  absl.logging.set_verbosity(
-    absl.logging.FATAL
-  )  # Orbax logs every folder, and logs errors that it raises as well
-  logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it repeats at exit what was raised long before
+  flags.FLAGS(["ssl-jax"])  # marks absl's global flags as parsed, because libraries read them
+  # Orbax logs every folder that it handles, and logs the errors that it also raises.
+  absl.logging.set_verbosity(absl.logging.FATAL)
+  # At exit, asyncio logs exceptions again that were raised and handled before.
+  logging.getLogger("asyncio").setLevel(logging.CRITICAL)
   _call(COMMANDS[name], values)
 
 
 def _call(command: Command, values) -> None:
-  """Runs the command and turns its errors into one message and an exit status."""
-  from ssl_jax.run.stop import Stopped  # imports jax, which --help must not wait for
+  """Runs the command; turns an error into a message on stderr and an exit status."""
+  from ssl_jax.run.stop import Stopped  # imported here because it imports jax, which would slow down --help
 
   try:
     command.run(values)
@@ -58,27 +62,56 @@ def _call(command: Command, values) -> None:
       raise
     from ssl_jax import parallel
 
-    exit_with(f"{parallel.whoami()}{error}\n(SSL_JAX_TRACEBACK=1 shows where this was raised)", 1)
+    exit_with(f"{parallel.whoami()}{error}\n(set SSL_JAX_TRACEBACK=1 to see the traceback)", 1)
   except KeyboardInterrupt:
     exit_with("interrupted", 130)
 
 
 def _overview() -> str:
-  lines = [f"  {name:10} {command.run.__doc__.splitlines()[0]}" for name, command in COMMANDS.items()]
-  return (
-    "ssl-jax: self-supervised visual representation learning.\n\n"
-    + "\n".join(lines)
-    + "\n\n`ssl-jax COMMAND --help` tells more."
+  width = max(map(len, COMMANDS))
+  lines = [f"  {name:{width}}  {_summary(command)}" for name, command in COMMANDS.items()]
+  return "\n".join(
+    [
+      "ssl-jax: self-supervised visual representation learning in JAX.",
+      "",
+      "Usage: ssl-jax COMMAND [--FLAG=VALUE ...]",
+      "",
+      "Commands:",
+      *lines,
+      "",
+      "Run `ssl-jax COMMAND --help` for the flags of a command and for examples.",
+    ]
   )
+
+
+def _summary(command: Command) -> str:
+  """The first line of the docstring of the command's function."""
+  return inspect.getdoc(command.run).partition("\n")[0]
 
 
 def _help(name: str) -> str:
+  """The docstring of the command's function, followed by the flags, whose descriptions form one column."""
   command = COMMANDS[name]
-  lines = [
-    f"  --{s.name.replace('_', '-'):12} {s.help}"
-    + (f" (default {s.default})" if s.default not in (None, "") else "")
-    for s in command.flags
-  ]
-  return (
-    "\n".join(line.removeprefix("  ") for line in command.run.__doc__.splitlines()) + "\n" + "\n".join(lines)
-  )
+  lines = [inspect.getdoc(command.run)]
+  if command.flags:
+    lines += ["", "Flags:"]
+    width = max(len(spec.name) for spec in command.flags)
+    for spec in command.flags:
+      lines += textwrap.wrap(
+        _describe(spec),
+        WIDTH,
+        initial_indent=f"  --{spec.name.replace('_', '-'):{width}}  ",
+        subsequent_indent=" " * (width + 6),
+        break_long_words=False,
+        break_on_hyphens=False,
+      )
+  return "\n".join(lines)
+
+
+def _describe(spec: Flag) -> str:
+  """The help of a flag with its default; a default that is "", 0 or False is not mentioned."""
+  if spec.default is None:
+    return ("(required) " if spec.required else "") + spec.help
+  if spec.default is True:
+    return f"{spec.help} (on by default; --no{spec.name.replace('_', '-')} turns it off)"
+  return spec.help + (f" (default: {spec.default})" if spec.default else "")

@@ -1,4 +1,4 @@
-"""Commands that bring weights in and out."""
+"""Commands that convert weights: `import` and `export`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,20 @@ from ssl_jax.cli.flags import WORKDIR, Command, Flag
 
 
 def import_(values) -> None:
-  """Use weights that others trained: ssl-jax import --kind=KIND --input=FILE --output=DIR
+  """Convert published weights to a run.
 
-  Makes DIR a run that `evaluate`, `show`, `export` and --config.start.workdir take like a trained one. Kinds: moco_v1, moco_v2, mae (the
-  encoder), mae_full (with the decoder), timm_vit, torchvision_resnet, npz (what `ssl-jax export` wrote).
+  Usage: ssl-jax import --kind=KIND --input=FILE --output=DIR
+
+  The new folder DIR is a run, which `evaluate`, `show`, `export` and --config.start.workdir accept like a
+  trained one.
+
+  KIND is one of:
+    moco_v1, moco_v2    a pre-trained MoCo
+    mae                 the encoder of a masked autoencoder
+    mae_full            the encoder and the decoder of a masked autoencoder
+    timm_vit            a vision transformer of timm
+    torchvision_resnet  a ResNet of torchvision
+    npz                 a file written by `ssl-jax export`
   """
   from ssl_jax.convert import Options
   from ssl_jax.convert import import_weights as run
@@ -18,10 +28,14 @@ def import_(values) -> None:
 
 
 def export(values) -> None:
-  """Give a network to others: ssl-jax export --workdir=DIR --output=FILE
+  """Export the network of a run to a file for other libraries.
 
-  FILE.npz or FILE.safetensors: all tensors, named and laid out as in PyTorch's libraries. FILE.stablehlo: the encoder as a program that
-  runs with jax alone, on images f32[b, size, size, 3] in [0, 1].
+  Usage: ssl-jax export --workdir=DIR --output=FILE
+
+  The suffix of FILE selects the format:
+    .npz, .safetensors  all tensors, with the names and layouts of PyTorch's libraries
+    .stablehlo          the encoder as a program that needs only jax to run; its input are images
+                        f32[b, size, size, 3] in [0, 1]
   """
   from ssl_jax.convert import export_weights as run
 
@@ -32,22 +46,32 @@ COMMANDS = {
   "import": Command(
     import_,
     (
-      Flag("kind", None, "what kind of file it is"),
-      Flag("input", None, "a .pth, .pt, .tar, .safetensors or .npz"),
-      Flag("output", None, "the new folder"),
-      Flag("normalize", "", "how pixels are scaled first; needed for timm_vit"),
-      Flag("heads", 0, "of a transformer of unusual size"),
-      Flag("classes", 0, "of the data, where the file has no classifier"),
+      Flag("kind", None, "the kind of weights in the file; see above"),
+      Flag("input", None, "the file: .pth, .pt, .tar, .safetensors or .npz"),
+      Flag("output", None, "the folder of the new run; it must be new or empty"),
+      Flag("normalize", "", "how pixels are normalised before the network; required for timm_vit"),
+      Flag(
+        "heads", 0, "attention heads of a transformer of unusual size; 0, the default, is the usual number"
+      ),
+      Flag(
+        "classes",
+        0,
+        "classes of the data, if the file has no classifier; 0, the default, is the usual number",
+      ),
     ),
   ),
   "export": Command(
     export,
     (
       WORKDIR,
-      Flag("output", None, "a .npz, .safetensors or .stablehlo"),
-      Flag("step", 0, "the checkpoint; 0: the last"),
-      Flag("weights", "params", "params, or ema for the moving average"),
-      Flag("size", 0, "side of the program's images; 0: as in the run"),
+      Flag("output", None, "the file to write: .npz, .safetensors or .stablehlo"),
+      Flag("step", 0, "the step of the checkpoint to export; 0, the default, is the last checkpoint"),
+      Flag("weights", "params", "params, or ema for their moving average"),
+      Flag(
+        "size",
+        0,
+        "side in pixels of the images of a .stablehlo program; 0, the default, is the size in the run",
+      ),
     ),
   ),
 }

@@ -1,1 +1,1 @@
-"""Configs: recipes are written, completed with every default, checked once, and read as frozen dataclasses from then on."""
+"""Configs: written as recipes, completed with all defaults, checked once, then read as frozen dataclasses."""

@@ -1,4 +1,7 @@
-"""Options checked against the signature of the function that takes them; error messages that name the nearest known words."""
+"""Checks options against the signature of the function that receives them.
+
+The error messages for unknown names suggest the nearest known names.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,16 @@ from typing import Any, Literal
 
 
 def options_of(section: Mapping) -> dict:
-  """A section's options without its `name`."""
+  """Returns the options of a config section without its `name`."""
   return {option: value for option, value in section.items() if option != "name"}
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-  """The end of an error message: what `name` may have meant, and all that is known."""
+  """Returns the end of an error message about an unknown `name`.
+
+  Returns: "; did you mean 'a' or 'b'? known: a, b, c", with at most two suggestions and all of `known`,
+    sorted. If no known name is similar: "; known: a, b, c".
+  """
   known = sorted(known)
   close = difflib.get_close_matches(str(name), known, n=2, cutoff=0.5)
   return (
@@ -29,8 +36,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def call_checked(function, options: Mapping, where: str, *args):
   """Calls `function(*args, **options)` after checking each option's name and type against the signature.
 
-  Tuples may come as lists; integers serve as floats; a field whose type is a dataclass takes a dict.
-  Raises: ValueError naming `where`, the option, its value and the nearest known names or the type wanted.
+  Where the signature has that type, a list is converted to a tuple, an integer to a float, and a dict to a
+  dataclass.
+
+  Args:
+    function: a factory; its keyword-only parameters that are not yet bound are the known options.
+    where: the path of the options in the config, such as "config.data"; it is used in error messages.
+    args: positional arguments, which are passed on unchecked.
+  Returns: what `function` returns.
+  Raises: ValueError for an unknown or missing option or a value of the wrong type. The message names `where`,
+    the option, its value, and the nearest known names or the expected type.
   """
   known, hints = signature_of(function)
   for name in options:
@@ -45,7 +60,7 @@ def call_checked(function, options: Mapping, where: str, *args):
 
 
 def _typed(value, hint, where: str):
-  """`value` as `hint` wants it, or a ValueError."""
+  """Returns `value` converted to the type `hint`; raises ValueError if it cannot be converted."""
   origin, parts = typing.get_origin(hint), typing.get_args(hint)
   if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
     return call_checked(hint, value, where)
@@ -56,21 +71,27 @@ def _typed(value, hint, where: str):
   if origin is tuple and isinstance(value, (tuple, list)):
     inner = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
     if len(inner) != len(value):
-      raise ValueError(f"{where} is {value!r}; it takes {len(inner)} values")
+      raise ValueError(f"{where} is {value!r}; use {len(inner)} values")
     return tuple(_typed(v, h, where) for v, h in zip(value, inner))
   if origin is tuple:
-    raise ValueError(f"{where} is {value!r}, a {type(value).__name__}; it takes a tuple, such as ()")
+    raise ValueError(f"{where} is {value!r} of type {type(value).__name__}; use a tuple, such as ()")
   if origin in (types.UnionType, typing.Union):
     return value
   if hint is float and isinstance(value, int) and not isinstance(value, bool):
     return float(value)
   if isinstance(hint, type) and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):
-    raise ValueError(f"{where} is {value!r}, a {type(value).__name__}; it takes a {hint.__name__}")
+    raise ValueError(
+      f"{where} is {value!r} of type {type(value).__name__}; use a value of type {hint.__name__}"
+    )
   return value
 
 
 def signature_of(function) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
-  """The keyword-only parameters of a factory that nobody has bound yet, and their types."""
+  """Returns the options of a factory: the keyword-only parameters that no functools.partial has bound.
+
+  Returns: ({name: parameter}, {name: type}). The first holds exactly the options; of a flax.linen module
+    these are its fields without `parent` and `name`. The second may also hold types of other parameters.
+  """
   bound, base = {}, function
   while isinstance(base, functools.partial):
     bound, base = {**base.keywords, **bound}, base.func
@@ -79,13 +100,17 @@ def signature_of(function) -> tuple[dict[str, inspect.Parameter], dict[str, Any]
     for n, p in inspect.signature(function).parameters.items()
     if p.kind is p.KEYWORD_ONLY and n not in bound
   }
-  if "parent" in options:  # a linen module's own fields
+  if "parent" in options:  # a linen module: leave out the two fields that every module has
     del options["parent"], options["name"]
   return options, typing.get_type_hints(base)
 
 
 def defaults_of(function) -> dict:
-  if dataclasses.is_dataclass(function):  # a default made by a factory shows in the fields only
+  """Returns {option: default} of the options of a factory, or fields of a dataclass, that have a default.
+
+  If the default of a dataclass field is a dataclass itself, it is returned as a dict.
+  """
+  if dataclasses.is_dataclass(function):  # only the fields show a default that a default_factory makes
     made = {
       f.name: f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
       for f in dataclasses.fields(function)
@@ -95,4 +120,5 @@ def defaults_of(function) -> dict:
 
 
 def plain(value):
+  """Returns a dataclass as a dict, and any other value unchanged."""
   return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value

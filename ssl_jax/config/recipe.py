@@ -11,7 +11,8 @@ import ml_collections
 
 from ssl_jax import augment, methods, models, optim, tasks
 from ssl_jax.config.checked import defaults_of, plain
-from ssl_jax.config.schema import TrainConfig
+from ssl_jax.config.schema import TrainConfig, check, to_json
+from ssl_jax.data import host
 
 
 def recipe(kind: type = TrainConfig, **sections) -> ml_collections.ConfigDict:
@@ -30,9 +31,22 @@ def recipe(kind: type = TrainConfig, **sections) -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(complete)
 
 
+def completed(stored: Mapping) -> dict[str, Any]:
+  """The config in a checkpoint with the defaults of options that are younger than it, as `to_json` would write it.
+
+  Raises: ValueError for an option that no longer exists.
+  """
+  return to_json(check(TrainConfig, recipe(TrainConfig, **stored)))
+
+
 def _factories(sections: Mapping) -> list[tuple[tuple[str, ...], Any]]:
   """(path of a section, the factory whose options it holds)."""
-  lookups = {"method": methods.factory, "encoder": models.factory, "augment": augment.factory}
+  lookups = {
+    "method": methods.factory,
+    "encoder": models.factory,
+    "host": host.factory,
+    "augment": augment.factory,
+  }
   found = [((s,), lookup(sections[s].get("name", ""))) for s, lookup in lookups.items() if s in sections]
   found += [(("optimizer",), optim.make_optimizer)] if "optimizer" in sections else []
   return found + [

@@ -1,9 +1,13 @@
-"""Where recipes lie: files that the user names, and those that are installed with the package. Imports nothing but the standard library."""
+"""Finds recipe files: the user's own, and those installed with the package.
+
+Besides ssl_jax.config.checked, this module imports only the standard library, so that `--help` is fast.
+"""
 
 from __future__ import annotations
 
 import ast
 import pathlib
+from collections.abc import Collection
 
 from ssl_jax.config.checked import nearest
 
@@ -11,13 +15,19 @@ _PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 
 
 def folder() -> pathlib.Path:
-  """The folder of the recipes that come with ssl_jax: inside an installed package, or beside the package in a checkout."""
+  """Returns the folder of the recipes that come with ssl_jax.
+
+  In an installed package it is inside the package; in a checkout it is beside the package.
+  """
   installed = _PACKAGE / "configs"
   return installed if installed.is_dir() else _PACKAGE.parent / "configs"
 
 
 def installed_recipes() -> dict[str, str]:
-  """The first line of the docstring of every recipe that comes with ssl_jax, by name, such as "pretrain/moco.py"."""
+  """Returns {name: first line of the docstring} of every recipe that comes with ssl_jax.
+
+  A name is a path relative to `folder()`, such as "pretrain/moco.py". The files are parsed, not executed.
+  """
   found = {}
   for path in sorted(folder().glob("*/*.py")):
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
@@ -26,12 +36,13 @@ def installed_recipes() -> dict[str, str]:
 
 
 def find_recipe(name: str, flag: str = "--config") -> str:
-  """The path of a recipe, with its variant.
+  """Returns the path of a recipe, followed by ":VARIANT" if `name` has a variant.
 
   Args:
-    name: FILE.py or FILE.py:VARIANT. A file of that name wins over an installed recipe; "configs/pretrain/moco.py" and "pretrain/moco.py" both
-      name the installed one.
-  Raises: ValueError if there is neither, with the nearest names of installed recipes.
+    name: FILE.py or FILE.py:VARIANT. An existing file of that name takes precedence over an installed recipe;
+      "configs/pretrain/moco.py" and "pretrain/moco.py" both name the installed recipe.
+    flag: the flag that `name` was given to, for the error message.
+  Raises: ValueError if neither exists; the message lists the nearest names of installed recipes.
   """
   file, colon, variant = name.partition(":")
   if file and pathlib.Path(file).is_file():
@@ -40,5 +51,24 @@ def find_recipe(name: str, flag: str = "--config") -> str:
   if file and installed.is_file():
     return f"{installed}{colon}{variant}"
   raise ValueError(
-    f"{flag}={name}: there is no file {file}, and no installed recipe has that name{nearest(file, installed_recipes())}"
+    f"{flag}={name}: there is no file {file!r}, and no installed recipe has that name"
+    f"{nearest(file, installed_recipes())}"
   )
+
+
+def check_variant(variant: str, variants: Collection[str], file: str) -> str:
+  """Returns `variant` if it is one of a recipe's `variants`.
+
+  A recipe calls this first in its `get_config`: `check_variant(variant, VARIANTS, __file__)`.
+
+  Args:
+    variant: what follows the colon in --config=FILE.py:VARIANT.
+    variants: the names of all variants; of a dict, its keys.
+    file: the recipe's `__file__`.
+  Raises: ValueError for an unknown variant; the message names the recipe and the nearest known variants.
+  """
+  if variant in variants:
+    return variant
+  path = pathlib.Path(file).resolve()
+  name = f"configs/{path.relative_to(folder()).as_posix()}" if path.is_relative_to(folder()) else file
+  raise ValueError(f"{name} has no variant {variant!r}{nearest(variant, variants)}")

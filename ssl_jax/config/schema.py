@@ -1,4 +1,6 @@
-"""The sections of a config as frozen dataclasses: what a run or an evaluation can be told, and what it is told by default."""
+"""The sections of a config as frozen dataclasses: what a run or an evaluation can be told, and what it is
+told by default.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,7 @@ class StartConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-  """One training run. `method`, `encoder`, `augment`, `optimizer` hold a `name` and its factory's options."""
+  """One training run. `method`, `encoder`, `host`, `augment` and `optimizer` hold a `name` and its factory's options."""
 
   method: Mapping
   encoder: Mapping
@@ -58,6 +60,9 @@ class TrainConfig:
   data: DataConfig
   batch_size: int  # global
   epochs: float
+  host: Mapping = dataclasses.field(
+    default_factory=lambda: {"name": "image"}
+  )  # what the host makes of a record
   start: StartConfig = StartConfig()
   checkpoint: CheckpointConfig = CheckpointConfig()
   seed: int = 0
@@ -100,7 +105,8 @@ class EvaluateDataConfig:
 class EvaluateConfig:
   """Measurements of a trained backbone. `tasks` holds the options of each task under its name.
 
-  A task that runs several times has names of its own choice there, each with `task`, the kind: stage3=dict(task="linear_probe", ...).
+  A task that runs several times has names of its own choice there, each with `task`, the kind:
+    stage3=dict(task="linear_probe", ...).
   """
 
   tasks: Mapping

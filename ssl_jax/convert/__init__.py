@@ -1,6 +1,7 @@
-"""Weights that people already have become a run's checkpoint, and a run's network becomes weights that others can use.
+"""Imports weights from other libraries' files as a run, and exports a run's network to such files.
 
-Every tensor of a file is accounted for: what is missing, unused or of another shape is listed and refused.
+An import accounts for every tensor of the file. If a tensor is missing, unused or has a different shape, the
+import fails and the error lists those tensors.
 """
 
 from __future__ import annotations
@@ -30,19 +31,28 @@ from ssl_jax.run.provenance import provenance
 from ssl_jax.run.restore import only, restore
 
 Path = tuple[str, ...]
-STEP = 1  # of the one checkpoint of an imported run
-PROGRAM = ".stablehlo"
-LISTED = 10  # names in an error
+STEP = 1  # step number of the only checkpoint of an imported run
+PROGRAM = ".stablehlo"  # suffix of an exported program
+LISTED = 10  # at most this many problems are listed in an error message
 
 
 def import_weights(
-  kind: str, source: str | pathlib.Path, workdir: str | pathlib.Path, options: Options = Options()
+  kind: str,
+  source: str | pathlib.Path,
+  workdir: str | pathlib.Path,
+  options: Options = Options(),  # noqa: B008 (a NamedTuple is immutable)
 ) -> Weights:
-  """Makes `workdir` a run whose checkpoint holds the weights in the file `source`; evaluate, show and start from it as from any other.
+  """Creates a run in `workdir` whose checkpoint holds the weights of the file `source`.
+
+  `evaluate`, `show` and `config.start.workdir` accept this run like a trained one.
 
   Args:
     kind: one of kinds.KINDS.
-  Raises: ValueError for a workdir that holds a run, an unknown kind or file, or tensors that are missing, unused or of another shape.
+    workdir: a new or empty folder.
+    options: what the file itself does not tell; see `kinds.Options`.
+  Returns: the weights, in this library's layout.
+  Raises: ValueError if `workdir` is not empty, if the kind or the type of the file is unknown, or if tensors
+    are missing, unused or of a different shape.
   """
   workdir = pathlib.Path(workdir)
   if workdir.exists() and any(workdir.iterdir()):
@@ -76,8 +86,8 @@ def import_weights(
   )
   partly = f", {' and '.join(plan.parts)} only" if plan.parts else ""
   print(
-    f"wrote {workdir}: {plan.config.method['name']}, {plan.config.encoder['name']} ({count / 1e6:.2f}M parameters){partly}, from "
-    f"all that {source} holds"
+    f"wrote {workdir}: {plan.config.method['name']}, {plan.config.encoder['name']} "
+    f"({count / 1e6:.2f}M parameters){partly}, from all tensors of {source}"
   )
   return weights
 
@@ -90,32 +100,39 @@ def export_weights(
   which: str = "params",
   size: int = 0,
 ) -> pathlib.Path:
-  """Writes a run's network for others, by the suffix of `output`.
+  """Writes a run's network to `output`, in the format that its suffix names.
 
-  .npz, .safetensors: all tensors under PyTorch's names and as PyTorch lays them out: what `import_weights` reads, bit for bit.
-  .stablehlo: the encoder as a program with its weights, of images f32[b, size, size, 3] in [0, 1] for any b, -> f32[b, D]; it runs with
-  jax alone: `jax.export.deserialize(bytearray(file.read_bytes())).call(images)`.
+  .npz, .safetensors: the tensors, named and laid out as in PyTorch. `import_weights` reads them bit for bit.
+  .stablehlo: the encoder with its weights as a serialized program, images f32[b, size, size, 3] in [0, 1] ->
+  f32[b, D], for any batch size b. It needs only jax to run:
+  `jax.export.deserialize(bytearray(file.read_bytes())).call(images)`.
+
   Args:
-    which: "params" or "ema". size: side of the images; 0: those it was trained on.
-  Raises: ValueError for another suffix, or a network that has no names in PyTorch.
+    step: which checkpoint; 0 is the last one.
+    which: "params", or "ema" for the moving average.
+    size: for .stablehlo, the side of the program's images in pixels; 0 means that of the training images.
+  Returns: the path of the written file.
+  Raises: ValueError for an unknown suffix, or for a network that PyTorch's libraries have no names for.
   """
   output = pathlib.Path(output)
   if output.suffix not in (".npz", ".safetensors", PROGRAM):
-    raise ValueError(f"--output={output}: no such kind of file; use .npz, .safetensors or {PROGRAM}")
+    raise ValueError(f"--output={output}: its suffix is unknown; use .npz, .safetensors or {PROGRAM}")
   run = restore(workdir, parallel.make_mesh(jax.local_devices()[:1]), step=step, weights=which)
   output.parent.mkdir(parents=True, exist_ok=True)
-  weights = jax.device_get(Weights(run.backbone.params, run.backbone.model_state))
+  weights = jax.device_get(run.backbone.weights)
   if output.suffix == PROGRAM:
     files.need("flatbuffers")
     side = size or run.config.augment["size"]
     (batch,) = jax_export.symbolic_shape("b")
-    encode = jax.jit(lambda images: run.backbone.encode(*weights, images))
+    encode = jax.jit(lambda images: run.backbone.method.encode(*weights, images))
     program = jax_export.export(encode, platforms=("cpu", "cuda", "tpu"))(
       jax.ShapeDtypeStruct((batch, side, side, 3), jnp.float32)
     )
     output.write_bytes(program.serialize())
   else:
-    files.write_tensors(output, _tensors(weights, run.config), _identity(run.config, run.data, run.parts))
+    files.write_tensors(
+      output, _torch_tensors(weights, run.config), _identity(run.config, run.data, run.parts)
+    )
   print(f"wrote {output}, {output.stat().st_size / 1e6:.1f} MB")
   return output
 
@@ -129,7 +146,8 @@ def _identity(config: TrainConfig, data: DataSpec, parts: tuple[str, ...]) -> di
 
 
 def _leaves(weights: Weights) -> list[tuple[Path, Any]]:
-  """By path without "batch_stats": parameters and statistics of a layer stand under one name."""
+  """(Pytree path, leaf) of all leaves. The key "batch_stats" is left out of the paths, so that the parameters
+  and the BatchNorm statistics of a layer have the same prefix."""
   return [
     (tuple(key.key for key in path if key.key != "batch_stats"), leaf)
     for tree in weights
@@ -137,28 +155,30 @@ def _leaves(weights: Weights) -> list[tuple[Path, Any]]:
   ]
 
 
-def _slots(path: Path, shape: tuple[int, ...], form: Form) -> tuple[list[names.Tensor], bool]:
+def _counterparts(path: Path, shape: tuple[int, ...], form: Form) -> tuple[list[names.Tensor], bool]:
+  """(The PyTorch tensors that correspond to the leaf, whether the leaf stacks one tensor for each layer)."""
   stacked = path[1] == "blocks"
   return names.tensors_of(path, shape[0] if stacked else 1, form), stacked
 
 
 def _fill(wanted: Weights, tensors: Tensors, form: Form, what: str) -> Weights:
+  """The tensors arranged as the pytree `wanted`; `what` names them in an error message."""
   made, used, problems = [], set(), []
   for path, leaf in _leaves(wanted):
-    slots, stacked = _slots(path, leaf.shape, form)
-    missing = [slot.name for slot in slots if slot.name not in tensors]
-    used |= {slot.name for slot in slots}
+    counterparts, stacked = _counterparts(path, leaf.shape, form)
+    missing = [counterpart.name for counterpart in counterparts if counterpart.name not in tensors]
+    used |= {counterpart.name for counterpart in counterparts}
     if missing:
       problems.append(f"missing {', '.join(missing)}")
       continue
     try:
-      found = names.into(slots, tensors, stacked=stacked)
-    except ValueError:  # of another rank
+      found = names.into(counterparts, tensors, stacked=stacked)
+    except ValueError:  # the tensor has a different rank
       found = None
     if found is None or found.shape != leaf.shape:
-      theirs = names.out_of(slots, np.zeros(leaf.shape, np.float32), stacked=stacked)
+      theirs = names.out_of(counterparts, np.zeros(leaf.shape, np.float32), stacked=stacked)
       problems += [
-        f"{name} is {list(tensors[name].shape)}, wanted {list(value.shape)}"
+        f"{name} has shape {list(tensors[name].shape)}, expected {list(value.shape)}"
         for name, value in theirs.items()
         if tensors[name].shape != value.shape
       ]
@@ -167,7 +187,7 @@ def _fill(wanted: Weights, tensors: Tensors, form: Form, what: str) -> Weights:
   problems += [f"unused {name} {list(tensors[name].shape)}" for name in sorted(tensors.keys() - used)]
   if problems:
     raise ValueError(
-      f"{what} does not fit: "
+      f"{what} does not fit the network: "
       + "; ".join(problems[:LISTED])
       + (f"; and {len(problems) - LISTED} more" if len(problems) > LISTED else "")
     )
@@ -179,22 +199,24 @@ def _form(encoder: dict, params: PyTree) -> Form:
     return Form(patch=encoder["patch"])
   if "conv_stem" not in params["encoder"]:
     raise ValueError(
-      f"config.encoder.name {encoder['name']!r} has no counterpart in PyTorch's libraries; export it as {PROGRAM}"
+      f"config.encoder.name {encoder['name']!r} has no counterpart in PyTorch's libraries; export it as "
+      f"{PROGRAM}"
     )
   return Form(bottleneck="Conv_2" in params["encoder"]["stage1_block1"])
 
 
-def _tensors(weights: Weights, config: TrainConfig) -> Tensors:
+def _torch_tensors(weights: Weights, config: TrainConfig) -> Tensors:
+  """All leaves with PyTorch's names and layouts."""
   found, form = {}, _form(config.encoder, weights.params)
   for path, leaf in _leaves(weights):
     try:
-      slots, stacked = _slots(path, leaf.shape, form)
+      counterparts, stacked = _counterparts(path, leaf.shape, form)
     except (KeyError, AttributeError) as error:
       raise ValueError(
         f"{'/'.join(path)} has no counterpart in PyTorch's libraries; export the encoder as {PROGRAM}"
       ) from error
-    found |= names.out_of(slots, np.asarray(leaf), stacked=stacked)
-  if form.patch:  # the class token has no position of its own here
+    found |= names.out_of(counterparts, np.asarray(leaf), stacked=stacked)
+  if form.patch:  # PyTorch's class token has a position; ours has none, so zeros are written
     side = (config.encoder["image_size"] or config.augment["size"]) // form.patch
     width = found["cls_token"].shape[-1]
     found["pos_embed"] = _positions(found.get("pos_embed", patches.sincos_positions((side, side), width)))
@@ -206,4 +228,5 @@ def _tensors(weights: Weights, config: TrainConfig) -> Tensors:
 
 
 def _positions(table: np.ndarray) -> np.ndarray:
+  """f32[L, D] -> f32[1, 1 + L, D]: PyTorch's table, with zeros for the class token in front."""
   return np.concatenate([np.zeros_like(table[:1]), table])[None]

@@ -1,4 +1,4 @@
-"""Tensors out of files that others wrote, and into files that others read. Nothing in a file is executed."""
+"""Reads tensors from files of other libraries and writes such files. No code in a file is ever executed."""
 
 from __future__ import annotations
 
@@ -11,44 +11,42 @@ from typing import Any
 import numpy as np
 
 Tensors = dict[str, np.ndarray]
-NOTE = "ssl_jax"  # beside the tensors: the config of the network, as JSON
-WRAPPERS = (
-  "state_dict",
-  "model",
-  "model_state_dict",
-)  # under these, training scripts keep the weights beside the rest
+NOTE = "ssl_jax"  # name of the entry beside the tensors that holds the config of the network, as JSON
+# Keys under which training scripts store the weights beside the rest of their state.
+WRAPPERS = ("state_dict", "model", "model_state_dict")
 TORCH = (".pth", ".pt", ".tar", ".bin")
 
 
 def read_tensors(path: str | pathlib.Path) -> tuple[Tensors, dict[str, Any]]:
-  """(The tensors of a .safetensors, .npz or PyTorch checkpoint, by name, float32 unless they are integers; what `write` noted, or {}).
+  """Reads a .safetensors, .npz or PyTorch checkpoint.
 
-  Raises: ValueError for a file that is missing, broken, of another kind, or that holds objects besides tensors.
+  Returns: (the tensors by name, float32 unless they are integer or bool; the note of `write_tensors` or {}).
+  Raises: ValueError if the file is missing, broken or of an unknown type, or holds objects besides
+    tensors.
   """
   path = pathlib.Path(path)
   if not path.is_file():
     raise ValueError(f"--input={path}: there is no such file")
   readers = {".npz": _npz, ".safetensors": _safetensors, **dict.fromkeys(TORCH, _torch)}
   if path.suffix not in readers:
-    raise ValueError(f"--input={path} is no kind of file that is read; use {', '.join(readers)}")
+    raise ValueError(f"--input={path}: files of this type cannot be read; use {', '.join(readers)}")
   found, note = readers[path.suffix](path)
   try:
     return {
       name: value if value.dtype.kind in "iub" else value.astype(np.float32) for name, value in found.items()
     }, json.loads(note or "{}")
   except ValueError as error:
-    raise ValueError(f"--input={path} holds something else than numbers: {error}") from error
+    raise ValueError(f"--input={path} holds values that are not numbers: {error}") from error
 
 
 def write_tensors(path: pathlib.Path, tensors: Tensors, note: dict[str, Any]) -> None:
-  """Writes .npz or .safetensors, with a note of what they belong to under NOTE."""
+  """Writes .npz or .safetensors, with `note` (the config of the network) under the name NOTE."""
   if path.suffix == ".npz":
     np.savez(path, **tensors, **{NOTE: np.array(json.dumps(note))})
   else:
     content = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-    path.write_bytes(
-      need("safetensors").numpy.save(content, {NOTE: json.dumps(note)})
-    )  # its save_file hides the file from all others
+    # safetensors' save_file would make the file readable only by its owner.
+    path.write_bytes(need("safetensors").numpy.save(content, {NOTE: json.dumps(note)}))
 
 
 def _npz(path: pathlib.Path) -> tuple[Tensors, str]:
@@ -56,13 +54,8 @@ def _npz(path: pathlib.Path) -> tuple[Tensors, str]:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
       found = dict(stored)
       return found, str(found.pop(NOTE, ""))
-  except (
-    ValueError,
-    OSError,
-    EOFError,
-    TypeError,
-    zipfile.BadZipFile,
-  ) as error:  # TypeError: one array, no archive
+  # TypeError: the file is a single array, not an archive.
+  except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
     raise ValueError(f"--input={path} cannot be read as arrays: {error}") from error
 
 
@@ -73,12 +66,8 @@ def _safetensors(path: pathlib.Path) -> tuple[Tensors, str]:
       return {name: stored.get_tensor(name) for name in stored.keys()}, (stored.metadata() or {}).get(
         NOTE, ""
       )
-  except (
-    package.SafetensorError,
-    OSError,
-    KeyError,
-    TypeError,
-  ) as error:  # KeyError: a dtype that numpy lacks
+  # KeyError: a dtype that numpy does not have.
+  except (package.SafetensorError, OSError, KeyError, TypeError) as error:
     raise ValueError(f"--input={path} cannot be read as safetensors: {error}") from error
 
 
@@ -86,15 +75,17 @@ def _torch(path: pathlib.Path) -> tuple[Tensors, str]:
   torch = need("torch")
   try:
     stored = torch.load(path, map_location="cpu", weights_only=True)
-  except Exception as error:  # it raises several kinds, pickle's own among them
+  except Exception as error:  # torch.load raises many types of exceptions, including pickle's
     raise ValueError(
-      f"--input={path} cannot be read as tensors alone: {str(error).splitlines()[0]}"
+      f"--input={path} cannot be read as a file of tensors only: {str(error).splitlines()[0]}"
     ) from error
   for name in WRAPPERS:
     if isinstance(stored, dict) and isinstance(stored.get(name), dict):
       stored = stored[name]
   if not isinstance(stored, dict) or not any(hasattr(value, "numpy") for value in stored.values()):
-    raise ValueError(f"--input={path} holds no dict of tensors, nor one under {', '.join(WRAPPERS)}")
+    raise ValueError(
+      f"--input={path} holds no dict of tensors, neither at the top nor under {', '.join(WRAPPERS)}"
+    )
   return {name: _array(value) for name, value in stored.items() if hasattr(value, "numpy")}, ""
 
 
@@ -104,7 +95,7 @@ def _array(tensor: Any) -> np.ndarray:
 
 
 def need(package: str):
-  """The package. Raises ValueError with the command that installs it."""
+  """Imports a package. Raises: ValueError with the command that installs it, if it is missing."""
   try:
     found = importlib.import_module(package)
     if package == "safetensors":
@@ -112,5 +103,5 @@ def need(package: str):
     return found
   except ImportError as error:
     raise ValueError(
-      f"this kind of file needs {package}, which is not installed; pip install 'ssl_jax[import]'"
+      f"this type of file needs {package}, which is not installed; pip install 'ssl_jax[import]'"
     ) from error

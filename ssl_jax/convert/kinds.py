@@ -1,4 +1,4 @@
-"""Kinds of files with weights: which of their tensors count, and the config of the network that they make."""
+"""The kinds of weight files: for each, which tensors are used and which config describes their network."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from ssl_jax.data.sources import SIZES
 from ssl_jax.models import patches, resnet, vit
 from ssl_jax.models.normalize import NORMALIZE
 
-COUNTERS = r".*num_batches_tracked"  # of PyTorch's BatchNorm; nothing is computed from them
+COUNTERS = r".*num_batches_tracked"  # counters of PyTorch's BatchNorm, which no computation uses
 
 
 class Plan(NamedTuple):
-  """What a file's tensors make."""
+  """How to import a file."""
 
   config: TrainConfig
-  data: DataSpec  # what it was trained on
+  data: DataSpec  # the data that the network was trained on
   form: Form
-  tensors: Tensors  # by the names of `names.tensors_of`
-  average: Tensors | None = None  # of the moving average, likewise
-  parts: tuple[str, ...] = ()  # of the network that the file holds; (): all
+  tensors: Tensors  # with the names of `names.tensors_of`
+  average: Tensors | None = None  # the moving average of the weights, with the same names
+  parts: tuple[str, ...] = ()  # the parts of the network that the file holds; () means all
 
 
 class Options(NamedTuple):
-  """What a file does not tell; "" and 0: what its kind usually has."""
+  """What a file itself does not tell. "" and 0 select the usual value of its kind."""
 
   normalize: str = ""
   heads: int = 0
@@ -46,22 +46,26 @@ Kind = Callable[[Tensors, Options], Plan]
 
 
 def plan(kind: str, tensors: Tensors, note: dict[str, Any], options: Options) -> Plan:
-  """What a file of this kind makes; `note` is what `export_weights` left in it.
+  """How to import a file of this kind.
 
-  Raises ValueError for an unknown kind, a file that is not of this kind, or an architecture that there is none of."""
+  Args:
+    note: what `export_weights` stored in the file; {} for any other file.
+  Raises: ValueError for an unknown kind, a file of a different kind, or an architecture without an encoder
+    here.
+  """
   if kind not in KINDS:
     raise ValueError(f"--kind={kind}: no such kind{nearest(kind, KINDS)}")
   if options.normalize and options.normalize not in NORMALIZE:
     raise ValueError(
-      f"--normalize={options.normalize}: no such scaling of pixels{nearest(options.normalize, NORMALIZE)}"
+      f"--normalize={options.normalize}: no such normalization{nearest(options.normalize, NORMALIZE)}"
     )
   if note:
     return _own(tensors, note)
   function, needed = KINDS[kind]
   if not any(re.match(needed, name) for name in tensors):
     raise ValueError(
-      f"this file is not of --kind={kind}: it has no tensor {needed!r}, but {', '.join(sorted(tensors)[:5])}, ...; kinds are "
-      + ", ".join(KINDS)
+      f"this file is not of --kind={kind}: it has no tensor {needed!r}, but "
+      f"{', '.join(sorted(tensors)[:5])}, ...; kinds are " + ", ".join(KINDS)
     )
   return function(
     {name: value for name, value in tensors.items() if not re.fullmatch(COUNTERS, name)}, options
@@ -69,6 +73,7 @@ def plan(kind: str, tensors: Tensors, note: dict[str, Any], options: Options) ->
 
 
 def _own(tensors: Tensors, note: dict[str, Any]) -> Plan:
+  """A file that `export_weights` wrote: its note holds the config."""
   config = check(TrainConfig, note["config"])
   if "cls_token" in tensors:
     tensors, _ = _positions(tensors, fixed=config.encoder["positions"] == "sincos")
@@ -84,7 +89,7 @@ def _own(tensors: Tensors, note: dict[str, Any]) -> Plan:
 
 
 def _moco(tensors: Tensors, options: Options, *, mlp: bool) -> Plan:
-  """The published checkpoints: two encoders under one wrapper, and a queue, which is training's own."""
+  """MoCo's published checkpoints: two encoders under one prefix, and the queue, which only training needs."""
   parts = {
     name: {
       key.removeprefix(f"module.{name}."): value
@@ -131,7 +136,7 @@ def _torchvision(
 
 
 def _resnet(tensors: Tensors, options: Options, normalize: str) -> tuple[Tensors, Form, dict[str, Any]]:
-  """(Tensors, form, options of the encoder): its depth by the number of blocks, its width and stem by the first convolution."""
+  """(tensors, form, options of the encoder): its depth from the blocks, width, stem from the first layer."""
   blocks = {
     tuple(map(int, m.groups())) for m in (re.match(r"layer(\d+)\.(\d+)\.", name) for name in tensors) if m
   }
@@ -159,7 +164,7 @@ def _resnet(tensors: Tensors, options: Options, normalize: str) -> tuple[Tensors
 
 
 def _named(encoders: dict[str, functools.partial], name: str, **options) -> dict[str, Any]:
-  """Options of an encoder without those that its name stands for."""
+  """The options of an encoder, without those that its name already sets."""
   return {
     "name": name,
     **{key: value for key, value in options.items() if key not in encoders[name].keywords},
@@ -167,7 +172,7 @@ def _named(encoders: dict[str, functools.partial], name: str, **options) -> dict
 
 
 def _head(tensors: Tensors, name: str, options: Options) -> tuple[tuple[str, ...], int]:
-  """(Parts that are there, classes)."""
+  """(the parts of the network that the file holds, number of classes)."""
   weight = tensors.get(f"{name}.weight")
   return ((), weight.shape[0]) if weight is not None else (("encoder",), options.classes)
 
@@ -175,8 +180,8 @@ def _head(tensors: Tensors, name: str, options: Options) -> tuple[tuple[str, ...
 def _timm(tensors: Tensors, options: Options) -> Plan:
   if not options.normalize:
     raise ValueError(
-      "transformers differ in how their pixels are scaled, and the file does not tell; say --normalize=imagenet (DeiT, "
-      "fine-tuned MAE) or --normalize=signed (AugReg and the first ViT: [-1, 1])"
+      "transformers differ in the normalization of pixels, and the file does not tell it; pass "
+      "--normalize=imagenet (DeiT, fine-tuned MAE) or --normalize=signed (AugReg and the first ViT: [-1, 1])"
     )
   tensors, form, encoder = _vit(tensors, options)
   parts, classes = _head(tensors, "head", options)
@@ -190,16 +195,15 @@ def _mae(tensors: Tensors, options: Options, *, full: bool) -> Plan:
   if full:
     width = tensors["decoder_embed.weight"].shape[0]
     depth = len({m[1] for m in (re.match(r"decoder_blocks\.(\d+)\.", name) for name in tensors) if m})
-    method |= dict(
-      decoder_width=width, decoder_depth=depth, decoder_heads=max(width // 32, 1)
-    )  # 16 of 512, as published
+    # Heads have 32 channels, as published: 16 heads for width 512.
+    method |= dict(decoder_width=width, decoder_depth=depth, decoder_heads=max(width // 32, 1))
     tensors = _without_sincos(tensors, "decoder_pos_embed", width)
   config = _config(method, encoder)
   return Plan(config, _data(config), form, tensors, parts=() if full else ("encoder",))
 
 
 def _vit(tensors: Tensors, options: Options) -> tuple[Tensors, Form, dict[str, Any]]:
-  """As `_resnet`."""
+  """(tensors, form, options of the encoder), as `_resnet`."""
   count = tensors["pos_embed"].shape[1] - 1
   patch, width = tensors["patch_embed.proj.weight"].shape[-1], tensors["cls_token"].shape[-1]
   depth = len({m[1] for m in (re.match(r"blocks\.(\d+)\.", name) for name in tensors) if m})
@@ -221,7 +225,8 @@ def _vit(tensors: Tensors, options: Options) -> tuple[Tensors, Form, dict[str, A
   heads = options.heads or vit.ENCODERS[name].keywords.get("heads", 0)
   if not heads:
     raise ValueError(
-      f"no published transformer has width {width} and depth {depth}, and the file does not tell how many heads; say --heads=N"
+      f"no published transformer has width {width} and depth {depth}, and the file does not tell the number "
+      "of heads; pass --heads=N"
     )
   tensors, sincos = _positions(tensors)
   side = math.isqrt(count)
@@ -245,9 +250,14 @@ def _vit(tensors: Tensors, options: Options) -> tuple[Tensors, Form, dict[str, A
 
 
 def _positions(tensors: Tensors, fixed: bool | None = None) -> tuple[Tensors, bool]:
-  """(Tensors whose positions are those of patches, left out where they are the fixed table; whether they are).
+  """Converts the position table, [1, 1 + L, D], to one without the class token's position, [L, D].
 
-  The class token's own position is added to the token, which is all that it is for.
+  The position of the class token is added to the token itself, which computes the same. A table that equals
+  the fixed sine-cosine table is removed.
+
+  Args:
+    fixed: whether the table is the fixed one; None compares them.
+  Returns: (the converted tensors, whether the table is the fixed one).
   """
   table = tensors["pos_embed"]
   tensors = {**tensors, "cls_token": tensors["cls_token"] + table[:, :1], "pos_embed": table[0, 1:]}
@@ -263,21 +273,19 @@ def _positions(tensors: Tensors, fixed: bool | None = None) -> tuple[Tensors, bo
 
 
 def _without_sincos(tensors: Tensors, name: str, width: int) -> Tensors:
-  """Without a table of positions that must be the fixed one."""
+  """The tensors without a position table. Raises: ValueError if it is not the fixed sine-cosine table."""
   table = tensors[name][0]
   side = math.isqrt(len(table) - 1)
   if (
     np.abs(table[0]).max() > 1e-5
     or np.abs(table[1:] - patches.sincos_positions((side, side), width)).max() > 1e-5
   ):
-    raise ValueError(
-      f"{name} is not the fixed table of sines and cosines, but there is no decoder with another"
-    )
+    raise ValueError(f"{name} is not the fixed sine-cosine table, but the decoder supports no other table")
   return {key: value for key, value in tensors.items() if key != name}
 
 
 def _npz(tensors: Tensors, options: Options) -> Plan:
-  """What `ssl-jax export` wrote, and the two CIFAR-10 networks that are published so."""
+  """Files like those of `ssl-jax export`, but without its note, and two published CIFAR-10 networks."""
   if "conv2d/kernel" in tensors:
     return _mlperf_tiny(tensors, options)
   if "linear.weight" in tensors:  # akamaster's ResNets for CIFAR-10
@@ -289,8 +297,12 @@ def _npz(tensors: Tensors, options: Options) -> Plan:
 
 
 def _mlperf_tiny(tensors: Tensors, options: Options) -> Plan:
-  """Keras' ResNet-8. Its convolutions' biases go into the norms behind them, its epsilon into their variance, its scale of
-  pixels, 0 to 255, into the first convolution."""
+  """The Keras ResNet-8 of MLPerf Tiny.
+
+  Our convolutions have no bias, our BatchNorm has epsilon 1e-5 instead of 1e-3, and our pixels are in [0, 1]
+  instead of [0, 255]. So the biases move into the norms that follow, the difference of the epsilons into the
+  running variance, and the factor 255 into the first convolution.
+  """
 
   def conv(number: int) -> Tensors:
     name = f"conv2d_{number}" if number else "conv2d"
@@ -363,7 +375,7 @@ def _data(config: TrainConfig, classes: int = 0) -> DataSpec:
   return DataSpec(images, classes or usual, config.batch_size)
 
 
-KINDS: dict[str, tuple[Kind, str]] = {  # and a tensor that tells the kind
+KINDS: dict[str, tuple[Kind, str]] = {  # with a pattern: a file of the kind has a tensor of such a name
   "moco_v1": (functools.partial(_moco, mlp=False), r"module\.encoder_q\."),
   "moco_v2": (functools.partial(_moco, mlp=True), r"module\.encoder_q\."),
   "mae": (functools.partial(_mae, full=False), r"patch_embed\."),

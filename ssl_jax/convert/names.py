@@ -1,4 +1,8 @@
-"""What each of our leaves is called, and how it lies, in PyTorch's networks: torchvision's ResNets, timm's and MAE's transformers."""
+"""Names and layouts of this library's pytree leaves in PyTorch networks.
+
+The networks are torchvision's ResNets and the transformers of timm and MAE. "Ours" is a leaf of this library,
+"theirs" a PyTorch tensor.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ Turn = Callable[[np.ndarray], np.ndarray]
 
 
 class Layout(NamedTuple):
-  """How a tensor of theirs becomes ours, and back, exactly."""
+  """How to convert a PyTorch tensor to our layout (`ours`) and back (`theirs`), bit for bit."""
 
   ours: Turn
   theirs: Turn
@@ -30,7 +34,7 @@ KERNEL = Layout(lambda x: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0
 
 
 def patch_layout(side: int) -> Layout:
-  """A convolution over patches <-> a dense layer of their pixels: [width, 3, side, side] <-> [side * side * 3, width]."""
+  """Convolution over patches [width, 3, side, side] <-> dense layer on pixels [side * side * 3, width]."""
   return Layout(
     lambda x: x.transpose(2, 3, 1, 0).reshape(-1, x.shape[0]),
     lambda x: x.reshape(side, side, 3, -1).transpose(3, 2, 0, 1),
@@ -38,7 +42,7 @@ def patch_layout(side: int) -> Layout:
 
 
 class Tensor(NamedTuple):
-  """One of theirs."""
+  """A PyTorch tensor: its name and layout."""
 
   name: str
   layout: Layout
@@ -75,19 +79,19 @@ DECODER = {"embed": "decoder_embed", "norm": "decoder_norm", "pixels": "decoder_
 
 
 class Form(NamedTuple):
-  """What of a network's form decides how its tensors are called and lie."""
+  """The properties of a network that names and layouts depend on."""
 
-  patch: int = 0  # side, of a transformer; 0: a ResNet
-  bottleneck: bool = False  # of a ResNet
+  patch: int = 0  # side of a transformer's patches; 0 means a ResNet
+  bottleneck: bool = False  # whether a ResNet has bottleneck blocks
 
 
 def tensors_of(path: tuple[str, ...], depth: int, form: Form) -> list[Tensor]:
-  """Theirs that make our leaf: one, or of stacked layers one each.
+  """The PyTorch tensors of one leaf: one tensor, or one per layer for a leaf that stacks layers.
 
   Args:
     path: of the leaf, such as ("encoder", "stage1_block1", "Conv_0", "kernel"), without "batch_stats".
-    depth: of the stack, if the leaf is one.
-  Raises: KeyError for a leaf that has no name there.
+    depth: number of stacked layers, if the leaf is a stack.
+  Raises: KeyError or AttributeError for a leaf that has no name in PyTorch's networks.
   """
   part, *inner = path
   layer, leaf = inner[-2] if len(inner) > 1 else "", inner[-1]
@@ -118,13 +122,13 @@ def _resnet(inner: list[str], bottleneck: bool) -> Tensor:
 
 
 def into(tensors: list[Tensor], found: Tensors, *, stacked: bool) -> np.ndarray:
-  """Our leaf out of theirs. Raises KeyError if one is missing."""
+  """Our leaf from their tensors. Raises: KeyError for a missing tensor, ValueError for a wrong rank."""
   parts = [tensor.layout.ours(found[tensor.name]) for tensor in tensors]
   return np.stack(parts) if stacked else parts[0]
 
 
 def out_of(tensors: list[Tensor], leaf: np.ndarray, *, stacked: bool) -> Tensors:
-  """Theirs out of our leaf."""
+  """Their tensors by name, from our leaf."""
   return {
     tensor.name: tensor.layout.theirs(part) for tensor, part in zip(tensors, leaf if stacked else leaf[None])
   }

@@ -1,9 +1,11 @@
-"""The corruptions of ImageNet-C and CIFAR-10-C on device: `(key, image, severity) -> image`, jitted, vmapped, severity traced.
+"""The corruptions of ImageNet-C and CIFAR-10-C on the device: functions `(key, image, severity) -> image`.
 
-One compile serves all five severities: tables of parameters, kernels and matrices are indexed by a severity that may be traced.
-A docstring says whether a corruption is exact (equal to the reference up to rounding) or a statistical twin (random, with the
+They work under jit and vmap. One compiled program serves all five severities, because the tables of
+parameters, kernels and matrices are indexed by the severity, which may be traced. Each docstring says whether
+a corruption is exact (equal to the reference up to rounding) or a statistical twin (random, with the
 reference's distribution).
-Source: Hendrycks & Dietterich 2019, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations".
+Source: Hendrycks & Dietterich 2019, "Benchmarking Neural Network Robustness to Common Corruptions and
+Perturbations".
 """
 
 from __future__ import annotations
@@ -21,9 +23,9 @@ from ssl_jax.corrupt import blur, digital, noise, spatter, weather
 from ssl_jax.corrupt.linear import truncate
 
 Corruption = Callable[[Key, jax.Array, jax.Array], jax.Array]
-LEAST_SIDE = 32  # pixels: what the smallest table is made for
+LEAST_SIDE = 32  # pixels; the parameters for CIFAR are made for this size
 
-CORRUPTIONS = {  # the fifteen, in the order of the benchmark
+CORRUPTIONS = {  # the fifteen corruptions, in the order of the benchmark
   f.__name__: f
   for f in (
     noise.gaussian_noise,
@@ -43,27 +45,28 @@ CORRUPTIONS = {  # the fifteen, in the order of the benchmark
     digital.jpeg_compression,
   )
 }
-EXTRA = {
+EXTRA = {  # the benchmark's four extra corruptions, for validation
   f.__name__: f for f in (noise.speckle_noise, blur.gaussian_blur, spatter.spatter, digital.saturate)
-}  # for validation
+}
 
 
 def known() -> list[str]:
-  """Names of all corruptions: the fifteen in the order of the benchmark, then the extra ones."""
+  """Returns the names of all corruptions: the fifteen in the order of the benchmark, then the extra ones."""
   return [*CORRUPTIONS, *EXTRA]
 
 
 def make(name: str, *, table: Literal["imagenet", "cifar"] = "imagenet", textures: str = "") -> Corruption:
-  """The corruption called `name`: (key, image, severity) -> image.
+  """Returns the corruption called `name`, a function (key, image, severity) -> image.
 
-  The image is f32[H, W, 3] in [0, 1], H and W at least 32; the severity i32[], 1 to 5, may be traced. The result is cut down to
-  whole grey levels (truncated, as released files are). Deterministic ones ignore the key.
+  The image is f32[H, W, 3] in [0, 1], with H and W at least 32; the severity is i32[] from 1 to 5 and may be
+  traced. The result has the shape and range of the image and is truncated to whole grey levels, as in the
+  released files. Deterministic corruptions ignore the key.
 
   Args:
-    table: whose parameters: "imagenet" for 224 pixels, "cifar" for 32.
-    textures: of frost: a folder with the original pictures; "": procedural ones.
-  Raises: ValueError for an unknown name or table, with the known ones; for a concrete severity out of range or an image too
-    small, when called.
+    table: the set of parameters: "imagenet" for images of 224 pixels, "cifar" for images of 32 pixels.
+    textures: only used by frost: a folder with the original pictures; "" for procedural pictures.
+  Raises: ValueError for an unknown name or table, with the known ones. The corruption raises ValueError for
+    an image that is too small and for a concrete severity out of range.
   """
   if name not in known():
     raise ValueError(f"no corruption is called {name!r}{nearest(name, known())}")
@@ -78,7 +81,7 @@ def make(name: str, *, table: Literal["imagenet", "cifar"] = "imagenet", texture
       raise ValueError(f"severity is {int(severity)}; use 1 to 5")
     if min(image.shape[:2]) < LEAST_SIDE:
       raise ValueError(
-        f"{name} takes images of {LEAST_SIDE} pixels a side and more, this one is {image.shape[0]} x "
+        f"{name} needs images of at least {LEAST_SIDE} pixels per side, but this one is {image.shape[0]} x "
         f"{image.shape[1]}; enlarge it first"
       )
     return truncate(function(key, image, jnp.asarray(severity, jnp.int32)))

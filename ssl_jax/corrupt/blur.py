@@ -1,4 +1,4 @@
-"""Blur of an image f32[H, W, 3] in [0, 1]."""
+"""Blur corruptions of an image f32[H, W, 3] in [0, 1]."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from ssl_jax.corrupt.tables import PARAMETERS
 
 
 def gaussian_blur(key, image, severity, *, table):
-  """scikit-image's gaussian: cut off at 4 sigma, edge pixels repeated. Exact."""
+  """Computes scikit-image's Gaussian blur, truncated at 4 sigma, with repeated edge pixels. Exact."""
   return smooth(image, PARAMETERS["gaussian_blur"][table], severity)
 
 
 def defocus_blur(key, image, severity, *, table):
-  """A disk as kernel, smoothed itself; the border mirrored without the edge pixel. Exact, by Fourier transforms."""
+  """Correlates with a smoothed disk, by Fourier transforms. Exact.
+
+  The image is mirrored at its border without repeating the edge pixel.
+  """
   kernels = [_disk(*row) for row in PARAMETERS["defocus_blur"][table]]
   reach = max(len(kernel) for kernel in kernels) // 2
   height, width = (side + 2 * reach for side in image.shape[:2])
@@ -29,9 +32,11 @@ def defocus_blur(key, image, severity, *, table):
 
 
 def _disk(radius: float, sigma: float) -> np.ndarray:
-  """f64[17, 17] or [2 r + 1, 2 r + 1]: an indicator smoothed by 3 or 5 taps, mirrored at its border.
+  """Returns the kernel: the indicator of a disk, smoothed by a Gaussian of 3 or 5 taps.
 
-  Where the disk touches that border the sum exceeds 1 (1.013 for a radius of 8): the corruption brightens a little.
+  It is f64[17, 17] for a radius of at most 8 and f64[2 r + 1, 2 r + 1] for a larger radius r. The smoothing
+  mirrors at the border of the array, so the sum exceeds 1 where the disk touches that border (1.013 for a
+  radius of 8), and the corruption then brightens the image slightly.
   """
   reach, taps = (8, 1) if radius <= 8 else (int(radius), 2)
   line = np.arange(-reach, reach + 1)
@@ -45,7 +50,7 @@ def _disk(radius: float, sigma: float) -> np.ndarray:
 
 
 def _transfer(kernel: np.ndarray, height: int, width: int) -> np.ndarray:
-  """c64[height, width / 2 + 1]: what a correlation with the kernel about its middle multiplies a spectrum by."""
+  """Returns the transfer function of a correlation with the centred kernel: c64[height, width // 2 + 1]."""
   whole = np.zeros((height, width))
   whole[: len(kernel), : len(kernel)] = kernel
   whole = np.roll(whole, (-(len(kernel) // 2),) * 2, (0, 1))
@@ -53,7 +58,7 @@ def _transfer(kernel: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def motion_blur(key, image, severity, *, table):
-  """Along a random direction within 45 degrees of the horizontal. Exact for that direction, which is random."""
+  """Blurs along a random direction within 45 degrees of the horizontal. Exact for a given direction."""
   rows = PARAMETERS["motion_blur"][table]
   radius, sigma = pick(rows, severity)
   angle = jax.random.uniform(key, minval=-45.0, maxval=45.0)
@@ -61,7 +66,7 @@ def motion_blur(key, image, severity, *, table):
 
 
 def zoom_blur(key, image, severity, *, table):
-  """The mean of the image and of itself enlarged by up to 26 factors. Exact."""
+  """Averages the image and its enlargements by up to 26 factors, the first of which is 1. Exact."""
   rows = PARAMETERS["zoom_blur"][table]
   count, distance = pick(rows, severity)
 
@@ -73,11 +78,12 @@ def zoom_blur(key, image, severity, *, table):
 
 
 def glass_blur(key, image, severity, *, table):
-  """Smoothed, each pixel replaced by a near one, pass after pass in reading order backwards, smoothed again.
+  """Smooths the image, replaces each pixel by a nearby one in several passes, and smooths it again.
 
-  Random; given the draws, exact. In the reference the swap of two pixels copies the second over the first (numpy views), so a
-  pixel becomes what its partner is by then: the old one where the partner's turn is still to come, else what that has become.
-  These chains of references are followed in parallel, each step twice as far.
+  Random; exact for given draws. A pass visits the pixels in reverse reading order. The reference intends to
+  swap two pixels, but it swaps numpy views and so copies the second pixel over the first. A pixel therefore
+  takes the value that its partner has at that moment: the old value if the partner has not been visited yet,
+  otherwise the partner's new value. These chains of references are resolved in parallel by pointer doubling.
   """
   rows = PARAMETERS["glass_blur"][table]
   sigmas = [row[0] for row in rows]
@@ -94,14 +100,14 @@ def glass_blur(key, image, severity, *, table):
 
 
 def _sources(key, height: int, width: int, reach) -> jax.Array:
-  """i32[H W]: which old pixel each becomes in one pass."""
+  """Returns i32[H W]: the index of the old pixel whose value each pixel takes in one pass."""
   down, across = jax.random.randint(key, (2, height, width), -reach, reach)
   row, column = jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")
   moved = (row > reach) & (row <= height - reach) & (column > reach) & (column <= width - reach)
   partner = jnp.where(moved, (row + down) * width + column + across, row * width + column).ravel()
   own, moved = jnp.arange(height * width), moved.ravel()
-  earlier = moved & moved[partner] & (partner > own)  # its turn has been: what it has become counts
-  follow = jnp.where(earlier, partner, own)  # a chain of pixels that end as one and the same
+  earlier = moved & moved[partner] & (partner > own)  # visited before: its new value counts
+  follow = jnp.where(earlier, partner, own)  # the next pixel with the same new value
   _, follow = lax.while_loop(
     lambda two: (two[0] != two[1]).any(), lambda two: (two[1], two[1][two[1]]), (own, follow)
   )

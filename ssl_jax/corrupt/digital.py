@@ -13,14 +13,17 @@ from ssl_jax.corrupt.tables import PARAMETERS
 
 
 def brightness(key, image, severity, *, table):
-  """Adds to the V of HSV. Exact."""
+  """Adds a constant to the V of HSV and clips it to [0, 1]. Exact."""
   value = image.max(-1, keepdims=True)
   wanted = jnp.clip(value + pick(PARAMETERS["brightness"][table], severity), 0, 1)
   return jnp.where(value > 0, image * wanted / jnp.where(value > 0, value, 1.0), wanted)
 
 
 def saturate(key, image, severity, *, table):
-  """Scales and shifts the S of HSV. Exact; grey, which has no hue, turns red where S is shifted, as in the reference."""
+  """Scales and shifts the S of HSV. Exact.
+
+  Grey pixels have no hue; where S is shifted they turn red, as in the reference.
+  """
   factor, shift = pick(PARAMETERS["saturate"][table], severity)
   value = image.max(-1, keepdims=True)
   chroma = value - image.min(-1, keepdims=True)
@@ -31,33 +34,37 @@ def saturate(key, image, severity, *, table):
 
 
 def contrast(key, image, severity, *, table):
-  """Blends with each channel's mean. Exact."""
+  """Blends each channel with its mean over the image. Exact."""
   mean = image.mean((0, 1), keepdims=True)
   return (image - mean) * pick(PARAMETERS["contrast"][table], severity) + mean
 
 
 def pixelate(key, image, severity, *, table):
-  """Reduced by averaging boxes, as Pillow does, and enlarged by repetition. Exact up to Pillow's fixed-point arithmetic."""
-  shares = PARAMETERS["pixelate"][table]
+  """Reduces the image with Pillow's box filter and enlarges it again by repeating pixels.
+
+  Exact up to Pillow's fixed-point arithmetic.
+  """
+  fractions = PARAMETERS["pixelate"][table]
   rows, columns = (
     [
       jnp.asarray(np.stack(bank))[severity - 1]
-      for bank in zip(*[_boxes(side, int(side * share), most) for share in shares])
+      for bank in zip(*[_boxes(side, int(side * fraction), most) for fraction in fractions])
     ]
-    for side, most in ((side, int(side * max(shares))) for side in image.shape[:2])
+    for side, most in ((side, int(side * max(fractions))) for side in image.shape[:2])
   )
   small = jnp.floor(both_sides(rows[0], columns[0], image) * 255 + 0.5) / 255
   return both_sides(rows[1], columns[1], small)
 
 
 def _boxes(full: int, size: int, most: int) -> tuple[np.ndarray, np.ndarray]:
-  """(f32[most, full] that averages into `size` rows, the rest zero; f32[full, most] that repeats them).
+  """Returns two matrices for one side: f32[most, full] reduces it and f32[full, most] enlarges it again.
 
-  Pillow's box filter: a pixel counts wholly where its middle is within half a box of the middle of the new one.
+  The first averages `full` pixels into `size` rows, and its other rows are 0. It is Pillow's box filter: a
+  pixel has full weight if its centre lies within half a box of the centre of the new pixel.
   """
   scale = full / size
   middle = (np.arange(size) + 0.5) * scale
-  # Pillow looks at the pixels from int(middle - scale / 2 + 0.5) to int(middle + scale / 2 + 0.5).
+  # Pillow reads the pixels from int(middle - scale / 2 + 0.5) to int(middle + scale / 2 + 0.5).
   first, last = (
     np.maximum((middle - scale / 2 + 0.5).astype(int), 0),
     np.minimum((middle + scale / 2 + 0.5).astype(int), full),
@@ -71,10 +78,11 @@ def _boxes(full: int, size: int, most: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def elastic_transform(key, image, severity, *, table):
-  """A random affine map, then random smooth displacements. Random; given the draws, exact but for the fixed-point weights of OpenCV.
+  """Applies a random affine map and then random smooth displacements.
 
-  The reference takes 244 for the side in the published table's ImageNet constants, a slip for 224 that is kept: the constants are
-  what was published.
+  Random; exact for given draws, except for OpenCV's fixed-point interpolation weights. The reference computes
+  its ImageNet parameters with a side of 244 instead of 224, a mistake that is kept here because these are the
+  published values.
   """
   rows = PARAMETERS["elastic_transform"][table]
   alpha, _, jitter = pick(rows, severity)
@@ -83,9 +91,8 @@ def elastic_transform(key, image, severity, *, table):
   middle, reach = np.array([width // 2, height // 2], np.float32), min(height, width) // 3
   old = np.stack([middle + reach, [middle[0] + reach, middle[1] - reach], middle - reach]).astype(np.float32)
   new = old + jitter * jax.random.uniform(corner_key, (3, 2), minval=-1.0)
-  back = jnp.linalg.solve(
-    jnp.concatenate([new, jnp.ones((3, 1))], 1), jnp.asarray(old)
-  )  # [3, 2]: from new to old places
+  # [3, 2]: the affine map from new to old positions
+  back = jnp.linalg.solve(jnp.concatenate([new, jnp.ones((3, 1))], 1), jnp.asarray(old))
   y, x = (
     grid.astype(jnp.float32) for grid in jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")
   )
@@ -95,7 +102,7 @@ def elastic_transform(key, image, severity, *, table):
 
 
 def _field(key, rows, severity, height: int, width: int) -> jax.Array:
-  """f32[H, W]: uniform noise in [-1, 1], smoothed."""
+  """Returns smoothed uniform noise in [-1, 1], f32[H, W]."""
   noise = jax.random.uniform(key, (height, width, 1), minval=-1.0)
   banks = [
     np.stack(
@@ -110,7 +117,7 @@ def _field(key, rows, severity, height: int, width: int) -> jax.Array:
 
 
 def _sample(image, rows, columns, *, mode: str) -> jax.Array:
-  """The image, bilinearly, at places f32[H, W]."""
+  """Interpolates the image bilinearly at the positions `rows` and `columns`, f32[H, W] each."""
   return jnp.stack(
     [map_coordinates(image[..., c], (rows, columns), order=1, mode=mode) for c in range(image.shape[-1])], -1
   )
@@ -148,9 +155,10 @@ _DCT = np.array(
 
 
 def jpeg_compression(key, image, severity, *, table):
-  """What is left after JPEG at a quality, colours at half resolution, as libjpeg does it, entropy coding apart.
+  """Compresses the image as JPEG and decodes it, as libjpeg does, without the lossless entropy coding.
 
-  Exact up to the rounding of libjpeg's integer transforms: within a grey level or two.
+  The chrominance has half the resolution. Exact up to the rounding of libjpeg's integer transforms, which is
+  within one or two grey levels.
   """
   qualities = PARAMETERS["jpeg_compression"][table]
   height, width, _ = image.shape
@@ -177,13 +185,16 @@ def jpeg_compression(key, image, severity, *, table):
 
 
 def _quantisation(base: np.ndarray, quality: int) -> np.ndarray:
-  """f32[8, 8]: libjpeg's table of a quality, 1 to 100."""
+  """Returns libjpeg's quantisation table for a quality from 1 to 100, f32[8, 8]."""
   scale = 5000 // quality if quality < 50 else 200 - 2 * quality
   return np.clip((base * scale + 50) // 100, 1, 255).astype(np.float32)
 
 
 def _quantised(plane: jax.Array, table: jax.Array) -> jax.Array:
-  """A plane [H, W] of 0 to 255 after its 8 x 8 blocks' cosine coefficients have been rounded to multiples of `table`."""
+  """Rounds the cosine coefficients of the 8 x 8 blocks of a plane to multiples of `table`, f32[8, 8].
+
+  The plane, f32[H, W], and the result hold whole numbers from 0 to 255.
+  """
   transform = jnp.asarray(_DCT)
   blocks = einops.rearrange(plane - 128, "(h p) (w q) -> h w p q", p=8, q=8)
   coefficients = jnp.einsum(
@@ -195,14 +206,14 @@ def _quantised(plane: jax.Array, table: jax.Array) -> jax.Array:
 
 
 def _halved(plane: jax.Array) -> jax.Array:
-  """Means of 2 x 2, halves rounded up and down in turn along a row, as libjpeg does."""
+  """Averages blocks of 2 x 2, rounding alternately down and up along a row, as libjpeg does."""
   total = einops.reduce(plane, "(h a) (w b) -> h w", "sum", a=2, b=2)
   bias = 1 + jnp.arange(total.shape[1], dtype=jnp.float32) % 2
   return jnp.floor((total + bias[None]) / 4)
 
 
 def _doubled(plane: jax.Array) -> jax.Array:
-  """libjpeg's "fancy" upsampling: three quarters of the nearest and a quarter of the next, along both sides."""
+  """Computes libjpeg's "fancy" upsampling: 3/4 of the nearest pixel and 1/4 of the next, along both sides."""
 
   def along_rows(plane):
     above = jnp.concatenate([plane[:1], plane[:-1]])

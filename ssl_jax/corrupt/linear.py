@@ -1,4 +1,4 @@
-"""What several corruptions are made of: a choice by severity, smoothing as a matrix for each side, zooming, motion."""
+"""Operations that corruptions share: selection by severity, Gaussian smoothing, zoom and motion blur."""
 
 from __future__ import annotations
 
@@ -13,26 +13,29 @@ from ssl_jax.augment import resample
 
 
 def pick(rows, severity: jax.Array) -> jax.Array:
-  """Row number `severity` - 1 of a table with five, which may be traced."""
+  """Returns row `severity` - 1 of a table with five rows, as f32; the severity may be traced."""
   return jnp.asarray(np.asarray(rows, np.float32))[severity - 1]
 
 
 def truncate(image: jax.Array) -> jax.Array:
-  """Clipped to [0, 1] and cut down to whole grey levels, as files of uint8 hold it."""
+  """Clips to [0, 1] and truncates to whole grey levels, as a conversion to uint8 does."""
   return jnp.floor(jnp.clip(image, 0, 1) * 255 + 1e-3) / 255
 
 
 def both_sides(rows: jax.Array, columns: jax.Array, image: jax.Array) -> jax.Array:
-  """Matrices [T, H] and [S, W] along the sides of an image [H, W, C]: [T, S, C]."""
+  """Multiplies the sides of an image [H, W, C] by the matrices [T, H] and [S, W]; returns [T, S, C]."""
   halfway = jnp.einsum("th,hwc->twc", rows, image, precision=resample.PRECISION)
   return jnp.einsum("sw,twc->tsc", columns, halfway, precision=resample.PRECISION)
 
 
 def smoothing(size: int, sigma: float, *, truncate: float = 4.0, border: str = "nearest") -> np.ndarray:
-  """f32[size, size]: a Gaussian along one side as scipy.ndimage.gaussian_filter computes it.
+  """Returns the matrix f32[size, size] of scipy.ndimage.gaussian_filter along one side.
 
   Args:
-    border: "nearest" repeats the edge pixel, "reflect" mirrors with the edge pixel twice, as often as it takes.
+    sigma: standard deviation in pixels.
+    truncate: radius of the kernel in units of `sigma`.
+    border: "nearest" repeats the edge pixel; "reflect" mirrors the image with the edge pixel twice, several
+      times if the kernel reaches that far.
   """
   radius = int(truncate * sigma + 0.5)
   if not radius:
@@ -50,7 +53,7 @@ def smoothing(size: int, sigma: float, *, truncate: float = 4.0, border: str = "
 
 
 def smooth(image: jax.Array, sigmas, severity: jax.Array, **options) -> jax.Array:
-  """The image [H, W, C] smoothed by the sigma of its severity."""
+  """Smooths the image [H, W, C] with the Gaussian sigma of the given severity."""
   rows, columns = (
     jnp.asarray(np.stack([smoothing(side, sigma, **options) for sigma in sigmas]))[severity - 1]
     for side in image.shape[:2]
@@ -59,30 +62,38 @@ def smooth(image: jax.Array, sigmas, severity: jax.Array, **options) -> jax.Arra
 
 
 def zoom_taps(size: int, factor: jax.Array) -> resample.Taps:
-  """scipy's zoom (order 1) of the middle of a side, cut to `size`: the middle ceil(size / factor) pixels, corners on corners."""
+  """Returns the taps of scipy's zoom (order 1) of the centre of one side, cropped to `size` pixels.
+
+  The central ceil(size / factor) pixels are enlarged such that the first and last pixels of input and output
+  coincide.
+  """
   inside = jnp.ceil(size / factor - 1e-4)
   start = jnp.floor((size - inside) / 2)
-  made = jnp.round(inside * factor)
-  place = jnp.arange(size, dtype=jnp.float32) + jnp.floor((made - size) / 2)
-  place = place * (inside - 1) / jnp.maximum(made - 1, 1)
+  zoomed = jnp.round(inside * factor)
+  place = jnp.arange(size, dtype=jnp.float32) + jnp.floor((zoomed - size) / 2)
+  place = place * (inside - 1) / jnp.maximum(zoomed - 1, 1)
   low = jnp.clip(jnp.floor(place), 0, size - 1)
-  share = place - low
+  fraction = place - low
   index = jnp.stack([low, low + 1], 1) + start
-  return resample.Taps(jnp.clip(index, 0, size - 1).astype(jnp.int32), jnp.stack([1 - share, share], 1))
+  return resample.Taps(jnp.clip(index, 0, size - 1).astype(jnp.int32), jnp.stack([1 - fraction, fraction], 1))
 
 
 def zoom(image: jax.Array, factor: jax.Array) -> jax.Array:
-  """The middle of [H, W, C], enlarged by `factor` to the same size."""
+  """Enlarges the centre of an image [H, W, C] by `factor`; the result has the same size."""
   rows, columns = (zoom_taps(side, factor) for side in image.shape[:2])
   return resample.resample(rows, columns, image.transpose(2, 0, 1)).transpose(2, 1, 0)
 
 
 def move(image: jax.Array, radius: jax.Array, sigma: jax.Array, angle: jax.Array, *, most: int) -> jax.Array:
-  """Motion blur of [H, W, C]: 2 radius + 1 copies, each a whole number of pixels further along, weighted by half a Gaussian.
+  """Computes ImageMagick's motion blur of an image [H, W, C], as the package imagecorruptions does.
 
-  Edge pixels are repeated. ImageMagick's motion blur as imagecorruptions computes it.
+  It sums 2 radius + 1 copies of the image, each shifted by a whole number of pixels further along the
+  direction of motion, with the weights of one half of a Gaussian. Edge pixels are repeated.
+
   Args:
-    angle: degrees. most: the largest radius that may come.
+    radius, sigma: f32[], in pixels.
+    angle: f32[], in degrees.
+    most: upper bound of `radius`, which fixes the number of copies that are compiled.
   """
   steps = jnp.arange(2 * most + 1, dtype=jnp.float32)
   weight = jnp.where(steps <= 2 * radius, jnp.exp(-(steps**2) / (2 * sigma**2)), 0.0)

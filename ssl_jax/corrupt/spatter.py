@@ -1,4 +1,4 @@
-"""Drops of water or of mud on an image f32[H, W, 3] in [0, 1]."""
+"""Drops of water or mud on an image f32[H, W, 3] in [0, 1]."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from ssl_jax.corrupt.linear import pick, smooth
 from ssl_jax.corrupt.tables import PARAMETERS
 
 WATER, MUD = (175 / 255, 238 / 255, 238 / 255), (63 / 255, 42 / 255, 20 / 255)
-FAR = 20  # pixels from an edge beyond which distance no longer counts
-WEAK, STRONG = 50, 150  # of an edge, in grey levels
-GROWTH = 16  # pixels that a strong edge is followed along weak ones
+FAR = 20  # pixels; distances to an edge are clipped to this value
+WEAK, STRONG = 50, 150  # Canny's two thresholds on the gradient, in grey levels
+GROWTH = 16  # pixels over which a strong edge is followed along weak ones
 _SHINE = np.array([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]], np.float32)
 
 
 def spatter(key, image, severity, *, table):
-  """Water (mostly severities 1 to 3) or mud. Random: a statistical twin.
+  """Adds drops of water (severities 1 to 3) or mud (4 and 5). Random: a statistical twin.
 
-  Edges of drops are followed over 16 pixels only and distances to them are Euclidean, where OpenCV follows them to their end and
-  takes a chamfer distance.
+  Edges of drops are followed over at most 16 pixels and distances to them are Euclidean, where OpenCV follows
+  edges to their end and uses a chamfer distance.
   """
   rows = PARAMETERS["spatter"][table]
   mean, deviation, _, threshold, amount, muddy = pick(rows, severity)
@@ -38,14 +38,20 @@ def spatter(key, image, severity, *, table):
 
 
 def _glow(liquid: jax.Array) -> jax.Array:
-  """f32[H, W]: how brightly drops, levels of 0 to 255, catch the light: from their distance to edges, equalised, embossed."""
+  """Returns the brightness of the reflections on the drops, f32[H, W].
+
+  It embosses the equalised distance to the edges of the drops.
+
+  Args:
+    liquid: f32[H, W], whole grey levels from 0 to 255.
+  """
   distance = jnp.floor(_boxed(jnp.minimum(_distance(_edges(liquid)), FAR)))
   shine = jnp.clip(_filtered(_equalised(distance), _SHINE), 0, 255)
   return liquid * _boxed(shine)
 
 
 def _edges(levels: jax.Array) -> jax.Array:
-  """bool[H, W]: Canny's: ridges of the Sobel gradient, strong ones and what hangs together with them."""
+  """Returns Canny's edges, bool[H, W]: strong ridges of the Sobel gradient and connected weak ones."""
   smooth = np.array([[1, 2, 1]], np.float32)
   slope = np.array([[-1, 0, 1]], np.float32)
   across, down = _filtered(levels, smooth.T @ slope), _filtered(levels, slope.T @ smooth)
@@ -59,9 +65,8 @@ def _edges(levels: jax.Array) -> jax.Array:
   behind = jnp.where(
     flat, shifted(0, -1), jnp.where(steep, shifted(-1, 0), jnp.where(same, shifted(-1, -1), shifted(-1, 1)))
   )
-  ridge = (strength > behind) & (
-    (strength > ahead) | ((flat | steep) & (strength == ahead))
-  )  # of equals, OpenCV's choice
+  # Of two equal pixels along a horizontal or vertical gradient, OpenCV keeps the first.
+  ridge = (strength > behind) & ((strength > ahead) | ((flat | steep) & (strength == ahead)))
   weak, found = ridge & (strength > WEAK), ridge & (strength > STRONG)
   grown = lambda _, found: (
     weak & (lax.reduce_window(found.astype(jnp.float32), 0.0, lax.max, (3, 3), (1, 1), "SAME") > 0)
@@ -70,11 +75,11 @@ def _edges(levels: jax.Array) -> jax.Array:
 
 
 def _distance(edges: jax.Array) -> jax.Array:
-  """f32[H, W]: Euclidean distance to the nearest edge, right up to FAR."""
+  """Returns the Euclidean distance to the nearest edge, f32[H, W]; it is exact up to FAR pixels."""
   square = jnp.where(edges, 0.0, 1e6)
   for axis in (0, 1):
     padded = jnp.pad(square, [(FAR, FAR) if axis == side else (0, 0) for side in (0, 1)], constant_values=1e6)
-    nearer = lambda k, found: jnp.minimum(
+    nearer = lambda k, found, padded=padded, axis=axis: jnp.minimum(
       found,
       lax.dynamic_slice_in_dim(padded, k, found.shape[axis], axis) + jnp.square(k.astype(jnp.float32) - FAR),
     )
@@ -83,7 +88,7 @@ def _distance(edges: jax.Array) -> jax.Array:
 
 
 def _equalised(levels: jax.Array) -> jax.Array:
-  """Levels of 0 to 255 spread so that each range of them is as frequent, as OpenCV's equalizeHist."""
+  """Equalises the histogram of grey levels from 0 to 255, as OpenCV's equalizeHist does."""
   count = jnp.bincount(levels.astype(jnp.int32).ravel(), length=256).astype(jnp.float32)
   first = count[jnp.argmax(count > 0)]
   scale = 255 / jnp.maximum(levels.size - first, 1)
@@ -92,12 +97,12 @@ def _equalised(levels: jax.Array) -> jax.Array:
 
 
 def _boxed(levels: jax.Array) -> jax.Array:
-  """Means of 3 x 3."""
+  """Averages over windows of 3 x 3 pixels."""
   return _filtered(levels, np.full((3, 3), 1 / 9, np.float32))
 
 
 def _filtered(levels: jax.Array, kernel: np.ndarray) -> jax.Array:
-  """Correlation of [H, W] with [3, 3], the border mirrored without the edge pixel."""
+  """Correlates [H, W] with a kernel [3, 3]; the border is mirrored without repeating the edge pixel."""
   height, width = levels.shape
   padded = jnp.pad(levels, 1, mode="reflect")
   return sum(
@@ -109,7 +114,7 @@ def _filtered(levels: jax.Array, kernel: np.ndarray) -> jax.Array:
 
 
 def _shift(plane: jax.Array, down: int, across: int, *, fill: float = 0.0) -> jax.Array:
-  """[H, W] looked at `down` and `across` pixels further on; `fill` beyond the border."""
+  """Returns plane[y + down, x + across] for each pixel (y, x) of [H, W], and `fill` outside the plane."""
   reach = max(abs(down), abs(across))
   height, width = plane.shape
   padded = jnp.pad(plane, reach, constant_values=fill)

@@ -1,4 +1,4 @@
-"""Weather over an image f32[H, W, 3] in [0, 1]."""
+"""Weather corruptions of an image f32[H, W, 3] in [0, 1]: fog, snow and frost."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from PIL import Image
 from ssl_jax.corrupt.linear import move, pick, truncate, zoom
 from ssl_jax.corrupt.tables import PARAMETERS
 
-FROSTS = 5  # the reference never uses its sixth photograph
+FROSTS = 5  # the reference has six photographs but never uses the last
 FROST_SIDE = 512
 
 
 def fog(key, image, severity, *, table):
-  """Adds a cloud of plasma and dims to the old maximum. Random: a statistical twin."""
+  """Adds a plasma cloud and rescales such that no value exceeds the old maximum.
+
+  Random: a statistical twin.
+  """
   strength, decay = pick(PARAMETERS["fog"][table], severity)
   height, width, _ = image.shape
   cloud = plasma(key, 2 ** math.ceil(math.log2(max(height, width))), decay)[:height, :width, None]
@@ -29,34 +32,41 @@ def fog(key, image, severity, *, table):
 
 
 def plasma(key, side: int, decay) -> jax.Array:
-  """f32[side, side] in [0, 1]: a height map by the diamond-square rule on a torus, `side` a power of two.
+  """Returns a height map f32[side, side] in [0, 1] by the diamond-square algorithm on a torus.
 
-  Roughness starts at 100 and is divided by `decay` at every halving; it multiplies a uniform number of that half-width, so it
-  counts squared, as in the reference.
+  The roughness starts at 100 and is divided by `decay` whenever the step is halved. As in the reference, it
+  multiplies a uniform number in [-roughness, roughness), so it enters squared.
+
+  Args:
+    side: a power of two.
+    decay: f32[].
   """
-  heights, step, wibble = jnp.zeros((side, side)), side, jnp.float32(100)
+  heights, step, roughness = jnp.zeros((side, side)), side, jnp.float32(100)
 
-  def rough(key, total):
-    return total / 4 + wibble * wibble * jax.random.uniform(key, total.shape, minval=-1.0)
+  def perturb(key, total):
+    return total / 4 + roughness * roughness * jax.random.uniform(key, total.shape, minval=-1.0)
 
   while step >= 2:
     square_key, above_key, left_key, key = jax.random.split(key, 4)
     half = step // 2
     corners = heights[::step, ::step]
     four = corners + jnp.roll(corners, -1, 0)
-    middles = rough(square_key, four + jnp.roll(four, -1, 1))
+    middles = perturb(square_key, four + jnp.roll(four, -1, 1))
     heights = heights.at[half::step, half::step].set(middles)
     sides = middles + jnp.roll(middles, 1, 0) + corners + jnp.roll(corners, -1, 1)
-    heights = heights.at[::step, half::step].set(rough(above_key, sides))
+    heights = heights.at[::step, half::step].set(perturb(above_key, sides))
     sides = middles + jnp.roll(middles, 1, 1) + corners + jnp.roll(corners, -1, 0)
-    heights = heights.at[half::step, ::step].set(rough(left_key, sides))
-    step, wibble = half, wibble / decay
+    heights = heights.at[half::step, ::step].set(perturb(left_key, sides))
+    step, roughness = half, roughness / decay
   heights = heights - heights.min()
   return heights / heights.max()
 
 
 def snow(key, image, severity, *, table):
-  """Flakes of thresholded noise, enlarged and blown along, over a whitened image. Random: a statistical twin."""
+  """Adds flakes, which are enlarged, thresholded and motion-blurred noise, to a whitened image.
+
+  Random: a statistical twin.
+  """
   rows = PARAMETERS["snow"][table]
   mean, deviation, factor, threshold, radius, sigma, kept = pick(rows, severity)
   flake_key, angle_key = jax.random.split(key)
@@ -71,13 +81,17 @@ def snow(key, image, severity, *, table):
 
 
 def frost(key, image, severity, *, table, textures=""):
-  """A window of a picture of frost over the image.
+  """Adds a random window of a picture of frost to the image.
 
-  By default the pictures are procedural (see `procedural_frost`), for the photographs may not be redistributed: figures are then
-  near those of ImageNet-C but not the same. `textures` names a folder with the original files, frost1 to frost5.
+  By default the pictures are procedural (see `procedural_frost`), because the original photographs may not be
+  redistributed. Results are then close to those of ImageNet-C but not the same.
+
+  Args:
+    textures: a folder with the original files, frost1 to frost5; "" for the procedural pictures.
+  Raises: ValueError if the folder lacks one of the pictures.
   """
   rows = PARAMETERS["frost"][table]
-  own, cold = pick(rows, severity)
+  image_weight, frost_weight = pick(rows, severity)
   pictures = jnp.asarray(_textures(textures, 0.2 if table == "cifar" else 1.0, image.shape[0]))
   which_key, down_key, across_key = jax.random.split(key, 3)
   which = jax.random.randint(which_key, (), 0, len(pictures))
@@ -86,12 +100,15 @@ def frost(key, image, severity, *, table, textures=""):
     for k, room, side in zip((down_key, across_key), pictures.shape[1:3], image.shape[:2])
   ]
   window = lax.dynamic_slice(pictures, (which, *start, jnp.int32(0)), (1, *image.shape))[0]
-  return own * image + cold * window.astype(jnp.float32) / 255
+  return image_weight * image + frost_weight * window.astype(jnp.float32) / 255
 
 
 @functools.lru_cache(maxsize=4)
 def _textures(folder: str, scale: float, least: int) -> np.ndarray:
-  """uint8[5, h, w, 3], all of one size: the smallest of the five, at least `least`."""
+  """Returns the pictures scaled by `scale`, uint8[5, h, w, 3], cropped to the smallest of the five sizes.
+
+  Each side of a scaled picture has at least `least` pixels.
+  """
   pictures = (
     [Image.fromarray(array) for array in procedural_frost()]
     if not folder
@@ -109,18 +126,20 @@ def _frost_file(folder: str, number: int) -> pathlib.Path:
   found = sorted(pathlib.Path(folder).glob(f"frost{number}.*"))
   if not found:
     raise ValueError(
-      f"{folder} has no picture frost{number}.png or .jpg; it must hold frost1 to frost{FROSTS}, or leave the "
-      "folder out for procedural ones"
+      f"{folder} has no picture frost{number}.png or .jpg; it must contain frost1 to frost{FROSTS}. Set "
+      "textures='' to use procedural pictures"
     )
   return found[0]
 
 
 @functools.lru_cache(maxsize=1)
 def procedural_frost() -> np.ndarray:
-  """uint8[5, 512, 512, 3]: needles of ice that branch, at three scales, over clouds; bluish white, the same for ever."""
-  return np.stack(
-    [_one_frost(np.random.RandomState(seed)) for seed in range(FROSTS)]
-  )  # RandomState: its draws are frozen
+  """Returns five fixed pictures of frost, uint8[5, 512, 512, 3].
+
+  They show bluish white, branching needles of ice at three scales over clouds.
+  """
+  # numpy guarantees that the draws of RandomState never change.
+  return np.stack([_one_frost(np.random.RandomState(seed)) for seed in range(FROSTS)])
 
 
 def _one_frost(rng) -> np.ndarray:
@@ -147,22 +166,22 @@ def _one_frost(rng) -> np.ndarray:
 
 
 def _needle(ice, rng, start, angle, length, bright, branches) -> None:
-  """A straight crystal that fades towards its tip, with smaller ones at 60 degrees on both sides."""
+  """Draws a straight crystal that fades towards its tip, with smaller ones at 60 degrees on both sides."""
   along = np.arange(0, length, 0.5)
   places = (start[:, None] + np.stack([np.sin(angle) * along, np.cos(angle) * along])).astype(
     int
   ) % ice.shape[0]
   np.maximum.at(ice, (places[0], places[1]), bright * (1 - 0.7 * along / length))
   if branches:
-    for share in np.arange(0.2, 0.9, 0.15):
-      root = start + share * length * np.array([np.sin(angle), np.cos(angle)])
+    for fraction in np.arange(0.2, 0.9, 0.15):
+      root = start + fraction * length * np.array([np.sin(angle), np.cos(angle)])
       for side in (-1, 1):
         _needle(
           ice,
           rng,
           root,
           angle + side * np.pi / 3,
-          length * (1 - share) * rng.uniform(0.2, 0.5),
+          length * (1 - fraction) * rng.uniform(0.2, 0.5),
           0.8 * bright,
           branches - 1,
         )

@@ -101,6 +101,28 @@ def to_array(image: Image.Image) -> np.ndarray:
   return np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, 3)
 
 
+def decode_mask(mask: bytes | np.ndarray, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+  """uint8[H, W]: the class of each pixel, from a PNG with one channel or a palette, whose numbers are the
+  classes.
+
+  Args:
+    mask: an encoded file, or the classes uint8[H, W] themselves.
+  Raises: DecodeError for anything that is not a whole image with one channel of 8 bits.
+  """
+  if isinstance(mask, np.ndarray):
+    return mask
+  image = open_image(mask, max_pixels=max_pixels).image
+  if image.mode not in ("P", "L", "1"):
+    raise DecodeError(f"a mask must have one channel of 8 bits or a palette, but its mode is {image.mode!r}")
+  try:
+    image.load()
+  except MemoryError:
+    raise
+  except Exception as error:
+    raise _explain(error) from error
+  return np.asarray(image).astype(np.uint8)
+
+
 def _format(data: bytes) -> str:
   for signature, name in _SIGNATURES.items():
     if data.startswith(signature):

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ssl_jax.data import splits
-from ssl_jax.data.reader import Record, Source
+from ssl_jax.data.elements import Record
+from ssl_jax.data.reader import Source
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp")
 SPLIT_FOLDERS = ("train", "val", "valid", "validation", "test")

@@ -1,8 +1,11 @@
-"""Loads one batch: reads, decodes, transforms, replaces what is bad. Runs in threads or worker processes."""
+"""Loads one batch: reads, decodes, transforms, replaces records that cannot be decoded. Runs in threads or
+worker processes.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -11,15 +14,16 @@ from typing import NamedTuple
 import numpy as np
 
 from ssl_jax.data.decode import DecodeError
+from ssl_jax.data.elements import Elements, Record, Transform, check_elements, empty_batch
 from ssl_jax.data.order import EvalOrder, Rows, TrainOrder
-from ssl_jax.data.reader import Record, Source
+from ssl_jax.data.reader import Source
 from ssl_jax.data.shared_buffers import SharedBuffers
 
-_CHUNK = 16  # images given to one of several threads
+_CHUNK = 16  # records given to one of several threads
 
 
 class Bad(NamedTuple):
-  """An image that could not be decoded."""
+  """A record that could not be decoded."""
 
   index: int
   name: str
@@ -27,95 +31,104 @@ class Bad(NamedTuple):
 
 
 class Loaded(NamedTuple):
-  """What a batch brings along to the main process."""
+  """A batch on its way to the main process."""
 
-  batch: dict[str, np.ndarray]  # empty if loading was called off; without "image" if that lies in a slot
-  slot: int | None
+  # the elements, unless they lie in a shared buffer; "valid" and "index"; {} if cancelled
+  batch: dict[str, np.ndarray]
+  buffer: int | None  # the number of the shared buffer
   bad: tuple[Bad, ...]
   complete: bool  # False: a row found no replacement
   seconds: float  # of work, summed over threads
 
 
-class CalledOff(Exception):
-  """Nobody waits for this batch any more."""
+class Cancelled(Exception):
+  """This batch is no longer wanted."""
+
+
+CANCELLED = Loaded({}, None, (), False, 0.0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LoadBatch:
-  """step -> Loaded: one process's share of that step's global batch, a function of step and order alone."""
+  """step -> Loaded: the rows of one process of that step's global batch, a function of step and order alone."""
 
   source: Source
-  transform: Callable  # see transforms.py
+  transform: Transform
   order: TrainOrder | EvalOrder
-  replace: bool  # a bad image by the next good one of the source; False: its row is masked
-  max_bad: int  # bad images that the source may have
-  wanted: Callable[[], bool] = lambda: True  # asked before each image; False calls loading off
-  threads: Executor | None = None  # that share the work; None: this one does it all
+  replace: bool  # a bad record by the next good one of the source; False: its row does not count
+  max_bad: int  # bad records that the source may have
+  wanted: Callable[[], bool] = lambda: True  # asked before each record; False cancels loading
+  threads: Executor | None = None  # that divide the work; None: the calling thread does it all
+
+  @functools.cached_property
+  def elements(self) -> Elements:
+    """What the transform makes."""
+    return check_elements(self.transform.elements)
 
   @property
-  def shape(self) -> tuple[int, ...]:
-    """Of the images of one batch."""
-    return (self.order.batch_size // self.order.process_count, *self.transform.shape)
+  def rows(self) -> int:
+    """Rows of a batch that this process loads."""
+    return len(self.order.positions)
 
   def __call__(self, step: int) -> Loaded:
     try:
-      return self._load(step, np.empty(self.shape, np.uint8), None)
-    except CalledOff:
-      return Loaded({}, None, (), False, 0.0)
+      return self._load(step, empty_batch(self.elements, self.rows))
+    except Cancelled:
+      return CANCELLED
 
-  def into_slot(self, step: int, slots: SharedBuffers, worker: int) -> Loaded:
-    """As calling it, in worker process number `worker`, with the images left in one of its slots."""
-    slot = slots.reserve(worker)
+  def into_buffer(self, step: int, buffers: SharedBuffers, worker: int) -> Loaded:
+    """As calling it, in worker process number `worker`; the elements are left in one of its shared buffers."""
+    number = buffers.reserve(worker)
+    if number is None:
+      return CANCELLED
     try:
-      if slot is None:
-        raise CalledOff
-      loaded = self._load(step, slots.images(slot), slot)
-    except CalledOff:
-      return Loaded({}, None, (), False, 0.0)
-    del loaded.batch["image"]
-    slots.hand_over(slot)
-    return loaded
+      loaded = self._load(step, buffers.arrays(number))
+    except Cancelled:
+      return CANCELLED
+    rest = {name: leaf for name, leaf in loaded.batch.items() if name not in self.elements}
+    buffers.hand_over(number)
+    return loaded._replace(batch=rest, buffer=number)
 
-  def _load(self, step: int, images: np.ndarray, slot: int | None) -> Loaded:
+  def _load(self, step: int, arrays: dict[str, np.ndarray]) -> Loaded:
     rows = self.order.rows(step)
-    batch = {
-      "image": images,
-      "label": np.zeros(len(images), np.int32),
-      "mask": rows.mask.copy(),
-      "index": rows.indices.astype(np.int32),
-    }
-    size = len(images) if self.threads is None else _CHUNK  # storage likes to be asked for many at once
-    chunks = [range(start, min(start + size, len(images))) for start in range(0, len(images), size)]
+    valid = rows.valid.copy()
+    size = self.rows if self.threads is None else _CHUNK  # storage is faster when asked for many at once
+    chunks = [range(start, min(start + size, self.rows)) for start in range(0, self.rows, size)]
     bad, seconds = [], 0.0
     share = map if self.threads is None else self.threads.map
-    for found, spent in share(lambda chunk: self._fill(batch, rows, chunk), chunks):
+    for found, spent in share(lambda chunk: self._fill(arrays, valid, rows, chunk), chunks):
       bad += found
       seconds += spent
-    complete = not self.replace or bool(batch["mask"].all())
-    return Loaded(batch, slot, tuple(bad), complete, seconds)
+    batch = {**arrays, "valid": valid, "index": rows.indices.astype(np.int32)}
+    return Loaded(batch, None, tuple(bad), not self.replace or bool(valid.all()), seconds)
 
-  def _fill(self, batch: dict[str, np.ndarray], rows: Rows, chunk: range) -> tuple[list[Bad], float]:
-    """Fills some rows of `batch`; returns what was bad on the way and the seconds it took."""
+  def _fill(
+    self, arrays: dict[str, np.ndarray], valid: np.ndarray, rows: Rows, chunk: range
+  ) -> tuple[list[Bad], float]:
+    """Fills some rows; returns the records that were bad on the way and the seconds it took."""
     began, bad = time.perf_counter(), []
-    wanted = [row for row in chunk if rows.mask[row]]
-    records = dict(zip(wanted, self.source.read_each([int(rows.indices[row]) for row in wanted])))
+    wanted = [row for row in chunk if rows.valid[row]]
+    indices = [int(rows.indices[row]) for row in wanted]
+    records = dict(zip(wanted, self.source.read_each(indices), strict=True))
     for row in chunk:
-      index, seed = int(rows.indices[row]), rows.seeds[row]
-      found = self._image(records.pop(row), index, seed, bad) if rows.mask[row] else None
-      batch["mask"][row] = found is not None
-      batch["image"][row], batch["label"][row] = found or (0, 0)
+      made = None
+      if rows.valid[row]:
+        made = self._first_good(records.pop(row), int(rows.indices[row]), rows.seeds[row], bad)
+      valid[row] = made is not None
+      for name, array in arrays.items():
+        array[row] = 0 if made is None else made[name]
     return bad, time.perf_counter() - began
 
-  def _image(
+  def _first_good(
     self, record: Record | DecodeError, index: int, seed: tuple[int, ...], bad: list[Bad]
-  ) -> tuple[np.ndarray, int] | None:
-    """The transformed image `index`, or the first good one after it, and its label; None if there is none."""
+  ) -> dict[str, np.ndarray] | None:
+    """The elements of record `index`, or of the first good one after it; None if there is none."""
     for ahead in range(min(self.max_bad + 2, len(self.source)) if self.replace else 1):
       place = (index + ahead) % len(self.source)
       if ahead:
         (record,) = self.source.read_each([place])
       if not self.wanted():
-        raise CalledOff
+        raise Cancelled
       try:
         return self._transformed(record, place, seed)
       except DecodeError as error:
@@ -124,19 +137,29 @@ class LoadBatch:
 
   def _transformed(
     self, record: Record | DecodeError, place: int, seed: tuple[int, ...]
-  ) -> tuple[np.ndarray, int]:
+  ) -> dict[str, np.ndarray]:
     if isinstance(record, DecodeError):
       raise record
     try:
-      image = self.transform(np.random.default_rng(seed) if self.transform.random else None, record["image"])
-      if image.shape != tuple(self.transform.shape) or image.dtype != np.uint8:
-        raise ValueError(
-          f"the transform made {image.dtype}{list(image.shape)}, it promised "
-          f"uint8{list(self.transform.shape)}"
-        )
+      made = self.transform(np.random.default_rng(seed) if self.transform.random else None, record)
+      self._check(made)
     except DecodeError:
       raise
     except Exception as error:
       error.add_note(f"while loading {self.source.name(place)}")
       raise
-    return image, record["label"]
+    return made
+
+  def _check(self, made: dict[str, np.ndarray]) -> None:
+    """Raises ValueError unless the transform made the arrays that it declares; a number counts as an array
+    without axes.
+    """
+    elements = self.elements
+    if made.keys() != elements.keys():
+      raise ValueError(f"the transform made {sorted(made)}, it declares {sorted(elements)}")
+    for name, spec in elements.items():
+      value = made[name]
+      if np.shape(value) != spec.shape or (isinstance(value, np.ndarray) and value.dtype != spec.dtype):
+        kind = getattr(value, "dtype", type(value).__name__)
+        declared = f"{np.dtype(spec.dtype)}{list(spec.shape)}"
+        raise ValueError(f"the transform made {name} {kind}{list(np.shape(value))}, it declares {declared}")

@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -20,13 +20,14 @@ import grain
 import numpy as np
 from absl import flags
 
+from ssl_jax.data.elements import RESERVED, Transform
 from ssl_jax.data.load import Bad, LoadBatch, Loaded
 from ssl_jax.data.order import EvalOrder, TrainOrder
 from ssl_jax.data.reader import Source, cores
 from ssl_jax.data.shared_buffers import SharedBuffers, make_shared_buffers
 
 _LOG = logging.getLogger(__name__)
-_PICKLE_ARRAYS = grain.experimental.DatasetOptions(min_shm_size=2**40)  # the large ones travel in slots
+_PICKLE_ARRAYS = grain.experimental.DatasetOptions(min_shm_size=2**40)  # the arrays travel in shared buffers
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)  # that stop a run: the main process answers them for all
 _WORKER: list[int] = []  # in a worker process: its number
 _LISTED = 50  # bad files named in an error
@@ -54,70 +55,65 @@ def train_batches(
   seed: int,
   start: int,
   stop: int,
-  transform: Callable,
+  transform: Transform,
   workers: int = 0,
   threads: int = 0,
-  process_index: int = 0,
-  process_count: int = 1,
+  positions: Sequence[int] | None = None,
   max_bad_fraction: float = 0.01,
 ) -> Batches:
-  """Shuffled batches of steps `start` to `stop - 1`; a step's batch depends on (seed, step) alone.
+  """Shuffled batches of steps `start` to `stop - 1`; the batch of a step depends on (seed, step) alone.
 
-  Starting late costs nothing: what comes before `start` is never read. An image that cannot be decoded is
-  named in a warning and replaced by the next one of the source, with its label.
+  A late start costs nothing: what comes before `start` is never read. A record that cannot be decoded is
+    named in a warning and replaced by
+  the next one of the source.
 
   Args:
-    batch_size: global; the rows of all processes together are the same for any `process_count`.
-    transform: see transforms.py. Image i of an epoch draws from `default_rng((seed, epoch, 1 + i))`.
-    workers: processes that decode, each one whole batch at a time; 0: threads of this process, which serve as
-      well up to a few cores, and better for images held in memory: each worker would get a copy of them.
+    batch_size: global; the rows of all processes together do not depend on how they are divided.
+    transform: see elements.py. Record i of an epoch draws from `default_rng((seed, epoch, 1 + i))`.
+    workers: processes that decode, each a whole batch at a time; 0: threads of this process, which are as
+      good up to a few cores, and better for records held in memory, of which each worker would get a copy.
     threads: that decode together where there are no workers; 0: one for each core.
-    max_bad_fraction: share of the source that may be bad before reading stops with an error.
-  Returns: {"image": uint8[B / process_count, *transform.shape], "label": i32[B / process_count]}, by step.
+    positions: places in the global batch that this process loads, see `parallel.local_rows`; None: all.
+    max_bad_fraction: fraction of the source that may be bad before reading stops with an error.
+  Returns: the elements of the transform with a leading axis of positions, for each step.
   Raises: ValueError for sizes that do not fit; on reading, when too much is bad, with the list.
   """
   steps_per_epoch(source, batch_size)
-  _check(batch_size, process_index, process_count)
+  positions = _positions(batch_size, positions)
   if not 0 <= start <= stop:
     raise ValueError(f"start={start} and stop={stop} must satisfy 0 <= start <= stop")
   if seed < 0:
     raise ValueError(f"seed={seed}; use 0 or more")
-  order = TrainOrder(len(source), batch_size, seed, process_index, process_count)
+  order = TrainOrder(len(source), batch_size, seed, positions)
   load = LoadBatch(source, transform, order, replace=True, max_bad=_max_bad(source, max_bad_fraction))
-  return Batches(load, range(start, stop), keys=("image", "label"), workers=workers, threads=threads)
+  return Batches(load, range(start, stop), workers=workers, threads=threads)
 
 
 def eval_batches(
   source: Source,
   *,
   batch_size: int,
-  transform: Callable,
+  transform: Transform,
   workers: int = 0,
   threads: int = 0,
-  process_index: int = 0,
-  process_count: int = 1,
+  positions: Sequence[int] | None = None,
   max_bad_fraction: float = 0.01,
 ) -> Batches:
-  """Every image once, in order, equally many batches of one size on every process.
+  """Every record once, in order, equally many batches of one size on every process.
 
-  Rows that fill up the last batch are black with a mask of False; so are images that cannot be decoded, which
-  are named in a warning: replacing them would count another image twice.
+  Rows that pad the last batch are zero and not valid; so are records that cannot be decoded, which are named
+  in a warning: to replace them would count another record twice.
 
   Args: as of `train_batches`.
-  Returns: {"image": uint8[B / process_count, *transform.shape], "label": i32[B / process_count], "mask":
-    bool[B / process_count], "index": i32[B / process_count] place in the source}, batch by batch.
+  Returns: batch by batch the elements of the transform with a leading axis of positions, "valid" bool[B]:
+    rows that count, and "index" i32[B]: places in the source.
   Raises: as `train_batches`.
   """
-  _check(batch_size, process_index, process_count)
-  order = EvalOrder(len(source), batch_size, process_index, process_count)
+  positions = _positions(batch_size, positions)
+  order = EvalOrder(len(source), batch_size, positions)
   load = LoadBatch(source, transform, order, replace=False, max_bad=_max_bad(source, max_bad_fraction))
-  return Batches(
-    load,
-    range(-(-len(source) // batch_size)),
-    keys=("image", "label", "mask", "index"),
-    workers=workers,
-    threads=threads,
-  )
+  steps = range(-(-len(source) // batch_size))
+  return Batches(load, steps, extra=RESERVED, workers=workers, threads=threads)
 
 
 class Batches:
@@ -126,17 +122,24 @@ class Batches:
   `bad`: reasons why images could not be decoded, by name, as far as read.
   """
 
-  def __init__(self, load: LoadBatch, steps: range, *, keys: tuple[str, ...], workers: int, threads: int):
+  def __init__(
+    self, load: LoadBatch, steps: range, *, extra: tuple[str, ...] = (), workers: int, threads: int
+  ):
+    """Begins to load.
+
+    Args:
+      extra: what is delivered beside the elements of the transform: "valid", "index".
+    """
     workers = workers if steps else 0
     if workers < 0 or threads < 0:
       raise ValueError(f"workers={workers} and threads={threads}; use 0 or more")
     self.bad: dict[str, str] = {}
-    self._load, self._keys = load, keys
+    self._load, self._names = load, (*load.elements, *extra)
     self._concurrency = min(workers or threads or cores(), cores())
     self._seconds: collections.deque[float] = collections.deque(maxlen=64)
-    self._slots = make_shared_buffers(workers, load.shape) if workers else None
+    self._buffers = make_shared_buffers(workers, load.elements, load.rows) if workers else None
     if workers:
-      self._iterator, stop = _in_processes(load, steps, workers, self._slots)
+      self._iterator, stop = _in_processes(load, steps, workers, self._buffers)
     else:
       self._iterator, stop = _in_threads(load, steps, threads or cores())
     self._close = weakref.finalize(self, stop)  # also when forgotten, and at exit
@@ -153,8 +156,9 @@ class Batches:
     except BaseException:  # the end, too
       self.close()
       raise
-    images = {} if loaded.slot is None else {"image": self._slots.take(loaded.slot)}
-    return {key: (loaded.batch | images)[key] for key in self._keys}
+    arrays = {} if loaded.buffer is None else self._buffers.copy_out(loaded.buffer)
+    found = loaded.batch | arrays
+    return {name: found[name] for name in self._names}
 
   def input_rate(self) -> float:
     """Images a second (of the global batch) that decoding alone could deliver; nan before the first batch.
@@ -221,13 +225,15 @@ def _in_threads(load: LoadBatch, steps: range, threads: int) -> tuple[Iterator[L
 
 
 def _in_processes(
-  load: LoadBatch, steps: range, workers: int, slots: SharedBuffers
+  load: LoadBatch, steps: range, workers: int, buffers: SharedBuffers
 ) -> tuple[Iterator[Loaded], Callable[[], None]]:
   """(iterator over Loaded, function that stops). Worker i of n loads every n-th batch from the i-th on."""
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # Grain 0.2.18 reads one: an error outside of absl.app (its issue 1355)
-  load = dataclasses.replace(load, wanted=slots.wanted)
-  dataset = _dataset(_IntoSlot(load, slots), steps, grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+  load = dataclasses.replace(load, wanted=buffers.wanted)
+  dataset = _dataset(
+    _IntoBuffer(load, buffers), steps, grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+  )
   dataset = grain.experimental.WithOptionsIterDataset(dataset, _PICKLE_ARRAYS)
   options = grain.MultiprocessingOptions(num_workers=workers)
   iterator = iter(dataset.mp_prefetch(options, worker_init_fn=_begin_worker))
@@ -237,10 +243,10 @@ def _in_processes(
   starter.shutdown(wait=False)
 
   def stop() -> None:
-    slots.stop()  # first: closing waits for each worker in turn
+    buffers.stop()  # first: closing waits for each worker in turn
     futures.wait([first])
     iterator.close()
-    slots.remove()
+    buffers.remove()
 
   return _after(first, iterator), stop
 
@@ -257,14 +263,14 @@ def _dataset(load: Callable[[int], Loaded], steps: range, options: grain.ReadOpt
   return grain.MapDataset.range(steps.start, steps.stop).map(load).to_iter_dataset(options)
 
 
-class _IntoSlot(NamedTuple):
+class _IntoBuffer(NamedTuple):
   """What a worker process runs."""
 
   load: LoadBatch
-  slots: SharedBuffers
+  buffers: SharedBuffers
 
   def __call__(self, step: int) -> Loaded:
-    return self.load.into_slot(step, self.slots, _WORKER[0])
+    return self.load.into_buffer(step, self.buffers, _WORKER[0])
 
 
 def _begin_worker(index: int, count: int) -> None:
@@ -286,11 +292,11 @@ def _max_bad(source: Source, fraction: float) -> int:
   return int(fraction * len(source) + 1e-9)
 
 
-def _check(batch_size: int, process_index: int, process_count: int) -> None:
-  if batch_size < 1 or batch_size % process_count:
-    raise ValueError(
-      f"batch_size={batch_size} is not divisible by {process_count} processes; use a multiple "
-      f"of {process_count}"
-    )
-  if not 0 <= process_index < process_count:
-    raise ValueError(f"process_index={process_index} is none of {process_count} processes")
+def _positions(batch_size: int, positions: Sequence[int] | None) -> Sequence[int]:
+  """The positions, checked. Raises ValueError if one does not lie in the batch."""
+  if batch_size < 1:
+    raise ValueError(f"batch_size={batch_size}; use a positive number")
+  positions = range(batch_size) if positions is None else positions
+  if not len(positions) or not 0 <= min(positions) <= max(positions) < batch_size:
+    raise ValueError(f"positions {list(positions)[:4]}... do not lie in a batch of batch_size={batch_size}")
+  return positions

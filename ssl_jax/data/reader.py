@@ -1,17 +1,14 @@
-"""What the pipeline reads from: images by number."""
+"""What the pipeline reads from: records by number."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-import numpy as np
-
 from ssl_jax.data.decode import DecodeError
-
-Record = dict[str, bytes | np.ndarray | int]  # "image": encoded or uint8[H, W, 3]; "label": int, -1: none
+from ssl_jax.data.elements import Record
 
 
 def cores() -> int:
@@ -20,7 +17,7 @@ def cores() -> int:
 
 
 class Reader(Protocol):
-  """How a source gets at its records. Must survive pickling: worker processes get a copy."""
+  """How a source gets at its records. It must survive pickling: worker processes get a copy."""
 
   def __len__(self) -> int: ...
 
@@ -31,15 +28,20 @@ class Reader(Protocol):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source:
-  """A split of a data set: `len(source)`, `source[i] -> {"image", "label"}`, `source.name(i)`.
+  """A split of a data set: `len(source)`, `source[i] -> record`, `source.name(i)`.
 
-  `image` is an encoded file (bytes) or pixels uint8[H, W, 3]; `label` is -1 where there is none.
+  Every record has "image", an encoded file (bytes) or pixels uint8[H, W, 3], and "label", the number of a
+  class or -1. Others of `fields`: "mask", an encoded file or classes uint8[H, W]; "boxes" f32[n, 4] (x1, y1,
+  x2, y2) in pixels of the upright image, with "boxes_class" i32[n] and "boxes_crowd" bool[n].
   """
 
   reader: Reader = dataclasses.field(repr=False)
   num_classes: int  # 0: no labels
   class_names: tuple[str, ...] = dataclasses.field(repr=False)
   native_shape: tuple[int, int, int] | None  # of every decoded image; None: they differ
+  fields: tuple[str, ...] = ("image", "label")  # what a record holds
+  # of fields with rows: the most in one record
+  most_rows: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
   def __len__(self) -> int:
     return len(self.reader)
@@ -51,11 +53,11 @@ class Source:
     """Several records in one call, in the order asked; an index out of range is an IndexError."""
     wrong = [i for i in indices if not 0 <= i < len(self)]
     if wrong:
-      raise IndexError(f"image {wrong[0]} of {len(self)}")
+      raise IndexError(f"record {wrong[0]} of {len(self)}")
     return self.reader.read(indices)
 
   def name(self, index: int) -> str:
-    """The file or record that image `index` comes from, for messages."""
+    """The file or record that record `index` comes from, for messages."""
     return self.reader.name(index)
 
   def read_each(self, indices: Sequence[int]) -> list[Record | DecodeError]:

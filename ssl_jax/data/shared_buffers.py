@@ -1,4 +1,5 @@
-"""Shared memory through which worker processes hand over images: a few slots for each, used again and again.
+"""Shared memory through which worker processes hand over batches: a few buffers for each worker, used again
+and again.
 
 Fresh shared memory for every batch would cost more than a tenth of decoding it: each of its pages is found,
 cleared and mapped anew, in the worker and in the main process.
@@ -16,9 +17,12 @@ from multiprocessing.shared_memory import SharedMemory
 
 import numpy as np
 
+from ssl_jax.data.elements import Elements
+
 PER_WORKER = 3  # one being filled, one ready, one being copied out
-_HEADER = 4096  # bytes before the images: one for each slot, 1 while the main process has yet to copy it;
-_STOP = _HEADER - 1  # the last is 1 when nobody wants more
+_HEADER = 4096  # bytes before the buffers: one for each, 1 while the main process has yet to copy it;
+_STOP = _HEADER - 1  # the last byte is 1 when no more batches are wanted
+_ALIGN = 64  # bytes between whose multiples each array begins
 _FOLDER = "/dev/shm"  # where Linux keeps shared memory
 
 
@@ -28,14 +32,15 @@ class SharedBuffers:
 
   name: str
   workers: int
-  shape: tuple[int, ...]  # of the images of one batch
+  elements: Elements  # of one example
+  rows: int  # of one batch
 
   @functools.cached_property
   def _memory(self) -> SharedMemory:
     return SharedMemory(self.name)
 
   def __reduce__(self):
-    return SharedBuffers, (self.name, self.workers, self.shape)
+    return SharedBuffers, (self.name, self.workers, self.elements, self.rows)
 
   def wanted(self) -> bool:
     """False after `stop`."""
@@ -46,27 +51,31 @@ class SharedBuffers:
     self._memory.buf[_STOP] = 1
 
   def reserve(self, worker: int) -> int | None:
-    """A slot of `worker` that nobody reads, after waiting for one; None if nobody wants more."""
+    """A buffer of `worker` that nobody reads, after waiting for one; None if no more batches are wanted."""
     while self.wanted():
-      for slot in range(worker * PER_WORKER, (worker + 1) * PER_WORKER):
-        if not self._memory.buf[slot]:
-          return slot
+      for number in range(worker * PER_WORKER, (worker + 1) * PER_WORKER):
+        if not self._memory.buf[number]:
+          return number
       time.sleep(1e-3)
     return None
 
-  def images(self, slot: int) -> np.ndarray:
-    """uint8[*shape]: the slot itself."""
-    return np.ndarray(self.shape, np.uint8, self._memory.buf, offset=_HEADER + slot * math.prod(self.shape))
+  def arrays(self, number: int) -> dict[str, np.ndarray]:
+    """The arrays of one batch by name, [rows, ...]: the buffer itself."""
+    found, offset = {}, _HEADER + number * buffer_bytes(self.elements, self.rows)
+    for name, spec in self.elements.items():
+      found[name] = np.ndarray((self.rows, *spec.shape), spec.dtype, self._memory.buf, offset)
+      offset += _aligned(self.rows * spec.size_in_bytes)
+    return found
 
-  def hand_over(self, slot: int) -> None:
-    """In the worker: the slot is full."""
-    self._memory.buf[slot] = 1
+  def hand_over(self, number: int) -> None:
+    """In the worker: the buffer is full."""
+    self._memory.buf[number] = 1
 
-  def take(self, slot: int) -> np.ndarray:
-    """In the main process: a copy of the slot, which is free again."""
-    images = self.images(slot).copy()
-    self._memory.buf[slot] = 0
-    return images
+  def copy_out(self, number: int) -> dict[str, np.ndarray]:
+    """In the main process: a copy of the buffer's arrays; the buffer is free again."""
+    found = {name: array.copy() for name, array in self.arrays(number).items()}
+    self._memory.buf[number] = 0
+    return found
 
   def remove(self) -> None:
     """In the main process, when the workers are gone."""
@@ -74,22 +83,32 @@ class SharedBuffers:
     self._memory.unlink()
 
 
-def make_shared_buffers(workers: int, shape: tuple[int, ...]) -> SharedBuffers:
-  """Reserves memory for `workers` processes.
+def buffer_bytes(elements: Elements, rows: int) -> int:
+  """Bytes of the arrays of one batch."""
+  return sum(_aligned(rows * spec.size_in_bytes) for spec in elements.values())
 
-  Raises: ValueError if it is not there: writing beyond its end would kill a worker without a word.
+
+def make_shared_buffers(workers: int, elements: Elements, rows: int) -> SharedBuffers:
+  """Reserves memory for `workers` processes that hand over batches of `rows` examples.
+
+  Raises: ValueError if there is not enough of it: writing beyond its end would kill a worker without a
+    message.
   """
-  count = workers * PER_WORKER
+  count, batch = workers * PER_WORKER, buffer_bytes(elements, rows)
   if count > _STOP:
     raise ValueError(f"workers={workers}; use at most {_STOP // PER_WORKER}")
-  size = _HEADER + count * math.prod(shape)
+  size = _HEADER + count * batch
   if os.path.isdir(_FOLDER) and size > shutil.disk_usage(_FOLDER).free:
     free = shutil.disk_usage(_FOLDER).free
     raise ValueError(
-      f"workers={workers} hand over batches of {math.prod(shape) / 2**20:.0f} MiB through "
+      f"workers={workers} hand over batches of {batch / 2**20:.0f} MiB through "
       f"{_FOLDER} and need {size / 2**20:.0f} MiB of it; {free / 2**20:.0f} MiB are free. Use "
       "workers=0 (threads), fewer workers, or more shared memory (docker run --shm-size)"
     )
   memory = SharedMemory(create=True, size=size)
   memory.close()
-  return SharedBuffers(memory.name, workers, tuple(shape))
+  return SharedBuffers(memory.name, workers, elements, rows)
+
+
+def _aligned(size: int) -> int:
+  return math.ceil(size / _ALIGN) * _ALIGN

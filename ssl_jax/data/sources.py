@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from ssl_jax.config.checked import nearest
-from ssl_jax.data import folder, synthetic
-from ssl_jax.data.decode import DecodeError, decode
-from ssl_jax.data.reader import Reader, Record, Source, cores
+from ssl_jax.data import coco, folder, mask_folder, synthetic
+from ssl_jax.data.decode import DecodeError, decode, decode_mask
+from ssl_jax.data.elements import Elements, Record, ShapeDtype, Transform
+from ssl_jax.data.reader import Reader, Source, cores
 
-SIZES = {  # images and classes of data sets that need not be at hand for a plan, or for the weights that others trained on them
+# images and classes of data sets that need not be at hand for a plan, or for the weights that others trained
+# on them
+SIZES = {
   "imagenet2012": (1_281_167, 1000),
   "cifar10": (50_000, 10),
   "cifar100": (50_000, 100),
   "sample": (8000, 10),
 }
-BUILT_IN = ("sample", "folder", "synthetic")
+_FOLDERS = {"folder": folder.open_folder, "mask_folder": mask_folder.open_mask_folder, "coco": coco.open_coco}
+BUILT_IN = ("sample", *_FOLDERS, "synthetic")
 SAMPLE = pathlib.Path(__file__).parent / "sample"  # Fashion-MNIST, MIT licence: see its LICENSE
 _CHUNK = 64  # images read in one call
 
@@ -32,10 +35,10 @@ def open_source(name: str, *, split: str = "train", data_dir: str = "", image_si
 
   Args:
     name: "sample" (embedded: 8,000 train and 2,000 test images of Fashion-MNIST, 32x32), "folder" (png, jpeg
-      and webp files, see folder.open_folder), "synthetic" (made from their number) or a TFDS data set (see
-      records.open_tfds).
+      and webp files, see folder.py), "mask_folder" (image and mask pairs, see mask_folder.py), "coco" (boxes,
+      see coco.py), "synthetic" (made from their number) or a TFDS data set (see tfds_records.py).
     split: TFDS syntax: "train", "test", "train[:90%]", "train[100:200]", "train[:10%]+train[90%:]".
-    data_dir: of "folder" the folder itself, of TFDS data sets the one that holds them; the others read none.
+    data_dir: the folder of the images, of TFDS data sets the one that holds them; "sample" and "synthetic" need none.
     image_size: side of synthetic images.
   Raises: ValueError for a name, split or folder that there is not, with those that there are.
   """
@@ -46,8 +49,8 @@ def open_source(name: str, *, split: str = "train", data_dir: str = "", image_si
       f"data set {name!r} needs data_dir, and it is empty; set it to the folder of images or "
       f"of TFDS data sets. Without one there are sample and synthetic{_meant(name)}"
     )
-  if name == "folder":
-    return folder.open_folder(data_dir, split)
+  if name in _FOLDERS:
+    return _FOLDERS[name](data_dir, split)
   from ssl_jax.data import tfds_records  # here: importing TFDS takes half a second
 
   if name == "sample":
@@ -85,86 +88,112 @@ def _meant(name: str) -> str:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MemoryReader:
-  """Decoded images that lie in memory."""
+  """Records whose arrays lie in memory."""
 
-  images: np.ndarray  # uint8[N, ...]
-  labels: np.ndarray  # i32[N]
-  bad: dict[int, str]  # images that could not be decoded, and why
+  arrays: dict[str, np.ndarray]  # by element, [N, ...]
+  bad: dict[int, str]  # records that could not be decoded, and why
   origin: Reader
 
   def __len__(self) -> int:
-    return len(self.images)
+    return len(self.origin)
 
   def read(self, indices: Sequence[int]) -> list[Record]:
     for i in indices:
       if i in self.bad:
         raise DecodeError(self.bad[i])
-    return [{"image": self.images[i], "label": int(self.labels[i])} for i in indices]
+    return [{name: array[i] for name, array in self.arrays.items()} for i in indices]
 
   def name(self, index: int) -> str:
     return self.origin.name(index)
 
 
-def cached(
-  source: Source, *, transform: Callable | None = None, max_bytes: int = 16 * 2**30, threads: int = 0
-) -> Source:
-  """The same source with every image decoded once, into one array in memory: for small sets.
+@dataclasses.dataclass(frozen=True)
+class Decode:
+  """The transform that only decodes: images and masks keep their size, which all records must share."""
 
-  An image that cannot be decoded raises DecodeError when it is asked for, as it would uncached.
+  elements: Elements
+  random: bool = False
+
+  def __call__(self, rng: np.random.Generator | None, record: Record) -> dict[str, np.ndarray]:
+    return {name: _decoded(name, record[name]) for name in self.elements}
+
+
+def cached(
+  source: Source, *, transform: Transform | None = None, max_bytes: int = 16 * 2**30, threads: int = 0
+) -> Source:
+  """The same source with every record decoded once, into arrays in memory: for small sets.
+
+  A record that cannot be decoded raises DecodeError when it is read, as it would uncached.
 
   Args:
-    transform: a transform without randomness that brings all images to one size, see transforms.py; None:
-      they have one size already.
+    transform: a transform without randomness, whose elements are kept: the records of the new source hold
+      them, so read them with
+      `host.Stored`. None: images and masks are decoded and keep their size, which must be the same for all.
     max_bytes: refuse to hold more.
     threads: that decode; 0: one for each core.
-  Raises: ValueError if images differ in size or are too many.
+  Raises: ValueError if records differ in shape, are too many, or none can be decoded.
   """
-  shape = _shape(source) if transform is None else transform.shape
-  total = len(source) * math.prod(shape)
+  native = transform is None
+  transform = transform or Decode(_native_elements(source))
+  total = len(source) * sum(spec.size_in_bytes for spec in transform.elements.values())
   if total > max_bytes:
+    image = transform.elements.get("image")
     raise ValueError(
-      f"{len(source)} images of {shape} take {total / 2**30:.1f} GiB of memory, the limit is "
-      f"{max_bytes / 2**30:.1f} GiB; set cache=False"
+      f"{len(source)} images of {image.shape if image else 'their size'} take {total / 2**30:.1f} GiB of memory, "
+      f"the limit is {max_bytes / 2**30:.1f} GiB; set cache=False"
     )
-  images, labels = np.zeros((len(source), *shape), np.uint8), np.full(len(source), -1, np.int32)
-  held = MemoryReader(images, labels, {}, source.reader)
-  fill = functools.partial(_fill, held, source, transform or (lambda _, image: _pixels(image)))
+  arrays = {
+    name: np.zeros((len(source), *spec.shape), spec.dtype) for name, spec in transform.elements.items()
+  }
+  held = MemoryReader(arrays, {}, source.reader)
+  fill = functools.partial(_fill, held, source, transform)
   with ThreadPoolExecutor(threads or cores()) as pool:
     list(pool.map(fill, range(0, len(source), _CHUNK)))
-  return dataclasses.replace(source, reader=held, native_shape=tuple(shape) if len(shape) == 3 else None)
+  shape = transform.elements["image"].shape if "image" in transform.elements else ()
+  fields = source.fields if native else tuple(transform.elements)
+  return dataclasses.replace(
+    source, reader=held, native_shape=shape if len(shape) == 3 else None, fields=fields
+  )
 
 
-def _fill(held: MemoryReader, source: Source, transform: Callable, start: int) -> None:
-  """Decodes images `start` and following into `held`."""
+def _fill(held: MemoryReader, source: Source, transform: Transform, start: int) -> None:
+  """Decodes records `start` and following into `held`."""
   indices = range(start, min(start + _CHUNK, len(source)))
-  for i, record in zip(indices, source.read_each(indices)):
+  for i, record in zip(indices, source.read_each(indices), strict=True):
     try:
       if isinstance(record, DecodeError):
         raise record
-      held.labels[i] = record["label"]
-      image = transform(None, record["image"])
+      if "label" in held.arrays:
+        held.arrays["label"][i] = record["label"]  # also of a record whose image cannot be decoded
+      made = transform(None, record)
     except DecodeError as error:
       held.bad[i] = str(error)
       continue
-    if image.shape != held.images.shape[1:]:
-      raise ValueError(
-        f"{source.name(i)} is {image.shape}, others are {held.images.shape[1:]}; images in "
-        "memory must have one size: set cache=False"
-      )
-    held.images[i] = image
+    for name, array in held.arrays.items():
+      if np.shape(made[name]) != array.shape[1:]:
+        raise ValueError(
+          f"{source.name(i)} has {name} {np.shape(made[name])}, others have {array.shape[1:]}; records in "
+          "memory must have one size: set cache=False"
+        )
+      array[i] = made[name]
 
 
-def _shape(source: Source) -> tuple[int, ...]:
-  """Of the first image that can be decoded."""
-  if source.native_shape is not None:
-    return source.native_shape
+def _native_elements(source: Source) -> Elements:
+  """Shapes and dtypes of the first record that can be decoded."""
+  if source.native_shape is not None and source.fields == ("image", "label"):
+    return {"image": ShapeDtype(source.native_shape, np.uint8), "label": ShapeDtype((), np.int32)}
   for i in range(len(source)):
     try:
-      return _pixels(source[i]["image"]).shape
+      made = {name: np.asarray(_decoded(name, value)) for name, value in source[i].items()}
     except (DecodeError, OSError):
       continue
+    kinds = {name: np.int32 if value.dtype.kind == "i" else value.dtype for name, value in made.items()}
+    return {name: ShapeDtype(value.shape, kinds[name]) for name, value in made.items()}
   raise ValueError(f"none of the {len(source)} images can be decoded, {source.name(0)} for one")
 
 
-def _pixels(image: bytes | np.ndarray) -> np.ndarray:
-  return image if isinstance(image, np.ndarray) else decode(image)
+def _decoded(name: str, value):
+  """A field of a record with its encoded file decoded."""
+  if not isinstance(value, bytes):
+    return value
+  return decode_mask(value) if name == "mask" else decode(value)

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ssl_jax.data import splits
-from ssl_jax.data.reader import Record, Source
+from ssl_jax.data.elements import Record
+from ssl_jax.data.reader import Source
 
 SIZES = {"train": 2048, "test": 512}
 NUM_CLASSES = 10

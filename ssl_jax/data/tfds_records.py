@@ -16,7 +16,8 @@ from tensorflow_datasets.proto import tf_example_pb2  # noqa: E402
 
 from ssl_jax.config.checked import nearest  # noqa: E402
 from ssl_jax.data import splits  # noqa: E402
-from ssl_jax.data.reader import Record, Source  # noqa: E402
+from ssl_jax.data.elements import Record
+from ssl_jax.data.reader import Source  # noqa: E402
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _INFO = "dataset_info.json"

@@ -1,8 +1,9 @@
-"""What the host does to an image before it travels to the device: bring it to one size, or cut the views.
+"""What the host does to the pixels of an image: bring them to one size, or cut views. host.py makes whole
+records of it.
 
-A transform is a callable (rng, image) -> uint8[shape]: `image` is an encoded file or pixels uint8[H, W, 3],
-`rng` a numpy Generator of this image's own or, if the transform's `random` is False, None. Its `shape` is
-that of every result. It must survive pickling.
+An image transform is a callable (rng, image) -> uint8[shape]: `image` is an encoded file or pixels
+uint8[H, W, 3], `rng` a numpy Generator of this image's own or, if the transform's `random` is False, None.
+Its `shape` is that of every result. It must survive pickling.
 
 Device crop or host crop? Each loses something.
 - Device crop (`resize_center_crop` here, the random crops on the device): what lies outside the centre square
@@ -52,8 +53,8 @@ class ResizeCenterCrop:
       return image
     opened = decode.open_image(image)
     # Still twice the wanted size, the reduced JPEG gives what the full one does to about a grey level.
-    loaded = decode.load(opened, shrink=_power_of_two(min(opened.size) / (2 * self.resize)))
-    width, height = _shorter_side_to(self.resize, *opened.size)
+    loaded = decode.load(opened, shrink=power_of_two(min(opened.size) / (2 * self.resize)))
+    width, height = shorter_side_to(self.resize, *opened.size)
     if loaded.size != (width, height):
       loaded = loaded.resize((width, height), INTERPOLATIONS[self.interpolation])
     left, top = round((width - self.size) / 2), round((height - self.size) / 2)
@@ -80,7 +81,7 @@ class RandomResizedCrop:
     opened = decode.open_image(image)
     boxes = [random_box(rng, *opened.size, scale=self.scale, ratio=self.ratio) for _ in range(self.views)]
     smallest = min(min(box[2] - box[0], box[3] - box[1]) for box in boxes)
-    loaded = decode.load(opened, shrink=_power_of_two(smallest / self.size) if self.reduce else 1)
+    loaded = decode.load(opened, shrink=power_of_two(smallest / self.size) if self.reduce else 1)
     views = np.empty(self.shape, np.uint8)
     for view, box in zip(views, boxes):
       view[...] = decode.to_array(self._cut(loaded, box, opened.size))
@@ -184,12 +185,12 @@ def _check(size: int, interpolation: str) -> None:
     raise ValueError(f"unknown interpolation {interpolation!r}{nearest(interpolation, INTERPOLATIONS)}")
 
 
-def _power_of_two(factor: float) -> int:
+def power_of_two(factor: float) -> int:
   """The largest of 1, 2, 4, 8 that is not above `factor`."""
   return next((power for power in (8, 4, 2) if power <= factor), 1)
 
 
-def _shorter_side_to(side: int, width: int, height: int) -> tuple[int, int]:
+def shorter_side_to(side: int, width: int, height: int) -> tuple[int, int]:
   if width <= height:
     return side, int(side * height / width)
   return int(side * width / height), side

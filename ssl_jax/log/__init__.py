@@ -1,1 +1,1 @@
-"""What a run reports while it works, and how it is followed from its folder."""
+"""Reports the progress of a run to the terminal and to files, and follows a run from its files."""

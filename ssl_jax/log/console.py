@@ -1,4 +1,4 @@
-"""What a run says while it runs: a progress line, JSONL, TensorBoard. Only process 0 speaks."""
+"""Reports the progress of a run to the terminal, a JSONL file and TensorBoard. Only process 0 reports."""
 
 from __future__ import annotations
 
@@ -15,15 +15,25 @@ from ssl_jax.log.run_log import METRICS, clock
 
 
 class Console:
-  """Writes rows of figures to `workdir/metrics.jsonl` and to the terminal.
+  """Context manager that writes rows of metrics to `workdir/metrics.jsonl` and to the terminal.
 
-  A terminal shows a live bar; a pipe or file gets one plain line a row.
+  A terminal shows a progress bar. If the output is a pipe or a file, each row is one line of plain text. In
+  processes other than process 0 the methods do nothing.
   """
 
   def __init__(self, workdir: pathlib.Path, *, start: int, total: int, tensorboard: bool = False):
-    """Rows of steps after `start`, left by a run that got further before it was killed, are dropped."""
-    self._speaks = jax.process_index() == 0
-    if not self._speaks:
+    """Opens the files and starts the progress bar.
+
+    Args:
+      workdir: the folder of the run.
+      start: the step that the run starts or resumes from. Rows of later steps are removed from the file; they
+        are there if the run was killed some steps after its last checkpoint.
+      total: the number of the last step.
+      tensorboard: also write the rows as TensorBoard scalars.
+    Raises: ValueError if TensorBoard is requested and tensorboardX is not installed.
+    """
+    self._enabled = jax.process_index() == 0
+    if not self._enabled:
       return
     path = workdir / METRICS
     rows = path.read_text().splitlines(keepends=True) if path.exists() else []
@@ -37,18 +47,18 @@ class Console:
     self._bar.start()
 
   def note(self, text: str) -> None:
-    """One line for the reader."""
-    if self._speaks:
+    """Prints a message above the progress bar."""
+    if self._enabled:
       self._bar.console.print(text, markup=False)
 
   def step(self, step: int) -> None:
-    """`step` steps are done."""
-    if self._speaks:
+    """Moves the progress bar: `step` steps are done."""
+    if self._enabled:
       self._bar.update(self._task, completed=step)
 
   def row(self, row: dict) -> None:
-    """Figures of the steps since the last row; `row["step"]` is the last of them."""
-    if not self._speaks:
+    """Writes a row of metrics of the steps since the last row; `row["step"]` is the last of these steps."""
+    if not self._enabled:
       return
     self._file.write(json.dumps(row) + "\n")
     for name, value in row.items() if self._board else ():
@@ -56,16 +66,17 @@ class Console:
     figures = (
       f"loss {row['loss']:.4f}  {row['images_per_second']:.0f} images/s "
       f"(input alone {row['input_images_per_second']:.0f}, step alone {row['step_images_per_second']:.0f}), "
-      f"waited {row['waiting_fraction']:.0%}"
+      f"waiting {row['waiting_fraction']:.0%}"
     )
     self._bar.update(self._task, figures=figures)
     if not self._terminal.is_terminal:
       self.note(
         f"step {row['step']}/{self._bar.tasks[0].total:.0f}  epoch {row['epoch']:.2f}  {figures}  "
-        f"lr {row['learning_rate']:.4g}  left {self._left(row['step'])}"
+        f"lr {row['learning_rate']:.4g}  time left {self._left(row['step'])}"
       )
 
   def _left(self, step: int) -> str:
+    """The time until the last step, at the mean speed since this process started to train."""
     start, since = self._first
     seconds = (time.monotonic() - since) / max(step - start, 1) * (self._bar.tasks[0].total - step)
     return clock(seconds)
@@ -74,7 +85,7 @@ class Console:
     return self
 
   def __exit__(self, *_) -> None:
-    if self._speaks:
+    if self._enabled:
       self._bar.stop()
       self._file.close()
       if self._board:
@@ -82,18 +93,21 @@ class Console:
 
 
 class Progress:
-  """Of a task: `progress(done, total, loss)`. A live bar on a terminal; elsewhere a line a minute."""
+  """Context manager that reports the progress of a task: call `progress(done, total, loss)`.
+
+  A terminal shows a progress bar; other outputs get one line per minute. A `total` of 0 means unknown.
+  """
 
   def __init__(self, name: str):
     self._terminal = rich.console.Console(highlight=False, soft_wrap=True)
     self._bar = _bar(self._terminal, quiet=jax.process_index() > 0)
     self._task = self._bar.add_task(name, total=None, figures="")
-    self._name, self._said = name, time.monotonic()
+    self._name, self._printed = name, time.monotonic()
 
   def __call__(self, done: int, total: int, loss: float) -> None:
     self._bar.update(self._task, completed=done, total=total or None, figures=f"{loss:.4f}")
-    if not self._terminal.is_terminal and jax.process_index() == 0 and time.monotonic() - self._said > 60:
-      self._said = time.monotonic()
+    if not self._terminal.is_terminal and jax.process_index() == 0 and time.monotonic() - self._printed > 60:
+      self._printed = time.monotonic()
       self._terminal.print(
         f"{self._name}: {done} of {total or 'an unknown number'}, {loss:.4f}", markup=False
       )
@@ -121,9 +135,10 @@ def _bar(terminal: rich.console.Console, *, quiet: bool = False) -> rich.progres
 
 
 def _step(row: str) -> float:
+  """The step of a line of the JSONL file; infinity if the line is not valid."""
   try:
     return json.loads(row)["step"]
-  except (ValueError, KeyError):  # the last line of a killed run
+  except (ValueError, KeyError):  # the last line of a killed run, which is incomplete
     return math.inf
 
 

@@ -1,4 +1,4 @@
-"""Follow a run from its folder, while it runs or afterwards."""
+"""Follows a run by reading the files in its folder, while it runs or afterwards."""
 
 from __future__ import annotations
 
@@ -16,68 +16,72 @@ import rich.text
 from ssl_jax.log.run_log import METRICS, STARTS, clock, lines
 
 BLOCKS = "▁▂▃▄▅▆▇█"
-WIDTH = 48  # of the curve, characters
+WIDTH = 48  # of a curve, in characters
 SHOWN = (
   "epoch",
   "loss",
   "images_per_second",
   "waiting_fraction",
   "learning_rate",
-)  # first, in this order; then what else the method says
+)  # shown first, in this order; the other metrics follow in alphabetical order
 HIDDEN = ("step", "input_images_per_second", "step_images_per_second")
-SILENT = 5  # a run that says nothing for so many times its usual interval has probably stopped
+SILENT = 5  # a run without a new row for so many times the usual interval has probably stopped
 
 
 def watch(workdir: str | pathlib.Path, *, once: bool = False, interval: float = 1.0) -> None:
-  """Shows progress, figures and evaluations of the run in `workdir` until its last step.
+  """Shows the progress, metrics and evaluations of the run in `workdir` until its last step.
 
-  A terminal shows one table that changes; a pipe or file gets a plain line a row.
+  A terminal shows one table, which is updated. A pipe or file gets one line of plain text per row of metrics.
+
   Args:
-    once: say how far it is and return. interval: seconds between two looks.
-  Raises: ValueError if there is no such folder, or with `once` no row in it.
+    once: show the current state and return.
+    interval: the seconds between two reads of the files.
+  Raises: ValueError if `workdir` does not exist, or if `once` is set and the run has written no row yet.
   """
   folder = pathlib.Path(workdir)
   if not folder.is_dir():
-    raise ValueError(f"--workdir={workdir}: there is no such folder; name the --workdir of `ssl-jax train`")
+    raise ValueError(f"--workdir={workdir} is not an existing folder; give the --workdir of `ssl-jax train`")
   if once and not (folder / METRICS).exists():
-    raise ValueError(f"--workdir={workdir} holds no metrics.jsonl yet; without --once this waits for it")
+    raise ValueError(
+      f"--workdir={workdir} has no {METRICS} yet; without --once, `ssl-jax watch` waits for it"
+    )
   terminal = rich.console.Console(highlight=False, soft_wrap=True)
-  seen = _look(folder)
+  snapshot = _read(folder)
   if terminal.is_terminal:
-    with rich.live.Live(_view(folder, seen), console=terminal, auto_refresh=False) as live:
-      while not (once or seen.done):
+    with rich.live.Live(_view(folder, snapshot), console=terminal, auto_refresh=False) as live:
+      while not (once or snapshot.done):
         time.sleep(interval)
-        seen = _look(folder)
-        live.update(_view(folder, seen), refresh=True)
+        snapshot = _read(folder)
+        live.update(_view(folder, snapshot), refresh=True)
     return
-  said = seen.rows[-2]["step"] if once and len(seen.rows) > 1 else 0
+  printed = snapshot.rows[-2]["step"] if once and len(snapshot.rows) > 1 else 0
   while True:
-    for row in seen.rows:
-      if row["step"] > said:
-        terminal.print(_line(row, seen.total), markup=False)
-        said = row["step"]
-    if once or seen.done:
+    for row in snapshot.rows:
+      if row["step"] > printed:
+        terminal.print(_line(row, snapshot.total), markup=False)
+        printed = row["step"]
+    if once or snapshot.done:
       return
     time.sleep(interval)
-    seen = _look(folder)
+    snapshot = _read(folder)
 
 
-class Seen(NamedTuple):
-  """What the files said at one moment."""
+class Snapshot(NamedTuple):
+  """The content of a run's files at one moment."""
 
-  rows: list[dict[str, float]]
-  total: int  # steps of the run; 0: not known
-  batch_size: int  # 0: not known
-  quiet: float  # seconds since the last row
+  rows: list[dict[str, float]]  # of metrics
+  total: int  # steps of the run; 0 if unknown
+  batch_size: int  # 0 if unknown
+  quiet: float  # seconds since the last row was written
 
   @property
   def done(self) -> bool:
     return bool(self.rows) and 0 < self.total <= self.rows[-1]["step"]
 
 
-def _look(folder: pathlib.Path) -> Seen:
+def _read(folder: pathlib.Path) -> Snapshot:
   rows, starts = lines(folder / METRICS), lines(folder / STARTS)
-  return Seen(
+  return Snapshot(
     rows,
     starts[-1]["total_steps"] if starts else 0,
     starts[-1]["config"]["batch_size"] if starts else 0,
@@ -94,15 +98,15 @@ def _line(row: dict[str, float], total: int) -> str:
   )
 
 
-def _view(folder: pathlib.Path, seen: Seen) -> rich.table.Table:
-  rows, total = seen.rows, seen.total
+def _view(folder: pathlib.Path, snapshot: Snapshot) -> rich.table.Table:
+  rows, total = snapshot.rows, snapshot.total
   table = rich.table.Table(box=None, show_header=False, title=str(folder), title_justify="left")
   if not rows:
-    table.add_row("waiting for the first row", f"of {METRICS}")
+    table.add_row(f"waiting for the first row of {METRICS}")
     return table
   row = rows[-1]
   table.add_row("step", f"{row['step']:,}" + (f" of {total:,}, {row['step'] / total:.0%}" if total else ""))
-  table.add_row("left", _left(seen))
+  table.add_row("time left", _left(snapshot))
   for name in _fields(row):
     curve = _curve([r[name] for r in rows if name in r]) if name not in ("epoch", "learning_rate") else ""
     table.add_row(name.replace("_", " "), rich.text.Text(f"{_number(name, row[name]):10} {curve}"))
@@ -111,19 +115,19 @@ def _view(folder: pathlib.Path, seen: Seen) -> rich.table.Table:
   return table
 
 
-def _left(seen: Seen) -> str:
-  """By the pace of the last rows, or that there has been no row for long."""
-  if seen.done:
-    return "nothing: it is done"
-  recent, last = seen.rows[-10:], seen.rows[-1]["step"]
+def _left(snapshot: Snapshot) -> str:
+  """The time left at the speed of the last rows, or a warning if there has been no new row for long."""
+  if snapshot.done:
+    return "none: the run is finished"
+  recent, last = snapshot.rows[-10:], snapshot.rows[-1]["step"]
   pace = sum(row["images_per_second"] for row in recent) / len(recent)
-  if not seen.total or not pace:
-    return "not known"
-  step = seen.batch_size / pace
-  usual = step * (last - seen.rows[-2]["step"] if len(seen.rows) > 1 else last)
-  if seen.quiet > max(SILENT * usual, 60):
-    return f"no row for {clock(seen.quiet)}, where one took {clock(usual)}: has it stopped?"
-  return clock(max((seen.total - last) * step - seen.quiet, 0))
+  if not snapshot.total or not pace:
+    return "unknown"
+  step = snapshot.batch_size / pace
+  usual = step * (last - snapshot.rows[-2]["step"] if len(snapshot.rows) > 1 else last)
+  if snapshot.quiet > max(SILENT * usual, 60):
+    return f"no row for {clock(snapshot.quiet)}, usually one every {clock(usual)}: has the run stopped?"
+  return clock(max((snapshot.total - last) * step - snapshot.quiet, 0))
 
 
 def _fields(row: dict[str, float]) -> list[str]:
@@ -143,13 +147,16 @@ def _number(name: str, value: float) -> str:
 def _headline(path: pathlib.Path) -> str:
   try:
     name, value = next(iter(json.loads(path.read_text())["scalars"].items()))
-  except (ValueError, KeyError, StopIteration):  # being written
+  except (ValueError, KeyError, StopIteration):  # the file is being written
     return ""
   return f"{name.replace('_', ' ')} {100 * value:.1f} %"
 
 
 def _curve(values: Sequence[float]) -> str:
-  """The means of up to WIDTH equal parts of `values`, as blocks between the lowest and the highest."""
+  """Draws `values` as a line of at most WIDTH blocks, whose heights span the range of the drawn numbers.
+
+  Each block is the mean of one of the equal parts that `values` is divided into.
+  """
   parts = min(WIDTH, len(values))
   edges = [i * len(values) // parts for i in range(parts + 1)]
   means = [sum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:])]

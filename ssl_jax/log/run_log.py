@@ -1,4 +1,7 @@
-"""The JSONL files of a run: a row of figures every so many steps, a line each time it was started."""
+"""The JSONL files of a run.
+
+METRICS has one row of metrics for every `config.log_every` steps, STARTS one line for each start of the run.
+"""
 
 from __future__ import annotations
 
@@ -10,23 +13,23 @@ METRICS, STARTS = "metrics.jsonl", "starts.jsonl"
 
 
 def lines(path: pathlib.Path) -> list[dict[str, Any]]:
-  """The lines that are whole; [] if there is no such file."""
+  """Returns the lines of a JSONL file that are valid JSON; [] if the file does not exist."""
   found = []
   for line in path.read_text().splitlines() if path.exists() else ():
     try:
       found.append(json.loads(line))
-    except ValueError:  # the last line of a killed run, or one being written
+    except ValueError:  # the last line of a killed run, or a line that is being written
       continue
   return found
 
 
 def append(path: pathlib.Path, line: dict[str, Any]) -> None:
-  """Adds a line."""
+  """Appends a line to a JSONL file, which is created if it does not exist."""
   with path.open("a") as file:
     file.write(json.dumps(line) + "\n")
 
 
 def clock(seconds: float) -> str:
-  """h:mm:ss"""
+  """Returns a duration as "h:mm:ss"; `seconds` is rounded."""
   minutes, seconds = divmod(round(seconds), 60)
   return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"

@@ -1,4 +1,4 @@
-"""What happened between two rows of the log: metrics summed, and who waited for whom."""
+"""Accumulates the metrics and timings of the steps between two rows of the log."""
 
 from __future__ import annotations
 
@@ -13,11 +13,17 @@ from ssl_jax.metrics import Mean
 
 
 class NonFiniteLoss(RuntimeError):
-  """The loss or its gradient is no longer a number. Nothing was saved since."""
+  """The loss or its gradient is not finite. No checkpoint was saved after the failing step."""
 
 
 class StepMetrics:
-  """Sums the metrics of steps until a row is asked for."""
+  """Accumulates the metrics of steps until `row` is called.
+
+  Args of the constructor:
+    step: the number of steps that the run has taken so far.
+    batch_size: the global batch size.
+    schedule: step -> learning rate.
+  """
 
   def __init__(self, *, step: int, batch_size: int, steps_per_epoch: int, schedule):
     self._batch_size, self._steps_per_epoch, self._schedule = batch_size, steps_per_epoch, schedule
@@ -25,29 +31,35 @@ class StepMetrics:
 
   @contextlib.contextmanager
   def waiting(self):
-    """Counts the time inside as time in which the device may wait for the host."""
+    """Context manager: counts the time inside as time in which the device may wait for the host."""
     began = time.monotonic()
     yield
     self._waited += time.monotonic() - began
 
   def add(self, step: int, metrics: dict[str, Mean]) -> None:
-    """Adds the metrics of the step that ended as number `step`; blocks until that step is done.
+    """Adds the metrics of step number `step`; blocks until the device has finished that step.
 
-    Raises: NonFiniteLoss if its loss or gradient is not finite.
+    Raises: NonFiniteLoss if the loss or the gradient norm is not finite.
     """
     for name, mean in jax.device_get(metrics).items():
       if name in ("loss", "gradient_norm") and not np.isfinite(mean.total):
         raise NonFiniteLoss(
-          f"{name} is {mean.total} at step {step}; the checkpoints from before are good and are "
-          "kept. Lower config.optimizer.learning_rate or warm up longer"
+          f"{name} is {mean.total} at step {step}; the earlier checkpoints are good and are kept. "
+          "Lower config.optimizer.learning_rate or raise config.optimizer.warmup_epochs"
         )
       self._sums[name] = mean if name not in self._sums else self._sums[name] + mean
 
   def row(self, step: int, input_rate: float) -> dict[str, float]:
-    """Figures since the last row, which then start anew: means, and images a second.
+    """Returns the row of metrics of the steps since the last row, and resets the accumulators.
 
-    `images_per_second` is end to end; `step_images_per_second` leaves the waiting out; `input_images_per_second` is
-    what the pipeline's workers could deliver to a device that never keeps them waiting.
+    The row has the mean of every metric, the learning rate and rates: `images_per_second` is measured end to
+    end, `step_images_per_second` excludes the time spent waiting for input, `input_images_per_second` is what
+    the input pipeline alone could deliver to a device that never delays it, and `waiting_fraction` is the
+    fraction of the time in which the device may have waited for input.
+
+    Args:
+      step: the number of the last step.
+      input_rate: images per second of the input pipeline alone; written as 0 if it is not finite.
     """
     seconds = max(time.monotonic() - self._since, 1e-9)
     images = (step - self._from) * self._batch_size

@@ -1,20 +1,38 @@
-"""Colorization: which colour has this place of a grey image? A class for each colour, rare ones counting more."""
+"""Colorization: which colour does each place of a grey image have? A classification over colour bins in which
+rare colours count more.
+"""
 
 from __future__ import annotations
+
+import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_jax.core import Aux, DataSpec, Exercise, Init, Method, Reconstruction, Weights, keep_extra
+from ssl_jax.abilities import PretextExamples, PretextTask, Pyramid, Reconstruction, Restorer
+from ssl_jax.core import Aux, DataSpec, Init, Method, Weights, keep_extra
 from ssl_jax.methods.pretext import cielab, colour_bins
+from ssl_jax.methods.pretext.pretext_template import Scores, mean_by_image
 from ssl_jax.metrics import Mean
 from ssl_jax.models import Network, heads, last_map, network, readers, stack
 
-STRIDE = 4  # pixels between the places whose colour is asked for
-COLOURFUL = 5.0  # an image without an a or b beyond it is grey and teaches nothing
+ABILITIES = (Pyramid, PretextTask, Restorer)
+STRIDE = 4  # pixels between the places whose colour is predicted
+COLOURFUL = 5.0  # an image whose a and b all lie below it is grey and has no loss
 WORST = 150  # largest error in ab that the area under the curve of errors counts
-DISPLAYED = 60.0  # lightness at which colours alone are shown
+DISPLAYED = 60.0  # lightness at which colours are shown alone
+
+
+class Colorizer(NamedTuple):
+  """The network and the colours that it tells apart."""
+
+  net: Network
+  bins: colour_bins.Bins
+  rarity: jax.Array  # f32[Q]: weights of the loss
+  sigma: float  # of the encoding of a colour into its nearest bins
+  temperature: float  # of the annealed mean
 
 
 def make(
@@ -28,123 +46,156 @@ def make(
   sigma: float = 5.0,
   temperature: float = 0.38,
 ) -> Method:
-  """Cross-entropy against the true colour, encoded into its nearest bins, weighted by how rare its nearest bin is.
+  """Cross-entropy against the true colour, encoded into its nearest bins and weighted by the rarity of the
+  nearest one.
 
-  The network sees L / 100 in all three channels, in evaluation too. Give it `output_stride` 4 or 8; its last map is brought to
-  stride 4.
+  The network sees L / 100 in all three channels, in evaluation too. Give the encoder `output_stride` 4 or 8;
+  its last map is enlarged to stride 4.
 
   Args:
-    encoder: the image network. data: unused; every method is built alike.
-    prior: see colours.bins; a recipe reads it with colours.read_prior. (): all 313 colours, weights of 1.
-    smoothing, uniform: of the weights, see colours.class_weights; uniform=1 leaves rebalancing out.
-    neighbours, sigma: see colours.bins and colours.encode.
+    encoder: the image network.
+    data: unused; every method is built alike.
+    prior: see `colour_bins.bins`; a recipe reads it with `colour_bins.read_prior`. (): all 313 colours with
+      weights of 1.
+    smoothing, uniform: of the weights, see `colour_bins.class_weights`; uniform=1 turns rebalancing off.
+    neighbours, sigma: see `colour_bins.bins` and `colour_bins.encode`.
     temperature: of the annealed mean by which a distribution becomes a colour.
-  Metrics: `accuracy`: the likeliest bin is the nearest one; in `examine` also `auc`, the area under the share of pixels whose
-    ab error is below t, t to 150 (exactly integrated), `auc_rare` with pixels weighted by 1 / prior, and `auc_grey` and
-    `auc_rare_grey`, those of predicting grey.
-  Raises: ValueError for a prior that is none or values out of range; when traced, for images that 4 does not divide.
-  Source: Zhang, Isola, Efros 2016; colours of every fourth pixel and zero loss on grey images as in released code.
+  Metrics: `accuracy`: the likeliest bin is the nearest one. `evaluate_task` adds `auc`, the area under the
+    curve of the fraction of pixels whose ab error is below t, for t up to 150 (integrated exactly),
+    `auc_rare` with pixels weighted by 1 / prior, and `auc_grey` and `auc_rare_grey`, which are those of
+    predicting grey.
+  Raises: ValueError for a prior that is not a distribution over the bins or for values out of range; when
+    traced, for images whose sides are not multiples of 4.
+  Source: Zhang, Isola, Efros 2016; the colour of every fourth pixel and the zero loss of grey images as in
+    the released code.
   """
   _check(smoothing=smoothing, uniform=uniform, sigma=sigma, temperature=temperature)
-  known = colour_bins.bins(prior, neighbours=neighbours)
-  rarity = jnp.asarray(
-    colour_bins.class_weights(known, uniform=uniform, smoothing=smoothing)
-    if prior
-    else np.ones(len(known.prior)),
-    jnp.float32,
-  )
-  frequency = jnp.asarray(known.prior * len(known.prior))
-  net = stack(last_map(encoder), network(heads.Linear(len(known.centres))))
+  bins = colour_bins.bins(prior, neighbours=neighbours)
+  weights = colour_bins.class_weights(bins, uniform=uniform, smoothing=smoothing)
+  rarity = jnp.asarray(weights if prior else np.ones(len(bins.prior)), jnp.float32)
+  net = stack(last_map(encoder), network(heads.Linear(len(bins.centres))))
+  made = Colorizer(net, bins, rarity, sigma, temperature)
+  encode, maps = (_of_lightness(reader) for reader in readers(encoder))
+  abilities = {
+    Pyramid: Pyramid(maps),
+    PretextTask: PretextTask(
+      functools.partial(make_colour_task, bins), functools.partial(evaluate_colours, made)
+    ),
+    Restorer: Restorer(functools.partial(paint, made)),
+  }
+  return Method(functools.partial(_init, made), functools.partial(_loss, made), keep_extra, encode, abilities)
 
-  def logits_of(params, model_state, images, **training):
-    """f32[B, H / 4, W / 4, Q], and the model state."""
-    if images.shape[1] % STRIDE or images.shape[2] % STRIDE:
-      raise ValueError(
-        f"method 'colorization' asks for the colour of every {STRIDE}th pixel; config.augment.size "
-        f"{images.shape[1]} is no multiple of {STRIDE}"
-      )
-    logits, model_state = net.apply(Weights(params, model_state), cielab.lightness(images), **training)
-    return enlarge(logits, images.shape[1] // STRIDE, images.shape[2] // STRIDE), model_state
 
-  def judge(logits, images):
-    ab = cielab.rgb_to_lab(images)[..., 1:]
-    which, weight = colour_bins.encode(ab[:, ::STRIDE, ::STRIDE], known, sigma=sigma)
-    colourful = (jnp.abs(ab) > COLOURFUL).any((1, 2, 3))
-    loss = colour_bins.cross_entropy(logits, which, weight) * rarity[which[..., 0]]
-    loss = jnp.where(colourful[:, None, None], loss, 0.0)
-    own = jnp.take_along_axis(logits, which[..., :1], axis=-1)[..., 0]
-    return {"loss": loss, "accuracy": own >= logits.max(-1)}  # a maximum costs a tenth of an argmax
+def _init(made: Colorizer, key, batch) -> Init:
+  return Init(*made.net.init(key, cielab.lightness(batch["image"])))
 
-  def init(key, batch):
-    return Init(*net.init(key, cielab.lightness(batch["image"])))
 
-  def loss(params, model_state, extra, batch, key):
-    logits, model_state = logits_of(params, model_state, batch["image"], train=True, key=key)
-    scores = judge(logits, batch["image"])
-    return scores["loss"].mean(), Aux(model_state, metrics={"accuracy": Mean.of(scores["accuracy"])})
+def _loss(made: Colorizer, params, model_state, extra, batch, key):
+  logits, model_state = predict_bins(made, params, model_state, batch["image"], train=True, key=key)
+  scores = score_bins(made, logits, batch["image"])
+  return scores["loss"].mean(), Aux(model_state, metrics={"accuracy": Mean.of(scores["accuracy"])})
 
-  def colours_of(params, model_state, images, temperature):
-    logits, _ = logits_of(params, model_state, images)
-    return logits, enlarge(
-      colour_bins.annealed_mean(logits, known, temperature=temperature), *images.shape[1:3]
+
+def predict_bins(made: Colorizer, params, model_state, images: jax.Array, **training):
+  """(Logits f32[B, H / 4, W / 4, Q] of images f32[B, H, W, 3], and the new model state).
+
+  Raises: ValueError for sides that are not multiples of 4.
+  """
+  height, width = images.shape[1:3]
+  if height % STRIDE or width % STRIDE:
+    raise ValueError(
+      f"method 'colorization' predicts the colour of every {STRIDE}th pixel; config.augment.size {height} is "
+      f"not a multiple of {STRIDE}"
     )
+  logits, model_state = made.net.apply(Weights(params, model_state), cielab.lightness(images), **training)
+  return enlarge(logits, height // STRIDE, width // STRIDE), model_state
 
-  def examine(params, model_state, images):
-    logits, found = colours_of(params, model_state, images, temperature)
-    ab = cielab.rgb_to_lab(images)[..., 1:]
-    area = lambda ab, found: 1 - jnp.minimum(jnp.linalg.norm(ab - found, axis=-1), WORST) / WORST
-    nearest = colour_bins.encode(ab, known._replace(neighbours=1))[0][..., 0]
-    scores = judge(logits, images) | {
-      "auc": area(ab, found),
-      "auc_grey": area(ab, jnp.zeros_like(ab)),
-      "auc_rare": area(ab, found) / frequency[nearest],
-      "auc_rare_grey": area(ab, jnp.zeros_like(ab)) / frequency[nearest],
-    }
-    return {name: score.astype(jnp.float32).mean((1, 2)) for name, score in scores.items()}
 
-  def reconstruct(params, model_state, images, key, *, temperature=temperature):
-    _, found = colours_of(params, model_state, images, temperature)
-    light = cielab.rgb_to_lab(images)[..., :1]
-    painted = lambda light: cielab.lab_to_rgb(jnp.concatenate([light, found], -1))
-    return Reconstruction(cielab.lightness(images), painted(jnp.full_like(light, DISPLAYED)), painted(light))
+def score_bins(made: Colorizer, logits: jax.Array, images: jax.Array) -> Scores:
+  """The weighted loss in nats and whether the likeliest bin is the nearest one, by place [B, H / 4, W / 4]."""
+  ab = cielab.rgb_to_lab(images)[..., 1:]
+  which, weight = colour_bins.encode(ab[:, ::STRIDE, ::STRIDE], made.bins, sigma=made.sigma)
+  colourful = (jnp.abs(ab) > COLOURFUL).any((1, 2, 3))
+  loss = colour_bins.cross_entropy(logits, which, weight) * made.rarity[which[..., 0]]
+  loss = jnp.where(colourful[:, None, None], loss, 0.0)
+  own = jnp.take_along_axis(logits, which[..., :1], axis=-1)[..., 0]
+  return {"loss": loss, "accuracy": own >= logits.max(-1)}  # a maximum costs a tenth of an argmax
 
-  def pose(key, images):
-    ab = cielab.rgb_to_lab(images)[:, ::STRIDE, ::STRIDE, 1:]
-    nearest = colour_bins.encode(ab, known)[0][..., 0]
-    answer = jnp.asarray(known.centres)[nearest].repeat(STRIDE, 1).repeat(STRIDE, 2)
-    flat = cielab.lab_to_rgb(jnp.concatenate([jnp.full_like(answer[..., :1], DISPLAYED), answer], -1))
-    return Exercise(
-      jnp.stack([cielab.lightness(images), flat], 1),
-      nearest.reshape(len(images), -1),
-      ("lightness (seen)", "colours (asked)"),
-    )
 
-  def grey(reader):
-    return lambda params, model_state, images: reader(params, model_state, cielab.lightness(images))
+def evaluate_colours(made: Colorizer, params, model_state, images: jax.Array) -> Scores:
+  """The scores of `make`'s docstring by image, f32[B]."""
+  logits, found = _predict_ab(made, params, model_state, images, made.temperature)
+  ab = cielab.rgb_to_lab(images)[..., 1:]
+  frequency = jnp.asarray(made.bins.prior * len(made.bins.prior))
+  nearest = colour_bins.encode(ab, made.bins._replace(neighbours=1))[0][..., 0]
+  area, grey = _area(ab, found), _area(ab, jnp.zeros_like(ab))
+  rare = {"auc_rare": area / frequency[nearest], "auc_rare_grey": grey / frequency[nearest]}
+  scores = score_bins(made, logits, images) | {"auc": area, "auc_grey": grey} | rare
+  return {name: mean_by_image(values) for name, values in scores.items()}
 
-  return Method(
-    init, loss, keep_extra, *map(grey, readers(encoder)), reconstruct=reconstruct, pose=pose, examine=examine
+
+def paint(made: Colorizer, params, model_state, images: jax.Array, key, *, temperature: float | None = None):
+  """Grey images painted with the predicted colours.
+
+  Args:
+    key: unused; the prediction is deterministic.
+    temperature: of the annealed mean; None: that of the method.
+  """
+  temperature = made.temperature if temperature is None else temperature
+  _, found = _predict_ab(made, params, model_state, images, temperature)
+  light = cielab.rgb_to_lab(images)[..., :1]
+  return Reconstruction(
+    cielab.lightness(images), _painted(jnp.full_like(light, DISPLAYED), found), _painted(light, found)
   )
+
+
+def make_colour_task(bins: colour_bins.Bins, key, images: jax.Array) -> PretextExamples:
+  """The lightness and, as colours of one lightness, the targets: the nearest bin of every fourth pixel."""
+  ab = cielab.rgb_to_lab(images)[:, ::STRIDE, ::STRIDE, 1:]
+  nearest = colour_bins.encode(ab, bins)[0][..., 0]
+  target = jnp.asarray(bins.centres)[nearest].repeat(STRIDE, 1).repeat(STRIDE, 2)
+  flat = _painted(jnp.full_like(target[..., :1], DISPLAYED), target)
+  inputs = jnp.stack([cielab.lightness(images), flat], 1)
+  return PretextExamples(inputs, nearest.reshape(len(images), -1), ("lightness (seen)", "colours (asked)"))
 
 
 def enlarge(maps: jax.Array, height: int, width: int) -> jax.Array:
-  """f32[B, h, w, C] -> [B, height, width, C], linearly between cells.
+  """f32[B, h, w, C] -> [B, height, width, C], linearly between the cells of the map.
 
-  Cell i of a map of stride s has its centre on pixel s i, the padding of the convolutions being symmetric; at half pixels, where
-  image resizing puts it, colours would be moved by half a cell.
+  Cell i of a map of stride s has its centre on pixel s i, because the padding of the convolutions is
+  symmetric; image resizing would put it at half pixels and displace the colours by half a cell.
   """
-  rows, columns = (
-    jnp.asarray(_between(small, large)) for small, large in ((maps.shape[1], height), (maps.shape[2], width))
-  )
-  if (rows.shape[0], columns.shape[0]) == maps.shape[1:3]:
+  if maps.shape[1:3] == (height, width):
     return maps
-  return jnp.einsum("hi,wj,bijc->bhwc", rows, columns, maps)
+  rows, columns = _interpolation(maps.shape[1], height), _interpolation(maps.shape[2], width)
+  return jnp.einsum("hi,wj,bijc->bhwc", jnp.asarray(rows), jnp.asarray(columns), maps)
 
 
-def _between(small: int, large: int) -> np.ndarray:
-  """f32[large, small]: the weights of the cells before and behind each place; the last cell goes on to the border."""
+def _interpolation(small: int, large: int) -> np.ndarray:
+  """f32[large, small]: weights of the cells around each place; behind the last cell its value is repeated."""
   place = np.minimum(np.arange(large) * small / large, small - 1)
   return np.maximum(1 - np.abs(place[:, None] - np.arange(small)), 0).astype(np.float32)
+
+
+def _predict_ab(made: Colorizer, params, model_state, images: jax.Array, temperature: float):
+  """(Logits, the predicted colour f32[B, H, W, 2] of every pixel)."""
+  logits, _ = predict_bins(made, params, model_state, images)
+  ab = colour_bins.annealed_mean(logits, made.bins, temperature=temperature)
+  return logits, enlarge(ab, *images.shape[1:3])
+
+
+def _area(ab: jax.Array, found: jax.Array) -> jax.Array:
+  """f32[B, H, W]: each pixel's part of the area under the curve of errors, in [0, 1]."""
+  return 1 - jnp.minimum(jnp.linalg.norm(ab - found, axis=-1), WORST) / WORST
+
+
+def _painted(light: jax.Array, ab: jax.Array) -> jax.Array:
+  return cielab.lab_to_rgb(jnp.concatenate([light, ab], -1))
+
+
+def _of_lightness(reader):
+  """The reader applied to the lightness of images."""
+  return lambda params, model_state, images: reader(params, model_state, cielab.lightness(images))
 
 
 def _check(**options: float) -> None:
@@ -153,6 +204,6 @@ def _check(**options: float) -> None:
       raise ValueError(f"config.method.{name} is {options[name]}; use a positive number")
   if options["smoothing"] < 0 or not 0 <= options["uniform"] <= 1:
     raise ValueError(
-      f"config.method: smoothing {options['smoothing']} must be 0 or more and uniform {options['uniform']} a share "
-      "in [0, 1]; published are 5 and 0.5"
+      f"config.method: smoothing {options['smoothing']} must be 0 or more and uniform {options['uniform']} a "
+      "fraction in [0, 1]; published are 5 and 0.5"
     )

@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_jax.core import DataSpec, Exercise, Method
+from ssl_jax.abilities import PretextExamples
+from ssl_jax.core import DataSpec, Method
 from ssl_jax.methods.pretext import pretext_template, tile_grid
 from ssl_jax.models import Network, heads, network
 
+ABILITIES = pretext_template.ABILITIES
 CENTRE = 4
 
 
@@ -30,21 +32,25 @@ def make(
   dropout: float = 0.5,
   norm_momentum: float = 0.9,
 ) -> Method:
-  """Eight-way classification of the relative place of two patches out of a 3 x 3 grid; both are encoded alone.
+  """Eight-way classification of the relative place of two patches out of a 3 x 3 grid; both are encoded
+  alone.
 
-  Patches are encoded once, however many pairs they make, and joined late: a linear layer on both features, BatchNorm, ReLU,
-  dropout, the answer. Every patch has channel means 0 and power 1, and so has an image in evaluation; give the encoder
-  normalize='centred'. Images must not be mirrored: that would make answers wrong.
+  Patches are encoded once, however many pairs they make, and joined late: a linear layer on both features,
+    BatchNorm, ReLU,
+  dropout, the answer. Every patch has channel means 0 and power 1, and so has an image in evaluation; give
+  the encoder normalize='centred'. Images must not be mirrored: that would make answers wrong.
 
   Args:
     encoder: the image network. data: unused; every method is built alike.
-    tile, gap, jitter: pixels; see tiles.Grid. 64, 21, 21 in images of 255 is the ResNet-50 recipe; Doersch et al. have 96, 48,
-      14 (seven either way) and need 398.
-    pairs: "centre": the centre and each neighbour, 8 pairs an image; "all": all neighbours, both ways, 40 pairs.
-    colour: against chromatic aberration. "drop": each patch keeps one channel; "project": none has green-magenta; "grey": an
-      image is grey with probability `grey`; "none".
+    tile, gap, jitter: pixels; see tile_grid.Grid. 64, 21, 21 in images of 255 is the ResNet-50 recipe;
+      Doersch et al. have 96, 48, 14 (seven either way) and need 398.
+    pairs: "centre": the centre and each neighbour, 8 pairs an image; "all": all neighbours, both ways, 40
+      pairs.
+    colour: against chromatic aberration. "drop": each patch keeps one channel; "project": none has
+      green-magenta; "grey": an image is grey with probability `grey`; "none".
     coarse: probability that a patch is reduced and enlarged again.
-    width: of the joining layer. norm_momentum: of its BatchNorm (0.997 in the ResNet-50 recipe, which trains for 10^5 steps).
+    width: of the joining layer. norm_momentum: of its BatchNorm (0.997 in the ResNet-50 recipe, which trains
+      for 10^5 steps).
   Raises: ValueError for sizes that make no grid; when traced, if the grid does not fit the image.
   Source: Doersch, Gupta, Efros 2015, and released code.
   """
@@ -52,7 +58,7 @@ def make(
   first, second = PAIRS[pairs]
   answers = relative_place(first, second)
 
-  def pose(key: jax.Array, images: jax.Array) -> Exercise:
+  def make_task(key: jax.Array, images: jax.Array) -> PretextExamples:
     place_key, colour_key, coarse_key = jax.random.split(key, 3)
     if colour == "grey":
       images = tile_grid.random_grey(colour_key, images, grey)
@@ -64,7 +70,7 @@ def make(
       pieces = tile_grid.drop_colour(colour_key, pieces)
     elif colour == "project":
       pieces = tile_grid.project(pieces)
-    return Exercise(
+    return PretextExamples(
       tile_grid.equalize(pieces),
       jnp.tile(jnp.asarray(answers)[None], (len(images), 1)),
       tile_grid.PLACES,
@@ -75,12 +81,14 @@ def make(
     heads.Pairs(len(tile_grid.PLACES) - 1, width, tuple(first), tuple(second), dropout, norm_momentum)
   )
   return pretext_template.make_pretext_method(
-    encoder, head, pose, pretext_template.score_classes, prepare=tile_grid.equalize
+    encoder, head, make_task, pretext_template.score_classes, prepare=tile_grid.equalize
   )
 
 
 def relative_place(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-  """i32: 0 to 7, the place of cell `second` of the grid seen from its neighbour `first`: reading order without the centre."""
+  """i32: 0 to 7, the place of cell `second` of the grid seen from its neighbour `first`: reading order
+  without the centre.
+  """
   down, across = (
     np.asarray(second) // 3 - np.asarray(first) // 3,
     np.asarray(second) % 3 - np.asarray(first) % 3,

@@ -11,10 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_jax.core import DataSpec, Exercise, Method
+from ssl_jax.abilities import PretextExamples
+from ssl_jax.core import DataSpec, Method
 from ssl_jax.methods.pretext import pretext_template, tile_grid
 from ssl_jax.models import Network, heads, network
 
+ABILITIES = pretext_template.ABILITIES
 TILES = 9
 
 
@@ -35,24 +37,27 @@ def make(
 ) -> Method:
   """N-way classification of the permutation; every tile is encoded alone, by one network.
 
-  Every tile and channel has mean 0 and deviation 1, and so has an image in evaluation; give the encoder normalize='centred'.
+  Every tile and channel has mean 0 and deviation 1, and so has an image in evaluation; give the encoder
+  normalize='centred'.
 
   Args:
     encoder: the image network. data: unused; every method is built alike.
-    permutations, selection, permutation_seed: see `permutation_set`; a run's set is a function of these three.
-    tile, gap, jitter: pixels; see tiles.Grid. 64, 21, 21 in images of 255 as published.
-    grey: probability of an image to be grey; project: of one that is not to lose green-magenta. 0.5 and 0.5 in the released
-      code, 0.66 and 0 in the ResNet-50 recipe.
-    channel_jitter: most pixels by which the colour channels of an image are displaced; takes as many from its side. 2 in the
-      released code.
+    permutations, selection, permutation_seed: see `permutation_set`; a run's set is a function of these
+      three.
+    tile, gap, jitter: pixels; see tile_grid.Grid. 64, 21, 21 in images of 255 as published.
+    grey: probability of an image to be grey; project: of one that is not to lose green-magenta. 0.5 and 0.5
+      in the released code, 0.66 and 0 in the ResNet-50 recipe.
+    channel_jitter: most pixels by which the colour channels of an image are displaced; takes as many from its
+      side. 2 in the released code.
     width: numbers that a tile contributes to the joint classifier.
-  Raises: ValueError for a set that there is not or sizes that make no grid; when traced, if the grid does not fit the image.
+  Raises: ValueError for a set that there is not or sizes that make no grid; when traced, if the grid does not
+    fit the image.
   Source: Noroozi & Favaro 2016, algorithm 1 and released code; Goyal et al. 2019 for ResNet-50.
   """
   grid = tile_grid.Grid(tile, gap, jitter).check()
   orders = jnp.asarray(permutation_set(permutations, selection, permutation_seed))
 
-  def pose(key: jax.Array, images: jax.Array) -> Exercise:
+  def make_task(key: jax.Array, images: jax.Array) -> PretextExamples:
     which_key, place_key, grey_key, project_key, channel_key = jax.random.split(key, 5)
     images = tile_grid.shift_channels(channel_key, images, channel_jitter)
     if project:
@@ -63,7 +68,7 @@ def make(
     which = jax.random.randint(which_key, (len(images),), 0, permutations)
     corners = tile_grid.sample_corners(place_key, len(images), grid, images.shape[1])
     shuffled = jnp.take_along_axis(corners, orders[which][..., None], axis=1)  # slot t shows tile order[t]
-    return Exercise(
+    return PretextExamples(
       tile_grid.standardize(tile_grid.cut_tiles(images, shuffled, tile)),
       which[:, None],
       tuple(f"slot {slot}" for slot in range(TILES)),
@@ -73,7 +78,7 @@ def make(
   return pretext_template.make_pretext_method(
     encoder,
     network(heads.Puzzle(permutations, width)),
-    pose,
+    make_task,
     pretext_template.score_classes,
     prepare=tile_grid.standardize,
   )
@@ -83,11 +88,13 @@ def make(
 def permutation_set(count: int, selection: str = "mean", seed: int = 0) -> np.ndarray:
   """i32[count, 9]: distinct permutations far apart in Hamming distance, by the greedy rule.
 
-  From a first one on, always that one of all 9! is added whose mean distance to those chosen is largest ("mean", the released
-  code; two may then differ in two places only), or whose least distance is ("minimum"). Of equals the lexicographically first.
+  From a first one on, always that one of all 9! is added whose mean distance to those chosen is largest
+  ("mean", the released code; two may then differ in two places only), or whose least distance is ("minimum").
+  Of equals the lexicographically first.
 
   Args:
-    seed: picks the first permutation: number seed * 104,729 + 1 in lexicographic order, modulo 9!. Nothing else is random.
+    seed: picks the first permutation: number seed * 104,729 + 1 in lexicographic order, modulo 9!. Nothing
+      else is random.
   Raises: ValueError for a count that is not in [2, 9!], or an unknown selection.
   Source: Noroozi & Favaro 2016, algorithm 1.
   """

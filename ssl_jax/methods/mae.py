@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from ssl_jax import losses
-from ssl_jax.core import Aux, DataSpec, Init, Key, Method, PyTree, Reconstruction, Weights, keep_extra
+from ssl_jax.abilities import Pyramid, Reconstruction, Restorer
+from ssl_jax.core import Aux, DataSpec, Init, Key, Method, PyTree, Weights, keep_extra
 from ssl_jax.metrics import Mean
 from ssl_jax.models import Network, mae_decoder, network, patches, readers, vit
 from ssl_jax.models.normalize import denormalize, normalize
+
+ABILITIES = (Pyramid, Restorer)
 
 
 def make(
@@ -26,17 +28,20 @@ def make(
   decoder_depth: int = 8,
   decoder_heads: int = 16,
 ) -> Method:
-  """Mean squared error on the removed patches of an asymmetric autoencoder; the encoder sees the visible ones alone.
+  """Mean squared error on the removed patches of an asymmetric autoencoder, whose encoder sees the visible
+  patches alone.
 
   Args:
     encoder: a vision transformer; its pixels are normalised first, and so are the targets.
     data: unused; every method is built alike.
-    mask_ratio: share of the patches removed, in (0, 1). masking: see patches.random_order.
-    norm_pix: targets are normalised by their own patch's mean and unbiased variance; better features, but a
-      reconstruction then needs statistics of the true patch to be shown.
-    decoder_width, decoder_depth, decoder_heads: of the decoder, which is dropped after pre-training.
-  Metrics: `visible_mean_error`, the loss of predicting every removed pixel as its channel's mean over what is visible.
-  Raises: ValueError if the encoder is no vision transformer, or an option is out of range.
+    mask_ratio: fraction of the patches that is removed, in (0, 1).
+    masking: see `patches.random_order`.
+    norm_pix: normalise each target patch by its own mean and unbiased variance. This gives better features,
+      but a picture of a reconstruction then needs the statistics of the true patches.
+    decoder_width, decoder_depth, decoder_heads: of the decoder, which only pre-training needs.
+  Metrics: `visible_mean_error`, the loss of predicting every removed pixel as its channel's mean over the
+    visible patches.
+  Raises: ValueError if the encoder is not a vision transformer, or an option is out of range.
   Source: He et al. 2022, section 3 and appendix A; released code for details.
   """
   auto = autoencoder(
@@ -54,25 +59,112 @@ def make(
 
   def loss(params, model_state, extra, batch, key):
     mask_key, drop_key = jax.random.split(key)
-    order = auto.draw(mask_key, batch["image"])
+    order = auto.sample_masks(mask_key, batch["image"])
     error, guess = auto.errors(params, batch["image"], order, train=True, key=drop_key)
     return error.mean(), Aux(model_state, metrics={"visible_mean_error": Mean.of(guess)})
 
   def reconstruct(params, model_state, images, key, **options):
     return auto.reconstruct(params, images, key, **options)
 
-  return Method(init, loss, keep_extra, *readers(encoder), reconstruct=reconstruct)
+  encode, maps = readers(encoder)
+  return Method(init, loss, keep_extra, encode, {Pyramid: Pyramid(maps), Restorer: Restorer(reconstruct)})
+
+
+class Mask(NamedTuple):
+  """Which patches are visible."""
+
+  order: jax.Array  # i32[B, L], the visible ones first
+  grid: tuple[int, int]  # (rows, columns) of patches
+  count: int  # of visible ones
+
+  @property
+  def seen(self) -> jax.Array:
+    """i32[B, count]: the visible patches."""
+    return self.order[:, : self.count]
 
 
 class Autoencoder(NamedTuple):
-  """A masked autoencoder as functions of params {"encoder", "decoder"} and images f32[B, H, W, 3] in [0, 1]."""
+  """A masked autoencoder; its functions take params {"encoder", "decoder"} and images f32[B, H, W, 3] in [0,
+  1].
+  """
 
-  init: Callable[[Key, jax.Array], PyTree]
-  draw: Callable[[Key, jax.Array], jax.Array]  # (key, images) -> masks i32[B, L], see patches.py
-  errors: Callable[
-    ..., tuple[jax.Array, jax.Array]
-  ]  # (params, images, masks) -> f32[B], and that of the visible mean
-  reconstruct: Callable[..., Reconstruction]  # (params, images, key, *, mask_ratio)
+  encoder: Network
+  decoder: Network
+  patch: int  # pixels a side
+  normalization: str  # of pixels, see models/normalize.py
+  mask_ratio: float
+  masking: str
+  norm_pix: bool
+
+  def init(self, key: Key, images: jax.Array) -> PyTree:
+    """First parameters {"encoder", "decoder"}."""
+    encoder_key, decoder_key, mask_key = jax.random.split(key, 3)
+    mask = self.mask_of(self.sample_masks(mask_key, images), images)
+    trunk = self.encoder.init(encoder_key, images, visible=mask.seen)
+    tokens, _ = self.encoder.apply(trunk, images, visible=mask.seen)
+    top = self.decoder.init(decoder_key, tokens, order=mask.order, grid=mask.grid)
+    return {"encoder": trunk.params, "decoder": top.params}
+
+  def sample_masks(self, key: Key, images: jax.Array, mask_ratio: float = 0.0) -> jax.Array:
+    """i32[B, L]: for each image an order of its patches, the visible ones first; see `patches.random_order`.
+    mask_ratio 0: the method's.
+    """
+    grid = patches.grid_of(*images.shape[1:3], self.patch)
+    return patches.random_order(key, images.shape[0], grid, mask_ratio or self.mask_ratio, self.masking)
+
+  def mask_of(self, order: jax.Array, images: jax.Array, mask_ratio: float = 0.0) -> Mask:
+    """The mask that an order of the patches of these images stands for."""
+    grid = patches.grid_of(*images.shape[1:3], self.patch)
+    return Mask(order, grid, patches.visible_count(grid[0] * grid[1], mask_ratio or self.mask_ratio))
+
+  def predict(self, params: PyTree, images: jax.Array, mask: Mask, *, everywhere: bool = False, **training):
+    """f32[B, N, P]: predicted patches in the order of the mask; the removed ones, or all of them
+    (`everywhere`).
+    """
+    tokens, _ = self.encoder.apply(Weights(params["encoder"], {}), images, visible=mask.seen, **training)
+    decoder = Weights(params["decoder"], {})
+    return self.decoder.apply(
+      decoder, tokens, order=mask.order, grid=mask.grid, everywhere=everywhere, **training
+    )[0]
+
+  def errors(self, params: PyTree, images: jax.Array, order: jax.Array, **training):
+    """(f32[B, N]: mean squared error of each removed patch, the same of predicting the mean of the visible
+    pixels).
+    """
+    mask = self.mask_of(order, images)
+    predicted = self.predict(params, images, mask, **training)
+    visible, removed = jnp.split(self._in_mask_order(images, mask), [mask.count], axis=1)
+    mean, deviation = self._statistics(removed)
+    target = (removed - mean) / deviation
+    guess = (losses.channel_mean(visible) - mean) / deviation
+    return losses.patch_error(predicted, target), losses.patch_error(guess, target)
+
+  def reconstruct(
+    self, params: PyTree, images: jax.Array, key: Key, *, mask_ratio: float = 0.0
+  ) -> Reconstruction:
+    """What the autoencoder sees of images and how it restores them. mask_ratio 0: the method's."""
+    mask = self.mask_of(self.sample_masks(key, images, mask_ratio), images, mask_ratio)
+    pixels = self._in_mask_order(images, mask)
+    mean, deviation = self._statistics(pixels)
+    predicted = self.predict(params, images, mask, everywhere=True) * deviation + mean
+    seen = jnp.arange(pixels.shape[1])[None, :, None] < mask.count
+    grey = normalize(jnp.full((1, self.patch, self.patch, 3), 0.5), self.normalization)
+    grey = patches.patchify(grey, self.patch)
+    rows = (jnp.where(seen, pixels, grey), predicted, jnp.where(seen, pixels, predicted))
+    return Reconstruction(*(self._picture(part, mask) for part in rows))
+
+  def _in_mask_order(self, images: jax.Array, mask: Mask) -> jax.Array:
+    found = patches.patchify(normalize(images, self.normalization), self.patch)
+    return patches.take_patches(found, mask.order)
+
+  def _statistics(self, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return losses.patch_statistics(rows) if self.norm_pix else (jnp.zeros(()), jnp.ones(()))
+
+  def _picture(self, rows: jax.Array, mask: Mask) -> jax.Array:
+    """Normalised patches in the order of the mask, f32[B, L, P], as images in [0, 1]."""
+    rows = patches.take_patches(rows, jnp.argsort(mask.order, axis=1))
+    images = patches.unpatchify(rows, self.patch, mask.grid)
+    return jnp.clip(denormalize(images, self.normalization), 0, 1)
 
 
 def autoencoder(
@@ -85,97 +177,20 @@ def autoencoder(
   decoder_depth: int,
   decoder_heads: int,
 ) -> Autoencoder:
-  """The parts of `make`, which has the arguments, for whatever else learns by restoring images. Raises as `make` does."""
+  """Builds the autoencoder of `make`, for whatever else learns by restoring images. Arguments and errors are
+  those of `make`.
+  """
   vision = _check(encoder, mask_ratio)
-  side, kind = vision.patch, vision.normalize
-  decoder = network(
-    mae_decoder.Decoder(
-      side * side * 3,
-      decoder_width,
-      decoder_depth,
-      decoder_heads,
-      vision.layers,
-      vision.remat,
-      jnp.dtype(vision.dtype),
-    )
+  decoder = mae_decoder.Decoder(
+    vision.patch**2 * 3,
+    decoder_width,
+    decoder_depth,
+    decoder_heads,
+    vision.layers,
+    vision.remat,
+    jnp.dtype(vision.dtype),
   )
-
-  def mask_of(order, images, ratio=mask_ratio) -> Mask:
-    grid = patches.grid_of(*images.shape[1:3], side)
-    return Mask(order, grid, patches.visible_count(grid[0] * grid[1], ratio))
-
-  def draw(key, images, ratio=mask_ratio) -> jax.Array:
-    return patches.random_order(
-      key, images.shape[0], patches.grid_of(*images.shape[1:3], side), ratio, masking
-    )
-
-  def init(key, images):
-    encoder_key, decoder_key, mask_key = jax.random.split(key, 3)
-    mask = mask_of(draw(mask_key, images), images)
-    trunk = encoder.init(encoder_key, images, visible=mask.seen)
-    tokens, _ = encoder.apply(trunk, images, visible=mask.seen)
-    top = decoder.init(decoder_key, tokens, order=mask.order, grid=mask.grid)
-    return {"encoder": trunk.params, "decoder": top.params}
-
-  def predict(params, images, mask, *, everywhere=False, **training):
-    tokens, _ = encoder.apply(Weights(params["encoder"], {}), images, visible=mask.seen, **training)
-    return decoder.apply(
-      Weights(params["decoder"], {}),
-      tokens,
-      order=mask.order,
-      grid=mask.grid,
-      everywhere=everywhere,
-      **training,
-    )[0]
-
-  def errors(params, images, order, **training):
-    mask = mask_of(order, images)
-    predicted = predict(params, images, mask, **training)
-    visible, removed = jnp.split(in_mask_order(images, mask), [mask.count], axis=1)
-    mean, deviation = statistics(removed)
-    target = (removed - mean) / deviation
-    guess = (losses.channel_mean(visible) - mean) / deviation
-    return losses.patch_error(predicted, target), losses.patch_error(guess, target)
-
-  def reconstruct(params, images, key, *, mask_ratio=mask_ratio):
-    mask = mask_of(draw(key, images, mask_ratio), images, mask_ratio)
-    pixels = in_mask_order(images, mask)
-    mean, deviation = statistics(pixels)
-    predicted = predict(params, images, mask, everywhere=True) * deviation + mean
-    seen = jnp.arange(pixels.shape[1])[None, :, None] < mask.count
-    grey = patches.patchify(normalize(jnp.full((1, side, side, 3), 0.5), kind), side)
-    return Reconstruction(
-      *(
-        _picture(rows, mask, side, kind)
-        for rows in (jnp.where(seen, pixels, grey), predicted, jnp.where(seen, pixels, predicted))
-      )
-    )
-
-  def in_mask_order(images, mask):
-    return patches.take_patches(patches.patchify(normalize(images, kind), side), mask.order)
-
-  def statistics(rows):
-    return losses.patch_statistics(rows) if norm_pix else (jnp.zeros(()), jnp.ones(()))
-
-  return Autoencoder(init, draw, errors, reconstruct)
-
-
-class Mask(NamedTuple):
-  """Which patches are seen."""
-
-  order: jax.Array  # i32[B, L], the visible ones first
-  grid: tuple[int, int]
-  count: int  # of visible ones
-
-  @property
-  def seen(self) -> jax.Array:
-    return self.order[:, : self.count]
-
-
-def _picture(rows: jax.Array, mask: Mask, side: int, kind: str) -> jax.Array:
-  """Normalised patches in the order of the mask, f32[B, L, P], as images in [0, 1]."""
-  rows = patches.take_patches(rows, jnp.argsort(mask.order, axis=1))
-  return jnp.clip(denormalize(patches.unpatchify(rows, side, mask.grid), kind), 0, 1)
+  return Autoencoder(encoder, network(decoder), vision.patch, vision.normalize, mask_ratio, masking, norm_pix)
 
 
 def _check(encoder: Network, mask_ratio: float) -> vit.ViT:

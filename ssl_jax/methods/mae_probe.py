@@ -1,16 +1,28 @@
-"""A classifier on a frozen masked autoencoder, which goes on restoring, and so learning, on test images."""
+"""A classifier on a frozen masked autoencoder, which keeps restoring images, and so learning, at test time."""
 
 from __future__ import annotations
 
-from typing import Literal
+import functools
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from ssl_jax import losses, metrics
-from ssl_jax.core import Adaptable, Aux, DataSpec, Init, Method, Weights, keep_extra
-from ssl_jax.methods.mae import autoencoder
+from ssl_jax.abilities import Adaptable, Classifier, Pyramid, Restorer
+from ssl_jax.core import Aux, Batch, DataSpec, Init, Method, PyTree, Weights, keep_extra
+from ssl_jax.methods.mae import Autoencoder, autoencoder
 from ssl_jax.models import Network, network, vit_head
+
+ABILITIES = (Pyramid, Classifier, Restorer, Adaptable)
+
+
+class Probe(NamedTuple):
+  """A frozen autoencoder and the head that is trained on its tokens."""
+
+  auto: Autoencoder
+  head: Network
+  label_smoothing: float
 
 
 def make(
@@ -31,23 +43,21 @@ def make(
 ) -> Method:
   """Cross-entropy of a head on all tokens of an encoder that does not move ("ViT probing").
 
-  Encoder and decoder are those of config.start.workdir, a run of method 'mae', and lie in the model state, frozen. At test time the
-  image is restored from differently masked copies, and encoder and mask token move, or what config.tasks.ttt.moves names.
+  Encoder and decoder are those of config.start.workdir, a run of method 'mae'; they lie in the model state
+  under "frozen". At test time the image is restored from differently masked copies, and encoder and mask
+  token adapt, or what config.tasks.ttt.trainable names.
 
   Args:
-    encoder: a vision transformer. data: its `num_classes` is the width of the classifier.
+    encoder: a vision transformer.
+    data: its `num_classes` is the width of the classifier.
     head: "transformer" of `head_width`, `head_depth`, `head_heads`; "linear" on the class token.
-    label_smoothing: share of the target spread over all classes, in [0, 1).
+    label_smoothing: fraction of the target that is spread over all classes, in [0, 1).
     mask_ratio, masking, norm_pix, decoder_width, decoder_depth, decoder_heads: as in the run of method 'mae'.
-  Raises: ValueError if the data has no classes, the encoder is no vision transformer, or an option is out of range.
+  Raises: ValueError if the data has no classes, the encoder is not a vision transformer, or an option is out
+    of range.
   Source: Gandelsman et al. 2022, sections 3 and 4 and released code.
   """
-  if data.num_classes < 2:
-    raise ValueError(
-      f"method 'mae_probe' needs labels, but the data has {data.num_classes} classes; use a data set with classes"
-    )
-  if not 0 <= label_smoothing < 1:
-    raise ValueError(f"config.method.label_smoothing is {label_smoothing}; use a value in [0, 1)")
+  _check(data, label_smoothing)
   auto = autoencoder(
     encoder,
     mask_ratio=mask_ratio,
@@ -58,73 +68,81 @@ def make(
     decoder_heads=decoder_heads,
   )
   vision = encoder.module
-  top = network(
-    vit_head.TokenProbe(data.num_classes)
-    if head == "linear"
-    else vit_head.ViTHead(
-      data.num_classes,
-      head_width,
-      head_depth,
-      head_heads,
-      vision.layers,
-      vision.remat,
-      jnp.dtype(vision.dtype),
-    )
-  )
-
-  def tokens_of(params, images):
-    """All tokens, f32[B, 1 + L, D], and the grid of the patches."""
-    grid = images.shape[1] // vision.patch, images.shape[2] // vision.patch
-    everything = jnp.broadcast_to(jnp.arange(grid[0] * grid[1])[None], (len(images), grid[0] * grid[1]))
-    return encoder.apply(Weights(params, {}), images, visible=everything)[0], grid
-
-  def init(key, batch):
-    frozen_key, head_key = jax.random.split(key)
-    frozen = auto.init(frozen_key, batch["image"])
-    tokens, grid = tokens_of(frozen["encoder"], batch["image"])
-    made = top.init(head_key, tokens, grid=grid)
-    return Init({"head": made.params}, {"head": made.model_state, "frozen": frozen})
-
-  def loss(params, model_state, extra, batch, key):
-    tokens, grid = tokens_of(model_state["frozen"]["encoder"], batch["image"])
-    logits, state = top.apply(Weights(params["head"], model_state["head"]), tokens, train=True, grid=grid)
-    value = losses.cross_entropy(logits, batch["label"], smoothing=label_smoothing).mean()
-    return value, Aux(
-      {**model_state, "head": state}, metrics={"accuracy": metrics.accuracy(logits, batch["label"])}
-    )
-
-  def everything(params, model_state):
-    return {**params, **model_state["frozen"]}
-
-  def predict(params, model_state, images):
-    tokens, grid = tokens_of(params["encoder"], images)
-    return top.apply(Weights(params["head"], model_state["head"]), tokens, grid=grid)[0]
-
-  def errors(params, model_state, task):
-    return auto.errors(params, *task)[0]
-
-  def of_frozen(function):
-    return lambda params, model_state, images, *args, **options: function(
-      model_state["frozen"], images, *args, **options
-    )
-
-  def read(frozen, images, **call):
-    return encoder.apply(Weights(frozen["encoder"], {}), images, **call)[0]
-
-  return Method(
-    init,
-    loss,
-    keep_extra,
-    of_frozen(read),
-    of_frozen(lambda frozen, images: read(frozen, images, pyramid=True)),
-    predict=lambda params, model_state, images: predict(everything(params, model_state), model_state, images),
-    reconstruct=of_frozen(auto.reconstruct),
-    adaptable=Adaptable(
-      lambda key, images: (images, auto.draw(key, images)),
-      errors,
-      predict,
-      ("encoder", "decoder/mask"),
+  top = vit_head.TokenProbe(data.num_classes)
+  if head == "transformer":
+    sizes = (data.num_classes, head_width, head_depth, head_heads)
+    top = vit_head.ViTHead(*sizes, vision.layers, vision.remat, jnp.dtype(vision.dtype))
+  probe = Probe(auto, network(top), label_smoothing)
+  bound = functools.partial
+  abilities = {
+    Pyramid: Pyramid(bound(_read_frozen, probe, pyramid=True)),
+    Classifier: Classifier(bound(_predict_frozen, probe)),
+    Restorer: Restorer(bound(_reconstruct_frozen, probe)),
+    Adaptable: Adaptable(
+      make_task=lambda key, batch: (batch["image"], auto.sample_masks(key, batch["image"])),
+      loss=lambda params, model_state, task: auto.errors(params, *task)[0],
+      predict=lambda params, model_state, batch: _predict(probe, params, model_state, batch["image"]),
+      trainable=("encoder", "decoder/mask"),
       reconstruct=lambda params, model_state, images, key: auto.reconstruct(params, images, key),
-      params=everything,
+      params=_all_params,
     ),
-  )
+  }
+  return Method(bound(_init, probe), bound(_loss, probe), keep_extra, bound(_read_frozen, probe), abilities)
+
+
+def _init(probe: Probe, key, batch: Batch) -> Init:
+  frozen_key, head_key = jax.random.split(key)
+  frozen = probe.auto.init(frozen_key, batch["image"])
+  tokens, grid = _tokens(probe, frozen["encoder"], batch["image"])
+  head = probe.head.init(head_key, tokens, grid=grid)
+  return Init({"head": head.params}, {"head": head.model_state, "frozen": frozen})
+
+
+def _loss(probe: Probe, params, model_state, extra, batch: Batch, key):
+  tokens, grid = _tokens(probe, model_state["frozen"]["encoder"], batch["image"])
+  head = Weights(params["head"], model_state["head"])
+  logits, state = probe.head.apply(head, tokens, train=True, grid=grid)
+  value = losses.cross_entropy(logits, batch["label"], smoothing=probe.label_smoothing).mean()
+  found = {"accuracy": metrics.accuracy(logits, batch["label"])}
+  return value, Aux({**model_state, "head": state}, metrics=found)
+
+
+def _all_params(params: PyTree, model_state: PyTree) -> PyTree:
+  """The head, the encoder and the decoder."""
+  return {**params, **model_state["frozen"]}
+
+
+def _predict(probe: Probe, params, model_state, images):
+  """f32[B, C] logits; `params` are those of `_all_params`."""
+  tokens, grid = _tokens(probe, params["encoder"], images)
+  return probe.head.apply(Weights(params["head"], model_state["head"]), tokens, grid=grid)[0]
+
+
+def _predict_frozen(probe: Probe, params, model_state, images):
+  return _predict(probe, _all_params(params, model_state), model_state, images)
+
+
+def _read_frozen(probe: Probe, params, model_state, images, **call):
+  """The encoder's features, or with `pyramid=True` its maps."""
+  return probe.auto.encoder.apply(Weights(model_state["frozen"]["encoder"], {}), images, **call)[0]
+
+
+def _reconstruct_frozen(probe: Probe, params, model_state, images, key, **options):
+  return probe.auto.reconstruct(model_state["frozen"], images, key, **options)
+
+
+def _tokens(probe: Probe, encoder: PyTree, images):
+  """(All tokens f32[B, 1 + L, D], the grid of the patches)."""
+  grid = images.shape[1] // probe.auto.patch, images.shape[2] // probe.auto.patch
+  count = grid[0] * grid[1]
+  everything = jnp.broadcast_to(jnp.arange(count)[None], (len(images), count))
+  return probe.auto.encoder.apply(Weights(encoder, {}), images, visible=everything)[0], grid
+
+
+def _check(data: DataSpec, label_smoothing: float) -> None:
+  if data.num_classes < 2:
+    raise ValueError(
+      f"method 'mae_probe' needs labels, but the data has {data.num_classes} classes; use a data set with classes"
+    )
+  if not 0 <= label_smoothing < 1:
+    raise ValueError(f"config.method.label_smoothing is {label_smoothing}; use a value in [0, 1)")

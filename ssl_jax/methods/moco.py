@@ -10,9 +10,12 @@ import jax
 import jax.numpy as jnp
 
 from ssl_jax import losses, parallel
+from ssl_jax.abilities import Pyramid
 from ssl_jax.core import Aux, Carry, DataSpec, Init, Method, Weights
 from ssl_jax.metrics import Mean
 from ssl_jax.models import Network, heads, network, readers, stack
+
+ABILITIES = (Pyramid,)
 
 
 class MocoState(NamedTuple):
@@ -36,19 +39,21 @@ def make(
 ) -> Method:
   """InfoNCE against one positive key and `queue_size` queued ones.
 
-  The moving average runs after the optimiser, where the published code runs it before the next forward pass: the key
+  The moving average runs after the optimiser, where the published code runs it before the next forward pass:
+    the key
   encoder of every forward pass is the same.
 
   Args:
     encoder: the image network; publishes its BatchNorm over groups of 32 images (batch_groups = batch / 32).
-    data: `batch_size` must divide the queue; a queue longer than `num_examples` holds an image's own older keys.
+    data: `batch_size` must divide the queue; a queue longer than `num_examples` holds an image's own older
+      keys.
     dim: width of a key. mlp: MoCo v2's two-layer head instead of a linear one.
     queue_size: K. momentum: m of the moving average, in [0, 1].
     temperature: positive; 0.07 in v1, 0.2 in v2.
-    shuffle: deal the key images out anew among the BatchNorm groups, so that a key's statistics do not give it away; without effect
-      where BatchNorm is global or absent. See `exchange_between_groups`.
-  Raises: ValueError if an option is out of range, the batch does not divide the queue, or its groups cannot exchange images, naming
-    what would work.
+    shuffle: deal the key images out anew among the BatchNorm groups, so that a key's statistics do not give
+      it away; without effect where BatchNorm is global or absent. See `exchange_between_groups`.
+  Raises: ValueError if an option is out of range, the batch does not divide the queue, or its groups cannot
+    exchange images, naming what would work.
   Source: He et al. 2020, algorithm 1; Chen et al. 2020 (v2).
   """
   _check(data, queue_size, momentum, temperature)
@@ -80,16 +85,18 @@ def make(
     cursor = (extra.cursor + carry.rows.shape[0]) % queue_size
     return MocoState(Weights(ema, carry.means), queue, cursor)
 
-  return Method(init, loss, after_update, *readers(encoder))
+  encode, maps = readers(encoder)
+  return Method(init, loss, after_update, encode, {Pyramid: Pyramid(maps)})
 
 
 def exchange_between_groups(rows: jax.Array, groups: int) -> jax.Array:
-  """Rows [B, ...] dealt out among `groups` contiguous groups: of k groups each is cut into k slices, and slice j of group i changes
-  places with slice i of group j. A second deal restores the order.
+  """Rows [B, ...] dealt out among `groups` contiguous groups: of k groups each is cut into k slices, and
+  slice j of group i changes places with slice i of group j. A second deal restores the order.
 
-  The published code permutes the batch at random, which moves every image to every device. What counts is that hardly two images share
-  a group both as queries and as keys; batches are random already. Here an image shares its group with 1/k of the others, k up to 8 as
-  with the published eight GPUs, and devices exchange only what they hold, all at once, or nothing where one holds k groups.
+  The published code permutes the batch at random, which moves every image to every device. What counts is
+  that hardly two images share a group both as queries and as keys; batches are random already. Here an image
+  shares its group with 1/k of the others, k up to 8 as with the published eight GPUs, and devices exchange
+  only what they hold, all at once, or nothing where one holds k groups.
   """
   k = exchange_slices(len(rows), groups)
   cut = rows.reshape(-1, k, k, len(rows) // groups // k, *rows.shape[1:])
@@ -97,7 +104,9 @@ def exchange_between_groups(rows: jax.Array, groups: int) -> jax.Array:
 
 
 def exchange_slices(batch: int, groups: int) -> int:
-  """k of `exchange_between_groups`: the largest common divisor of the groups' number and size, up to 8. Raises ValueError if there is none above 1."""
+  """k of `exchange_between_groups`: the largest common divisor of the groups' number and size, up to 8.
+  Raises ValueError if there is none above 1.
+  """
   size = batch // groups
   k = max(k for k in range(1, 9) if size % k == 0 and groups % k == 0)
   if k == 1 < groups:

@@ -1,4 +1,4 @@
-"""Rotation prediction: which of four turns has this image been given?"""
+"""Rotation prediction: by which of four quarter turns has this image been rotated?"""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from ssl_jax.abilities import PretextExamples
 from ssl_jax.augment import ops
-from ssl_jax.core import DataSpec, Exercise, Method, Weights
+from ssl_jax.core import DataSpec, Method, Weights
 from ssl_jax.methods.pretext import pretext_template
 from ssl_jax.models import Network, heads, network, split, stack
 
-TURNS = ("0°", "90°", "180°", "270°")  # anticlockwise; the answer is the place in this list
+ABILITIES = pretext_template.ABILITIES
+TURNS = ("0°", "90°", "180°", "270°")  # anticlockwise; a target is a place in this tuple
 
 
 def make(
@@ -21,44 +23,43 @@ def make(
   """Four-way classification of exact quarter turns.
 
   Args:
-    encoder: the image network. data: unused; every method is built alike.
-    copies: "four": each image in all four turns, so that a batch of B is 4 B inputs and balanced; "one": each image in one
-      random turn, B inputs.
-    branch: the layer of a ResNet at which the task leaves it. What follows belongs to the task's head alone, and the
-      representation ends there (test-time training shares the trunk between this head and a classifier). "": the whole
-      encoder is the representation and the head is one linear layer.
-  Raises: ValueError for a branch that the encoder has not.
+    encoder: the image network.
+    data: unused; every method is built alike.
+    copies: "four": each image in all four rotations, so that a batch of B images makes 4 B balanced inputs;
+      "one": each image in one random rotation, B inputs.
+    branch: the layer of a ResNet at which the task's branch begins. The layers behind it belong to the head
+      of the task, and the representation ends there (test-time training shares the trunk between this head
+      and a classifier). "": the whole encoder is the representation, and the head is one linear layer.
+  Raises: ValueError for a branch that is not a layer of the encoder.
   Source: Gidaris, Singh, Komodakis 2018; `branch` as in Sun et al. 2020.
   """
-  linear = network(heads.Linear(len(TURNS)))
+  linear, score = network(heads.Linear(len(TURNS))), pretext_template.score_classes
   if not branch:
-    return pretext_template.make_pretext_method(
-      encoder, linear, POSES[copies], pretext_template.score_classes
-    )
+    return pretext_template.make_pretext_method(encoder, linear, ROTATIONS[copies], score)
   trunk, rest = split(encoder, branch)
 
   def maps(params, model_state, images, **call):
     return trunk.apply(Weights(params["encoder"], model_state["encoder"]), images, **call)[0]
 
-  return pretext_template.make_pretext_method(
-    trunk,
-    stack(rest, linear),
-    POSES[copies],
-    pretext_template.score_classes,
-    read=(lambda *args: maps(*args).mean((1, 2)), lambda *args: maps(*args, pyramid=True)),
-  )
+  read = (lambda *args: maps(*args).mean((1, 2)), lambda *args: maps(*args, pyramid=True))
+  return pretext_template.make_pretext_method(trunk, stack(rest, linear), ROTATIONS[copies], score, read=read)
 
 
-def four_turns(key: jax.Array, images: jax.Array) -> Exercise:
-  """Every image, f32[B, S, S, 3], in all turns: pieces [B, 4, S, S, 3]; turned exactly, since interpolation leaks the answer."""
-  pieces = jnp.stack([jax.vmap(lambda image, k=k: ops.rotate(image, k))(images) for k in range(4)], 1)
-  return Exercise(pieces, jnp.tile(jnp.arange(4)[None], (len(images), 1)), TURNS, "quarter turns")
+def four_turns(key: jax.Array, images: jax.Array) -> PretextExamples:
+  """Each image f32[B, S, S, 3] in all four rotations: inputs [B, 4, S, S, 3].
+
+  The rotation is exact: interpolation would give the answer away.
+  """
+  turned = jnp.stack([jax.vmap(lambda image, k=k: ops.rotate(image, k))(images) for k in range(4)], 1)
+  targets = jnp.tile(jnp.arange(4)[None], (len(images), 1))
+  return PretextExamples(turned, targets, TURNS, "quarter turns")
 
 
-def one_turn(key: jax.Array, images: jax.Array) -> Exercise:
-  """Every image in one random turn: pieces [B, 1, S, S, 3]."""
+def one_turn(key: jax.Array, images: jax.Array) -> PretextExamples:
+  """Each image f32[B, S, S, 3] in one random rotation: inputs [B, 1, S, S, 3]."""
   turns = jax.random.randint(key, (len(images),), 0, 4)
-  return Exercise(jax.vmap(ops.rotate)(images, turns)[:, None], turns[:, None], ("turned",), "quarter turns")
+  turned = jax.vmap(ops.rotate)(images, turns)[:, None]
+  return PretextExamples(turned, turns[:, None], ("turned",), "quarter turns")
 
 
-POSES = {"four": four_turns, "one": one_turn}
+ROTATIONS = {"four": four_turns, "one": one_turn}

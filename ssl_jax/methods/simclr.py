@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from ssl_jax import losses
+from ssl_jax.abilities import Pyramid
 from ssl_jax.core import Aux, DataSpec, Init, Method, Weights, keep_extra
 from ssl_jax.metrics import Mean
 from ssl_jax.models import Network, heads, network, readers, stack
+
+ABILITIES = (Pyramid,)
 
 
 def make(
@@ -20,15 +23,15 @@ def make(
   """NT-Xent on a projection head; the representation is what stands before the head.
 
   Args:
-    encoder: the image network, with BatchNorm over the whole batch (batch_groups=1): local statistics give the
-      partner away.
+    encoder: the image network, with BatchNorm over the whole batch (batch_groups=1): local statistics give
+      the partner away.
     data: unused; every method is built alike.
     dim: width of the embedding. head_layers: 2 in SimCLR v1, 3 in v2.
     final_bn: BatchNorm without shift behind the head, as in the released code; off is the paper's formula.
     temperature: positive; 0.1 for ImageNet, 0.5 for long CIFAR-10 runs.
   Raises: ValueError if the temperature is not positive.
-  Source: Chen, Kornblith, Norouzi, Hinton 2020, eq. 1 and algorithm 1. The loss is the paper's mean over 2B views;
-    the released code sums the two directions, which LARS does not notice.
+  Source: Chen, Kornblith, Norouzi, Hinton 2020, eq. 1 and algorithm 1. The loss is the paper's mean over 2B
+    views; the released code sums the two directions, which LARS does not notice.
   """
   if temperature <= 0:
     raise ValueError(f"config.method.temperature is {temperature}; use a positive one, such as 0.1")
@@ -44,4 +47,5 @@ def make(
     values, hits = losses.nt_xent(embeddings.reshape(-1, 2, dim), temperature=temperature)
     return values.mean(), Aux(model_state, metrics={"contrast_accuracy": Mean.of(hits)})
 
-  return Method(init, loss, keep_extra, *readers(encoder))
+  encode, maps = readers(encoder)
+  return Method(init, loss, keep_extra, encode, {Pyramid: Pyramid(maps)})

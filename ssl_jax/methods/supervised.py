@@ -1,4 +1,6 @@
-"""Supervised classification: the upper reference of every transfer table, and, from a trained encoder, fine-tuning."""
+"""Supervised classification: the upper reference of every transfer table, and, from a trained encoder,
+fine-tuning.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,12 @@ import jax
 import jax.numpy as jnp
 
 from ssl_jax import losses, metrics
+from ssl_jax.abilities import Classifier, Pyramid
 from ssl_jax.augment import mix
 from ssl_jax.core import Aux, Carry, DataSpec, Init, Method, Weights, keep_extra
 from ssl_jax.models import Network, heads, network, readers, stack
+
+ABILITIES = (Pyramid, Classifier)
 
 
 class Average(NamedTuple):
@@ -35,12 +40,14 @@ def make(
     encoder: the image network.
     data: its `num_classes` is the width of the linear layer.
     label_smoothing: share of the target spread over all classes, in [0, 1).
-    mixup, cutmix: alphas, see `mix.random_mix`; 0 leaves it out. The loss is each image's and its partner's by share.
+    mixup, cutmix: alphas, see `mix.random_mix`; 0 leaves it out. The loss is each image's and its partner's
+      by share.
     ema: momentum of a moving average of the network, evaluated with config.weights='ema'; 0 keeps none.
     head_scale: standard deviation of the linear layer's first weights; 2e-5 in MAE's fine-tuning.
   Metrics: `accuracy` is that of each image's own label; under mixup and cutmix it is low.
   Raises: ValueError if the data has no classes or an option is out of range.
-  Source: He et al. 2016, as torchvision trains it; He et al. 2022, table 9 (fine-tuning) and 11 (from scratch).
+  Source: He et al. 2016, as torchvision trains it; He et al. 2022, table 9 (fine-tuning) and 11 (from
+    scratch).
   """
   _check(data, label_smoothing=label_smoothing, ema=ema, mixup=mixup, cutmix=cutmix)
   net = stack(encoder, network(heads.Linear(data.num_classes, scale=head_scale)))
@@ -72,7 +79,9 @@ def make(
   def predict(params, model_state, images):
     return net.apply(Weights(params, model_state), images)[0]
 
-  return Method(init, loss, average if ema else keep_extra, *readers(encoder), predict=predict)
+  encode, maps = readers(encoder)
+  abilities = {Pyramid: Pyramid(maps), Classifier: Classifier(predict)}
+  return Method(init, loss, average if ema else keep_extra, encode, abilities)
 
 
 def _check(data: DataSpec, **options: float) -> None:

@@ -1,4 +1,4 @@
-"""Networks as pure functions. This folder is the only one that imports flax.linen."""
+"""Networks as pure functions. No other folder imports flax.linen."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class Network(NamedTuple):
   """A linen module as two pure functions."""
 
   init: Callable[..., Weights]  # (key, inputs, **call) -> Weights
-  apply: Callable[
-    ..., tuple[Any, Any]
-  ]  # (weights, inputs, *, train=False, key=None, **call) -> (output, model_state)
-  module: nn.Module | None = None  # its options, for who must know them: a masked autoencoder the patch
+  # apply: (weights, inputs, *, train=False, key=None, **call) -> (output, model_state)
+  apply: Callable[..., tuple[Any, Any]]
+  module: nn.Module | None = None  # for callers that need its options, such as a transformer's patch size
 
 
 def network(module: nn.Module) -> Network:
-  """Wraps a module whose `__call__` takes `(inputs, *, train)`; in evaluation the returned state is the given one.
+  """Wraps a module whose `__call__` takes `(inputs, *, train)`.
 
-  `key` is what a module draws from in training (drop path, dropout); without one it must draw nothing.
+  `apply` with `train=False` returns the model state unchanged. Its `key` is the source of the module's random
+  numbers in training (drop path, dropout); a module that draws none needs no key.
   """
 
   def init(key: jax.Array, inputs: jax.Array, **call) -> Weights:
@@ -50,9 +50,10 @@ def network(module: nn.Module) -> Network:
 
 
 def stack(encoder: Network, head: Network) -> Network:
-  """head(encoder(images)); parameters and state are dicts with the keys "encoder" and "head".
+  """The network head(encoder(images)); its parameters and state are dicts with the keys "encoder" and "head".
 
-  Images [B, N, H, W, C], the pieces of a pretext task, are encoded as one batch of B N; the head gets them as [B, N, ...].
+  Images of shape [B, N, H, W, C], the N pieces of a pretext task, are encoded as one batch of B N images, and
+  the head receives features of shape [B, N, ...].
   """
 
   def part(weights: Weights, name: str) -> Weights:
@@ -81,10 +82,12 @@ def stack(encoder: Network, head: Network) -> Network:
 
 
 def split(encoder: Network, layer: str) -> tuple[Network, Network]:
-  """(trunk, branch): a ResNet up to `layer`, images -> f32[B, h, w, C], and what follows it, that map -> f32[B, D].
+  """Splits a ResNet after `layer`.
 
-  Several branches may stand on one trunk: each has weights of its own.
-  Raises: ValueError if the encoder is no ResNet or has nothing behind a layer of that name.
+  Several branches can share one trunk; each has its own weights.
+
+  Returns: (trunk: images -> f32[B, h, w, C], branch: the trunk's output -> f32[B, D]).
+  Raises: ValueError if the encoder is not a ResNet or has no layer of this name before its last one.
   """
   module = encoder.module
   known = module.layers()[:-1] if isinstance(module, (resnet.ResNet, preact.PreResNet)) else ()
@@ -92,7 +95,7 @@ def split(encoder: Network, layer: str) -> tuple[Network, Network]:
     raise ValueError(
       f"config.method.branch is {layer!r}, but "
       + (
-        f"a branch leaves this encoder at one of {', '.join(known)}"
+        f"this encoder can be split after one of {', '.join(known)}"
         if known
         else "only a ResNet can be split; use '', or config.encoder.name='resnet18'"
       )
@@ -105,7 +108,7 @@ def split(encoder: Network, layer: str) -> tuple[Network, Network]:
 
 
 def last_map(encoder: Network) -> Network:
-  """The same encoder up to its last map: images -> f32[B, h, w, C]."""
+  """The encoder without its pooling: images -> the last feature map, f32[B, h, w, C]."""
 
   def apply(weights: Weights, images: jax.Array, **call):
     maps, model_state = encoder.apply(weights, images, pyramid=True, **call)
@@ -115,7 +118,11 @@ def last_map(encoder: Network) -> Network:
 
 
 def readers(encoder: Network) -> tuple[Callable, Callable]:
-  """`encode` and `pyramid` of a method whose network is `stack(encoder, head)`: the head is left out."""
+  """(encode, pyramid) for a method whose network is `stack(encoder, head)`; both leave the head out.
+
+  Both take (params, model_state, images). `encode` returns f32[B, D], `pyramid` a dict of maps f32[B, h, w,
+  C].
+  """
 
   def encode(params, model_state, images, **call):
     return encoder.apply(Weights(params["encoder"], model_state["encoder"]), images, **call)[0]
@@ -124,18 +131,21 @@ def readers(encoder: Network) -> tuple[Callable, Callable]:
 
 
 def factory(name: str) -> Callable[..., nn.Module]:
-  """The encoder called `name`; raises ValueError with the nearest known names."""
+  """The constructor of an encoder. Raises: ValueError for an unknown name, with the nearest known ones."""
   if name not in ENCODERS:
     raise ValueError(f"config.encoder.name: no encoder is called {name!r}{nearest(name, ENCODERS)}")
   return ENCODERS[name]
 
 
 def make(name: str, **options) -> Network:
-  """An image encoder: f32[B, H, W, 3] in [0, 1] -> f32[B, D]; with `pyramid=True` a dict of f32 maps by layer.
+  """An image encoder: f32[B, H, W, 3] in [0, 1] -> f32[B, D].
+
+  With `pyramid=True` its `apply` returns all feature maps, a dict of f32[B, h, w, C] by layer.
 
   Args:
-    name: one of ENCODERS; options: its keyword arguments, see `resnet.ResNet` and `vit.ViT`.
-  Raises: ValueError for an unknown name or option, naming the nearest known ones.
+    name: one of ENCODERS.
+    options: keyword arguments of the encoder; see `resnet.ResNet`, `preact.PreResNet` and `vit.ViT`.
+  Raises: ValueError for an unknown name or option, with the nearest known ones.
   """
   return network(call_checked(factory(name), options, "config.encoder"))
 

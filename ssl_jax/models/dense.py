@@ -10,11 +10,12 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-PRODUCT = "product"  # by this name a remat policy keeps a layer's output: the rule below hides the product from jax's own policies
+# The name by which remat policies keep a layer's output. jax's policies do not see inside the rule below.
+PRODUCT = "product"
 
 
 class Dense(nn.Module):
-  """[..., K] -> [..., features], Xavier-uniform kernel, zero bias: nn.Dense to its callers and in its parameters."""
+  """[..., K] -> [..., features]; Xavier-uniform kernel, zero bias. Its parameters are those of nn.Dense."""
 
   features: int
   dtype: Any = jnp.float32
@@ -31,10 +32,11 @@ class Dense(nn.Module):
 
 @jax.custom_vjp
 def dense(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-  """[M, K] @ [K, N] + [N] -> [M, N].
+  """x [M, K] @ kernel [K, N] + bias [N] -> [M, N].
 
-  The gradient of the kernel is one product with both factors as they lie. jax's own rule makes its transpose, for which
-  XLA on CPU copies the incoming gradient, computing what produced it (the derivative of GELU, say) once for each copy.
+  The gradient of the kernel is one product that takes both factors in the layout they already have. jax's own
+  rule computes its transpose; for that, XLA on CPU copies the incoming gradient and recomputes the operations
+  that produced it (such as the derivative of GELU) for each copy.
   """
   return x @ kernel + bias[None]
 
@@ -45,7 +47,8 @@ def _forward(x, kernel, bias):
 
 def _backward(saved, gradient):
   x, kernel = saved
-  # Three products read it: on CPU it is written once. An accelerator fuses what made it into each of them.
+  # The two products and the sum below read the gradient. On CPU the barrier makes XLA write it to memory
+  # once; on an accelerator XLA fuses the operations that produce it into each of the three.
   gradient = lax.platform_dependent(gradient, cpu=lax.optimization_barrier, default=lambda g: g)
   return (
     lax.dot_general(gradient, kernel, (((1,), (1,)), ((), ()))),

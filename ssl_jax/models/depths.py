@@ -1,4 +1,4 @@
-"""How far from the input each parameter lies, for learning rates that decay with depth."""
+"""The depth of each parameter, counted from the input, for learning rates that decay with depth."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ FIRST = ("embed", "cls", "positions", "conv_stem", "norm_stem")
 
 
 def depths(params: PyTree) -> tuple[PyTree, int]:
-  """(depth of each leaf, depth of the head) of `stack(encoder, head)`.
+  """The depth of each parameter of `stack(encoder, head)`.
 
-  The embedding or stem is 0, blocks count from 1, what follows the last block (norms, head) comes after it. A leaf of
-  stacked blocks has one depth a block, i32[blocks, 1, ...]; any other i32[]. ViT-B: 12 blocks, the head is 13.
+  The embedding or stem has depth 0, the blocks count from 1, and everything after the last block (norms,
+  head) has the next depth. ViT-B has 12 blocks, so its head has depth 13.
+
+  Returns: (a pytree like `params`, the depth of the head). A leaf that stacks the blocks has one depth per
+    block, i32[blocks, 1, ...]; any other leaf has i32[].
   Raises: ValueError for parameters without an encoder.
   Source: He et al. 2022, released code (lr_decay.py), after BEiT.
   """

@@ -1,4 +1,4 @@
-"""What stands behind an encoder during pre-training and is dropped afterwards."""
+"""Heads: networks after an encoder that pre-training needs and that are dropped afterwards."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from ssl_jax.models.norm import BatchNorm
 
-# PyTorch's nn.Linear: uniform within 1/sqrt(fan_in), weights and biases alike.
+# As in PyTorch's nn.Linear, weights and biases are uniform in [-1 / sqrt(fan_in), 1 / sqrt(fan_in)].
 _torch_kernel = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
@@ -20,7 +20,7 @@ def _torch_bias(fan_in: int):
 
 
 class Linear(nn.Module):
-  """f32[B, D] -> f32[B, width], float32; initialised as PyTorch's Linear, or N(0, `scale`) with zero bias."""
+  """f32[B, D] -> f32[B, width]; initialised as in PyTorch, or with a `scale` as N(0, scale) and zero bias."""
 
   width: int
   scale: float = 0.0
@@ -33,7 +33,7 @@ class Linear(nn.Module):
 
 
 class MLP(nn.Module):
-  """MoCo v2's head: linear to the input's own width, ReLU, linear to `width`; biases, no BatchNorm."""
+  """MoCo v2's head: linear to the width of the input, ReLU, linear to `width`; biases, but no BatchNorm."""
 
   width: int
 
@@ -44,10 +44,12 @@ class MLP(nn.Module):
 
 
 class SimCLRHead(nn.Module):
-  """SimCLR v1's projection g(h): linear, BatchNorm, ReLU, linear; dense layers N(0, 0.01) without bias.
+  """SimCLR v1's projection g(h): linear, BatchNorm, ReLU, linear; N(0, 0.01) weights and no bias.
 
-  `final_bn` puts a BatchNorm without shift behind the last layer, as the released code does; the paper's formula
-  W2 ReLU(W1 h) has none. `layers=3` is SimCLR v2's.
+  Args:
+    layers: number of dense layers; 2 in SimCLR v1, 3 in v2.
+    final_bn: adds a BatchNorm without shift after the last layer, as the released code does. The formula of
+      the paper, W2 ReLU(W1 h), has none.
   """
 
   width: int
@@ -74,10 +76,17 @@ class SimCLRHead(nn.Module):
 
 
 class Pairs(nn.Module):
-  """f32[B, N, D], features of N pieces -> f32[B, P, answers]: a two-layer classifier on each of P pairs of pieces.
+  """A two-layer classifier on P pairs of N pieces: features f32[B, N, D] -> logits f32[B, P, answers].
 
-  The first layer on a concatenation is the sum of one on the first and one on the second piece, so it runs once a piece.
-  `first`, `second`: the places of a pair's pieces among the N.
+  A linear layer on the concatenation of two pieces is the sum of one linear layer per piece, so the first
+  layer runs once per piece instead of once per pair.
+
+  Args:
+    answers: number of classes.
+    width: of the hidden layer.
+    first, second: for each of the P pairs, the index among the N pieces of its first and of its second piece.
+    dropout: rate, before the last layer.
+    momentum: of the BatchNorm.
   """
 
   answers: int
@@ -101,7 +110,11 @@ class Pairs(nn.Module):
 
 
 class Puzzle(nn.Module):
-  """f32[B, N, D], features of N tiles -> f32[B, 1, answers]: each to `width` numbers (BatchNorm, ReLU), then all together."""
+  """A classifier on all N tiles of an image: features f32[B, N, D] -> logits f32[B, 1, answers].
+
+  Each tile goes through the same linear layer to `width` numbers, BatchNorm and ReLU; then one linear layer
+  takes the concatenation of all tiles.
+  """
 
   answers: int
   width: int = 1000
@@ -113,7 +126,10 @@ class Puzzle(nn.Module):
 
 
 class Counts(nn.Module):
-  """[..., D] -> [..., width], non-negative. It starts near zero with every unit alive: a unit below zero would never learn."""
+  """[..., D] -> [..., width], non-negative counts: a linear layer and ReLU.
+
+  The outputs start small and positive (bias 0.03), because a unit that ReLU sets to zero gets no gradient.
+  """
 
   width: int
 

@@ -1,8 +1,9 @@
 """The decoder of a masked autoencoder: from the visible tokens to the pixels of the removed patches.
 
-Attention does not care about order, so the tokens stay in the order of the mask, visible ones first, and each brings the
-position of its patch. Nothing is un-shuffled: what the released code gathers back into image order, and scatters in the
-backward pass, is here a concatenation. The result is the same up to the order of its rows.
+Self-attention is equivariant to the order of its tokens, so the tokens stay in the order of the mask, visible
+ones first, and each one gets the position embedding of its own patch. The released code gathers the tokens
+back into image order, which is a scatter in the backward pass; here it is a concatenation. The result is the
+same up to the order of its rows.
 
 Source: He et al. 2022, section 3.
 """
@@ -21,12 +22,14 @@ from ssl_jax.models.vit import TOKEN, Blocks, check_heads, layer_norm
 
 
 class Decoder(nn.Module):
-  """f32[B, 1 + K, E] visible tokens, class token first -> f32[B, L - K, outputs]: the removed patches, in mask order.
+  """Visible tokens f32[B, 1 + K, E], class token first -> removed patches f32[B, L - K, outputs] in mask
+  order.
 
   Args:
-    outputs: numbers predicted for each patch: patch * patch * 3.
+    outputs: how many numbers are predicted for each patch: patch * patch * 3.
     width, depth, heads: 512, 8, 16 as published.
-    layers, remat, dtype: as in vit.Blocks; what is returned is float32.
+    layers, remat, dtype: as in vit.Blocks; the output is float32.
+  Raises: ValueError if a size is not positive or the heads do not divide the width.
   """
 
   outputs: int
@@ -50,7 +53,14 @@ class Decoder(nn.Module):
   def __call__(
     self, tokens: jax.Array, *, train: bool, order: jax.Array, grid: tuple[int, int], everywhere: bool = False
   ) -> jax.Array:
-    """`order`: i32[B, L], the mask as in patches.py; `grid`: (rows, columns) of patches; `everywhere`: all L patches."""
+    """Predicts the removed patches.
+
+    Args:
+      tokens: f32[B, 1 + K, E], the encoder's output.
+      order: i32[B, L], the mask as in patches.py.
+      grid: (rows, columns) of patches.
+      everywhere: predict all L patches, f32[B, L, outputs], instead of the removed ones.
+    """
     visible = tokens.shape[1] - 1
     positions = jnp.asarray(patches.sincos_positions(grid, self.width))[order].astype(self.dtype)
     seen = Dense(self.width, dtype=self.dtype, name="embed")(tokens)

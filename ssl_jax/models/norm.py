@@ -1,4 +1,4 @@
-"""Normalisation layers whose meaning does not depend on the number of devices."""
+"""Normalisation layers whose results do not depend on the number of devices."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import jax.numpy as jnp
 
 
 class BatchNorm(nn.Module):
-  """BatchNorm over all but the last axis, over the whole batch or over `groups` equal contiguous parts of it.
+  """BatchNorm over all but the last axis, of the whole batch or of each of `groups` equal contiguous parts.
 
-  groups=1 is synchronised BatchNorm. groups=8 reproduces eight GPUs that each normalise with their own eighth of
-  the batch (MoCo), on any number of devices. Statistics are float32; the running ones are the mean over groups,
-  biased, as flax and TensorFlow keep them (PyTorch's running variance is n/(n-1) larger).
-  Source: Ioffe & Szegedy 2015; epsilon and momentum as in PyTorch and SimCLR (PyTorch's momentum 0.1 is 0.9 here).
+  groups=1 is synchronised BatchNorm. groups=8 reproduces, on any number of devices, eight GPUs that each
+  normalise with the statistics of their own eighth of the batch (MoCo). Statistics are float32. The running
+  statistics are the mean over the groups; the running variance is biased, as in flax and TensorFlow
+  (PyTorch's is larger by n / (n - 1)).
+  Raises: ValueError if the groups do not divide the batch.
+  Source: Ioffe & Szegedy 2015; epsilon and momentum as in PyTorch (whose 0.1 is 0.9 here) and SimCLR.
   """
 
   train: bool
@@ -63,9 +65,10 @@ class BatchNorm(nn.Module):
 
 
 class GroupNorm(nn.Module):
-  """Each image by itself: over all positions and the channels of each of `groups` equal contiguous groups.
+  """GroupNorm of each image: over all positions and the channels of each of `groups` equal contiguous groups.
 
-  Statistics are float32. Raises ValueError if the groups do not divide the channels.
+  Statistics are float32.
+  Raises: ValueError if the groups do not divide the channels.
   Source: Wu & He 2018; epsilon as in PyTorch.
   """
 

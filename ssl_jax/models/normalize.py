@@ -1,4 +1,7 @@
-"""Pixels in [0, 1] to what a network computes with, and back. The network's first layer does it, nothing before."""
+"""Scales pixels from [0, 1] to the range that a network was trained with, and back.
+
+The first layer of a network does this, so images stay in [0, 1] everywhere before it.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,12 @@ NORMALIZE = {  # mean, standard deviation of pixels in [0, 1]
   "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
   "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
   "centred": ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
-  "signed": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # to [-1, 1]
+  "signed": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # maps to [-1, 1]
 }
 
 
 def normalize(images: jax.Array, kind: str) -> jax.Array:
-  """(images - mean) / std; images f32[..., 3] in [0, 1], kind one of NORMALIZE."""
+  """(images - mean) / std, for images f32[..., 3] in [0, 1]; `kind` is a key of NORMALIZE."""
   mean, std = _statistics(images, kind)
   return (images - mean) / std
 

@@ -1,8 +1,9 @@
-"""Images as sequences of patches, and which of them a masked autoencoder may see. Static shapes, no linen.
+"""Images as sequences of patches, and masks for masked autoencoders. All shapes are static; no linen modules.
 
-A patch's pixels lie in the order (row in the patch, column, channel), patches in row-major order. A mask is an
-`order`, i32[B, L]: a permutation of each image's patches whose first `visible` entries are seen and whose rest is
-removed. So masking is taking rows, nothing is ever scattered, and `jnp.argsort(order)` undoes it.
+The pixels of a patch are in the order (row in the patch, column, channel); the patches of an image are in
+row-major order. A mask is an `order`, i32[B, L]: for each image a permutation of its patches. Its first
+`visible` entries are the visible patches, the others are removed. Masking is then a gather of rows without
+any scatter, and `jnp.argsort(order)` is the inverse permutation.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 
 MASKINGS = ("random", "block", "grid")
-BLOCKS = 64  # rectangles drawn for "block"; what none of them covers is removed last
-BLOCK_PATCHES = 16  # least size of a rectangle, as in BEiT
-BLOCK_ASPECT = 0.3  # least height / width of a rectangle; the greatest is its inverse
+BLOCKS = 64  # number of rectangles drawn for "block"; patches outside all of them are removed last
+BLOCK_PATCHES = 16  # smallest area of a rectangle in patches, as in BEiT
+BLOCK_ASPECT = 0.3  # smallest height / width of a rectangle; the largest is its inverse
 
 
 def grid_of(height: int, width: int, patch: int) -> tuple[int, int]:
-  """(rows, columns) of patches. Raises ValueError if `patch` does not divide both sides."""
+  """(rows, columns) of patches. Raises: ValueError if `patch` does not divide both sides."""
   if height % patch or width % patch:
     up = math.ceil(max(height, width) / patch) * patch
     raise ValueError(
@@ -34,7 +35,7 @@ def grid_of(height: int, width: int, patch: int) -> tuple[int, int]:
 
 
 def patchify(images: jax.Array, patch: int) -> jax.Array:
-  """[B, H, W, C] -> [B, L, patch * patch * C], L = (H / patch) (W / patch). Raises ValueError as `grid_of`."""
+  """[B, H, W, C] -> [B, L, patch * patch * C], L = (H / patch) (W / patch). Raises: as `grid_of`."""
   grid_of(*images.shape[1:3], patch)
   return einops.rearrange(images, "b (h p) (w q) c -> b (h w) (p q c)", p=patch, q=patch)
 
@@ -47,17 +48,22 @@ def unpatchify(patches: jax.Array, patch: int, grid: tuple[int, int]) -> jax.Arr
 
 
 def take_patches(sequences: jax.Array, rows: jax.Array) -> jax.Array:
-  """[B, L, D], i32[B, K] -> [B, K, D]: each sequence's own rows. Its gradient scatters: give it what has none."""
+  """Takes rows[b] of each sequence b: [B, L, D], i32[B, K] -> [B, K, D].
+
+  The gradient is a scatter, which is slow; use it for inputs that need no gradient.
+  """
   return jnp.take_along_axis(sequences, rows[:, :, None], axis=1)
 
 
 @functools.lru_cache(maxsize=None)
 def sincos_positions(grid: tuple[int, int], width: int) -> np.ndarray:
-  """f32[L, width]: fixed positions of a grid, half of the width for the column, half for the row.
+  """Fixed position embeddings f32[L, width] of a grid of (rows, columns), in row-major order.
 
-  Each half is [sin(x w_k), cos(x w_k)] with w_k = 10000^(-k / (width / 4)). The released code builds its grid with
-  the column first. Every squared norm is width / 2.
-  Raises: ValueError if the width is no multiple of 4.
+  The first half of the width encodes the column and the second half the row, in the order of the released
+  code. Each half is [sin(x w_k), cos(x w_k)] with w_k = 10000^(-k / (width / 4)). The squared norm of each
+  row is width / 2.
+
+  Raises: ValueError if the width is not a multiple of 4.
   Source: He et al. 2022, released code; Vaswani et al. 2017 for one dimension.
   """
   if width % 4:
@@ -70,12 +76,12 @@ def sincos_positions(grid: tuple[int, int], width: int) -> np.ndarray:
 
 
 def visible_count(patches: int, mask_ratio: float) -> int:
-  """How many of `patches` are seen: int(patches * (1 - mask_ratio)), at least one and not all.
+  """The number of visible patches: int(patches * (1 - mask_ratio)), at least one and not all.
 
-  Raises: ValueError for a ratio outside (0, 1), or one that leaves nothing to see or nothing to predict.
+  Raises: ValueError for a ratio outside (0, 1), or a ratio that leaves no patch visible or removes none.
   """
   if not 0 < mask_ratio < 1:
-    raise ValueError(f"config.method.mask_ratio is {mask_ratio}; use a share in (0, 1), such as 0.75")
+    raise ValueError(f"config.method.mask_ratio is {mask_ratio}; use a fraction in (0, 1), such as 0.75")
   count = int(patches * (1 - mask_ratio))
   if not 0 < count < patches:
     raise ValueError(
@@ -88,14 +94,18 @@ def visible_count(patches: int, mask_ratio: float) -> int:
 def random_order(
   key: jax.Array, batch: int, grid: tuple[int, int], mask_ratio: float, masking: str = "random"
 ) -> jax.Array:
-  """i32[B, L]: for each image its own order, the `visible_count(L, mask_ratio)` visible patches first.
+  """A random mask for each image: i32[B, L], the `visible_count(L, mask_ratio)` visible patches first.
+
+  Each image draws from its own key, so its mask does not depend on the size of the batch.
 
   Args:
-    masking: "random": every subset is equally likely. "block": the removed patches form rectangles of at least 16
-      patches, as in BEiT. "grid": one patch of every s x s cell is seen, the same of each cell, drawn for each image.
-  Raises: ValueError for a ratio out of range, an unknown masking, or a ratio or grid that "grid" cannot make.
-  Source: He et al. 2022, section 3 and figure 6. The noise is drawn for each image from its own key, so an image's
-    mask does not depend on how many others there are.
+    grid: (rows, columns) of patches; L = rows * columns.
+    mask_ratio: fraction of patches to remove, in (0, 1).
+    masking: "random": every subset is equally likely. "block": the removed patches form rectangles of at
+      least 16 patches, as in BEiT. "grid": one patch of each s x s cell is visible; its place is drawn for
+      each image and is the same in all cells of the image.
+  Raises: ValueError for a ratio out of range, an unknown masking, or a ratio or grid that "grid" cannot have.
+  Source: He et al. 2022, section 3 and figure 6.
   """
   if masking not in MASKINGS:
     raise ValueError(f"config.method.masking is {masking!r}; known: {', '.join(MASKINGS)}")
@@ -105,7 +115,7 @@ def random_order(
 
 
 def _noise(grid: tuple[int, int], mask_ratio: float, masking: str) -> Callable[[jax.Array], jax.Array]:
-  """key -> f32[L]: patches with the smallest values are seen."""
+  """A function key -> f32[L]. The patches with the smallest values are visible."""
   count = grid[0] * grid[1]
   if masking == "random":
     return lambda key: jax.random.uniform(key, (count,))
@@ -114,8 +124,9 @@ def _noise(grid: tuple[int, int], mask_ratio: float, masking: str) -> Callable[[
   side = round(1 / math.sqrt(1 - mask_ratio))
   if side < 2 or grid[0] % side or grid[1] % side or visible_count(count, mask_ratio) != count // side**2:
     raise ValueError(
-      f"config.method.masking 'grid' sees one patch of every s x s, which mask_ratio {mask_ratio} on a "
-      f"grid of {grid[0]} x {grid[1]} is not; use 0.75 (s = 2) and an even grid, or masking 'random'"
+      f"config.method.masking 'grid' keeps one patch of every s x s visible, which mask_ratio {mask_ratio} "
+      f"on a grid of {grid[0]} x {grid[1]} does not allow; use 0.75 (s = 2) and an even grid, or "
+      "masking 'random'"
     )
   row, column = np.divmod(np.arange(count), grid[1])
   cell = jnp.asarray(row % side * side + column % side)
@@ -123,7 +134,7 @@ def _noise(grid: tuple[int, int], mask_ratio: float, masking: str) -> Callable[[
 
 
 def _block_noise(key: jax.Array, *, grid: tuple[int, int]) -> jax.Array:
-  """Rectangles come one after another; the earlier one covers a patch, the sooner it is removed."""
+  """f32[L]: a patch is removed the sooner, the earlier the first rectangle that covers it was drawn."""
   size_key, aspect_key, place_key, tie_key = jax.random.split(key, 4)
   rows, columns = grid
   most = max(BLOCK_PATCHES, rows * columns // 2)

@@ -1,6 +1,7 @@
-"""Pre-activation ResNets for small images: the ResNet-26 of test-time training, Wide ResNets.
+"""Pre-activation ResNets for small images: the ResNet-26 of test-time training, and Wide ResNets.
 
-Source: He et al. 2016, "Identity Mappings in Deep Residual Networks"; Sun et al. 2020 (released code); Zagoruyko & Komodakis 2016.
+Source: He et al. 2016, "Identity Mappings in Deep Residual Networks"; Sun et al. 2020 (released code);
+  Zagoruyko & Komodakis 2016.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ssl_jax.models.resnet import INITS, conv_layer, norm_layer
 
 
 class PreBlock(nn.Module):
-  """x + conv(relu(norm(conv(relu(norm(x)))))); where the shape changes, `shortcut` says what becomes of x."""
+  """x + conv(relu(norm(conv(relu(norm(x)))))). Where the shape changes, `shortcut` tells how x is adapted."""
 
   channels: int
   stride: int
@@ -32,7 +33,7 @@ class PreBlock(nn.Module):
     if x.shape[-1] != self.channels or self.stride > 1:
       if self.shortcut == "conv":
         x = self.conv(self.channels, 1, self.stride, name="conv_shortcut")(y)
-      else:  # of the block's own input, not of the normalised one
+      else:  # pools the input of the block, not the normalised input
         x = einops.reduce(x, "b (h s) (w t) c -> b h w c", "mean", s=self.stride, t=self.stride)
         x = jnp.pad(x, ((0, 0),) * 3 + ((0, self.channels - x.shape[-1]),))
     y = self.conv(self.channels, 3, self.stride, name="conv1")(y)
@@ -40,14 +41,18 @@ class PreBlock(nn.Module):
 
 
 class PreResNet(nn.Module):
-  """f32[B, H, W, 3] in [0, 1] -> f32[B, 4 width widen], the average of the last map behind its norm and ReLU.
+  """f32[B, H, W, 3] in [0, 1] -> f32[B, 4 width widen], the average of the last map over its pixels.
 
-  Three stages at full, half and quarter resolution; 6 blocks + 2 layers deep. `pyramid`, `until`, `since`: as in `ResNet`.
+  The network has three stages, at full, half and quarter resolution, and 6 blocks + 2 layers. The last map
+  includes the final norm and ReLU. `pyramid`, `until` and `since` work as in `ResNet`.
 
   Args:
-    blocks: in each stage. width: channels of the stem and, times `widen`, of the first stage, which double twice.
-    stem: "cifar" keeps the resolution; "small" halves it first, which a CPU needs.
-    shortcut: where the shape changes: "pool" averages and appends channels of zeros; "conv" is a 1x1 convolution.
+    blocks: number of blocks in each stage.
+    width: channels of the stem.
+    widen: the first stage has width * widen channels; they double in each of the other two stages.
+    stem: "cifar" keeps the resolution; "small" halves it first, for training on a CPU.
+    shortcut: where the shape changes: "pool" averages and appends channels of zeros; "conv": a 1x1
+      convolution.
     norm, batch_groups, channel_groups, normalize, dtype: as in `ResNet`.
   """
 
@@ -63,7 +68,7 @@ class PreResNet(nn.Module):
   dtype: Literal["float32", "bfloat16"] = "float32"
 
   def layers(self) -> tuple[str, ...]:
-    """Names of the maps, the last is the coarsest."""
+    """Names of the feature maps, from the finest to the coarsest."""
     return ("stem", "stage1", "stage2", "stage3")
 
   @nn.compact

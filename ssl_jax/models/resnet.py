@@ -1,7 +1,7 @@
 """ResNet v1.5 for photographs and for small images.
 
-Source: He et al. 2016; v1.5 moves the bottleneck's stride into its 3x3 convolution. Padding is symmetric as in
-PyTorch, so that published weights fit.
+Source: He et al. 2016; in v1.5 the 3x3 convolution of a bottleneck has the stride. Padding is symmetric as in
+  PyTorch, so that published PyTorch weights can be used.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ INITS = {
 
 
 class Block(nn.Module):
-  """Two 3x3 convolutions (basic) or 1x1, 3x3, 1x1 with four times the channels (bottleneck), plus the shortcut."""
+  """A residual block: two 3x3 convolutions, or as a bottleneck 1x1, 3x3, 1x1 with four times the channels."""
 
   channels: int
   stride: int
@@ -32,7 +32,7 @@ class Block(nn.Module):
   norm: Any
   zero_init: bool
   shortcut: str = "conv"
-  dilations: tuple[int, int] = (1, 1)  # of the strided convolution and of what follows it
+  dilations: tuple[int, int] = (1, 1)  # of the convolution with the stride, and of the one after it
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -58,26 +58,35 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-  """f32[B, H, W, 3] in [0, 1] -> f32[B, D], the average-pooled last map; `pyramid=True`: the maps by name.
+  """f32[B, H, W, 3] in [0, 1] -> f32[B, D], the average of the last map over its pixels.
 
-  `until=layer` stops there and returns that map; `since=layer` takes such a map and goes on behind it. See `models.split`.
+  With `pyramid=True` it returns all maps, a dict of f32[B, h, w, C] by layer. With `until=layer` it stops
+  after that layer and returns its map; with `since=layer` it takes such a map and computes the rest. See
+  `models.split`.
 
   Args:
-    depths: blocks in each stage.
-    bottleneck: 1-3-1 blocks (D = 32 width) instead of 3-3 (D = 8 width).
-    width: channels of the first stage: 64 as published, 128 and 256 are SimCLR's 2x and 4x.
-    stem: "imagenet" 7x7 stride 2 and max-pool; "cifar" 3x3 stride 1; "small" 3x3 stride 2.
-    output_stride: where maps would become coarser than one cell for so many pixels a side, convolutions are dilated instead
-      (where the stride was, as the stage before): every other cell is then what the strided network computes; 0: nowhere.
-    norm: "batch" or "group". batch_groups: see BatchNorm. channel_groups: groups of channels of GroupNorm.
-    shortcut: where a block changes the map's size, a 1x1 "conv" and its norm, or every other pixel with zeros for the new channels, half
-      of them before and half behind ("pad", option A of the paper's CIFAR networks).
-    padding: of convolutions: "symmetric", or "same" as TensorFlow does it, which at stride 2 pads even sides at the end only.
-    zero_init: start the last scale of each block at zero (SimCLR; MoCo and torchvision do not).
+    depths: number of blocks in each stage.
+    bottleneck: blocks of 1x1, 3x3, 1x1 convolutions instead of two 3x3; with four stages D is then 32 width
+      instead of 8 width.
+    width: channels of the first stage: 64 as published; 128 and 256 are SimCLR's 2x and 4x.
+    stem: "imagenet": 7x7 with stride 2, then max-pooling; "cifar": 3x3, stride 1; "small": 3x3, stride 2.
+    norm: "batch" or "group".
+    batch_groups: see BatchNorm.
+    channel_groups: number of groups of channels of GroupNorm.
+    shortcut: where a block changes the shape, "conv" is a 1x1 convolution with a norm; "pad" takes every
+      other pixel and adds channels of zeros, half in front and half behind (option A of the paper's CIFAR
+      networks).
+    padding: of the convolutions: "symmetric", or "same" as in TensorFlow, which at stride 2 pads even sides
+      only at the end.
+    zero_init: initialise the last scale of each block with zero (SimCLR does; MoCo and torchvision do not).
     kernel_init: "fan_out" (torchvision, MoCo) or "fan_in" (SimCLR).
     normalize: how pixels are centred and scaled first: a key of NORMALIZE.
-    dtype: of activations; parameters, statistics and the pooled output are float32.
-    remat: "full" keeps only what lies between blocks and computes the inside again in the backward pass.
+    dtype: of activations; parameters, statistics and outputs are float32.
+    output_stride: the largest allowed ratio of image side to map side; 0 means no limit. A stride that would
+      exceed it is replaced by dilation: the convolution that loses its stride keeps the dilation of the stage
+      before, later ones get the stride times that dilation. Sampled at the replaced stride, the map equals
+      that of the strided network.
+    remat: "full" keeps only the activations between blocks; the backward pass recomputes the others.
   """
 
   depths: tuple[int, ...]
@@ -97,7 +106,7 @@ class ResNet(nn.Module):
   remat: Literal["none", "full"] = "none"
 
   def layers(self) -> tuple[str, ...]:
-    """Names of the maps, the last is the coarsest."""
+    """Names of the feature maps, from the finest to the coarsest."""
     return ("stem", *(f"stage{i + 1}" for i in range(len(self.depths))))
 
   @nn.compact
@@ -142,7 +151,7 @@ class ResNet(nn.Module):
     return x.astype(jnp.float32) if until else x.astype(jnp.float32).mean((1, 2))
 
   def _strides(self) -> list[tuple[int, int, int]]:
-    """Of each stage: its stride, the dilation there, the dilation behind it."""
+    """For each stage: (its stride, the dilation of its first 3x3 convolution, the dilation of the others)."""
     made, found, dilation = {"imagenet": 4, "small": 2, "cifar": 1}[self.stem], [], 1
     for stage in range(len(self.depths)):
       stride = 2 if stage else 1
@@ -155,7 +164,7 @@ class ResNet(nn.Module):
 
 
 def norm_layer(encoder: nn.Module, train: bool, dtype):
-  """The constructor of the norm that an encoder's `norm`, `batch_groups` and `channel_groups` ask for."""
+  """The constructor of the norm that an encoder's `norm`, `batch_groups` and `channel_groups` select."""
   if encoder.norm == "group":
     return functools.partial(GroupNorm, encoder.channel_groups, dtype=dtype)
   return functools.partial(BatchNorm, train, groups=encoder.batch_groups, dtype=dtype)
@@ -164,7 +173,7 @@ def norm_layer(encoder: nn.Module, train: bool, dtype):
 def conv_layer(
   channels: int, kernel: int, stride: int = 1, dilation: int = 1, *, same: bool = False, **options
 ) -> nn.Conv:
-  """Bias-free convolution with PyTorch's symmetric padding, or TensorFlow's `same`."""
+  """A square convolution without bias. Padding is symmetric as in PyTorch, or `same` as in TensorFlow."""
   pad = dilation * (kernel // 2)
   return nn.Conv(
     channels,

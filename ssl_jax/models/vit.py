@@ -1,7 +1,7 @@
 """Vision transformers, for whole images and for the visible patches of a masked autoencoder.
 
-Source: Dosovitskiy et al. 2021; details (pre-norm, exact GELU, epsilon 1e-6, Xavier-uniform weights) as in He et al. 2022,
-"Masked Autoencoders Are Scalable Vision Learners", and its released code.
+Source: Dosovitskiy et al. 2021; details (pre-norm, exact GELU, epsilon 1e-6, Xavier-uniform weights) follow
+  He et al. 2022, "Masked Autoencoders Are Scalable Vision Learners", and its released code.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ REMAT = {
 
 
 def check_heads(width: int, heads: int, width_name: str, heads_name: str) -> None:
-  """Raises ValueError unless the heads divide the width, naming the nearest numbers that do."""
+  """Raises ValueError if the heads do not divide the width; the message names the nearest numbers that do."""
   if width % heads:
     fits = sorted((h for h in range(1, width + 1) if width % h == 0), key=lambda h: abs(h - heads))
     raise ValueError(
-      f"{heads_name} {heads} do not divide {width_name} {width}; use {fits[0]} or {fits[1]} heads"
+      f"{heads_name} {heads} does not divide {width_name} {width}; use {fits[0]} or {fits[1]} heads"
     )
 
 
 def gelu(x: jax.Array) -> jax.Array:
-  """x Phi(x) by the error function, as PyTorch does; jax.nn.gelu's complement of it is slower on CPU and no better here."""
+  """x Phi(x) by erf, as in PyTorch. jax.nn.gelu uses erfc, which is slower on CPU and no better here."""
   return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
 
 
 def layer_norm(x: jax.Array, name: str, dtype: Any = jnp.float32) -> jax.Array:
-  """LayerNorm of the calling module, computed in float32."""
+  """Adds a LayerNorm to the calling module. It computes in float32 and returns `dtype`."""
   return nn.LayerNorm(epsilon=EPSILON, name=name)(x.astype(jnp.float32)).astype(dtype)
 
 
@@ -55,7 +55,7 @@ class Attention(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     batch, length, width = x.shape
     qkv = jnp.split(Dense(3 * width, dtype=self.dtype, name="qkv")(x), 3, axis=-1)
-    # [B, heads, T, D]: on CPU twice as fast as heads last
+    # [B, heads, T, D]: twice as fast on CPU as with the heads axis behind T.
     query, key, value = (part.reshape(batch, length, self.heads, -1).transpose(0, 2, 1, 3) for part in qkv)
     logits = jnp.einsum(
       "bhqd,bhkd->bhqk", query * (width // self.heads) ** -0.5, key, preferred_element_type=jnp.float32
@@ -65,13 +65,13 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-  """x + Attention(LN x), then x + MLP(LN x); in training each branch of an image is dropped with `drop_rate`."""
+  """x + Attention(LN x), then x + MLP(LN x). In training, an image drops each branch at rate `drop_rate`."""
 
   heads: int
   mlp_width: int
   dtype: Any
   train: bool
-  drops: bool  # whether any block of the network drops branches
+  drops: bool  # whether any block of the network drops branches (stochastic depth)
   keep_maps: bool
 
   @nn.compact
@@ -92,13 +92,16 @@ class Block(nn.Module):
 
 
 class Blocks(nn.Module):
-  """`depth` blocks whose parameters lie stacked, each leaf [depth, ...], whether the layers are scanned or not.
+  """`depth` transformer blocks. Their parameters are stacked, each leaf [depth, ...], whatever `layers` is.
 
   Args:
-    layers: "scan" compiles one block and loops over it (ViT-L compiles fast); "unroll" writes the blocks out, which
-      XLA's CPU backend runs faster; "auto" scans on accelerators.
-    remat: what the backward pass computes again: "none", "dots" (all but the dense layers: norms, GELU, attention), "full" (blocks).
-    drop_path: rate of the last block; the rate grows linearly from 0 at the first.
+    mlp_ratio: width of the MLP's hidden layer divided by the width of the tokens.
+    drop_path: drop rate of the last block; the rate grows linearly from 0 at the first block.
+    layers: "scan" compiles one block and loops over it (ViT-L compiles fast); "unroll" unrolls the loop,
+      which XLA's CPU backend runs faster; "auto" scans on accelerators and unrolls on CPU.
+    remat: what the backward pass recomputes: "none"; "dots": all but the dense layers (norms, GELU,
+      attention); "full": whole blocks.
+    dtype: of activations.
   """
 
   depth: int
@@ -113,7 +116,7 @@ class Blocks(nn.Module):
   def __call__(
     self, x: jax.Array, *, train: bool, keep_maps: bool = False
   ) -> tuple[jax.Array, jax.Array | None]:
-    """[B, T, D] -> the same, and every block's output [depth, B, T, D] if `keep_maps`."""
+    """[B, T, D] -> ([B, T, D], the output of every block [depth, B, T, D] if `keep_maps`, else None)."""
     unrolled = self.layers == "unroll" or (self.layers == "auto" and jax.default_backend() == "cpu")
     block = Block if self.remat == "none" else nn.remat(Block, policy=REMAT[self.remat], prevent_cse=unrolled)
     scanned = nn.scan(
@@ -136,22 +139,25 @@ class Blocks(nn.Module):
 
 
 class ViT(nn.Module, kw_only=True):
-  """f32[B, H, W, 3] in [0, 1] -> f32[B, width]; `pyramid=True`: every block's patch tokens as maps, by name.
+  """f32[B, H, W, 3] in [0, 1] -> f32[B, width].
 
-  With `visible`, i32[B, K], it sees those patches alone and returns all tokens, f32[B, 1 + K, width], the class token
-  first, in the order given, behind the last norm: the encoder of a masked autoencoder.
+  With `pyramid=True` it returns the patch tokens of every block as maps f32[B, h, w, width], in a dict by
+  block name. With `visible`, i32[B, K], it is the encoder of a masked autoencoder: it processes only those
+  patches and returns all tokens after the last norm, f32[B, 1 + K, width], the class token first, then the
+  patches in the given order.
 
   Args:
     width, depth, heads, mlp_ratio: of the transformer.
     patch: side of a patch in pixels.
-    image_size: side of the images that positions are made for; 0 means those at hand. Positions of another size are
-      interpolated (bicubic).
-    positions: "sincos" fixed; "sincos_trained" the same to start from; "learned" N(0, 0.02).
-    pool: the representation: "cls" token or "mean" of the patch tokens, both behind the last norm; "fc_norm" the mean
-      of the tokens first and a norm of its own behind it (MAE's fine-tuning).
+    image_size: side in pixels of the images that the position table is made for; 0 means the images of the
+      call. For images of a different size the table is interpolated (bicubic).
+    positions: "sincos": fixed; "sincos_trained": trained, initialised with the fixed table; "learned":
+      trained, initialised with N(0, 0.02).
+    pool: what is returned: the "cls" token or the "mean" of the patch tokens, both after the last norm; or
+      "fc_norm", the mean of the patch tokens with a norm of its own after the mean (MAE's fine-tuning).
     drop_path, layers, remat: see Blocks.
     normalize: how pixels are centred and scaled first: a key of NORMALIZE.
-    dtype: of activations; parameters, softmax, norm statistics and what is returned are float32.
+    dtype: of activations; parameters, softmax, norm statistics and outputs are float32.
   Raises: ValueError if the heads do not divide the width or the patch does not divide the images.
   """
 
@@ -196,7 +202,7 @@ class ViT(nn.Module, kw_only=True):
     grid = patches.grid_of(*images.shape[1:3], self.patch)
     dtype = jnp.dtype(self.dtype)
     pixels = patches.patchify(normalize(images, self.normalize), self.patch)
-    # Pixels carry no gradient and the positions are added before masking, so taking rows costs the backward nothing.
+    # Pixels need no gradient, so selecting their rows adds no scatter to the backward pass.
     pixels = pixels if visible is None else patches.take_patches(pixels, visible)
     x = Dense(self.width, dtype=dtype, name="embed")(pixels) + self._positions(grid, visible).astype(dtype)
     token = jnp.broadcast_to(self.param("cls", TOKEN, (1, 1, self.width)), (x.shape[0], 1, self.width))
@@ -217,7 +223,7 @@ class ViT(nn.Module, kw_only=True):
     return x[:, 0] if self.pool == "cls" else x[:, 1:].mean(1)
 
   def _positions(self, grid: tuple[int, int], visible: jax.Array | None) -> jax.Array:
-    """[1, L, width], or [B, K, width] for visible patches."""
+    """Position embeddings [1, L, width], or [B, K, width] of the visible patches."""
     made = (self.image_size // self.patch,) * 2 if self.image_size else grid
     if self.positions == "sincos":
       table = jnp.asarray(patches.sincos_positions(made, self.width))
@@ -234,11 +240,11 @@ class ViT(nn.Module, kw_only=True):
       return table[None]
     if self.positions == "sincos":
       return table[visible]
-    return jax.nn.one_hot(visible, table.shape[0]) @ table  # a product, whose gradient scatters nothing
+    return jax.nn.one_hot(visible, table.shape[0]) @ table  # not a gather: its gradient would be a scatter
 
 
 ENCODERS = {
-  "vit": functools.partial(ViT),  # any size; a partial, so that its options are read as those of the others
+  "vit": functools.partial(ViT),  # any size; a partial like the others, so that its options are read alike
   "vit_tiny": functools.partial(ViT, width=192, depth=12, heads=3),
   "vit_small": functools.partial(ViT, width=384, depth=12, heads=6),
   "vit_base": functools.partial(ViT, width=768, depth=12, heads=12),

@@ -1,6 +1,7 @@
-"""A classifier on all tokens of a frozen vision transformer: a smaller transformer of its own.
+"""Classifiers on the tokens of a frozen vision transformer: a smaller transformer, or a linear layer.
 
-Source: Gandelsman et al. 2022, "Test-Time Training with Masked Autoencoders", section 3 ("ViT probing") and released code.
+Source: Gandelsman et al. 2022, "Test-Time Training with Masked Autoencoders", section 3 ("ViT probing"), and
+  its released code.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ from ssl_jax.models.vit import EPSILON, Blocks, check_heads, layer_norm
 
 
 class ViTHead(nn.Module):
-  """f32[B, 1 + L, D] tokens, class token first, L of a `grid` -> f32[B, classes].
+  """A transformer on tokens f32[B, 1 + L, D], class token first -> logits f32[B, classes].
 
-  Linear to `width`, fixed positions, blocks, norm; the class token to the classes.
+  L is rows * columns of `grid`. The tokens go through a linear layer to `width`, fixed position embeddings,
+  transformer blocks and a norm; a linear layer maps the class token to the logits.
 
   Args:
     width, depth, heads: 768, 12, 12 as published.
-    layers, remat, dtype: as in vit.Blocks; what is returned is float32.
+    layers, remat, dtype: as in vit.Blocks; the output is float32.
+  Raises: ValueError if a size is not positive or the heads do not divide the width.
   """
 
   classes: int
@@ -40,7 +43,8 @@ class ViTHead(nn.Module):
   def __post_init__(self):
     if min(self.width, self.depth, self.heads) < 1:
       raise ValueError(
-        f"config.method: head_width {self.width}, head_depth {self.depth} and head_heads {self.heads} must be positive"
+        f"config.method: head_width {self.width}, head_depth {self.depth} and head_heads {self.heads} must "
+        "be positive"
       )
     check_heads(self.width, self.heads, "config.method.head_width", "config.method.head_heads")
     super().__post_init__()
@@ -60,7 +64,7 @@ class ViTHead(nn.Module):
 
 
 class TokenProbe(nn.Module):
-  """The same from the class token alone: BatchNorm without scale and shift, then linear."""
+  """Logits f32[B, classes] from the class token alone: BatchNorm without scale and shift, then linear."""
 
   classes: int
 

@@ -1,4 +1,7 @@
-"""Devices: the mesh, who holds what, host arrays to a mesh and back. The only package that names a device or builds a sharding."""
+"""Devices: the mesh, who holds what, host arrays to a mesh and back.
+
+The only package that names a device or builds a sharding.
+"""
 
 from ssl_jax.parallel.mesh import (
   BATCH,
@@ -7,27 +10,34 @@ from ssl_jax.parallel.mesh import (
   constrain_rows,
   make_mesh,
   per_device,
-  prefetch,
   start,
   state_sharding,
-  to_devices,
   whoami,
 )
-from ssl_jax.parallel.placement import along_data, fetch, join, replicate, replicated, spread
+from ssl_jax.parallel.placement import (
+  along_data,
+  fetch,
+  local_rows,
+  prefetch,
+  replicate,
+  replicated,
+  spread,
+  to_devices,
+)
 
 __all__ = [
   "BATCH",
   "along_data",
   "check_batch",
   "compile_step",
+  "constrain_rows",
   "fetch",
-  "join",
+  "local_rows",
   "make_mesh",
   "per_device",
   "prefetch",
   "replicate",
   "replicated",
-  "constrain_rows",
   "spread",
   "start",
   "state_sharding",

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import collections
 import contextvars
 import functools
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import jax
-import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ssl_jax.core import PyTree, Step
@@ -129,22 +127,3 @@ def per_device(function: Callable, mesh: Mesh, cut: tuple[bool, ...]) -> Callabl
   return jax.shard_map(
     function, mesh=mesh, in_specs=specs, out_specs=BATCH, check_vma=False
   )  # gradients are a device's own
-
-
-def to_devices(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-  """This process's rows of a global batch, as arrays cut over the mesh. Does not wait for the copy."""
-  sharding = NamedSharding(mesh, BATCH)
-  with jax.transfer_guard_host_to_device(
-    "allow"
-  ):  # where there are several processes jax takes this copy for an accident
-    return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
-
-
-def prefetch(batches: Iterator[dict[str, np.ndarray]], mesh: Mesh, ahead: int = 2) -> Iterator[dict]:
-  """Keeps `ahead` batches on their way to the devices, so that a step never waits for a copy."""
-  waiting = collections.deque()
-  for batch in batches:
-    waiting.append(to_devices(batch, mesh))
-    if len(waiting) > ahead:
-      yield waiting.popleft()
-  yield from waiting

@@ -1,4 +1,4 @@
-"""What a run needs and costs on chips that are not there: its real programs, compiled for them on this machine."""
+"""Predicts memory and time of a run on chips that are not present, by compiling its programs for them."""
 
 from ssl_jax.planning.plan import plan
 from ssl_jax.planning.topology import open_topology

@@ -1,4 +1,4 @@
-"""Accelerators that a plan can be made for: public figures of one chip."""
+"""The accelerators that a plan can be made for, with the published figures of one chip."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ GIB, TERA = 2**30, 10**12
 class Chip(NamedTuple):
   """Peak figures of one chip."""
 
-  flops: float  # bf16 with float32 sums, dense, a second
+  flops: float  # per second: bfloat16 with float32 accumulation, dense
   memory: int  # bytes
-  bandwidth: float  # bytes a second, to that memory
+  bandwidth: float  # bytes per second, to and from that memory
   source: str
   platform: str = "tpu"
-  share: float = 0.98  # of the memory that a program may use
+  share: float = 0.98  # the fraction of the memory that a program may use
 
 
 def _gpu(flops: float, memory: int, bandwidth: float, source: str) -> Chip:
-  # what jax takes of a GPU unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise
+  # jax uses 0.75 of the memory of a GPU unless XLA_PYTHON_CLIENT_MEM_FRACTION tells otherwise.
   return Chip(flops, memory, bandwidth, source, "gpu", 0.75)
 
 
@@ -31,18 +31,18 @@ CHIPS = {
   "a100": _gpu(312 * TERA, 80 * GIB, 2.039 * TERA, "NVIDIA A100 80GB SXM data sheet"),
   "h100": _gpu(989 * TERA, 80 * GIB, 3.35 * TERA, "NVIDIA H100 SXM data sheet"),
   "h200": _gpu(989 * TERA, 141 * 10**9, 4.8 * TERA, "NVIDIA H200 SXM data sheet"),
-  "b200": _gpu(2250 * TERA, 180 * 10**9, 7.7 * TERA, "NVIDIA DGX B200 data sheet, an eighth of it"),
+  "b200": _gpu(2250 * TERA, 180 * 10**9, 7.7 * TERA, "NVIDIA DGX B200 data sheet, an eighth of its figures"),
 }
-SHAPES = {  # examples for messages; other shapes that the compiler knows are taken too
+SHAPES = {  # examples for error messages; any other shape that the compiler knows is accepted too
   "v4": ("2x2x1", "2x2x2", "2x2x4", "4x4x4"),
   "v5e": ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
   "v5p": ("2x2x1", "2x2x2", "2x2x4", "4x4x4", "4x4x8"),
   "v6e": ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
   **{gpu: ("1", "8", "2x8", "8x8") for gpu in ("a100", "h100", "h200", "b200")},
-}  # GPUs, or machines x GPUs
+}  # of GPUs: the number of GPUs, or machines x GPUs per machine
 
-# What XLA wants to know of a GPU that is not there: multiprocessors, float units in each, shared memory of one in bytes, L2 in bytes,
-# clock in GHz, compute capability.
+# What XLA must know of a GPU that is not present: name, number of multiprocessors, float units and bytes of
+# shared memory per multiprocessor, bytes of L2 cache, clock in GHz, compute capability.
 GPUS = {
   "a100": ("NVIDIA A100-SXM4-80GB", 108, 64, 167_936, 41_943_040, 1.41, 8),
   "h100": ("NVIDIA H100 80GB HBM3", 132, 128, 233_472, 52_428_800, 1.98, 9),
@@ -52,7 +52,7 @@ GPUS = {
 
 
 def target_of(gpu: str) -> str:
-  """The GPU as XLA's GpuTargetConfigProto, in text form."""
+  """The GPU described as XLA's GpuTargetConfigProto, in text form."""
   name, cores, units, shared, cache, clock, capability = GPUS[gpu]
   chip = CHIPS[gpu]
   fields = dict(
@@ -85,5 +85,5 @@ def target_of(gpu: str) -> str:
 
 
 def known() -> list[str]:
-  """Topologies to name in a message."""
+  """The topologies that error messages list."""
   return [f"{chip}:{shape}" for chip, shapes in SHAPES.items() for shape in shapes]

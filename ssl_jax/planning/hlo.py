@@ -1,4 +1,4 @@
-"""What a compiled program's text says of its cost."""
+"""The cost of a compiled program, read from its HLO text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from typing import NamedTuple
 
 import jax
-from jaxlib import _hlo, _jax  # the compiler's own analysis; jax offers it for whole programs only
+from jaxlib import _hlo, _jax  # XLA's cost analysis; the public API of jax offers it only for whole programs
 
 ITEM_BYTES = {
   "pred": 1,
@@ -29,12 +29,10 @@ COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "coll
 
 
 class Cost(NamedTuple):
-  """Of one run of a program on one chip."""
+  """The cost of one run of a program on one chip."""
 
   flops: float
-  accessed: (
-    float  # bytes that its operations read and write, in whichever memory; see traffic.py for the main one
-  )
+  accessed: float  # bytes that its operations read and write in any memory; see traffic.py for main memory
 
   def __add__(self, other: Cost) -> Cost:  # type: ignore[override]
     return Cost(self.flops + other.flops, self.accessed + other.accessed)
@@ -44,10 +42,11 @@ class Cost(NamedTuple):
 
 
 def cost(program: str) -> Cost:
-  """Of an optimised program, in which what is repeated counts as often as it runs.
+  """The cost of an optimised program, in which the body of a loop counts once per iteration.
 
-  XLA's analysis counts the body of a loop once, however often it runs: layers under a scan, parts of a batch, steps at test time. Here
-  each body is analysed by itself as well and counted with the trips that the text tells. A loop whose number it does not tell counts once.
+  XLA's analysis counts the body of a loop once, however often it runs: layers under a scan, gradient
+  accumulation, steps of test-time training. Here each body is also analysed separately and multiplied by the
+  loop's trip count in the text. A loop whose trip count is not in the text counts once.
   """
   parts = computations(program)
   calls = _calls(parts)
@@ -70,9 +69,10 @@ def cost(program: str) -> Cost:
 
 
 def collectives(program: str) -> dict[str, dict[str, int]]:
-  """By kind, how many run and the bytes of their results on a chip; one in a loop counts as often as it runs.
+  """The number of collectives and the bytes of their results on one chip, by kind.
 
-  The pieces into which the compiler fuses one with computation share its channel and count once.
+  A collective in a loop counts once per iteration. The compiler may split a collective into pieces that it
+  fuses with computation; the pieces have the same channel and count once together.
   """
   parts, found, channels = computations(program), {}, set()
   for name, times in run_times(parts).items():
@@ -87,14 +87,14 @@ def collectives(program: str) -> dict[str, dict[str, int]]:
         ITEM_BYTES.get(dtype, 4) * math.prod(map(int, filter(None, dims.split(","))))
         for dtype, dims in re.findall(r"(\w+)\[([\d,]*)\]", shapes)
       ]
-      size = max(sizes, default=0) if start else sum(sizes)  # an asynchronous one names its operand as well
+      size = max(sizes, default=0) if start else sum(sizes)  # the shape of a "-start" includes its operand
       row = found.setdefault(kind, {"count": 0, "bytes": 0})
       row["count"], row["bytes"] = row["count"] + times, row["bytes"] + times * size
   return found
 
 
 def computations(program: str) -> dict[str, tuple[bool, list[str]]]:
-  """{name: (whether the program begins there, its lines)}, in the order of the text: what is called stands before who calls it."""
+  """{name of a computation: (whether it is the entry, its lines)}, callees before callers, as in the text."""
   found, name = {}, ""
   for line in program.splitlines():
     head = re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\{$", line)
@@ -108,13 +108,14 @@ def computations(program: str) -> dict[str, tuple[bool, list[str]]]:
 
 
 def _as_entry(parts: dict[str, tuple[bool, list[str]]], name: str) -> str:
-  """A program that begins with the computation."""
+  """The text of a program whose entry is the given computation."""
   needed = _called(parts, name)
   texts = ["\n".join(lines) for other, (_, lines) in parts.items() if other in needed and other != name]
   return "HloModule part\n\n" + "\n\n".join([*texts, "ENTRY " + "\n".join(parts[name][1])])
 
 
 def _called(parts, name: str) -> set[str]:
+  """The computation itself and all that it calls, directly or indirectly."""
   found, waiting = set(), [name]
   while waiting:
     here = waiting.pop()
@@ -127,17 +128,17 @@ def _called(parts, name: str) -> set[str]:
 
 
 def run_times(parts: dict[str, tuple[bool, list[str]]]) -> dict[str, int]:
-  """How often each computation that the program reaches runs."""
+  """How many times each computation runs in one run of the program; only those that run at all."""
   calls = _calls(parts)
   found = {name: 1 for name, (entry, _) in parts.items() if entry}
-  for name in reversed(parts):  # who calls stands behind what it calls
+  for name in reversed(parts):  # callers come after their callees in the text
     for other, trips in calls[name] if name in found else ():
       found[other] = found.get(other, 0) + found[name] * (trips or 1)
   return found
 
 
 def _calls(parts) -> dict[str, list[tuple[str, int]]]:
-  """By computation: (another that it runs, how often if in a loop, 0: once, not in a loop)."""
+  """For each computation its callees: (name, trip count if it is the body of a loop, else 0)."""
   found = {}
   for name, (_, lines) in parts.items():
     found[name] = []
@@ -145,7 +146,7 @@ def _calls(parts) -> dict[str, list[tuple[str, int]]]:
       loop = re.search(r" while\(.*condition=%?([\w.\-]+), body=%?([\w.\-]+)", line)
       if loop:
         found[name].append((loop[2], _trips(parts, loop[1], line)))
-      elif "=%" in line or "={%" in line:  # names of computations follow these
+      elif "=%" in line or "={%" in line:  # these are followed by names of computations
         found[name] += [
           (word, 0) for word in re.findall(r"%([\w.\-]+)", line.split("), ", 1)[-1]) if word in parts
         ]
@@ -153,7 +154,7 @@ def _calls(parts) -> dict[str, list[tuple[str, int]]]:
 
 
 def _loops(calls, name: str) -> list[tuple[str, int]]:
-  """(Body, trips) of the loops of a computation and of those that it calls, without those inside the bodies."""
+  """(body, trip count) of the loops in a computation and its callees, without loops inside those bodies."""
   found, waiting = [], [name]
   while waiting:
     for other, trips in calls[waiting.pop()]:
@@ -165,7 +166,10 @@ def _loops(calls, name: str) -> list[tuple[str, int]]:
 
 
 def _trips(parts, condition: str, line: str) -> int:
-  """How often a loop runs: what the compiler noted, or the number that jax's counter, which begins with 0, must stay below."""
+  """The trip count of a loop: noted by the compiler, or else the bound of jax's counter, which starts at 0.
+
+  It is 1 if neither is known.
+  """
   noted = re.search(r'known_trip_count"?:\{"?n"?:"?(\d+)', line)
   bounds = re.findall(r" constant\((\d+)\)", "\n".join(parts[condition][1]))
   return int(noted[1]) if noted else int(bounds[0]) if len(bounds) == 1 else 1

@@ -1,4 +1,7 @@
-"""The plan of a training run, or of measuring what it makes: programs compiled for chips that are not there, and what they cost."""
+"""Plans a training run or an evaluation for chips that are not present.
+
+The programs of the run are compiled for these chips; the result tells memory, FLOPs, traffic and time.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from ssl_jax import parallel, ttt
+from ssl_jax.abilities import Adaptable
 from ssl_jax.config.schema import EvaluateConfig, TrainConfig, to_json
-from ssl_jax.core import DataSpec, TrainState
+from ssl_jax.core import DataSpec, TrainState, Weights
 from ssl_jax.data.sources import SIZES
 from ssl_jax.parallel.placement import along_data, replicated
 from ssl_jax.planning import hlo
@@ -26,16 +30,15 @@ from ssl_jax.run.assembly import Assembly, abstract_state, assemble, lower_train
 from ssl_jax.run.evaluate import live_augment
 from ssl_jax.tasks import features
 from ssl_jax.tasks.backbone import Backbone
-from ssl_jax.tasks.ttt import make_rule
-from ssl_jax.ttt.batched import images_at_once
+from ssl_jax.tasks.ttt import Settings, make_adapt
 
 
 class Work(NamedTuple):
   """A program that can be lowered for any mesh."""
 
   lower: Callable[[Mesh], jax.stages.Lowered]
-  images: Callable[[Mesh], int]  # that one call of it handles, over all chips
-  parts: dict[str, int]  # bytes on a chip of what it is given, by name
+  images: Callable[[Mesh], int]  # number of images that one call processes, over all chips
+  parts: dict[str, int]  # bytes per chip of each group of arguments, by name
 
 
 def plan(
@@ -47,15 +50,19 @@ def plan(
   classes: int = 0,
   advise: bool = True,
 ) -> dict[str, Any]:
-  """Compiles the train step of `config` for `topology`, or what `evaluation` does with its network, and reads what the compiler says.
+  """Compiles the train step of `config` for `topology`, or the programs of `evaluation`, and analyses them.
 
   Args:
     topology: see `open_topology`.
-    images, classes: of the training data; 0: those of a data set that SIZES knows.
-    advise: if the train step does not fit, try what would make it fit: remat, fsdp, parts of a batch, smaller batches.
-  Returns: a dict that JSON can hold: "fits", "memory" (bytes a chip), "an_image", "roofline", "collectives", and "schedule" and "advice"
-    of training; of an evaluation such dicts by task, under "tasks".
-  Raises: ValueError for an unknown topology, a batch that does not divide, unknown data, or if the compiler is missing.
+    evaluation: if given, the tasks of this evaluation are planned instead of the training.
+    images, classes: size of the training data; 0 means the size of the data set in SIZES.
+    advise: if the train step does not fit, try changes until one fits: remat, fsdp, gradient accumulation,
+      smaller batches.
+  Returns: a dict that can be written as JSON. For training: "fits", "memory" (bytes per chip), "an_image"
+    (FLOPs and bytes per image), "roofline" (lower bounds of the step time), "collectives", "schedule" and, if
+    it does not fit, "advice". For an evaluation: one such dict per task, without the last two, under "tasks".
+  Raises: ValueError for an unknown topology, a batch that the devices do not divide, a data set of unknown
+    size, or a missing compiler.
   """
   chip, mesh = open_topology(topology)
   config = _for_accelerator(config)
@@ -85,13 +92,14 @@ def _data(config: TrainConfig, images: int, classes: int) -> DataSpec:
   known_images, known_classes = SIZES.get(config.data.name, (0, 0))
   if not (images or known_images):
     raise ValueError(
-      f"how many images config.data.name {config.data.name!r} has is not known here; say --images=N --classes=N"
+      f"the number of images of config.data.name {config.data.name!r} is not known here; pass --images=N "
+      "--classes=N"
     )
   return DataSpec(images or known_images, classes or known_classes, config.batch_size)
 
 
 def _for_accelerator(config: TrainConfig) -> TrainConfig:
-  """What "auto" means on the machine that is planned for, not on this one."""
+  """The config with "auto" resolved as on an accelerator, not as on this machine."""
   if config.encoder.get("layers") == "auto":
     return dataclasses.replace(config, encoder={**config.encoder, "layers": "scan"})
   return config
@@ -113,18 +121,15 @@ def _train_step(config: TrainConfig, parts: Assembly, mesh: Mesh) -> Work:
     return abstract_state(parts, config, mesh)[0]
 
   here = state(mesh)
-  rows = jax.tree.map(
-    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, parallel.BATCH)),
-    parts.batch,
-  )
+  rows = jax.tree.map(lambda leaf: _rows(leaf.shape, leaf.dtype, mesh), parts.batch)
   return Work(
     lambda mesh: lower_train_step(parts, state(mesh), mesh),
     lambda mesh: config.batch_size,
     {
-      "parameters": _share((here.params, here.model_state)),
-      "optimizer": _share(here.opt_state),
-      "method_state": _share(here.extra),
-      "batch": _share(rows),
+      "parameters": _bytes_per_chip((here.params, here.model_state)),
+      "optimizer": _bytes_per_chip(here.opt_state),
+      "method_state": _bytes_per_chip(here.extra),
+      "batch": _bytes_per_chip(rows),
     },
   )
 
@@ -132,13 +137,19 @@ def _train_step(config: TrainConfig, parts: Assembly, mesh: Mesh) -> Work:
 def _evaluating(
   config: TrainConfig, data: DataSpec, evaluation: EvaluateConfig, mesh: Mesh, platform: str
 ) -> dict[str, Work]:
-  """By task: adapting to test images, or the network's pass over a batch of them, which other tasks spend their time on."""
+  """Work by task name.
+
+  For a test-time training task it is the adaptation to test images; for any other task the forward pass over
+  a batch, which takes most of its time.
+  """
   parts = assemble(config, data)
   size = evaluation.data.size or config.augment["size"]
 
   def backbone(mesh: Mesh) -> Backbone:
     state = abstract_state(parts, dataclasses.replace(config, sharding="replicate"), mesh)[0]
-    return Backbone(state.params, state.model_state, parts.method.encode, adaptable=parts.method.adaptable)
+    return Backbone(
+      Weights(state.params, state.model_state), parts.method, {"backbone": config.method["name"]}
+    )
 
   def passing(mesh: Mesh) -> jax.stages.Lowered:
     network, count = backbone(mesh), evaluation.batch_size
@@ -146,17 +157,16 @@ def _evaluating(
       "image": ((count, size, size, 3), jnp.uint8),
       "label": ((count,), jnp.int32),
       "index": ((count,), jnp.int32),
-      "mask": ((count,), bool),
+      "valid": ((count,), bool),
     }
     return features.encode_rows.lower(
-      network.params,
-      network.model_state,
-      {name: jax.ShapeDtypeStruct(*leaf, sharding=along_data(mesh)) for name, leaf in rows.items()},
-      function=network.encode,
+      *network.weights,
+      {name: _rows(*leaf, mesh) for name, leaf in rows.items()},
+      function=network.method.encode,
       mesh=mesh,
     )
 
-  here = _share(backbone(mesh)[:2])
+  here = _bytes_per_chip(backbone(mesh).weights)
   found = {}
   for name, options in evaluation.tasks.items():
     if options.get("task", name) == "ttt":
@@ -175,48 +185,40 @@ def _adapting(
   platform: str,
 ) -> Work:
   network = backbone(mesh)
-  if network.adaptable is None:
-    raise ValueError(
-      "a task 'ttt' needs a network with a task to learn on a test image; plan with a recipe of method 'joint' or 'mae_probe'"
-    )
-  rule = make_rule(
-    options["optimizer"], **{name: options[name] for name in ("learning_rate", "momentum", "weight_decay")}
-  )
-  learn = ttt.make_adapt(
-    network.adaptable,
-    live_augment(evaluation, size),
-    rule,
-    **{name: options[name] for name in ("steps", "copies", "micro_batches", "threshold", "curve")},
-  )
-  moves, carried = tuple(options["moves"]), options["mode"] == "online"
-  _, moving = ttt.initial_params(network, moves)
-  together = options["together"] or images_at_once(learn, moving, platform)
+  settings = Settings(**{name: options[name] for name in Settings._fields})
+  adapt = make_adapt(settings, network.ability(Adaptable, "task 'ttt'"), live_augment(evaluation, size))
+  names, carried = tuple(settings.trainable), settings.mode == "online"
+  _, trainable = ttt.initial_params(network, names)
+  together = settings.together or ttt.images_at_once(adapt, trainable, platform)
 
   def lower(mesh: Mesh) -> jax.stages.Lowered:
     count = together * mesh.size
-    weights, moving = ttt.initial_params(backbone(mesh), moves)
+    weights, trainable = ttt.initial_params(backbone(mesh), names)
     if carried:
-      moving = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype, sharding=along_data(mesh)), moving
-      )
+      trainable = jax.tree.map(lambda leaf: _rows((count, *leaf.shape), leaf.dtype, mesh), trainable)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    images, indices = (
-      jax.ShapeDtypeStruct(shape, dtype, sharding=along_data(mesh))
-      for shape, dtype in (((count, size, size, 3), jnp.uint8), ((count,), jnp.int32))
-    )
-    return ttt.compile_adapt(learn, mesh, together=together, carried=carried, loop="program").respond.lower(
-      weights, moving, jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(mesh)), images, indices
-    )
+    key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(mesh))
+    samples = {"image": _rows((count, size, size, 3), jnp.uint8, mesh)}
+    program = ttt.compile_adapt(adapt, mesh, together=together, carried=carried, loop="program")
+    return program.respond.lower(weights, trainable, key, samples, _rows((count,), jnp.int32, mesh))
 
   return Work(
     lower,
     lambda mesh: together * mesh.size,
-    {"parameters": _share(network[:2]), "moving": _share(moving) * (together if carried else 1)},
+    {
+      "parameters": _bytes_per_chip(network.weights),
+      "trainable": _bytes_per_chip(trainable) * (together if carried else 1),
+    },
   )
 
 
-def _share(tree: Any) -> int:
-  """Bytes of the leaves on one chip, without keys."""
+def _rows(shape: tuple[int, ...], dtype, mesh: Mesh) -> jax.ShapeDtypeStruct:
+  """An array of this shape whose rows are split over the chips."""
+  return jax.ShapeDtypeStruct(shape, dtype, sharding=along_data(mesh))
+
+
+def _bytes_per_chip(tree: Any) -> int:
+  """Total bytes of the leaves on one chip; random keys are not counted."""
   return sum(
     math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
     for leaf in jax.tree.leaves(tree)
@@ -225,6 +227,7 @@ def _share(tree: Any) -> int:
 
 
 def _measure(work: Work, chip: Chip, mesh: Mesh) -> dict[str, Any]:
+  """Compiles the program for the mesh; reports its memory, FLOPs, traffic and collectives."""
   memory, usable, began = dict(work.parts), int(chip.memory * chip.share), time.monotonic()
   try:
     with quiet():
@@ -234,7 +237,7 @@ def _measure(work: Work, chip: Chip, mesh: Mesh) -> dict[str, Any]:
       raise
     return {
       "fits": False,
-      "memory": {**memory, "total": _wanted(str(error), sum(memory.values())), "usable": usable},
+      "memory": {**memory, "total": _required_bytes(str(error), sum(memory.values())), "usable": usable},
     }
   sizes, text = compiled.memory_analysis(), compiled.as_text()
   memory |= {"temporaries": sizes.temp_size_in_bytes, "program": sizes.generated_code_size_in_bytes}
@@ -248,9 +251,8 @@ def _measure(work: Work, chip: Chip, mesh: Mesh) -> dict[str, Any]:
   flops, accessed = hlo.cost(text)
   moved = traffic(text)
   images = work.images(mesh)
-  if (
-    chip.platform == "gpu"
-  ):  # whose libraries' calls the analysis cannot look into: the same program, lowered for one CPU
+  if chip.platform == "gpu":
+    # Calls into GPU libraries are opaque to the analysis: take the FLOPs of the program lowered for one CPU.
     alone = parallel.make_mesh(jax.devices("cpu")[:1])
     flops = (
       hlo.cost(work.lower(alone).compiler_ir("hlo").get_hlo_module().to_string()).flops
@@ -281,8 +283,13 @@ def _measure(work: Work, chip: Chip, mesh: Mesh) -> dict[str, Any]:
   }
 
 
-def _wanted(error: str, given: int) -> int:
-  """Bytes that a program needs which the compiler refused for its size: of all, or of temporaries beside what it is given; 0: not said."""
+def _required_bytes(error: str, given: int) -> int:
+  """Bytes that a program needs which the compiler rejected as too large; 0 if its message names no number.
+
+  Args:
+    error: the compiler's message. It names either the total or only the temporaries.
+    given: bytes of the arguments, which are added to the temporaries.
+  """
   whole, beside = (
     re.search(text, error) for text in (r"Used ([\d.]+)([KMGT]) of", r"\(([\d.]+)([KMGT])\) exceeds")
   )
@@ -291,7 +298,7 @@ def _wanted(error: str, given: int) -> int:
 
 
 def _advise(config: TrainConfig, data: DataSpec, chip: Chip, mesh: Mesh) -> list[dict[str, Any]]:
-  """Changes to the config, tried one after the other until one fits."""
+  """The changes to the config that were tried, in order; the last one fits, unless none does."""
   tried = []
   for change in _changes(config, mesh):
     found = _training(
@@ -307,9 +314,8 @@ def _advise(config: TrainConfig, data: DataSpec, chip: Chip, mesh: Mesh) -> list
 
 
 def _changes(config: TrainConfig, mesh: Mesh) -> Iterator[dict[str, Any]]:
-  kinds = (
-    ("dots", "full") if "layers" in config.encoder else ("full",)
-  )  # transformers, convolutional networks
+  """Changes that save memory, {config path: value}, in the order in which to try them."""
+  kinds = ("dots", "full") if "layers" in config.encoder else ("full",)  # transformers have both kinds
   remat = [{"config.encoder.remat": kind} for kind in kinds] if config.encoder.get("remat") == "none" else []
   yield from remat
   fsdp = {"config.sharding": "fsdp"} if config.sharding == "replicate" else {}

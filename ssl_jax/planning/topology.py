@@ -1,4 +1,4 @@
-"""Chips that are not there, as a mesh to compile for."""
+"""Meshes of chips that are not present, to compile programs for."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ NEEDS = {
 
 
 def open_topology(topology: str) -> tuple[Chip, Mesh]:
-  """(Figures of the chip, a mesh over devices that are not there).
+  """(The figures of the chip, a mesh over devices that need not be present).
 
   Args:
-    topology: CHIP:SHAPE, such as "v5e:8x8"; of GPUs "h100:8", or machines times GPUs of each: "h100:4x8".
-  Raises: ValueError for an unknown topology, naming what is known, or if the compiler is missing, naming the command that installs it.
+    topology: CHIP:SHAPE, such as "v5e:8x8". For GPUs "h100:8", or "h100:4x8" for 4 machines with 8 GPUs each.
+  Raises: ValueError for an unknown topology, with the known ones, or if the compiler is not installed, with
+    the command that installs it.
   """
   name, _, shape = topology.partition(":")
   if (
@@ -45,9 +46,8 @@ def open_topology(topology: str) -> tuple[Chip, Mesh]:
   if not any(map(importlib.util.find_spec, packages)):
     raise ValueError(message)
   os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-  os.environ.setdefault(
-    "ALLOW_MULTIPLE_LIBTPU_LOAD", "1"
-  )  # libtpu locks the chips for one process, be there chips or none
+  # Without this, libtpu allows one process at a time, even on a machine without chips.
+  os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
   from jax.experimental import topologies
 
   try:
@@ -60,17 +60,17 @@ def open_topology(topology: str) -> tuple[Chip, Mesh]:
       else:
         found = topologies.get_topology_desc(platform="tpu", topology_name=topology)
       devices = found.devices
-  except Exception as error:  # jax raises RuntimeErrors of many texts
+  except Exception as error:  # jax raises RuntimeErrors with various messages
     raise ValueError(
-      f"--topology={topology}: the compiler knows no such topology ({str(error).splitlines()[0]}); known: "
-      + ", ".join(known())
+      f"--topology={topology}: the compiler does not know this topology ({str(error).splitlines()[0]}); "
+      "known: " + ", ".join(known())
     ) from error
   return chip, parallel.make_mesh(devices)
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-  """Without what compilers write to the terminal on a machine that has no such chip."""
+  """Discards stderr, where compilers write warnings on a machine without such chips."""
   saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
   try:
     os.dup2(null, 2)

@@ -1,4 +1,4 @@
-"""Bytes that a compiled program moves between a chip and its main memory, counted from the program's text."""
+"""Counts the bytes that a compiled program moves between a chip and its main memory, from its HLO text."""
 
 from __future__ import annotations
 
@@ -25,35 +25,36 @@ SLICES = ("slice", "dynamic-slice", "gather")
 
 
 class Leaf(NamedTuple):
-  """An array of a shape."""
+  """One array of a shape."""
 
   size: int  # bytes
-  main: bool  # in main memory; the compiler marks what it keeps in the chip's own by S(1)
+  main: bool  # whether it is in main memory; the compiler marks arrays in on-chip memory with S(1)
 
 
 class Instruction(NamedTuple):
-  """A line of a computation."""
+  """One instruction, a line of a computation."""
 
   leaves: tuple[Leaf, ...]
   op: str
   operands: tuple[str, ...]
-  rest: str  # what follows the operands
-  number: int  # of a parameter
+  rest: str  # the text after the operands
+  number: int  # index of a parameter; -1 for other instructions
 
 
-Computation = dict[str, Instruction]  # by name; the last is what is returned
+Computation = dict[str, Instruction]  # by name; the last one is the result
 
 
 def traffic(program: str) -> int:
   """Bytes read and written in main memory by one run of an optimised program on one chip.
 
-  Each operation reads its operands and writes its results once, a fusion those of the whole and not what passes between its parts. Of a
-  slice only the slice is read, of an update only the update written. What the compiler keeps in the chip's own memory is free, and so is
-  what it moves there beyond the copy itself. XLA's own figure, "bytes accessed", counts that memory too and reads sliced operands whole.
+  Each operation reads its operands and writes its results once; for a fusion, values passed between its
+  instructions do not count. A slice reads only the slice, an in-place update writes only the update. Accesses
+  to on-chip memory are free; a copy to or from it counts for the main memory once. XLA's own figure, "bytes
+  accessed", also counts on-chip memory and reads sliced operands whole.
   """
   parts = computations(program)
   parsed = {name: dict(filter(None, map(_parse, lines[1:]))) for name, (_, lines) in parts.items()}
-  # what fusions consist of, and the operators of reductions, move nothing by themselves
+  # The computations inside fusions and the operators of reductions move nothing by themselves.
   inner = {
     _name(i.rest, "calls" if i.op == "fusion" else "to_apply")
     for part in parsed.values()
@@ -66,7 +67,7 @@ def traffic(program: str) -> int:
 
 
 def _moved(part: Computation, parsed: dict[str, Computation]) -> int:
-  """Bytes that the instructions of a computation move, without what they call."""
+  """Bytes that the instructions of a computation move, without the computations that they call."""
   total = 0
   for instruction in part.values():
     leaves, op, operands, rest, _ = instruction
@@ -89,7 +90,7 @@ def _moved(part: Computation, parsed: dict[str, Computation]) -> int:
       total += written + (sum(leaf.size for leaf in leaves) if read[0] else 0)
     elif op == "dynamic-update-slice":
       total += 2 * read[1]
-    elif op.endswith("-start"):  # a collective: operands and results stand in its shape
+    elif op.endswith("-start"):  # an asynchronous collective; its shape includes operands and results
       total += written
     else:
       total += written + sum(read)
@@ -97,7 +98,7 @@ def _moved(part: Computation, parsed: dict[str, Computation]) -> int:
 
 
 def _read(part: Computation, number: int, parsed: dict[str, Computation]) -> float:
-  """Bytes of a fusion's operand that it reads: all, unless it only takes slices of it."""
+  """Bytes that a fusion reads of its operand `number`: infinity (all of it), unless it only takes slices."""
   mine = next((name for name, i in part.items() if i.op == "parameter" and i.number == number), None)
   total = 0.0
   for leaves, op, operands, rest, _ in part.values():
@@ -117,7 +118,7 @@ def _read(part: Computation, number: int, parsed: dict[str, Computation]) -> flo
 
 
 def _written(part: Computation, leaves: tuple[Leaf, ...]) -> int:
-  """Bytes that a fusion writes to its results, of which those that are updated in place only the update."""
+  """Bytes that a fusion writes to its results; of a result that is updated in place only the update."""
   root = list(part.values())[-1]
   results = [part[name] for name in root.operands] if root.op == "tuple" else [root]
   total = 0
@@ -144,7 +145,7 @@ def _parse(line: str) -> tuple[str, Instruction] | None:
 
 
 def _closing(text: str, start: int = 0) -> int:
-  """Where the parenthesis closes that is open at `start`."""
+  """Index of the ")" that closes the parenthesis which is open at `start`."""
   depth = 1
   for place in range(start, len(text)):
     depth += {"(": 1, ")": -1}.get(text[place], 0)

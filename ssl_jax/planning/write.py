@@ -1,4 +1,4 @@
-"""A plan for a person, and for a program."""
+"""Prints a plan and writes it as JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ssl_jax.planning.chips import GIB
 
 
 def write(found: dict[str, Any], output: str | pathlib.Path) -> None:
-  """Prints a plan, and writes it as JSON if `output` names a file."""
+  """Prints the plan `found`, and writes it as JSON if `output` names a file."""
   console = rich.console.Console(soft_wrap=True, highlight=False)
   names = f"{found['config']['method']['name']}, {found['config']['encoder']['name']}"
   if "tasks" in found:

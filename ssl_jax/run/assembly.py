@@ -12,45 +12,63 @@ from jax.sharding import Mesh
 
 from ssl_jax import augment, methods, models, optim, parallel
 from ssl_jax.config.checked import call_checked, options_of
-from ssl_jax.config.schema import DataConfig, TrainConfig
+from ssl_jax.config.schema import TrainConfig
 from ssl_jax.core import Augment, DataSpec, Method, TrainState, make_init, make_train_step
-from ssl_jax.data import sources, transforms
+from ssl_jax.data import host, sources
+from ssl_jax.data.elements import Transform, check_elements
+from ssl_jax.data.reader import Source
 
 
 class Assembly(NamedTuple):
   """The parts of a run."""
 
   method: Method
+  host: Transform  # what the host makes of a record
   augment: Augment
   optimizer: optim.Optimizer
-  batch: dict[str, jax.ShapeDtypeStruct]  # the global uint8 batch that the host delivers
+  data: DataSpec  # with the elements of `host`
   steps_per_epoch: int
   total_steps: int
   accumulate: int
 
+  @property
+  def batch(self) -> dict[str, jax.ShapeDtypeStruct]:
+    """The global batch that the host delivers."""
+    size = self.data.batch_size
+    return {
+      name: jax.ShapeDtypeStruct((size, *spec.shape), spec.dtype) for name, spec in self.data.elements.items()
+    }
 
-def open_data(data: DataConfig):
-  """The images that `data` names, decoded into memory if `cache` is set."""
+
+def open_data(config: TrainConfig) -> tuple[Source, Transform]:
+  """(The records that `config.data` names, the transform that `config.host` makes of them).
+
+  With `config.data.cache` the records are decoded into memory: as they are where all images have one size, else as the transform makes them.
+  Raises: ValueError for wrong options, data that does not exist, or records that lack what the transform needs.
+  """
+  data, transform = config.data, host_transform(config)
   source = sources.open_source(data.name, split=data.split, data_dir=data.data_dir, image_size=data.size)
-  return sources.cached(source) if data.cache else source
+  host.check_source(config.host["name"], transform, source)
+  if not data.cache:
+    return source, transform
+  if source.native_shape is None and not transform.random:
+    return sources.cached(source, transform=transform), host.Stored(transform.elements)
+  return sources.cached(source), transform
 
 
-def host_transform(config: TrainConfig):
-  """What the host does to an image: cut the views, or make one square that the device cuts views from."""
-  size = config.data.size
-  if config.data.crop == "device":
-    return transforms.resize_center_crop(size, interpolation=config.data.interpolation)
-  return transforms.random_resized_crop(
-    size,
-    scale=config.augment["scale"],
-    views=config.augment["views"],
-    interpolation=config.data.interpolation,
-  )
+def host_transform(config: TrainConfig) -> Transform:
+  """What the host makes of a record: views that it cuts, or what the device cuts views from."""
+  frame = host.Frame(config.data.size, config.data.interpolation)
+  if config.data.crop == "host":
+    frame = frame._replace(views=config.augment["views"], scale=config.augment["scale"])
+  return host.make(config.host["name"], frame, **options_of(config.host))
 
 
 def assemble(config: TrainConfig, data: DataSpec) -> Assembly:
-  """Builds method, augmentation and optimiser.
+  """Builds method, host transform, augmentation and optimiser.
 
+  Args:
+    data: its elements are filled in: they are those of the host transform.
   Raises: ValueError for every wrong option, before anything compiles.
   """
   if data.num_examples < config.batch_size:
@@ -60,26 +78,21 @@ def assemble(config: TrainConfig, data: DataSpec) -> Assembly:
     )
   steps_per_epoch = data.num_examples // config.batch_size
   total_steps = max(round(config.epochs * steps_per_epoch), 1)
-  method = methods.make(
-    config.method["name"],
-    models.make(config.encoder["name"], **options_of(config.encoder)),
-    data,
-    **options_of(config.method),
-  )
+  transform = host_transform(config)
+  data = data._replace(elements=check_elements(transform.elements))
+  encoder = models.make(config.encoder["name"], **options_of(config.encoder))
+  method = methods.make(config.method["name"], encoder, data, **options_of(config.method))
   cut = {"crop": False} if config.data.crop == "host" else {}
   augmentation = augment.make(config.augment["name"], **{**options_of(config.augment), **cut})
-  optimizer = call_checked(
-    functools.partial(
-      optim.make_optimizer,
-      total_steps=total_steps,
-      steps_per_epoch=steps_per_epoch,
-      batch_size=config.batch_size,
-    ),
-    config.optimizer,
-    "config.optimizer",
+  make_optimizer = functools.partial(
+    optim.make_optimizer,
+    total_steps=total_steps,
+    steps_per_epoch=steps_per_epoch,
+    batch_size=config.batch_size,
   )
+  optimizer = call_checked(make_optimizer, config.optimizer, "config.optimizer")
   return Assembly(
-    method, augmentation, optimizer, _batch(config), steps_per_epoch, total_steps, config.accumulate
+    method, transform, augmentation, optimizer, data, steps_per_epoch, total_steps, config.accumulate
   )
 
 
@@ -121,12 +134,3 @@ def lower_train_step(parts: Assembly, abstract: TrainState, mesh: Mesh) -> jax.s
 def compile_train_step(parts: Assembly, abstract: TrainState, mesh: Mesh) -> jax.stages.Compiled:
   """The train step as one compiled program: a batch of another shape is an error, never a second compile."""
   return lower_train_step(parts, abstract, mesh).compile()
-
-
-def _batch(config: TrainConfig) -> dict[str, jax.ShapeDtypeStruct]:
-  size, views = config.data.size, config.augment["views"]
-  image = (size, size, 3) if config.data.crop == "device" else (views, size, size, 3)
-  return {
-    "image": jax.ShapeDtypeStruct((config.batch_size, *image), jnp.uint8),
-    "label": jax.ShapeDtypeStruct((config.batch_size,), jnp.int32),
-  }

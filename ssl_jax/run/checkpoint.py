@@ -1,9 +1,9 @@
 """Saving and restoring runs. The only file that imports Orbax.
 
 A checkpoint has three items: `model` (parameters, model state, EMA copy: all that evaluation needs), `train`
-(optimiser, the rest of `extra`, key, step) and `config` (JSON). A save is written beside and renamed when complete,
-so a killed process never leaves a half checkpoint that a restore would pick; its files' digests lie in it, so that one
-which is damaged later is passed over.
+(optimiser, the rest of `extra`, key, step) and `config` (JSON). A save is written beside and renamed when
+complete, so a killed process never leaves a half checkpoint that a restore would pick; its files' digests lie
+in it, so that one which is damaged later is passed over.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ class Checkpoints:
   """The checkpoints of one run, in `workdir/checkpoints`."""
 
   def __init__(self, workdir: str | pathlib.Path, *, keep: int | None = None, keep_every: int = 0):
-    """Opens or creates the folder; `keep` the latest ones, plus each that is a multiple of `keep_every` steps."""
+    """Opens or creates the folder; `keep` the latest ones, plus each that is a multiple of `keep_every`
+    steps.
+    """
     self.folder = pathlib.Path(workdir).resolve() / "checkpoints"
     options = ocp.CheckpointManagerOptions(
       max_to_keep=keep,
@@ -48,10 +50,11 @@ class Checkpoints:
     return sorted(self._manager.all_steps())
 
   def latest(self) -> tuple[int, list[str]]:
-    """(The last checkpoint whose files are as they were saved, 0 if there is none; what is wrong with later ones).
+    """(The last checkpoint whose files are as they were saved, 0 if there is none; what is wrong with later
+    ones).
 
-    Those are moved to `workdir/damaged` if this is to save others: their steps will come again. All processes get the answer of the first,
-    which alone reads the files.
+    Those are moved to `workdir/damaged` if this is to save others: their steps will come again. All processes
+    get the answer of the first, which alone reads the files.
     """
     found, problems = 0, []
     for step in reversed(self.steps()) if jax.process_index() == 0 else ():
@@ -80,7 +83,9 @@ class Checkpoints:
     )
 
   def save_weights(self, weights: Weights, average: Weights | None, config: dict, *, step: int) -> None:
-    """Starts to write a checkpoint without `train`: a network that was not trained here, which no run goes on from."""
+    """Starts to write a checkpoint without `train`: a network that was not trained here, which no run goes on
+    from.
+    """
     self._manager.save(
       step,
       args=ocp.args.Composite(

@@ -1,4 +1,4 @@
-"""How good is the representation: restore a backbone, run tasks, write table, JSON and pictures."""
+"""Measures a representation: restores a backbone, runs tasks, writes a table, JSON files and pictures."""
 
 from __future__ import annotations
 
@@ -11,26 +11,31 @@ import jax
 import numpy as np
 import rich.console
 import rich.table
+from jax.sharding import Mesh
 
 from ssl_jax import augment, parallel, tasks
 from ssl_jax.config.checked import options_of
 from ssl_jax.config.schema import EvaluateConfig, TrainConfig
 from ssl_jax.core import Augment
-from ssl_jax.data import pipeline, sources, transforms
+from ssl_jax.data import host, pipeline, sources, transforms
 from ssl_jax.log.console import Progress
 from ssl_jax.run.provenance import provenance
 from ssl_jax.run.restore import Restored, restore
 from ssl_jax.tasks import features
 from ssl_jax.tasks.backbone import Backbone, mean_image, pixels
 from ssl_jax.tasks.partial_results import PartialResults
-from ssl_jax.tasks.task import TaskData
-from ssl_jax.view import knn_atlas, pictures
+from ssl_jax.tasks.task import Result, TaskData
+from ssl_jax.view import knn_atlas
+from ssl_jax.view.confusion import confusion_matrix, plot_confusion
+from ssl_jax.view.errors import bars_of, plot_bars, plot_errors
+from ssl_jax.view.neighbours import plot_neighbours
 
 
 def evaluate(config: EvaluateConfig, workdir: str | pathlib.Path, *, step: int = 0) -> dict:
   """Runs every task of `config` on the run's backbone and the baselines asked for.
 
-  Writes `workdir/evaluations/step<N>/<task>-<backbone>.json`, pictures and, of a k-NN search, an atlas (.npz); prints a table.
+  Writes `workdir/evaluations/step<N>/<task>-<backbone>.json`, pictures and, of a k-NN search, an atlas
+  (.npz); prints a table.
   Returns: {backbone: {task: scalars}}.
   Raises: ValueError for bad configs, data or checkpoints, before anything is encoded.
   """
@@ -38,38 +43,38 @@ def evaluate(config: EvaluateConfig, workdir: str | pathlib.Path, *, step: int =
   mesh = parallel.make_mesh()
   parallel.check_batch(config.batch_size, mesh)
   run = restore(workdir, mesh, step=step, weights=config.weights)
-  data = task_data(config, run.config)
+  data = task_data(config, run.config, mesh)
   folder = pathlib.Path(workdir) / "evaluations" / f"step{run.step}"
   folder.mkdir(parents=True, exist_ok=True)
   table = {}
   for backbone in _backbones(config, run, data):
-    label = backbone.protocol["backbone"]
     extract = features.remembered()
     for name, task in jobs.items():
-      shelf = (
-        {"shelf": PartialResults(folder / "unfinished" / f"{name}-{label.replace(' ', '_')}.npz")}
-        if task.resumes
-        else {}
-      )
-      with Progress(f"{name}, {label}") as progress:
-        result = task.run(
-          backbone, data, mesh, jax.random.key(config.seed), extract=extract, progress=progress, **shelf
-        )
-      table.setdefault(label, {})[name] = dict(result.scalars)
-      asked = data.train if result.protocol.get("leave_one_out") else data.test
-      seen = (
-        knn_atlas.make_atlas(result.predictions, data.train, asked, data.class_names)
-        if "neighbours" in result.predictions
-        else {}
-      )
+      file = f"{name}-{backbone.name.replace(' ', '_')}"
+      options = {}
+      if task.resumes:
+        options["partial_results"] = PartialResults(folder / "unfinished" / f"{file}.npz")
+      with Progress(f"{name}, {backbone.name}") as progress:
+        key = jax.random.key(config.seed)
+        result = task.run(backbone, data, mesh, key, extract=extract, progress=progress, **options)
+      table.setdefault(backbone.name, {})[name] = dict(result.scalars)
+      seen = _atlas(result, data)
       if jax.process_index() == 0:
-        _write(folder, f"{name}-{label.replace(' ', '_')}", result, seen, data, config, mesh)
+        _write(folder, file, result, seen, data, config, mesh)
   if jax.process_index() == 0:
     _print(table, folder)
   return table
 
 
-def task_data(config: EvaluateConfig, trained: TrainConfig) -> TaskData:
+def _atlas(result: Result, data: TaskData) -> knn_atlas.KnnAtlas:
+  """The atlas of a k-NN search; {} of other results. All processes call it."""
+  if "neighbours" not in result.predictions:
+    return {}
+  asked = data.train if result.protocol.get("leave_one_out") else data.test
+  return knn_atlas.make_atlas(result.predictions, data.train, asked, data.class_names)
+
+
+def task_data(config: EvaluateConfig, trained: TrainConfig, mesh: Mesh) -> TaskData:
   """The splits that `config` names, as evaluation sees them: resized, centre-cropped, not augmented."""
   data = config.data
   name = data.name or trained.data.name
@@ -79,11 +84,9 @@ def task_data(config: EvaluateConfig, trained: TrainConfig) -> TaskData:
   splits = {"train": data.train_split or trained.data.split, "test": data.test_split}
   train, test = (_open(name, split, data_dir, resize, data.cache) for split in splits.values())
   test = sources.shuffled(test) if data.shuffle else test
-  shared = dict(workers=data.workers, process_index=jax.process_index(), process_count=jax.process_count())
-  square = functools.partial(transforms.resize_center_crop, interpolation=data.interpolation)
-  read = functools.partial(
-    pipeline.eval_batches, batch_size=config.batch_size, transform=square(size, resize), **shared
-  )
+
+  def square(size: int, resize: int) -> host.ImageAndLabel:
+    return host.ImageAndLabel(transforms.resize_center_crop(size, resize, interpolation=data.interpolation))
 
   def train_steps(batch_size: int, start: int, stop: int, seed: int) -> Iterator:
     return pipeline.train_batches(
@@ -93,9 +96,17 @@ def task_data(config: EvaluateConfig, trained: TrainConfig) -> TaskData:
       start=start,
       stop=stop,
       transform=square(resize, resize),
-      **shared,
+      workers=data.workers,
+      positions=parallel.local_rows(mesh, batch_size),
     )
 
+  read = functools.partial(
+    pipeline.eval_batches,
+    batch_size=config.batch_size,
+    transform=square(size, resize),
+    workers=data.workers,
+    positions=parallel.local_rows(mesh, config.batch_size),
+  )
   return TaskData(
     train=functools.partial(read, train),
     test=functools.partial(read, test),
@@ -136,13 +147,15 @@ def _backbones(config: EvaluateConfig, run: Restored, data: TaskData) -> list[Ba
 def _write(
   folder: pathlib.Path,
   name: str,
-  result,
+  result: Result,
   seen: knn_atlas.KnnAtlas,
   data: TaskData,
   config: EvaluateConfig,
   mesh,
 ) -> None:
-  """One JSON with the whole protocol, and pictures: the confusion matrix, and neighbours and the atlas where there are any."""
+  """One JSON with the whole protocol, and pictures: the confusion matrix, and neighbours and the atlas where
+  there are any.
+  """
   protocol = {
     **result.protocol,
     "evaluation_batch_size": config.batch_size,
@@ -153,17 +166,17 @@ def _write(
     json.dumps({"scalars": result.scalars, "protocol": protocol}, indent=1)
   )
   if "error_without" in result.protocol:
-    _draw_gain(folder / f"{name}.png", result.protocol, title=name)
+    _plot_gain(folder / f"{name}.png", result.protocol, title=name)
   elif "error" in result.protocol:
-    pictures.plot_errors(folder / f"{name}.png", result.protocol["error"], title=f"{name}: error, %")
+    plot_errors(folder / f"{name}.png", result.protocol["error"], title=f"{name}: error, %")
   found = result.predictions
   if not found:
     return
-  matrix = pictures.confusion_matrix(found["label"], found["prediction"], data.num_classes)
-  pictures.plot_confusion(folder / f"{name}.png", matrix, class_names=data.class_names, title=name)
+  matrix = confusion_matrix(found["label"], found["prediction"], data.num_classes)
+  plot_confusion(folder / f"{name}.png", matrix, class_names=data.class_names, title=name)
   if seen:
     np.savez_compressed(folder / f"{name}.npz", **seen)
-    pictures.plot_neighbours(
+    plot_neighbours(
       folder / f"{name}-neighbours.png",
       seen["query_image"],
       seen["label"][: len(seen["query_image"])],
@@ -175,13 +188,13 @@ def _write(
     )
 
 
-def _draw_gain(path: pathlib.Path, protocol: dict, title: str) -> None:
+def _plot_gain(path: pathlib.Path, protocol: dict, title: str) -> None:
   """Errors with and without learning on the test images."""
   found = {
-    name: pictures.bars_of(protocol[field], protocol["standard_error"])
+    name: bars_of(protocol[field], protocol["standard_error"])
     for name, field in (("without", "error_without"), (protocol["mode"], "error"))
   }
-  pictures.plot_bars(path, found, title=title)
+  plot_bars(path, found, title=title)
 
 
 def _print(table: dict, folder: pathlib.Path) -> None:

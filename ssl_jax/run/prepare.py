@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import numpy as np
 
 from ssl_jax.config.checked import nearest
 from ssl_jax.config.schema import TrainConfig
-from ssl_jax.data import pipeline, transforms
+from ssl_jax.data import host, pipeline, transforms
 from ssl_jax.methods.pretext import cielab, colour_bins
 from ssl_jax.run.assembly import open_data
 
@@ -39,8 +40,11 @@ def prepare(words: Sequence[str], config: TrainConfig | None, output: str) -> pa
 
 
 def colour_prior(config: TrainConfig) -> dict:
-  """Share of the pixels of all training images nearest to each of the 313 colours, and what it was counted on."""
-  source, size = open_data(config.data), config.data.size
+  """Share of the pixels of all training images nearest to each of the 313 colours, and what it was counted
+  on.
+  """
+  size = config.data.size
+  source, _ = open_data(dataclasses.replace(config, host={"name": "image"}))
   square = transforms.resize_center_crop(size, interpolation=config.data.interpolation)
 
   @jax.jit
@@ -53,12 +57,12 @@ def colour_prior(config: TrainConfig) -> dict:
   with pipeline.eval_batches(
     source,
     batch_size=min(BATCH, len(source)),
-    transform=square,
+    transform=host.ImageAndLabel(square),
     workers=config.data.workers,
     max_bad_fraction=config.data.max_bad_fraction,
   ) as batches:
     for batch in batches:
-      total += np.asarray(count(batch["image"], batch["mask"]))
+      total += np.asarray(count(batch["image"], batch["valid"]))
   print(
     f"{total.sum():,} pixels of {len(source):,} images of {config.data.name} {config.data.split}: "
     f"{(total > 0).sum()} of {len(total)} colours occur, {total.max() / total.sum():.1%} of pixels have the most frequent, "

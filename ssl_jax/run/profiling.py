@@ -13,7 +13,9 @@ from ssl_jax.core import PyTree
 
 
 class Profile:
-  """Traces the steps of a run from `first` to `last` into `folder`; every process writes what its host and devices did."""
+  """Traces the steps of a run from `first` to `last` into `folder`; every process writes what its host and
+  devices did.
+  """
 
   def __init__(self, folder: pathlib.Path, steps: str, *, start: int):
     """
@@ -44,7 +46,9 @@ class Profile:
 
 
 def dump(compiled: Any, folder: pathlib.Path) -> str:
-  """Writes a compiled step: its optimised HLO, and what the compiler says of memory and cost. A line for the reader."""
+  """Writes a compiled step: its optimised HLO, and what the compiler says of memory and cost. A line for the
+  reader.
+  """
   folder.mkdir(parents=True, exist_ok=True)
   (folder / "train_step.hlo.txt").write_text(compiled.as_text())
   memory = compiled.memory_analysis()

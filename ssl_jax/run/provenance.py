@@ -15,7 +15,9 @@ PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def provenance(mesh: Mesh) -> dict[str, Any]:
-  """{"device": count and kind, "processes", "versions" of packages, "commit" of this code; "": not a checkout}."""
+  """{"device": count and kind, "processes", "versions" of packages, "commit" of this code; "": not a
+  checkout}.
+  """
   return {
     "device": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
     "processes": jax.process_count(),

@@ -1,203 +1,103 @@
-"""The network of a run, back from its checkpoint: to measure it, to draw it, to start another run from it."""
+"""The network of a run, restored from its checkpoint: to measure it, to draw it, to start another run from it."""
 
 from __future__ import annotations
 
-import functools
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
+from jax.sharding import Mesh
 
-from ssl_jax.config.schema import TrainConfig, check, differences
-from ssl_jax.core import DataSpec, Method, PyTree, TrainState, Weights
+from ssl_jax import parallel
+from ssl_jax.abilities import Pyramid
+from ssl_jax.config.recipe import completed
+from ssl_jax.config.schema import TrainConfig, check
+from ssl_jax.core import DataSpec, Method, Weights
 from ssl_jax.run.assembly import abstract_state, assemble
 from ssl_jax.run.checkpoint import Checkpoints
 from ssl_jax.tasks.backbone import Backbone
 
-# Options of an encoder that may differ from the run it starts from: its weights mean the same under each of them.
-FREE = ("batch_groups", "drop_path", "dtype", "image_size", "layers", "output_stride", "pool", "remat")
-# Parts of an encoder that one use of it has and another has not.
-OWN = ("fc_norm", "norm", "positions")
+ENCODER_ABILITIES = (Pyramid,)  # what an encoder alone can do
 
 
 class Restored(NamedTuple):
-  """The network of a run, and the same one before it learned anything."""
+  """The network of a run, and the same network before training."""
 
   backbone: Backbone
   untrained: Callable[[], Backbone]
   config: TrainConfig
   step: int
-  method: Method
   data: DataSpec  # what it was trained on
-  parts: tuple[str, ...]  # of the network that there are; (): all
+  parts: tuple[str, ...]  # the parts of the network that the checkpoint holds; (): all
+
+  @property
+  def method(self) -> Method:
+    """The method that the network was trained with."""
+    return self.backbone.method
 
 
-def restore(workdir: str | pathlib.Path, mesh, *, step: int = 0, weights: str = "params") -> Restored:
+def restore(
+  workdir: str | pathlib.Path, mesh: Mesh | None = None, *, step: int = 0, weights: str = "params"
+) -> Restored:
   """Restores the `model` item of a run's checkpoint, on any number of devices.
 
+  Options that the run's config lacks, because they are younger than the run, get their defaults.
+
   Args:
-    step: which checkpoint; 0 is the last. weights: "params" or "ema".
-  Raises: ValueError if there is no such checkpoint, naming those there are, or if it does not fit.
+    mesh: the devices on which the weights are replicated; None: all devices.
+    step: which checkpoint; 0: the last.
+    weights: "params", or "ema" for the moving average.
+  Raises: ValueError if there is no such checkpoint, naming those that exist, or if it does not fit the config.
   """
   if not pathlib.Path(workdir).is_dir():
     raise ValueError(
-      f"{workdir} is no folder of a run; train one first: ssl-jax train --config=... --workdir={workdir}"
+      f"{workdir} is not the folder of a run; train one first: ssl-jax train --config=... --workdir={workdir}"
     )
   with Checkpoints(workdir) as checkpoints:
-    return _restore(checkpoints, workdir, mesh, step, weights)
+    step = _choose_step(checkpoints, workdir, step)
+    return _restore(checkpoints, mesh or parallel.make_mesh(), step, weights)
 
 
-def _restore(checkpoints: Checkpoints, workdir, mesh, step: int, weights: str) -> Restored:
+def _choose_step(checkpoints: Checkpoints, workdir: str | pathlib.Path, step: int) -> int:
+  """The checkpoint to restore. Raises ValueError if it does not exist or none is intact."""
   steps = checkpoints.steps()
-  if not steps or (step and step not in steps):
+  if not steps:
     raise ValueError(
-      f"{workdir} holds no checkpoint"
-      + (
-        f" of step {step}; it has {steps}"
-        if steps
-        else "; train one first: ssl-jax train --config=... --workdir=" + str(workdir)
-      )
+      f"{workdir} holds no checkpoint; train one first: ssl-jax train --config=... --workdir={workdir}"
     )
+  if step and step not in steps:
+    raise ValueError(f"{workdir} holds no checkpoint of step {step}; it has {steps}")
   last, problems = checkpoints.latest()
   if problems and step in (0, *(s for s in steps if s > last)):
     print("\n".join(problems))
-  step = step or last
-  if not step:
-    raise ValueError(f"{workdir} holds no checkpoint that is whole")
+  if not (step or last):
+    raise ValueError(f"{workdir} holds no checkpoint that is intact")
+  return step or last
+
+
+def _restore(checkpoints: Checkpoints, mesh: Mesh, step: int, weights: str) -> Restored:
   stored = checkpoints.config(step)
-  config = check(TrainConfig, stored["config"])
+  config = check(TrainConfig, completed(stored["config"]))
   data = DataSpec(batch_size=config.batch_size, **stored["data"])
   parts = assemble(config, data)
   abstract, init = abstract_state(parts, config, mesh)
   held = only(Weights(abstract.params, abstract.model_state), stored.get("parts"))
   found = checkpoints.restore_weights(step, held, which=weights)
-  names = {"method": config.method["name"], "encoder": dict(config.encoder), "weights": weights}
+  protocol = {"method": config.method["name"], "encoder": dict(config.encoder), "weights": weights}
   method = parts.method
-  if stored.get("parts"):  # imported without a head or decoder: what needs those is not to be had
-    method = method._replace(predict=None, examine=None, adaptable=None, reconstruct=None)
-  make = functools.partial(
-    Backbone,
-    encode=method.encode,
-    pyramid=method.pyramid,
-    predict=method.predict,
-    examine=method.examine,
-    adaptable=method.adaptable,
-  )
+  if stored.get("parts"):  # imported without a head or decoder
+    kept = {kind: what for kind, what in method.abilities.items() if kind in ENCODER_ABILITIES}
+    method = method._replace(abilities=kept)
 
   def untrained() -> Backbone:
     fresh = init()
-    return make(fresh.params, fresh.model_state, protocol={**names, "backbone": "untrained", "step": 0})
+    first = Weights(fresh.params, fresh.model_state)
+    return Backbone(first, method, {**protocol, "backbone": "untrained", "step": 0})
 
-  return Restored(
-    make(*found, protocol={**names, "backbone": config.method["name"], "step": step}),
-    untrained,
-    config,
-    step,
-    method,
-    data,
-    tuple(stored.get("parts", ())),
-  )
+  backbone = Backbone(found, method, {**protocol, "backbone": config.method["name"], "step": step})
+  return Restored(backbone, untrained, config, step, parts.data, tuple(stored.get("parts", ())))
 
 
 def only(weights: Weights, parts: Sequence[str] | None) -> Weights:
-  """Parameters and state of these parts of a network; of all, if none is named."""
+  """Parameters and state of these parts of a network; of all parts if none is named."""
   return Weights(*({name: tree[name] for name in parts} for tree in weights)) if parts else weights
-
-
-def start_from(state: TrainState, config: TrainConfig, mesh) -> tuple[TrainState, str]:
-  """The first state of a run with the encoder of the run that `config.start` names, and a line that says what was taken.
-
-  The encoder's moving average, where the method keeps one, starts from the same weights.
-  Raises: ValueError if the encoders differ, naming the options, or leaves that do not fit.
-  """
-  source = restore(config.start.workdir, mesh, step=config.start.step, weights=config.start.weights)
-  _same_encoder(source.config, config)
-  fresh, left = set(), set()
-
-  def graft(weights: Weights) -> Weights:
-    if "frozen" in weights.model_state:  # what this method does not train it takes whole
-      return weights._replace(
-        model_state={
-          **weights.model_state,
-          "frozen": _frozen(weights.model_state["frozen"], source.backbone.params, config.start.workdir),
-        }
-      )
-    parts = [_graft(new, old, fresh, left) for new, old in zip(weights, source.backbone[:2])]
-    return Weights(*parts)
-
-  placed = jax.tree.map(lambda leaf: leaf.sharding, state)
-  params, model_state = graft(Weights(state.params, state.model_state))
-  extra = state.extra
-  if getattr(extra, "ema", None):
-    extra = extra._replace(ema=graft(extra.ema))
-  state = state.replace(params=params, model_state=model_state, extra=extra)
-  state = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=placed)(
-    state
-  )  # the step donates its buffers
-  notes = [
-    f"{what} {', '.join(sorted(names))}" for what, names in (("new:", fresh), ("left behind:", left)) if names
-  ]
-  return state, "; ".join(
-    [f"starts from the encoder of {config.start.workdir} at step {source.step}", *notes]
-  )
-
-
-def _same_encoder(old: TrainConfig, new: TrainConfig) -> None:
-  before, after = ({k: v for k, v in dict(c.encoder).items() if k not in FREE} for c in (old, new))
-  if (
-    before.get("positions") == "sincos" and after.get("positions") == "sincos_trained"
-  ):  # which starts from that table
-    before["positions"] = "sincos_trained"
-  changed = differences(before, after, "config.encoder")
-  if changed:
-    raise ValueError(
-      f"config.start.workdir {new.start.workdir} holds another encoder:\n  "
-      + "\n  ".join(changed)
-      + "\nUse the old values, or another run to start from."
-    )
-
-
-def _graft(new: PyTree, old: PyTree, fresh: set, left: set) -> PyTree:
-  """`new` with the leaves of `old` under "encoder"; parts in OWN that only one of them has are noted."""
-  into, out = (_leaves(tree.get("encoder", {})) for tree in (new, old))
-  fresh |= {path[0] for path in into.keys() - out.keys()} | (new.keys() - {"encoder"})
-  left |= {path[0] for path in out.keys() - into.keys()} | (old.keys() - {"encoder"})
-  problems = [
-    f"{'/'.join(path)} is in one of them only" for path in into.keys() ^ out.keys() if path[0] not in OWN
-  ]
-  problems += [
-    f"{'/'.join(path)} is {out[path].shape}, wanted {into[path].shape}"
-    for path in into.keys() & out.keys()
-    if out[path].shape != into[path].shape
-  ]
-  if problems:
-    raise ValueError("the encoder of config.start.workdir does not fit: " + "; ".join(sorted(problems)[:20]))
-  return {
-    **new,
-    "encoder": jax.tree_util.tree_map_with_path(
-      lambda path, leaf: out.get(tuple(key.key for key in path), leaf), new.get("encoder", {})
-    ),
-  }
-
-
-def _frozen(new: PyTree, old: PyTree, workdir: str) -> PyTree:
-  """The parts of `old` that `new` has. Raises ValueError if one is missing or shaped differently."""
-  wanted, found = _leaves(new), _leaves({name: part for name, part in old.items() if name in new})
-  problems = [
-    f"{'/'.join(path)} is {found[path].shape if path in found else 'missing'}, wanted {leaf.shape}"
-    for path, leaf in wanted.items()
-    if path not in found or found[path].shape != leaf.shape
-  ]
-  if problems:
-    raise ValueError(
-      f"config.start.workdir {workdir} does not fit: "
-      + "; ".join(sorted(problems)[:20])
-      + "\nUse the encoder and decoder options of that run, which must be of method 'mae'."
-    )
-  return jax.tree_util.tree_map_with_path(lambda path, leaf: found[tuple(key.key for key in path)], new)
-
-
-def _leaves(tree: PyTree) -> dict[tuple[str, ...], Any]:
-  return {tuple(key.key for key in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}

@@ -1,4 +1,6 @@
-"""Ctrl-C, SIGTERM and preemption as a wish that long work looks at between two steps, so that it can save first."""
+"""Ctrl-C, SIGTERM and preemption as a wish that long work looks at between two steps, so that it can save
+first.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ class Stopped(Exception):
 class Stop:
   """Turns the first SIGTERM or SIGINT into a wish to stop; the second ends the process at once.
 
-  Of several processes it is enough that one is told: jax's preemption service has caught SIGTERM since `parallel.start` and agrees
+  Of several processes it is enough that one is told: jax's preemption service has caught SIGTERM since
+    `parallel.start` and agrees
   with the others on the look at which all of them stop.
   """
 
@@ -30,7 +33,9 @@ class Stop:
     return self
 
   def poll(self) -> str:
-    """Why to stop now, or "". Several processes must look in step: once in every step of a loop that they share."""
+    """Why to stop now, or "". Several processes must look in step: once in every step of a loop that they
+    share.
+    """
     if self._shared and multihost_utils.reached_preemption_sync_point(next(_polls)):
       return self._name or "a notice to one of the processes"
     return "" if self._shared else self._name

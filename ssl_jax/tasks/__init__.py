@@ -39,6 +39,7 @@ def factory(name: str) -> Callable[..., Task]:
 def make(task: str, **options) -> Task:
   """Makes the task called `task` with that task's own options.
 
-  Raises: ValueError for an unknown name or option, with the known and the nearest ones, or for an option's value.
+  Raises: ValueError for an unknown name or option, with the known and the nearest ones, or for an option's
+    value.
   """
   return call_checked(factory(task), options, f"config.tasks.{task}")

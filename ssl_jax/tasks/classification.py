@@ -1,10 +1,11 @@
-"""How often a network's own classifier is right: what supervised training and fine-tuning are measured by."""
+"""The accuracy of a network's own classifier: how supervised training and fine-tuning are measured."""
 
 from __future__ import annotations
 
 import jax
 from jax.sharding import Mesh
 
+from ssl_jax.abilities import Classifier
 from ssl_jax.tasks.backbone import Backbone
 from ssl_jax.tasks.features import Features
 from ssl_jax.tasks.features import extract as extract_features
@@ -12,9 +13,10 @@ from ssl_jax.tasks.task import Batches, Result, Task, TaskData, check_labels, ra
 
 
 def make() -> Task:
-  """Top-1 and top-5 accuracy of `backbone.predict` on the test images.
+  """Top-1 and top-5 accuracy of the network's own classifier on the test images.
 
-  Raises, in `run`: ValueError if the network has no classifier, or one of other classes than the data.
+  Raises, in `run`: methods.MissingAbility if the network has no classifier; ValueError if its classes are not
+    those of the data.
   """
 
   def run(
@@ -26,8 +28,7 @@ def make() -> Task:
     extract=extract_features,
     progress=silent,
   ) -> Result:
-    check_classifier(backbone, "classification")
-    logits = classify(backbone, data.test, data.num_classes, mesh, extract)
+    logits = classify(backbone, data.test, data.num_classes, mesh, extract, "classification")
     rank = rank_of_label(logits.x, logits.y)
     scalars = {f"top{k}": float((rank < k).mean()) for k in (1, 5)}
     protocol = {
@@ -44,23 +45,26 @@ def make() -> Task:
   return Task("classification", run)
 
 
-def check_classifier(backbone: Backbone, task: str) -> None:
-  """Raises ValueError if the network has no classifier of its own."""
-  if backbone.predict is None:
-    raise ValueError(
-      f"task {task!r} needs a network with a classifier of its own, which "
-      f"{backbone.protocol.get('backbone', 'this backbone')!r} is not; use the tasks knn or linear_probe, "
-      "or fine-tune it first (configs/transfer/finetune.py)"
-    )
+def classifier_of(backbone: Backbone, task: str) -> Classifier:
+  """The network's own classifier. Raises methods.MissingAbility if it has none."""
+  cure = "fine-tune it first (configs/transfer/finetune.py), or use the tasks knn or linear_probe"
+  return backbone.ability(Classifier, f"task {task!r}", cure)
 
 
-def classify(backbone: Backbone, batches: Batches, num_classes: int, mesh: Mesh, extract) -> Features:
-  """The logits of `backbone.predict` as features. Raises ValueError if they or the labels are of other classes than the data."""
-  logits = extract(backbone._replace(encode=backbone.predict), batches, mesh)
+def classify(
+  backbone: Backbone, batches: Batches, num_classes: int, mesh: Mesh, extract, task: str
+) -> Features:
+  """The logits of the network's own classifier as features.
+
+  Raises: methods.MissingAbility if it has no classifier; ValueError if its classes or the labels are not
+    those of the data.
+  """
+  predict = classifier_of(backbone, task).predict
+  logits = extract(backbone.reading(predict), batches, mesh)
   check_labels(logits.y, num_classes, "test")
-  if logits.x.shape[1] != num_classes:
+  if logits.x.shape[-1] != num_classes:
     raise ValueError(
-      f"the network tells {logits.x.shape[1]} classes apart, the test images have {num_classes}; "
+      f"the network distinguishes {logits.x.shape[-1]} classes, but the test images have {num_classes}; "
       "use the data set that it was trained on"
     )
   return logits

@@ -10,11 +10,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from ssl_jax import corrupt
+from ssl_jax import corrupt, parallel
+from ssl_jax.abilities import Classifier
 from ssl_jax.augment.compose import for_each
 from ssl_jax.config.checked import nearest
-from ssl_jax.data import pipeline, sources, transforms
+from ssl_jax.core import Weights
+from ssl_jax.data import host, pipeline, sources, transforms
 from ssl_jax.data.reader import Source
 from ssl_jax.tasks.backbone import Backbone
 from ssl_jax.tasks.task import Batches, TaskData, check_choice
@@ -58,9 +61,11 @@ def choose_corruptions(
   """Checks the options that tasks on corrupted images share.
 
   Args:
-    corruptions: names; (): the fifteen of the benchmark. clean: whether "clean" is one of them, and with () the first.
+    corruptions: names; (): the fifteen of the benchmark. clean: whether "clean" is one of them, and with ()
+      the first.
     table: "imagenet" or "cifar", see corrupt.make; "": cifar for images below 64 pixels. textures: of frost.
-    released: a folder with CIFAR-10-C's npy files (labels.npy among them) or ImageNet-C's (CORRUPTION/SEVERITY/CLASS/ images).
+    released: a folder with CIFAR-10-C's npy files (labels.npy among them) or ImageNet-C's
+      (CORRUPTION/SEVERITY/CLASS/ images).
     examples: how many test images, the first ones; 0: all.
   Raises: ValueError for an unknown name, a severity outside 1 to 5, a negative number.
   """
@@ -81,25 +86,27 @@ def choose_corruptions(
 
 
 def corrupted_splits(
-  chosen: Corruptions, backbone: Backbone, read, data: TaskData, key: jax.Array
+  chosen: Corruptions, backbone: Backbone, read, data: TaskData, mesh: Mesh, key: jax.Array
 ) -> tuple[Corruptions, list[CorruptedSplit]]:
-  """(The choice with its table, every corruption at every severity; severities of one corruption share a program.)
+  """(The choice with its table, every corruption at every severity; severities of one corruption share a
+  program.)
 
-  Each image is corrupted as a function of its pixels and the key, so that batches, devices and order do not matter.
+  Each image is corrupted as a function of its pixels and the key, so that batches, devices and order do not
+  matter.
 
   Args:
-    read: what `encode` and `predict` of the cells' backbones do to corrupted images; as `encode`.
+    read: how the backbones of the splits read corrupted images; a function as `encode`.
   Raises: ValueError if released files are asked for and missing, naming them; before anything is read.
   """
   first = next(iter(data.test()))["image"]  # this process's share of a batch
   chosen = chosen._replace(table=chosen.table or ("cifar" if first.shape[1] < SMALL else "imagenet"))
   harmed = [name for name in chosen.names if name != CLEAN]
   files = (
-    _released(chosen.released, harmed, chosen.severities, len(first), first.shape[1])
+    _released(chosen.released, harmed, chosen.severities, len(first), first.shape[1], mesh)
     if chosen.released
     else {}
   )
-  plain, test, found = backbone._replace(encode=read, predict=read), first_of(data.test, chosen.examples), []
+  plain, test, found = _with_classifier(backbone, read), first_of(data.test, chosen.examples), []
   for name in chosen.names:
     for severity in chosen.severities if name != CLEAN else (0,):
       if name == CLEAN:
@@ -126,11 +133,19 @@ def _corrupted(
 ) -> Backbone:
   see = _seen(read, name, chosen.table, chosen.textures)
   state = {
-    "network": backbone.model_state,
+    "network": backbone.weights.model_state,
     "severity": np.int32(severity),
     "key": np.asarray(jax.random.key_data(key)),
   }
-  return backbone._replace(encode=see, predict=see, model_state=state)
+  return _with_classifier(backbone, see)._replace(weights=Weights(backbone.weights.params, state))
+
+
+def _with_classifier(backbone: Backbone, read) -> Backbone:
+  """The backbone with `read` as its encoder and as its classifier."""
+  method = backbone.method._replace(
+    encode=read, abilities={**backbone.method.abilities, Classifier: Classifier(read)}
+  )
+  return backbone._replace(method=method)
 
 
 @functools.lru_cache(maxsize=None)  # one function for equal arguments: one compile for all severities
@@ -163,17 +178,21 @@ def first_of(batches: Batches, examples: int) -> Batches:
     read = 0
     for batch in batches():
       index = np.asarray(batch.get("index", np.arange(read, read + len(batch["image"]))))
-      mask = np.asarray(batch.get("mask", np.ones(len(index), bool))) & (index < examples)
+      mask = np.asarray(batch.get("valid", np.ones(len(index), bool))) & (index < examples)
       if read and jax.process_count() == 1 and not mask.any():
         return
       read += len(index)
-      yield {**batch, "index": index, "mask": mask}
+      yield {**batch, "index": index, "valid": mask}
 
   return first
 
 
-def _released(folder: str, names, severities, batch_size: int, size: int) -> dict[tuple[str, int], Batches]:
-  """Batches of the published files by corruption and severity. Raises ValueError for what is missing, before anything is read."""
+def _released(
+  folder: str, names, severities, local_size: int, size: int, mesh: Mesh
+) -> dict[tuple[str, int], Batches]:
+  """Batches of the published files by corruption and severity. Raises ValueError for what is missing, before
+  anything is read.
+  """
   root = pathlib.Path(folder)
   arrays = (root / "labels.npy").is_file()
   wanted = (
@@ -188,12 +207,12 @@ def _released(folder: str, names, severities, batch_size: int, size: int) -> dic
       "among them; it must hold labels.npy and CORRUPTION.npy (CIFAR-10-C) or CORRUPTION/SEVERITY/CLASS/ (ImageNet-C). "
       "Complete it, or name what there is in corruptions"
     )
+  batch_size = local_size * jax.process_count()
   read = functools.partial(
     pipeline.eval_batches,
-    batch_size=batch_size * jax.process_count(),
-    transform=transforms.resize_center_crop(size),
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
+    batch_size=batch_size,
+    transform=host.ImageAndLabel(transforms.resize_center_crop(size)),
+    positions=parallel.local_rows(mesh, batch_size),
   )
   if arrays:
     return {(name, s): functools.partial(read, _rows(root, name, s)) for name in names for s in severities}
@@ -205,7 +224,9 @@ def _released(folder: str, names, severities, batch_size: int, size: int) -> dic
 
 
 def _rows(root: pathlib.Path, name: str, severity: int) -> Source:
-  """A severity of a file in CIFAR-10-C's form, uint8[5 N, 32, 32, 3]. Raises ValueError if the labels do not fit it."""
+  """A severity of a file in CIFAR-10-C's form, uint8[5 N, 32, 32, 3]. Raises ValueError if the labels do not
+  fit it.
+  """
   path = root / f"{name}.npy"
   images, labels = np.load(path, mmap_mode="r"), np.load(root / "labels.npy")
   if len(images) != len(labels) or len(labels) % len(SEVERITIES):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from ssl_jax.abilities import Pyramid
 from ssl_jax.augment.crops import to_float
 from ssl_jax.core import PyTree
 from ssl_jax.parallel import placement
@@ -19,10 +20,10 @@ from ssl_jax.tasks.task import Batches
 
 
 class Features(NamedTuple):
-  """One row an image, in the order of `index`; the same on every process."""
+  """One row for each sample, in the order of `index`; the same on every process."""
 
-  x: np.ndarray  # f32[N, D]
-  y: np.ndarray  # i32[N]
+  x: np.ndarray  # f32[N, ...]: a vector, or logits with axes of their own
+  y: np.ndarray  # i32[N, ...]
   index: np.ndarray  # i32[N]: place in the split
 
 
@@ -36,17 +37,17 @@ def extract(backbone: Backbone, batches: Batches, mesh: Mesh, *, layer: str = ""
 
   Args:
     batches: as in TaskData; rows whose mask is False are dropped, a short batch is padded to the first's.
-    layer: a map of `backbone.pyramid`, averaged over `grid` x `grid` cells; "": what `encode` gives.
+    layer: a map of the network's Pyramid, averaged over `grid` x `grid` cells; "": what `encode` returns.
   Raises: ValueError for an unknown layer, an empty split, rows read twice, features that are not finite.
   """
   function = feature_function(backbone, layer=layer, grid=grid)
-  weights = placement.replicate((backbone.params, backbone.model_state), mesh)
+  weights = placement.replicate(tuple(backbone.weights), mesh)
   kept, pending, size, read = [], None, 0, 0
   for batch in batches():
     size = size or _round_up(len(batch["image"]), len(mesh.local_devices))
     rows = _complete(batch, size, read)
     read += len(batch["image"])
-    ahead = encode_rows(*weights, placement.join(rows, mesh), function=function, mesh=mesh)
+    ahead = encode_rows(*weights, placement.to_devices(rows, mesh), function=function, mesh=mesh)
     if pending is not None:
       kept.append(_fetch(pending))
     pending = ahead
@@ -79,10 +80,8 @@ def feature_function(backbone: Backbone, *, layer: str = "", grid: int = 1) -> C
   if grid < 1:
     raise ValueError(f"grid={grid} cells a side; use 1 (the mean over the map) or more")
   if not layer:
-    return backbone.encode
-  if backbone.pyramid is None:
-    raise ValueError(f"layer={layer!r} is asked for, but this backbone has no feature maps; use layer=''")
-  return _pooled_layer(backbone.pyramid, layer, grid)
+    return backbone.method.encode
+  return _pooled_layer(backbone.ability(Pyramid, f"layer={layer!r}").maps, layer, grid)
 
 
 @functools.lru_cache(maxsize=None)
@@ -119,18 +118,20 @@ def _cells(side: int, grid: int) -> np.ndarray:
 def encode_rows(params, model_state, rows, *, function, mesh):
   """Rows split over the devices in, the whole batch on each out: every process can then read it."""
   x = function(params, model_state, to_float(rows["image"]))
-  if x.ndim != 2:
-    raise ValueError(f"features must be [B, D], these are {x.shape}")
-  out = (x.astype(jnp.float32), rows["label"], rows["index"], rows["mask"])
+  if x.ndim < 2 or len(x) != len(rows["label"]):
+    raise ValueError(
+      f"features must be [B, ...] with at least one axis behind the batch's, these are {x.shape}"
+    )
+  out = (x.astype(jnp.float32), rows["label"], rows["index"], rows["valid"])
   return jax.lax.with_sharding_constraint(out, placement.replicated(mesh))
 
 
 def _complete(batch: dict[str, np.ndarray], size: int, read: int) -> dict[str, np.ndarray]:
   """The four leaves that `encode_rows` takes, with `size` rows, those added masked out."""
   images = np.asarray(batch["image"])
-  if images.dtype != np.uint8 or images.ndim != 4:
+  if images.dtype != np.uint8 or images.ndim < 4:
     raise ValueError(
-      f"evaluation images must be uint8[B, H, W, 3], these are {images.dtype}{list(images.shape)}"
+      f"evaluation images must be uint8[B, ..., H, W, 3], these are {images.dtype}{list(images.shape)}"
     )
   if len(images) > size:
     raise ValueError(f"an evaluation batch of {len(images)} after one of {size}; use one size for all")
@@ -140,7 +141,7 @@ def _complete(batch: dict[str, np.ndarray], size: int, read: int) -> dict[str, n
     "image": images,
     "label": np.asarray(batch["label"], np.int32),
     "index": np.asarray(batch.get("index", np.arange(first, first + len(images))), np.int32),
-    "mask": np.asarray(batch.get("mask", np.ones(len(images), bool)), bool),
+    "valid": np.asarray(batch.get("valid", np.ones(len(images), bool)), bool),
   }
   short = size - len(images)
   return {name: np.pad(leaf, [(0, short)] + [(0, 0)] * (leaf.ndim - 1)) for name, leaf in rows.items()}
@@ -154,7 +155,7 @@ def _fetch(encoded) -> tuple[np.ndarray, ...]:
 def _in_order(x: np.ndarray, y: np.ndarray, index: np.ndarray) -> Features:
   if not len(x):
     raise ValueError("no images to extract features from: the mask leaves none")
-  bad = len(x) - np.isfinite(x).all(axis=1).sum()
+  bad = len(x) - np.isfinite(x.reshape(len(x), -1)).all(axis=1).sum()
   if bad:
     raise ValueError(f"features of {bad} of {len(x)} images are not finite; the checkpoint may have diverged")
   order = np.argsort(index, kind="stable")

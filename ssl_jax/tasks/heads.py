@@ -198,7 +198,7 @@ def train_live(
       f"batch_size={size} is not divisible by {mesh.size} devices; use a multiple of {mesh.size}"
     )
   init_key, order_key, augment_key = jax.random.split(key, 3)
-  weights = placement.replicate((backbone.params, backbone.model_state), mesh)
+  weights = placement.replicate(tuple(backbone.weights), mesh)
   function, total = feature_function(backbone, layer=layer, grid=grid), recipe.epochs * steps
   augment = data.augment or (lambda key, batch: {**batch, "image": to_float(batch["image"])})
   update = make_update(recipe, steps_per_epoch=steps)
@@ -214,7 +214,7 @@ def train_live(
   heads, before, recent = None, None, []
   for done, batch in enumerate(data.train_steps(size, 0, total, _seed(order_key))):
     batch = {"image": np.asarray(batch["image"]), "label": np.asarray(batch["label"], np.int32)}
-    batch = placement.join(batch, mesh)
+    batch = placement.to_devices(batch, mesh)
     if heads is None:
       x = jax.eval_shape(lambda w, b: function(*w, augment(augment_key, b)["image"]), weights, batch)
       heads = _init_on(mesh, init_key, recipe, width=x.shape[1], num_classes=data.num_classes)

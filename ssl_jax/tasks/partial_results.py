@@ -13,7 +13,9 @@ KEY = "identity"
 
 
 class PartialResults:
-  """One file of arrays that belong to one measurement. Process 0 writes, all read: the folder is shared by the processes."""
+  """One file of arrays that belong to one measurement. Process 0 writes, all read: the folder is shared by
+  the processes.
+  """
 
   def __init__(self, path: pathlib.Path | None = None):
     """None: nothing is kept."""
@@ -44,3 +46,6 @@ class PartialResults:
 
 def _text(identity: dict) -> str:
   return json.dumps(identity, sort_keys=True, default=str)
+
+
+NOTHING_KEPT = PartialResults()  # for a task whose partial results are not saved

@@ -1,4 +1,4 @@
-"""How well a network does the task it was trained on, on images it has not seen."""
+"""How well a network solves the pretext task that it was trained on, on images that it has not seen."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from ssl_jax.abilities import PretextTask
 from ssl_jax.tasks.backbone import Backbone
 from ssl_jax.tasks.features import extract as extract_features
 from ssl_jax.tasks.task import Result, Task, TaskData, silent
@@ -17,9 +18,9 @@ from ssl_jax.tasks.task import Result, Task, TaskData, silent
 def make() -> Task:
   """Loss and scores of the method's own pretext task on the test images, in evaluation mode.
 
-  Which turn, patch or permutation an image is asked for is drawn once: the figures are deterministic. The untrained network is
-  the baseline.
-  Raises, in `run`: ValueError if the method sets no task.
+  The rotation, patch or permutation of each image is drawn from a fixed key, so that the figures are
+  deterministic. The untrained network is the baseline.
+  Raises, in `run`: methods.MissingAbility if the method has no pretext task.
   """
 
   def run(
@@ -31,16 +32,12 @@ def make() -> Task:
     extract=extract_features,
     progress=silent,
   ) -> Result:
-    if backbone.examine is None:
-      raise ValueError(
-        f"task 'pretext' needs a method that sets one, such as rotation or jigsaw, which "
-        f"{backbone.protocol.get('backbone', 'this backbone')!r} does not; use the tasks knn or linear_probe"
-      )
+    evaluate_task = backbone.ability(PretextTask, "task 'pretext'").evaluate_task
     names = sorted(
-      jax.eval_shape(backbone.examine, backbone.params, backbone.model_state, _images(data)),
-      key=lambda name: (name != "accuracy", name),
-    )  # the headline first
-    scores = extract(backbone._replace(encode=_stacked(backbone.examine, tuple(names))), data.test, mesh)
+      jax.eval_shape(evaluate_task, *backbone.weights, _images(data)),
+      key=lambda name: (name != "accuracy", name),  # the headline first
+    )
+    scores = extract(backbone.reading(_stacked(evaluate_task, tuple(names))), data.test, mesh)
     means = dict(zip(names, scores.x.mean(0, dtype=np.float64).tolist(), strict=True))
     protocol = {
       **data.protocol,
@@ -60,8 +57,11 @@ def _images(data: TaskData) -> jax.ShapeDtypeStruct:
 
 
 @functools.lru_cache(maxsize=None)  # one function for a network trained and untrained: they share a compile
-def _stacked(examine, names: tuple[str, ...]):
-  """Scores as the columns of f32[B, K], which is what features look like."""
-  return lambda params, model_state, images: jnp.stack(
-    [examine(params, model_state, images)[name] for name in names], axis=1
-  )
+def _stacked(evaluate_task, names: tuple[str, ...]):
+  """Returns a function that gives the scores as the columns of f32[B, K], the form of features."""
+
+  def columns(params, model_state, images):
+    scores = evaluate_task(params, model_state, images)
+    return jnp.stack([scores[name] for name in names], axis=1)
+
+  return columns

@@ -1,4 +1,6 @@
-"""What corruptions cost a classifier: its error under each of them at five severities, and the mean corruption error."""
+"""What corruptions cost a classifier: its error under each of them at five severities, and the mean
+corruption error.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ssl_jax.tasks.backbone import Backbone
-from ssl_jax.tasks.classification import check_classifier, classify
+from ssl_jax.tasks.classification import classifier_of, classify
 from ssl_jax.tasks.corrupted import SEVERITIES, choose_corruptions, corrupted_splits, first_of, origin
 from ssl_jax.tasks.features import Features
 from ssl_jax.tasks.features import extract as extract_features
@@ -42,20 +44,22 @@ def make(
   released: str = "",
   examples: int = 0,
 ) -> Task:
-  """Clean error, error by corruption and severity, their means, and mCE where all severities of the fifteen were measured.
+  """Clean error, error by corruption and severity, their means, and mCE where all severities of the fifteen
+  were measured.
 
   mCE is for ImageNet-C alone, whose normalisers are known; of CIFAR-10-C the mean error is published.
 
-  Images are corrupted on device while they are evaluated, each as a function of its pixels and the seed, so that batches, devices
-  and order do not matter; one program a corruption serves all severities. `released` reads the published files instead: these are
-  other data, and results say which.
+  Images are corrupted on device while they are evaluated, each as a function of its pixels and the seed, so
+  that batches, devices and order do not matter; one program a corruption serves all severities. `released`
+  reads the published files instead: these are other data, and results say which.
 
   Args:
     corruptions, severities: names; (): the fifteen of the benchmark.
     table, textures, released, examples: see corrupted.choose_corruptions.
-  Raises: ValueError for unknown names, severities or values; in `run`, before any image is classified, if the network has no
-    classifier or a file is missing.
-  Source: Hendrycks & Dietterich 2019, section 4.1; mCE's normalisers are AlexNet's errors from the released code.
+  Raises: ValueError for unknown names, severities or values; in `run`, before any image is classified, if the
+    network has no classifier or a file is missing.
+  Source: Hendrycks & Dietterich 2019, section 4.1; mCE's normalisers are AlexNet's errors from the released
+    code.
   """
   chosen = choose_corruptions(
     "robustness",
@@ -76,13 +80,14 @@ def make(
     extract=extract_features,
     progress=silent,
   ) -> Result:
-    check_classifier(backbone, "robustness")
-    exact, found = corrupted_splits(chosen, backbone, backbone.predict, data, key)
-    clean = classify(backbone, first_of(data.test, examples), data.num_classes, mesh, extract)
+    predict = classifier_of(backbone, "robustness").predict
+    exact, found = corrupted_splits(chosen, backbone, predict, data, mesh, key)
+    clean = classify(backbone, first_of(data.test, examples), data.num_classes, mesh, extract, "robustness")
     errors = {}
-    for done, cell in enumerate(found, 1):
-      error = _error(classify(cell.backbone, cell.batches, data.num_classes, mesh, extract))
-      errors.setdefault(cell.name, {})[cell.severity] = error
+    for done, split in enumerate(found, 1):
+      logits = classify(split.backbone, split.batches, data.num_classes, mesh, extract, "robustness")
+      error = _error(logits)
+      errors.setdefault(split.name, {})[split.severity] = error
       progress(done, len(found), error)
     return Result(
       _scalars(_error(clean), errors, normalised=exact.table == "imagenet"),
@@ -102,7 +107,8 @@ def make(
 
 
 def mean_corruption_error(errors: dict[str, dict[int, float]], clean: float) -> tuple[float, float]:
-  """(mCE, relative mCE), 1 for AlexNet: errors summed over severities over AlexNet's, averaged over the fifteen.
+  """(mCE, relative mCE), 1 for AlexNet: errors summed over severities over AlexNet's, averaged over the
+  fifteen.
 
   Relative: with the clean error, respectively AlexNet's 43.5%, taken from every error first.
   """

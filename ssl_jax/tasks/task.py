@@ -16,7 +16,7 @@ Batches = Callable[[], Iterator[dict[str, np.ndarray]]]  # each call starts a fr
 class TaskData(NamedTuple):
   """Labelled images, read as often as a task needs.
 
-  An evaluation batch is {"image": uint8[B, H, W, 3], "label": i32[B]} and, if there, "mask": bool[B] (rows
+  An evaluation batch is {"image": uint8[B, H, W, 3], "label": i32[B]} and, if there, "valid": bool[B] (rows
   that count) and "index": i32[B] (the row's place in the split). With several processes each yields its own
   share, all yield equally many batches of one size, and "index" makes the order of rows independent of how
   many there are.

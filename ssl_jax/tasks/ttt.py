@@ -1,9 +1,10 @@
-"""Test-time training under corruption: the error of a network that learns on each test image before it judges it."""
+"""Test-time training under corruption: the error of a network that learns on each test image before it
+predicts its class.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+import functools
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -12,21 +13,44 @@ import optax
 from jax.sharding import Mesh
 
 from ssl_jax import optim, ttt
+from ssl_jax.abilities import Adaptable
 from ssl_jax.augment.crops import to_float
-from ssl_jax.core import Weights
+from ssl_jax.core import Augment, Batch, Key
 from ssl_jax.parallel import placement
 from ssl_jax.run.stop import Stop, Stopped
+from ssl_jax.tasks.adapted_splits import AdaptedRows, Work, adapt_each, adapt_streams, pixels_of
 from ssl_jax.tasks.backbone import Backbone, digest
-from ssl_jax.tasks.classification import check_classifier, classify
-from ssl_jax.tasks.corrupted import CLEAN, CorruptedSplit, choose_corruptions, corrupted_splits, origin
+from ssl_jax.tasks.classification import classifier_of, classify
+from ssl_jax.tasks.corrupted import (
+  CLEAN,
+  CorruptedSplit,
+  Corruptions,
+  choose_corruptions,
+  corrupted_splits,
+  origin,
+)
 from ssl_jax.tasks.features import extract as extract_features
-from ssl_jax.tasks.partial_results import PartialResults
+from ssl_jax.tasks.partial_results import NOTHING_KEPT, PartialResults
 from ssl_jax.tasks.task import Result, Task, TaskData, check_choice, silent
-from ssl_jax.ttt.batched import images_at_once
-from ssl_jax.ttt.inner_loop import ALWAYS
 
-SAVE_EVERY = 60  # seconds
-FETCH_EVERY = 64  # images of a stream between two looks at the answers
+Table = dict[tuple[str, int], np.ndarray]  # one value for each image, by (corruption, severity)
+
+
+class Settings(NamedTuple):
+  """The options of the task that the corruptions do not need, see `make`."""
+
+  mode: str
+  steps: int
+  copies: int
+  learning_rate: float
+  optimizer: str
+  momentum: float
+  weight_decay: float
+  threshold: float
+  micro_batches: int
+  trainable: tuple[str, ...]
+  together: int
+  curve: bool
 
 
 def make(
@@ -38,8 +62,8 @@ def make(
   optimizer: Literal["sgd", "nesterov", "adamw"] = "sgd",
   momentum: float = 0.0,
   weight_decay: float = 0.0,
-  moves: tuple[str, ...] = (),
-  threshold: float = ALWAYS,
+  trainable: tuple[str, ...] = (),
+  threshold: float = ttt.ALWAYS,
   micro_batches: int = 1,
   together: int = 0,
   curve: bool = False,
@@ -50,23 +74,35 @@ def make(
   released: str = "",
   examples: int = 0,
 ) -> Task:
-  """Errors after adapting, with standard errors, beside those of the same images without; and what adapting costs.
+  """Errors after adaptation, with standard errors, beside those of the same images without it; and what
+  adaptation costs.
 
-  Standard: each image begins with the trained weights. Online: the images of one corruption and severity are a stream in the order
-  of the split; each is judged after learning on it, and the next begins with the weights it left. Either way an image whose
-  learning diverges is judged without it, and counted. A run that is stopped goes on where it was.
+  Standard: adaptation to each image begins with the trained weights. Online: the images of one corruption and
+    severity are a stream in the
+  order of the split; each is predicted after learning on it, and the next begins with the weights that it
+  left. Either way an image whose adaptation diverges is predicted without it, and counted. A run that was
+  stopped resumes where it was.
 
   Args:
-    mode: "standard" or "online". steps: 10 standard, 1 online in the paper.
-    copies: augmented copies of the image in each step, under config.augment, which should be that of training.
-    learning_rate, optimizer, momentum, weight_decay: constant rate; the optimiser starts afresh with each image.
-    moves: which parameters move, by the beginning of their path or a pattern ("encoder/*/kernel"); (): what the method says.
-    threshold: adapt only to images on whose plain form the network's certainty of the task is below it; above 1: to all.
-    micro_batches: parts of the copies, to save memory. together: images (streams) at once on a device; 0: as many as suit the
-      platform and the network. Neither changes the answers.
+    mode: "standard" or "online".
+    steps: for each image; in the paper 10 standard, 1 online.
+    copies: augmented copies of the image in each step, under config.augment, which should be that of
+      training.
+    learning_rate, optimizer, momentum, weight_decay: a constant rate; the optimiser state is initialised for
+      each image.
+    trainable: which parameters adapt, by the first part of their pytree path or a pattern
+      ("encoder/*/kernel"); (): the method's choice.
+    threshold: adapt only to images on whose plain form the network's certainty of the task is below it; above
+      1: to all.
+    micro_batches: parts that the copies are split into to save memory. It does not change the results.
+    together: images (streams) at once on a device; 0: as many as suit the platform and the network. It does
+      not change the results.
     curve: record the error after every step as well.
-    corruptions, table, textures, released, examples: see corrupted.choose_corruptions. () is "clean" and the fifteen. severities: 1 to 5.
-  Raises: ValueError for bad options; in `run`, if the network has nothing to learn on a test image.
+    corruptions, table, textures, released, examples: see `corrupted.choose_corruptions`. () is "clean" and
+      the fifteen.
+    severities: some of 1 to 5.
+  Raises: ValueError for options out of range; in `run`, methods.MissingAbility if the network has no task to
+    learn at test time.
   Source: Sun et al. 2020; Gandelsman et al. 2022.
   """
   check_choice("mode", mode, ("standard", "online"))
@@ -88,106 +124,100 @@ def make(
     examples=examples,
     clean=True,
   )
-  rule = make_rule(optimizer, learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
-  settings = dict(
-    mode=mode,
-    steps=steps,
-    copies=copies,
-    learning_rate=learning_rate,
-    optimizer=optimizer,
-    momentum=momentum,
-    weight_decay=weight_decay,
-    threshold=threshold,
-    micro_batches=micro_batches,
+  settings = Settings(
+    mode,
+    steps,
+    copies,
+    learning_rate,
+    optimizer,
+    momentum,
+    weight_decay,
+    threshold,
+    micro_batches,
+    trainable,
+    together,
+    curve,
   )
+  return Task("ttt", functools.partial(_run, settings, chosen), resumes=True)
 
-  def run(
-    backbone: Backbone,
-    data: TaskData,
-    mesh: Mesh,
-    key: jax.Array,
-    *,
-    extract=extract_features,
-    progress=silent,
-    shelf: PartialResults = PartialResults(),
-  ) -> Result:
-    check_classifier(backbone, "ttt")
-    adaptable = backbone.adaptable
-    if adaptable is None:
-      raise ValueError(
-        f"task 'ttt' needs a network with a task to learn on a test image, which {backbone.protocol.get('backbone')!r} "
-        "has not; train one with method 'joint' or 'mae_probe'"
-      )
-    augment = data.augment or (lambda key, batch: {"image": to_float(batch["image"])})
-    learn = ttt.make_adapt(
-      adaptable,
-      augment,
-      rule,
-      steps=steps,
-      copies=copies,
-      micro_batches=micro_batches,
-      threshold=threshold,
-      curve=curve,
-    )
-    weights, moving = ttt.initial_params(backbone, moves)
-    exact, found = corrupted_splits(chosen, backbone, pixels_of, data, key)
-    many = together or images_at_once(learn, moving)
-    many = min(many, -(-len(found) // mesh.size)) if mode == "online" else many
-    program = ttt.compile_adapt(learn, mesh, together=many, carried=mode == "online")
-    work = _Work(program, *placement.replicate((weights, moving, key), mesh), found, mesh)
-    protocol = {
-      **data.protocol,
-      **backbone.protocol,
-      **settings,
-      "task": "ttt",
-      "moves": list(moves or adaptable.moves),
-      "severities": list(severities),
-      "corruption_data": origin(exact),
-      "backbone_mode": "evaluation",
-    }
-    rows = _Rows(
-      shelf,
-      {
-        **protocol,
-        "weights": digest(backbone),
-        "cells": [cell[:2] for cell in found],
-        "examples": examples,
-        "together": many * mesh.size if mode == "online" else 0,
-        "seed": np.asarray(jax.random.key_data(key)).tolist(),
-        "curve": curve,
-      },
-    )
-    total = len(found) * min(examples or data.test_size, data.test_size or examples)
-    with Stop() as stop:
-      for loss in (_online if mode == "online" else _standard)(work, rows):
-        progress(rows.count(), total, loss)
-        stopped = stop.poll()
-        rows.save(now=bool(stopped))
-        if stopped:
-          raise Stopped(
-            f"stopped by {stopped} after {rows.count()} of {total} answers; the same command goes on"
-          )
-    _, plain = corrupted_splits(chosen, backbone, backbone.predict, data, key)
-    trained = [
-      classify(cell.backbone, cell.batches, data.num_classes, mesh, extract).x.argmax(1) for cell in plain
-    ]
-    shelf.clear()
-    scalars, details = _report(rows, found, trained)
-    ledger = {
-      "milliseconds_a_sample": 1000 * rows.seconds / max(rows.timed, 1),
-      "samples_at_once": program.size,
-      "passes_a_sample": {"forward_and_backward": steps * copies, "forward": 2 + (steps - 1) * curve},
-      "bytes_a_device": program.memory(),
-    }
-    return Result(scalars, {**protocol, **details, "ledger": ledger})
 
-  return Task("ttt", run, resumes=True)
+def _run(
+  settings: Settings,
+  chosen: Corruptions,
+  backbone: Backbone,
+  data: TaskData,
+  mesh: Mesh,
+  key: Key,
+  *,
+  extract=extract_features,
+  progress=silent,
+  partial_results: PartialResults = NOTHING_KEPT,
+) -> Result:
+  """Adapts to the images of every split, then classifies the same images without adaptation."""
+  predict = classifier_of(backbone, "ttt").predict
+  adaptable = backbone.ability(Adaptable, "task 'ttt'")
+  adapt = make_adapt(settings, adaptable, data.augment)
+  weights, first = ttt.initial_params(backbone, settings.trainable)
+  exact, splits = corrupted_splits(chosen, backbone, pixels_of, data, mesh, key)
+  streams = settings.mode == "online"
+  together = settings.together or ttt.images_at_once(adapt, first)
+  together = min(together, -(-len(splits) // mesh.size)) if streams else together
+  program = ttt.compile_adapt(adapt, mesh, together=together, carried=streams)
+  work = Work(program, *placement.replicate((weights, first, key), mesh), splits, mesh)
+  protocol = _protocol(settings, exact, adaptable, backbone, data)
+  identity = {
+    **protocol,
+    "weights": digest(backbone),
+    "splits": [split[:2] for split in splits],
+    "examples": chosen.examples,
+    "together": program.size if streams else 0,
+    "seed": np.asarray(jax.random.key_data(key)).tolist(),
+    "curve": settings.curve,
+  }
+  rows = AdaptedRows(partial_results, identity)
+  total = len(splits) * min(chosen.examples or data.test_size, data.test_size or chosen.examples)
+  with Stop() as stop:
+    for loss in (adapt_streams if streams else adapt_each)(work, rows):
+      progress(rows.count(), total, loss)
+      stopped = stop.poll()
+      rows.save(now=bool(stopped))
+      if stopped:
+        raise Stopped(
+          f"stopped by {stopped} after {rows.count()} of {total} images; the same command goes on"
+        )
+  _, plain = corrupted_splits(chosen, backbone, predict, data, mesh, key)
+  logits = [
+    classify(split.backbone, split.batches, data.num_classes, mesh, extract, "ttt").x for split in plain
+  ]
+  partial_results.clear()
+  scalars, details = _report(rows, splits, [found.argmax(-1) for found in logits])
+  return Result(scalars, {**protocol, **details, "ledger": _ledger(settings, rows, program)})
+
+
+def make_adapt(settings: Settings, adaptable: Adaptable, augment: Augment | None) -> ttt.Adapt:
+  """The inner loop of these settings. Raises ValueError for values out of range."""
+  rule = make_rule(
+    settings.optimizer,
+    learning_rate=settings.learning_rate,
+    momentum=settings.momentum,
+    weight_decay=settings.weight_decay,
+  )
+  return ttt.make_adapt(
+    adaptable,
+    augment or _to_float,
+    rule,
+    steps=settings.steps,
+    copies=settings.copies,
+    micro_batches=settings.micro_batches,
+    threshold=settings.threshold,
+    curve=settings.curve,
+  )
 
 
 def make_rule(
   name: str, *, learning_rate: float, momentum: float, weight_decay: float
 ) -> optax.GradientTransformation:
-  """The optimiser of an image: a constant rate."""
+  """The optimiser of one sample: a constant learning rate."""
   return optim.make_optimizer(
     total_steps=1,
     steps_per_epoch=1,
@@ -200,203 +230,83 @@ def make_rule(
   ).transform
 
 
-class _Work(NamedTuple):
-  """What is adapted to what."""
-
-  program: ttt.Program
-  weights: Weights
-  moving: Any
-  key: jax.Array
-  cells: list[CorruptedSplit]
-  mesh: Mesh
+def _to_float(key: Key, batch: Batch) -> Batch:
+  """The augmentation that does nothing."""
+  return {name: to_float(leaf) for name, leaf in batch.items()}
 
 
-class _Rows:
-  """Answers so far, by cell and field, and where a stream stands; all of it goes on the shelf."""
-
-  def __init__(self, shelf: PartialResults, identity: dict):
-    self._shelf, self._identity, self._saved = shelf, identity, time.monotonic()
-    self._parts = {name: [array] for name, array in shelf.load(identity).items()}
-    self._clock, self.seconds, self.timed = None, 0.0, 0
-    self.stream: list[np.ndarray] = [
-      self._parts.pop(name)[0] for name in sorted(self._parts) if name.startswith("stream/")
-    ]
-
-  def done(self, cell: CorruptedSplit) -> int:
-    """How many images of the cell are answered."""
-    return sum(map(len, self._parts.get(f"{_name(cell)}/label", ())))
-
-  def count(self) -> int:
-    return sum(len(part) for name, parts in self._parts.items() if name.endswith("/label") for part in parts)
-
-  def add(self, cell: CorruptedSplit, labels: np.ndarray, answer: ttt.AdaptResult) -> float:
-    """Notes answers on the host; returns their mean loss at the last step, or 0 without one."""
-    for field, rows in {"label": labels, **answer._asdict()}.items():
-      self._parts.setdefault(f"{_name(cell)}/{field}", []).append(rows)
-    return float(answer.losses[:, -1].mean()) if answer.losses.shape[1] else 0.0
-
-  def lap(self, images: int) -> None:
-    """So many images were answered since the last lap; the first, which compiles, is not timed."""
-    now = time.perf_counter()
-    if self._clock is not None:
-      self.seconds, self.timed = self.seconds + now - self._clock, self.timed + images
-    self._clock = now
-
-  def pause(self) -> None:
-    """What comes until the next lap is not adapting."""
-    self._clock = None
-
-  def of(self, cell: CorruptedSplit) -> dict[str, np.ndarray]:
-    return {
-      field: np.concatenate(self._parts[f"{_name(cell)}/{field}"])
-      for field in ("label", *ttt.AdaptResult._fields)
-    }
-
-  def save(self, *, now: bool) -> None:
-    """If asked to, or if the last time is long ago."""
-    if now or time.monotonic() - self._saved > SAVE_EVERY:
-      arrays = {name: np.concatenate(parts) for name, parts in self._parts.items()}
-      self._shelf.save(
-        self._identity, arrays | {f"stream/{i:05}": leaf for i, leaf in enumerate(self.stream)}
-      )
-      self._saved = time.monotonic()
+def _protocol(
+  settings: Settings, chosen: Corruptions, adaptable: Adaptable, backbone: Backbone, data: TaskData
+) -> dict[str, Any]:
+  without = ("trainable", "together", "curve")
+  return {
+    **data.protocol,
+    **backbone.protocol,
+    **{name: value for name, value in settings._asdict().items() if name not in without},
+    "task": "ttt",
+    "trainable": list(settings.trainable or adaptable.trainable),
+    "severities": list(chosen.severities),
+    "corruption_data": origin(chosen),
+    "backbone_mode": "evaluation",
+  }
 
 
-class Segment(NamedTuple):
-  """A batch of the split, corrupted, whole on every process."""
-
-  images: np.ndarray  # u8[N, H, W, 3]
-  labels: np.ndarray
-  index: np.ndarray
-
-
-def _standard(work: _Work, rows: _Rows) -> Iterator[float]:
-  """CorruptedSplit by cell; yields the loss of the images just answered."""
-  for cell in work.cells:
-    seen, done = 0, rows.done(cell)
-    for segment in segments_of(cell, work.mesh):
-      first = min(max(done - seen, 0), len(segment.labels))
-      rows.pause()
-      for last, answer in ttt.standard(*work[:4], segment.images, segment.index, start=first):
-        rows.lap(last - first)
-        yield rows.add(cell, segment.labels[first:last], answer)
-        first = last
-      seen += len(segment.labels)
-
-
-def _online(work: _Work, rows: _Rows) -> Iterator[float]:
-  """As many streams side by side as the program takes, then the next ones."""
-  size, fields = work.program.size, ttt.AdaptResult._fields
-  for group in (work.cells[i : i + size] for i in range(0, len(work.cells), size)):
-    seen, done = 0, rows.done(group[0])
-    moving = (
-      _resumed(rows, work)
-      if done
-      else jax.tree.map(lambda leaf: np.stack([np.asarray(leaf)] * size), work.moving)
-    )
-    for segments in zip(*(segments_of(cell, work.mesh) for cell in group)):
-      padded = [*segments, *[segments[-1]] * (size - len(group))]
-      images, index = np.stack([segment.images for segment in padded], 1), segments[0].index
-      rows.pause()
-      for first in range(max(done - seen, 0), len(index), FETCH_EVERY):
-        part, answers = slice(first, first + FETCH_EVERY), []
-        for answer, moving in ttt.online(
-          work.program, work.weights, _placed(moving, work.mesh), work.key, images[part], index[part]
-        ):
-          answers.append(answer)
-        host = [
-          np.stack([placement.fetch(getattr(answer, field)) for answer in answers], 1) for field in fields
-        ]  # [S, N, ...]
-        rows.lap(len(answers) * size)
-        loss = [
-          rows.add(cell, segment.labels[part], ttt.AdaptResult(*(leaf[i] for leaf in host)))
-          for i, (cell, segment) in enumerate(zip(group, segments))
-        ]
-        rows.stream = [placement.fetch(leaf) for leaf in jax.tree.leaves(moving)]
-        yield float(np.mean(loss))
-      seen += len(index)
-
-
-def _resumed(rows: _Rows, work: _Work):
-  return jax.tree.unflatten(jax.tree.structure(work.moving), rows.stream)
-
-
-def _placed(moving, mesh: Mesh):
-  """Streams on their devices; those that are there already stay."""
-  return jax.tree.map(
-    lambda leaf: placement.spread(leaf, mesh) if isinstance(leaf, np.ndarray) else leaf, moving
-  )
-
-
-def segments_of(cell: CorruptedSplit, mesh: Mesh) -> Iterator[Segment]:
-  """The cell's images batch by batch, in the order of the split."""
-  for batch in cell.batches():
-    if jax.process_count() == 1 and "mask" in batch and not np.any(batch["mask"]):
-      return
-    found = extract_features(cell.backbone, lambda batch=batch: iter([batch]), mesh)
-    side = batch["image"].shape[1:]
-    yield Segment(np.round(found.x * 255).astype(np.uint8).reshape(-1, *side), found.y, found.index)
-
-
-def image_at(cell: CorruptedSplit, index: int, mesh: Mesh) -> Segment:
-  """The one image numbered `index` of a cell."""
-  for segment in segments_of(cell, mesh):
-    if index in segment.index:
-      place = int(np.flatnonzero(segment.index == index)[0])
-      return Segment(*(field[place : place + 1] for field in segment))
-  raise ValueError(f"--index={index}: the test split ends before it")
-
-
-def pixels_of(params, model_state, images: jax.Array) -> jax.Array:
-  """What a cell's backbone reads: the images themselves, flat."""
-  return images.reshape(len(images), -1)
-
-
-def _name(cell: CorruptedSplit) -> str:
-  return f"{cell.name}/{cell.severity}"
+def _ledger(settings: Settings, rows: AdaptedRows, program: ttt.Program) -> dict[str, Any]:
+  """What adaptation to one sample costs."""
+  passes = {
+    "forward_and_backward": settings.steps * settings.copies,
+    "forward": 2 + (settings.steps - 1) * settings.curve,
+  }
+  return {
+    "milliseconds_a_sample": 1000 * rows.seconds / max(rows.timed, 1),
+    "samples_at_once": program.size,
+    "passes_a_sample": passes,
+    "bytes_a_device": program.memory(),
+  }
 
 
 def _report(
-  rows: _Rows, found: list[CorruptedSplit], trained: list[np.ndarray]
+  rows: AdaptedRows, splits: list[CorruptedSplit], trained: list[np.ndarray]
 ) -> tuple[dict[str, float], dict[str, Any]]:
-  """(Scalars, what the protocol says of every cell): means over cells are those without the clean one."""
-  answers = {cell[:2]: rows.of(cell) for cell in found}
-  wrong = {cell: a["logits"].argmax(1) != a["label"] for cell, a in answers.items()}
-  before = {cell: guess != a["label"] for guess, (cell, a) in zip(trained, answers.items())}
-  harmed = [cell for cell in answers if cell[0] != CLEAN] or list(answers)
-  mean, plain = (np.mean([table[cell] for cell in harmed], 0) for table in (wrong, before))
+  """(Scalars, the protocol's figures of every split). Means over splits leave the clean one out.
+
+  Args:
+    trained: the classes predicted without adaptation, for each split.
+  """
+  found = {split[:2]: rows.of(split) for split in splits}
+  wrong = {name: r["logits"].argmax(-1) != r["label"] for name, r in found.items()}
+  before = {name: guess != r["label"] for guess, (name, r) in zip(trained, found.items())}
+  harmed = [name for name in found if name[0] != CLEAN] or list(found)
+  mean, plain = (np.mean([table[name] for name in harmed], 0) for table in (wrong, before))
   scalars = {
     "error": float(mean.mean()),
     "error_without": float(plain.mean()),
     "gain": float((plain - mean).mean()),
-    "diverged": float(np.mean([answers[cell]["diverged"] for cell in harmed])),
-    "adapted": float(np.mean([answers[cell]["adapted"] for cell in harmed])),
+    "diverged": float(np.mean([found[name]["diverged"] for name in harmed])),
+    "adapted": float(np.mean([found[name]["adapted"] for name in harmed])),
   }
-  scalars |= {
-    name: float(np.mean([w.mean() for cell, w in wrong.items() if cell[0] == name]))
-    for name in dict.fromkeys(cell[0] for cell in answers)
-  }
+  for corruption in dict.fromkeys(name[0] for name in found):
+    of_it = [values.mean() for name, values in wrong.items() if name[0] == corruption]
+    scalars[corruption] = float(np.mean(of_it))
+  curves = {name: r["curve"].argmax(-1) != r["label"][:, None] for name, r in found.items()}
+  means = lambda values: np.mean(values, 0).tolist()
   return scalars, {
     "error": _by_name(wrong, np.mean),
     "error_without": _by_name(before, np.mean),
-    "standard_error": _by_name(wrong, _spread),
+    "standard_error": _by_name(wrong, _standard_error),
     "gain_standard_error": _by_name(
-      {cell: before[cell].astype(float) - wrong[cell] for cell in wrong}, _spread
+      {name: before[name].astype(float) - wrong[name] for name in wrong}, _standard_error
     ),
-    "mean": {"standard_error": _spread(mean), "gain_standard_error": _spread(plain - mean)},
-    "diverged": _by_name({cell: a["diverged"] for cell, a in answers.items()}, np.sum),
-    "curve": _by_name(
-      {cell: a["curve"].argmax(-1) != a["label"][:, None] for cell, a in answers.items()},
-      lambda rows: np.mean(rows, 0).tolist(),
-    ),
-    "losses": _by_name(
-      {cell: a["losses"] for cell, a in answers.items()}, lambda rows: np.mean(rows, 0).tolist()
-    ),
+    "mean": {"standard_error": _standard_error(mean), "gain_standard_error": _standard_error(plain - mean)},
+    "diverged": _by_name({name: r["diverged"] for name, r in found.items()}, np.sum),
+    "curve": _by_name(curves, means),
+    "losses": _by_name({name: r["losses"] for name, r in found.items()}, means),
     "test_rows": len(mean),
   }
 
 
-def _by_name(table: dict, reduce) -> dict[str, dict[str, Any]]:
+def _by_name(table: Table, reduce) -> dict[str, dict[str, Any]]:
+  """{corruption: {severity: reduced values}}."""
   found = {}
   for (name, severity), values in table.items():
     value = reduce(values)
@@ -404,6 +314,6 @@ def _by_name(table: dict, reduce) -> dict[str, dict[str, Any]]:
   return found
 
 
-def _spread(values: np.ndarray) -> float:
-  """The standard error of the mean of the values, one an image."""
+def _standard_error(values: np.ndarray) -> float:
+  """The standard error of the mean of the values, one for each image."""
   return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0

@@ -1,23 +1,43 @@
-"""Test-time training: a network goes on learning, without labels, on the very image that it must adapt.
+"""Test-time training: a network goes on learning, without labels, on the very sample that it must predict.
 
-adapt: the inner loop on one image. run: many images, each from the trained weights, or streams that carry them along.
+inner_loop: adaptation to one sample. batched: many samples, each from the trained weights, or streams that
+  carry the parameters along.
 """
 
-from ssl_jax.ttt.batched import Program, adapt, check_images, compile_adapt, initial_params, online, standard
-from ssl_jax.ttt.inner_loop import Adapt, AdaptResult, AdaptState, make_adapt, merge_params, select_params
+from ssl_jax.ttt.batched import (
+  Program,
+  adapt,
+  check_images,
+  compile_adapt,
+  images_at_once,
+  initial_params,
+  online,
+  standard,
+)
+from ssl_jax.ttt.inner_loop import (
+  ALWAYS,
+  Adapt,
+  AdaptResult,
+  AdaptState,
+  make_adapt,
+  merge_params,
+  select_params,
+)
 
 __all__ = [
+  "ALWAYS",
   "Adapt",
   "AdaptResult",
   "AdaptState",
   "Program",
-  "initial_params",
+  "adapt",
   "check_images",
   "compile_adapt",
-  "adapt",
+  "images_at_once",
+  "initial_params",
   "make_adapt",
-  "online",
   "merge_params",
-  "standard",
+  "online",
   "select_params",
+  "standard",
 ]

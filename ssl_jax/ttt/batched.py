@@ -1,10 +1,10 @@
-"""Test-time training of many images: on all devices, several at once, each for itself or along a stream."""
+"""Test-time training of many samples: on all devices, several at once, each by itself or along a stream."""
 
 from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal, NamedTuple
 
 import jax
@@ -14,179 +14,195 @@ import optax
 from jax.sharding import Mesh
 
 from ssl_jax import parallel
+from ssl_jax.abilities import Adaptable
 from ssl_jax.core import Augment, Key, PyTree, Weights
 from ssl_jax.parallel import placement
 from ssl_jax.tasks.backbone import Backbone
 from ssl_jax.ttt.inner_loop import Adapt, AdaptResult, make_adapt, select_params
 
-COPIES_AT_ONCE = 2048  # images in one forward pass on an accelerator
-BYTES_AT_ONCE = 2**31  # of moving leaves, gradients and momenta
+COPIES_AT_ONCE = 2048  # copies in one forward pass on an accelerator
+BYTES_AT_ONCE = 2**31  # of trainable parameters, their gradients and momenta
+
+Samples = dict[str, np.ndarray]  # arrays of N samples by name: {"image": uint8[N, H, W, 3]}
 
 
 class Program(NamedTuple):
-  """Adapting compiled for a number of images at once."""
+  """Adaptation compiled for a number of samples at once."""
 
   respond: Callable[
     ..., tuple[AdaptResult, PyTree]
-  ]  # (weights, moving, key, images u8[size, H, W, 3], indices i32[size])
-  size: int  # images or streams at once, over all devices
-  memory: Callable[[], int]  # bytes a device, arguments included, after the first call
+  ]  # (weights, trainable, key, samples [size, ...], indices i32[size])
+  size: int  # samples or streams at once, over all devices
+  memory: Callable[[], int]  # bytes on a device, arguments included, after the first call
   mesh: Mesh
 
 
-def images_at_once(adapt: Adapt, moving: PyTree, platform: str = "") -> int:
-  """The default number of images that a device adapts to at once; the answers do not depend on it.
+def images_at_once(adapt: Adapt, trainable: PyTree, platform: str = "") -> int:
+  """The default number of samples that a device adapts to at once; the results do not depend on it.
 
-  One on CPU, where convolutions whose weights differ by image are slow (half the speed at 4, a third at 16). On accelerators as many
-  as make a forward pass of COPIES_AT_ONCE images, whose own weights, gradients and momenta stay below BYTES_AT_ONCE.
+  One on CPU, where convolutions whose weights differ by sample are slow (half the speed at 4, a third at 16).
+  On accelerators as many as make a forward pass of COPIES_AT_ONCE copies, provided that their own parameters,
+  gradients and momenta stay below BYTES_AT_ONCE.
 
   Args:
-    platform: "cpu" or another; "": this machine's.
+    platform: "cpu" or another; "": that of this machine.
   """
   if (platform or jax.default_backend()) == "cpu":
     return 1
-  weights = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(moving))
+  weights = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(trainable))
   return max(1, min(COPIES_AT_ONCE // adapt.copies, BYTES_AT_ONCE // (3 * weights)))
 
 
 def compile_adapt(
   adapt: Adapt, mesh: Mesh, *, together: int, carried: bool, loop: Literal["auto", "program", "host"] = "auto"
 ) -> Program:
-  """`adapt` for `together` images on each device of the mesh.
+  """Compiles `adapt` for `together` samples on each device of the mesh.
 
   Args:
-    carried: the moving leaves come and go with an axis of images in front (streams); otherwise all begin with the same.
-    loop: over the steps: "program": one compiled program with a loop in it; "host": one program a step, called in turn, since a
-      convolution inside a loop is 30 times slower on CPU; "auto": "host" on CPU.
+    carried: the trainable parameters have a leading axis of samples (streams), both as argument and as
+      result; otherwise all samples begin with the same ones.
+    loop: over the steps. "program": a loop inside one compiled program; "host": one program for a step,
+      called in turn, because a convolution inside a loop is 30 times slower on CPU; "auto": "host" on CPU.
   Raises: ValueError if `together` is not positive.
   """
   if together < 1:
-    raise ValueError(f"together={together}; use 1 or more images at once")
-  rows = functools.partial(_rows, mesh=mesh)
+    raise ValueError(f"together={together}; use 1 or more samples at once")
+  rows = functools.partial(_OnRows, mesh=mesh)
   begin = rows(adapt.begin, (False, carried, False, True, True))
+  step = rows(adapt.step, (False, True, False))
   finish = rows(adapt.finish, (False, carried, True))
+  program = rows(functools.partial(_all_steps, adapt), (False, carried, False, True, True))
 
-  def whole(weights, moving, key, image, index):
-    lesson = adapt.begin(weights, moving, key, image, index)
-    if adapt.steps:
-      lesson, _ = jax.lax.scan(
-        lambda lesson, number: (adapt.step(weights, lesson, number), None), lesson, jnp.arange(adapt.steps)
-      )
-    return adapt.finish(weights, moving, lesson)
-
-  def by_step(weights, moving, key, images, indices):
-    lesson = begin(weights, moving, key, images, indices)
+  def by_step(weights, trainable, key, samples, indices):
+    state = begin(weights, trainable, key, samples, indices)
     for number in range(adapt.steps):
-      lesson = step(weights, lesson, np.int32(number))
-    return finish(weights, moving, lesson)
+      state = step(weights, state, np.int32(number))
+    return finish(weights, trainable, state)
 
-  if loop == "host" or (loop == "auto" and jax.default_backend() == "cpu"):
-    step = rows(adapt.step, (False, True, False))
-    parts, respond = [begin, step, finish], by_step
-  else:
-    respond = rows(whole, (False, carried, False, True, True))
-    parts = [respond]
+  on_host = loop == "host" or (loop == "auto" and jax.default_backend() == "cpu")
+  respond, parts = (by_step, (begin, step, finish)) if on_host else (program, (program,))
   return Program(respond, together * mesh.size, lambda: max(part.memory() for part in parts), mesh)
+
+
+def _all_steps(adapt: Adapt, weights, trainable, key, sample, index):
+  """Adaptation to one sample as one function."""
+  state = adapt.begin(weights, trainable, key, sample, index)
+  if adapt.steps:
+    one = lambda state, number: (adapt.step(weights, state, number), None)
+    state, _ = jax.lax.scan(one, state, jnp.arange(adapt.steps))
+  return adapt.finish(weights, trainable, state)
 
 
 def standard(
   program: Program,
   weights: Weights,
-  moving: PyTree,
+  trainable: PyTree,
   key: Key,
-  images: np.ndarray,
+  samples: Samples,
   indices: np.ndarray,
   *,
   start: int = 0,
 ) -> Iterator[tuple[int, AdaptResult]]:
-  """Each image from the same weights; yields (images done, answers of the last of them on the host).
+  """Adapts to each sample from the same weights; yields (samples done, results of the last of them on the
+  host).
 
   Args:
-    images: u8[N, H, W, 3]; indices: i32[N], which randomness is drawn from. start: the first image that is not answered yet.
+    samples: arrays with a leading axis of N samples.
+    indices: i32[N], from which the randomness of each sample is drawn.
+    start: the first sample that has no result yet.
   """
-  ahead = None
-  for first in range(start, len(images), program.size):
-    rows = np.minimum(np.arange(first, first + program.size), len(images) - 1)
-    answer, _ = program.respond(
-      weights, moving, key, *(placement.spread(a[rows], program.mesh) for a in (images, indices))
+  ahead, count = None, len(indices)
+  for first in range(start, count, program.size):
+    rows = np.minimum(np.arange(first, first + program.size), count - 1)
+    placed = jax.tree.map(
+      lambda leaf, rows=rows: placement.spread(leaf[rows], program.mesh), (samples, indices)
     )
+    result, _ = program.respond(weights, trainable, key, *placed)
     if ahead is not None:
       yield _fetched(*ahead)
-    ahead = min(first + program.size, len(images)), min(program.size, len(images) - first), answer
+    ahead = min(first + program.size, count), min(program.size, count - first), result
   if ahead is not None:
     yield _fetched(*ahead)
 
 
 def online(
-  program: Program, weights: Weights, moving: PyTree, key: Key, images: np.ndarray, indices: np.ndarray
+  program: Program, weights: Weights, trainable: PyTree, key: Key, samples: Samples, indices: np.ndarray
 ) -> Iterator[tuple[AdaptResult, PyTree]]:
-  """One image of each stream after the other; yields (answers on the devices, moving leaves after it).
+  """Adapts to one sample of each stream after the other; yields (results on the devices, trainable parameters
+  after it).
 
   Args:
-    moving: with an axis of program.size streams. images: u8[N, program.size, H, W, 3]. indices: i32[N].
+    trainable: with a leading axis of program.size streams.
+    samples: arrays [N, program.size, ...].
+    indices: i32[N].
   """
-  for image, index in zip(images, indices, strict=True):
-    same = np.full(program.size, index, np.int32)
-    answer, moving = program.respond(
-      weights, moving, key, *(placement.spread(a, program.mesh) for a in (image, same))
+  for number, index in enumerate(indices):
+    sample = {name: leaf[number] for name, leaf in samples.items()}
+    placed = jax.tree.map(
+      lambda leaf: placement.spread(leaf, program.mesh), (sample, np.full(program.size, index, np.int32))
     )
-    yield answer, moving
+    result, trainable = program.respond(weights, trainable, key, *placed)
+    yield result, trainable
 
 
 def adapt(
   backbone: Backbone,
-  images: np.ndarray,
+  samples: np.ndarray | Mapping[str, np.ndarray],
   *,
-  size: int,
+  size: int = 0,
   augment: Augment,
   optimizer: optax.GradientTransformation,
   key: Key,
   steps: int,
   copies: int,
-  moves: tuple[str, ...] = (),
+  trainable: tuple[str, ...] = (),
   together: int = 0,
   mesh: Mesh | None = None,
   **options,
 ) -> AdaptResult:
-  """Standard test-time training of images at hand: what is thought of each of them, learning on it first.
+  """Standard test-time training of samples at hand: predictions for each of them after learning on it.
 
   Args:
-    backbone: of a run of method 'joint' or 'mae_probe', see `restore.restore`.
-    images: see `check_images`; `size` is that of training. Image i draws from fold_in(key, i).
-    augment, optimizer, steps, copies, options: see `make_adapt`. moves: see `select_params`; (): what the method says.
-    together: images at once on a device, 0: `images_at_once`. mesh: None: all devices.
-  Returns: an AdaptResult with an axis of images in front, on the host.
-  Raises: ValueError for images that it cannot take, or a network with nothing to learn on them.
+    backbone: of a run whose method is Adaptable ('joint', 'mae_probe'), see `restore`.
+    samples: images, see `check_images`; or arrays by name with a leading axis of samples, as the host
+      delivers them. Sample i draws from fold_in(key, i).
+    size: side of the images in training, in pixels; needed for images.
+    augment, optimizer, steps, copies, options: see `make_adapt`.
+    trainable: see `select_params`; (): the choice of the method.
+    together: samples at once on a device; 0: `images_at_once`.
+    mesh: None: all devices.
+  Returns: an AdaptResult with a leading axis of samples, on the host.
+  Raises: ValueError for images that cannot be used; methods.MissingAbility if the network has no task to
+    learn at test time.
   """
-  if backbone.adaptable is None:
-    raise ValueError(
-      f"{backbone.protocol.get('backbone', 'this backbone')!r} has no task to learn on a test image; train one with "
-      "method 'joint' or 'mae_probe'"
-    )
-  images = check_images(images, size)
+  adaptable = backbone.ability(Adaptable, "test-time training")
+  if not isinstance(samples, Mapping):
+    samples = {"image": check_images(samples, size)}
   mesh = mesh or parallel.make_mesh()
-  adapt = make_adapt(backbone.adaptable, augment, optimizer, steps=steps, copies=copies, **options)
-  weights, moving = initial_params(backbone, moves)
-  program = compile_adapt(adapt, mesh, together=together or images_at_once(adapt, moving), carried=False)
-  found = standard(
-    program,
-    *placement.replicate((weights, moving, key), mesh),
-    images,
-    np.arange(len(images), dtype=np.int32),
-  )
-  return jax.tree.map(lambda *parts: np.concatenate(parts), *(answer for _, answer in found))
+  inner = make_adapt(adaptable, augment, optimizer, steps=steps, copies=copies, **options)
+  weights, first = initial_params(backbone, trainable)
+  program = compile_adapt(inner, mesh, together=together or images_at_once(inner, first), carried=False)
+  count = len(next(iter(samples.values())))
+  placed = placement.replicate((weights, first, key), mesh)
+  found = standard(program, *placed, dict(samples), np.arange(count, dtype=np.int32))
+  return jax.tree.map(lambda *parts: np.concatenate(parts), *(result for _, result in found))
 
 
-def initial_params(backbone: Backbone, moves: tuple[str, ...] = ()) -> tuple[Weights, PyTree]:
-  """(All params that could move and the model state, of them those that do) of a backbone that is adaptable; see `select_params`."""
-  weights = Weights(backbone.adaptable.params(backbone.params, backbone.model_state), backbone.model_state)
-  return weights, select_params(weights.params, moves or backbone.adaptable.moves)
+def initial_params(backbone: Backbone, trainable: tuple[str, ...] = ()) -> tuple[Weights, PyTree]:
+  """(All parameters that could adapt with the model state, those of them that do) of an adaptable backbone;
+  see `select_params`.
+  """
+  adaptable = backbone.ability(Adaptable, "test-time training")
+  weights = Weights(adaptable.params(*backbone.weights), backbone.weights.model_state)
+  return weights, select_params(weights.params, trainable or adaptable.trainable)
 
 
 def check_images(images: np.ndarray, size: int) -> np.ndarray:
-  """Images as adapting takes them, u8[N, size, size, 3]: pixels in [0, 1] are rounded to grey levels, grey is made colour.
+  """Images in the form that adaptation takes, uint8[N, size, size, 3]: pixels in [0, 1] are rounded to grey
+  levels, one channel becomes three.
 
-  Raises: ValueError for pixels that are not finite or out of range, another size, or a number of channels that is not 1 or 3.
+  Raises: ValueError for pixels that are not finite or out of range, another size, or a number of channels
+    other than 1 or 3.
   """
   images = np.asarray(images)
   if images.ndim == 3:
@@ -215,11 +231,13 @@ def check_images(images: np.ndarray, size: int) -> np.ndarray:
   return np.broadcast_to(images, (*images.shape[:3], 3)) if images.shape[-1] == 1 else images
 
 
-class _rows:
-  """A function of one image, over the images of each device: vmapped where there are several, compiled at its first call."""
+class _OnRows:
+  """A function of one sample applied to the samples of each device: vmapped where there are several, compiled
+  at its first call.
+  """
 
-  def __init__(self, function: Callable, cut: tuple[bool, ...], *, mesh: Mesh):
-    self._jitted = jax.jit(parallel.per_device(functools.partial(_each, function, cut), mesh, cut))
+  def __init__(self, function: Callable, rows: tuple[bool, ...], *, mesh: Mesh):
+    self._jitted = jax.jit(parallel.per_device(functools.partial(_each, function, rows), mesh, rows))
     self._compiled = None
 
   def lower(self, *args) -> jax.stages.Lowered:
@@ -232,19 +250,19 @@ class _rows:
 
   def memory(self) -> int:
     found = self._compiled.memory_analysis() if self._compiled else None
-    return (
-      found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes if found else 0
-    )
+    if not found:
+      return 0
+    return found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes
 
 
-def _each(function: Callable, cut: tuple[bool, ...], *args):
-  """vmap; a single row is not: its convolutions stay plain ones."""
-  count = next(len(jax.tree.leaves(arg)[0]) for arg, several in zip(args, cut) if several)
+def _each(function: Callable, rows: tuple[bool, ...], *args):
+  """vmap over the arguments that are rows. A single row is not vmapped: its convolutions stay plain ones."""
+  count = next(len(jax.tree.leaves(arg)[0]) for arg, several in zip(args, rows) if several)
   if count > 1:
-    return jax.vmap(function, [0 if several else None for several in cut])(*args)
-  one = [jax.tree.map(lambda leaf: leaf[0], arg) if several else arg for arg, several in zip(args, cut)]
+    return jax.vmap(function, [0 if several else None for several in rows])(*args)
+  one = [jax.tree.map(lambda leaf: leaf[0], arg) if several else arg for arg, several in zip(args, rows)]
   return jax.tree.map(lambda leaf: leaf[None], function(*one))
 
 
-def _fetched(done: int, count: int, answer: AdaptResult) -> tuple[int, AdaptResult]:
-  return done, jax.tree.map(lambda leaf: placement.fetch(leaf)[:count], answer)
+def _fetched(done: int, count: int, result: AdaptResult) -> tuple[int, AdaptResult]:
+  return done, jax.tree.map(lambda leaf: placement.fetch(leaf)[:count], result)

@@ -1,4 +1,9 @@
-"""The inner loop of test-time training: a few optimiser steps on one image's self-supervised loss, then a prediction.
+"""The inner loop of test-time training: a few optimiser steps on the self-supervised loss of one sample, then
+a prediction.
+
+A sample is a record as the host delivers it, without labels and without a batch axis: {"image": uint8[H, W,
+  3]}, or a window of frames, or a
+transition.
 
 Source: Sun et al. 2020, section 2 and released code (rotation); Gandelsman et al. 2022 (masked autoencoding).
 """
@@ -14,47 +19,65 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ssl_jax.abilities import Adaptable
 from ssl_jax.augment.crops import to_float
 from ssl_jax.config.checked import nearest
-from ssl_jax.core import Adaptable, Augment, Key, PyTree, Weights
+from ssl_jax.core import Augment, Batch, Key, PyTree, Weights
 
-ALWAYS = 1.001  # a threshold above every certainty: each image is adapted to
+ALWAYS = 1.001  # a threshold above every certainty: each sample is adapted to
+
+Sample = dict[str, jax.Array]  # one example's arrays, by name
 
 
 class AdaptState(NamedTuple):
-  """Learning on one image, under way."""
+  """Adaptation to one sample between two steps."""
 
-  moving: PyTree  # the params that move; None in the place of the others
+  trainable: PyTree  # the parameters that adapt; None in the place of the others
   opt_state: PyTree
-  image: jax.Array  # u8[H, W, 3]
+  sample: Sample
   key: Key
-  wanted: jax.Array  # bool[]: the network is not certain enough of the task
+  wanted: jax.Array  # bool[]: the network's certainty of the task is below the threshold
   losses: jax.Array  # f32[steps]: each before its step
-  curve: jax.Array  # f32[K, C]: logits at first and last, or, if asked for, at first and after every step
+  curve: (
+    jax.Array
+  )  # f32[K, ...]: logits before and after adaptation, or, if asked for, before it and after every step
 
 
 class AdaptResult(NamedTuple):
-  """What came of an image."""
+  """The outcome for one sample."""
 
-  logits: jax.Array  # f32[C]: after learning, or those before it where nothing was learned
-  curve: (
-    jax.Array
-  )  # f32[K, C]: as in AdaptState; the first row is what the network says before learning on the image
+  logits: jax.Array  # f32[...]: after adaptation, or those before it where the sample was not adapted to
+  curve: jax.Array  # f32[K, ...]: as in AdaptState; the first row is the prediction before adaptation
   losses: jax.Array  # f32[steps]
   adapted: jax.Array  # bool[]
-  diverged: jax.Array  # bool[]: a loss, a weight or a logit was not finite
+  diverged: jax.Array  # bool[]: a loss, a parameter or a logit was not finite
 
 
 class Adapt(NamedTuple):
-  """Test-time training on ONE image in three pure functions, to be vmapped over images and joined by a loop over steps."""
+  """Test-time training on ONE sample as three pure functions, to be vmapped over samples and joined by a loop
+  over steps.
+  """
 
-  begin: Callable[..., AdaptState]  # (weights, moving, key, image u8[H, W, 3], index) -> AdaptState
-  step: Callable[..., AdaptState]  # (weights, lesson, number of the step) -> AdaptState
+  begin: Callable[..., AdaptState]  # (weights, trainable, key, sample, index) -> AdaptState
+  step: Callable[..., AdaptState]  # (weights, state, number of the step) -> AdaptState
   finish: Callable[
     ..., tuple[AdaptResult, PyTree]
-  ]  # (weights, moving at the beginning, lesson) -> (AdaptResult, moving)
+  ]  # (weights, first trainable, state) -> (AdaptResult, trainable)
   steps: int
   copies: int
+
+
+class _Loop(NamedTuple):
+  """The arguments of `make_adapt`."""
+
+  adaptable: Adaptable
+  augment: Augment
+  optimizer: optax.GradientTransformation
+  steps: int
+  copies: int
+  micro_batches: int
+  threshold: float
+  curve: bool
 
 
 def make_adapt(
@@ -68,18 +91,23 @@ def make_adapt(
   threshold: float = ALWAYS,
   curve: bool = False,
 ) -> Adapt:
-  """The inner loop. One step: augment `copies` copies of the image, pose the task, one update of the moving leaves.
+  """Returns the inner loop. One step augments `copies` copies of the sample, makes the task of them and
+  updates the trainable parameters once.
 
-  `weights` are (all params that could move, model_state), see `select_params`; `moving` are those to begin with. The optimiser starts
-  afresh for each image. Randomness is that of (key, index of the image, step): of nothing else.
+  `weights` are (all parameters that could adapt, model_state), `trainable` those to begin with, see
+  `select_params`. The optimiser state is initialised for each sample. Randomness depends on (key, index of
+  the sample, step) alone.
 
   Args:
-    adaptable: of the method. augment: what happens to the copies, one view each, uint8 in.
-    steps: optimiser steps an image, 0 or more. copies: of the image in each. micro_batches: parts that the copies are cut into, to
-      save memory; the gradient is the same.
-    threshold: an image is adapted to only if the network's certainty of the task on the plain image is below it.
-    curve: keep the logits after every step, at one more prediction each.
-  Raises: ValueError for numbers that make no sense, or a threshold where the method knows no certainty.
+    adaptable: of the method.
+    augment: applied to the copies, one view each; uint8 in.
+    steps: optimiser steps for each sample, 0 or more.
+    copies: of the sample in each step.
+    micro_batches: parts that the copies are split into to save memory; the gradient is the same.
+    threshold: a sample is adapted to only if the network's certainty of the task on the plain sample is below
+      it.
+    curve: keep the logits after every step, at the cost of one more prediction each.
+  Raises: ValueError for values out of range, or for a threshold if the method has no certainty.
   """
   if steps < 0 or copies < 1:
     raise ValueError(f"steps={steps} and copies={copies}; use 0 or more steps on 1 or more copies")
@@ -89,110 +117,122 @@ def make_adapt(
     raise ValueError(
       f"threshold={threshold}, but this method has no certainty to compare it with; leave the threshold out"
     )
-
-  def predict(weights: Weights, moving: PyTree, image: jax.Array) -> jax.Array:
-    return adaptable.predict(
-      merge_params(moving, weights.params), weights.model_state, to_float(image)[None]
-    )[0]
-
-  def begin(weights, moving, key, image, index):
-    wanted = jnp.array(True)
-    if threshold < 1:
-      certain = adaptable.certainty(
-        merge_params(moving, weights.params), weights.model_state, to_float(image)[None]
-      )[0]
-      wanted = certain < threshold
-    first = predict(weights, moving, image)
-    rows = jnp.broadcast_to(first[None], (steps + 1 if curve else 2, *first.shape))
-    return AdaptState(
-      moving, optimizer.init(moving), image, jax.random.fold_in(key, index), wanted, jnp.zeros(steps), rows
-    )
-
-  def step(weights, lesson, number):
-    views_key, pose_key = jax.random.split(jax.random.fold_in(lesson.key, number))
-    same = jnp.broadcast_to(lesson.image[None], (copies, *lesson.image.shape))
-    task = adaptable.pose(pose_key, augment(views_key, {"image": same})["image"])
-
-    def loss(moving, part):
-      return adaptable.loss(merge_params(moving, weights.params), weights.model_state, part).mean()
-
-    value, gradient = _in_parts(jax.value_and_grad(loss), lesson.moving, task, micro_batches)
-    updates, opt_state = optimizer.update(gradient, lesson.opt_state, lesson.moving)
-    moving = optax.apply_updates(lesson.moving, updates)
-    kept = lesson.curve.at[number + 1].set(predict(weights, moving, lesson.image)) if curve else lesson.curve
-    return lesson._replace(
-      moving=moving, opt_state=opt_state, losses=lesson.losses.at[number].set(value), curve=kept
-    )
-
-  def finish(weights, moving, lesson):
-    last = lesson.curve[-1] if curve or not steps else predict(weights, lesson.moving, lesson.image)
-    rows = lesson.curve.at[-1].set(last)
-    sound = jnp.isfinite(lesson.losses).all() & jnp.isfinite(last).all()
-    for leaf in jax.tree.leaves(lesson.moving):
-      sound &= jnp.isfinite(leaf).all()
-    adapted = sound & lesson.wanted
-    moved = jax.tree.map(lambda new, old: jnp.where(adapted, new, old), lesson.moving, moving)
-    return AdaptResult(
-      jnp.where(adapted, last, rows[0]), rows, lesson.losses, adapted, lesson.wanted & ~sound
-    ), moved
-
-  return Adapt(begin, step, finish, steps, copies)
+  loop = _Loop(adaptable, augment, optimizer, steps, copies, micro_batches, threshold, curve)
+  bound = functools.partial
+  return Adapt(bound(_begin, loop), bound(_step, loop), bound(_finish, loop), steps, copies)
 
 
-def select_params(params: PyTree, moves: tuple[str, ...]) -> PyTree:
-  """The leaves that `moves` names, None in the place of the others.
+def _begin(loop: _Loop, weights: Weights, trainable: PyTree, key: Key, sample: Sample, index) -> AdaptState:
+  wanted = jnp.array(True)
+  if loop.threshold < 1:
+    params = merge_params(trainable, weights.params)
+    wanted = loop.adaptable.certainty(params, weights.model_state, _alone(sample))[0] < loop.threshold
+  first = _predict(loop, weights, trainable, sample)
+  rows = jnp.broadcast_to(first[None], (loop.steps + 1 if loop.curve else 2, *first.shape))
+  opt_state, key = loop.optimizer.init(trainable), jax.random.fold_in(key, index)
+  return AdaptState(trainable, opt_state, sample, key, wanted, jnp.zeros(loop.steps), rows)
+
+
+def _step(loop: _Loop, weights: Weights, state: AdaptState, number) -> AdaptState:
+  views_key, task_key = jax.random.split(jax.random.fold_in(state.key, number))
+  same = {
+    name: jnp.broadcast_to(leaf[None], (loop.copies, *leaf.shape)) for name, leaf in state.sample.items()
+  }
+  task = loop.adaptable.make_task(task_key, loop.augment(views_key, same))
+
+  def loss(trainable, part):
+    params = merge_params(trainable, weights.params)
+    return loop.adaptable.loss(params, weights.model_state, part).mean()
+
+  value, gradient = _in_parts(jax.value_and_grad(loss), state.trainable, task, loop.micro_batches)
+  updates, opt_state = loop.optimizer.update(gradient, state.opt_state, state.trainable)
+  trainable = optax.apply_updates(state.trainable, updates)
+  curve = state.curve
+  if loop.curve:
+    curve = curve.at[number + 1].set(_predict(loop, weights, trainable, state.sample))
+  losses = state.losses.at[number].set(value)
+  return state._replace(trainable=trainable, opt_state=opt_state, losses=losses, curve=curve)
+
+
+def _finish(loop: _Loop, weights: Weights, first: PyTree, state: AdaptState) -> tuple[AdaptResult, PyTree]:
+  known = loop.curve or not loop.steps
+  last = state.curve[-1] if known else _predict(loop, weights, state.trainable, state.sample)
+  rows = state.curve.at[-1].set(last)
+  finite = jnp.isfinite(state.losses).all() & jnp.isfinite(last).all()
+  for leaf in jax.tree.leaves(state.trainable):
+    finite &= jnp.isfinite(leaf).all()
+  adapted = finite & state.wanted
+  trainable = jax.tree.map(lambda new, old: jnp.where(adapted, new, old), state.trainable, first)
+  logits, diverged = jnp.where(adapted, last, rows[0]), state.wanted & ~finite
+  return AdaptResult(logits, rows, state.losses, adapted, diverged), trainable
+
+
+def _predict(loop: _Loop, weights: Weights, trainable: PyTree, sample: Sample) -> jax.Array:
+  params = merge_params(trainable, weights.params)
+  return loop.adaptable.predict(params, weights.model_state, _alone(sample))[0]
+
+
+def _alone(sample: Sample) -> Batch:
+  """The plain sample as a batch of one; uint8 becomes f32 in [0, 1]."""
+  return {name: to_float(leaf)[None] for name, leaf in sample.items()}
+
+
+def select_params(params: PyTree, names: tuple[str, ...]) -> PyTree:
+  """The parameters that `names` selects, with None in the place of the others.
 
   Args:
-    moves: beginnings of paths ("encoder/conv_stem"), or patterns for all of a path ("encoder/*/kernel": every matrix below).
-  Raises: ValueError for a name that fits no leaf, naming what there is.
+    names: each the first part of a pytree path ("encoder", "decoder/mask"), or a pattern for all of a path
+      ("encoder/*/kernel": every matrix of the encoder).
+  Raises: ValueError for a name that fits no leaf, naming the nearest ones.
   """
   paths = [_path(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-  for name in moves:
-    if not any(_named(path, name) for path in paths):
+  for name in names:
+    if not any(_selects(name, path) for path in paths):
       known = {"/".join(path.split("/")[:depth]) for path in paths for depth in (1, 2)}
-      raise ValueError(f"moves: no parameter is called {name!r}{nearest(name, known)}")
-  return jax.tree_util.tree_map_with_path(
-    lambda path, leaf: leaf if any(_named(_path(path), name) for name in moves) else None, params
-  )
+      raise ValueError(f"trainable: no parameter is called {name!r}{nearest(name, known)}")
+
+  def keep(path, leaf):
+    return leaf if any(_selects(name, _path(path)) for name in names) else None
+
+  return jax.tree_util.tree_map_with_path(keep, params)
 
 
-def _in_parts(gradient_of, moving: PyTree, task: PyTree, count: int) -> tuple[jax.Array, PyTree]:
-  """The mean of value and gradient over `count` equal parts of a task, one after the other where a loop costs nothing."""
+def merge_params(trainable: PyTree, params: PyTree) -> PyTree:
+  """`params` with the leaves that `trainable` holds."""
+  is_none = lambda leaf: leaf is None
+  return jax.tree.map(lambda new, old: old if new is None else new, trainable, params, is_leaf=is_none)
+
+
+def _in_parts(value_and_grad, trainable: PyTree, task: PyTree, count: int) -> tuple[jax.Array, PyTree]:
+  """The mean of value and gradient over `count` equal parts of a task; the parts are processed in a loop
+  except on CPU.
+  """
   parts = jax.tree.map(lambda leaf: jnp.moveaxis(leaf.reshape(-1, count, *leaf.shape[1:]), 1, 0), task)
   first = jax.tree.map(lambda leaf: leaf[0], parts)
   if count == 1:
-    return gradient_of(moving, first)
+    return value_and_grad(trainable, first)
 
   def add(total, part):
-    return jax.tree.map(jnp.add, total, gradient_of(moving, part)), None
+    return jax.tree.map(jnp.add, total, value_and_grad(trainable, part)), None
 
-  def looped(parts):  # whose temporaries are those of one part
-    start = jax.tree.map(
-      lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(gradient_of, moving, first)
-    )
+  def looped(parts):  # XLA keeps the temporaries of one part only
+    shapes = jax.eval_shape(value_and_grad, trainable, first)
+    start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     return jax.lax.scan(add, start, parts)[0]
 
   def unrolled(parts):  # a convolution inside a loop is slow on CPU
-    return functools.reduce(
-      lambda total, i: add(total, jax.tree.map(lambda leaf: leaf[i], parts))[0],
-      range(1, count),
-      gradient_of(moving, first),
-    )
+    total = value_and_grad(trainable, first)
+    for i in range(1, count):
+      total, _ = add(total, jax.tree.map(lambda leaf, i=i: leaf[i], parts))
+    return total
 
   total = jax.lax.platform_dependent(parts, cpu=unrolled, default=looped)
   return jax.tree.map(lambda leaf: leaf / count, total)
-
-
-def merge_params(moving: PyTree, params: PyTree) -> PyTree:
-  """`params` with the leaves that `moving` holds."""
-  return jax.tree.map(
-    lambda new, old: old if new is None else new, moving, params, is_leaf=lambda leaf: leaf is None
-  )
 
 
 def _path(path: tuple[Any, ...]) -> str:
   return "/".join(str(getattr(key, "key", key)) for key in path)
 
 
-def _named(path: str, name: str) -> bool:
+def _selects(name: str, path: str) -> bool:
   return path == name or path.startswith(name + "/") or fnmatch.fnmatchcase(path, name)

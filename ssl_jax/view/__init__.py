@@ -1,1 +1,1 @@
-"""Pictures of data, networks and results, and the report page."""
+"""Pictures of images, networks and results, and the report page."""

@@ -1,4 +1,4 @@
-"""Real photographs for the augmentation tests, bundled with scikit-learn and shrunk."""
+"""Photographs for the augmentation tests: two of scikit-learn's, reduced in size."""
 
 import numpy as np
 import pytest
@@ -8,10 +8,10 @@ from sklearn.datasets import load_sample_image
 
 @pytest.fixture(scope="session")
 def photo() -> np.ndarray:
-  """uint8[40, 60, 3]: a landscape with many colours and both black and white in it."""
+  """uint8[40, 60, 3]: a landscape with many colours, to which black, white and grey patches are added."""
   image = Image.fromarray(load_sample_image("china.jpg")).resize((60, 40), Image.Resampling.LANCZOS)
   image = np.asarray(image).copy()
-  image[:3, :4], image[3:6, :4], image[6:9, :4] = 0, 255, 128  # greys, where hue and saturation are undefined
+  image[:3, :4], image[3:6, :4], image[6:9, :4] = 0, 255, 128  # the hue of grey is undefined
   return image
 
 

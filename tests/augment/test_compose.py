@@ -1,4 +1,4 @@
-"""From recipe to batch: shapes, keys per image, host-cut views, devices, ways to compute, messages."""
+"""Recipes applied to batches: shapes, a key per image, host crops, several devices, loop and vmap, errors."""
 
 import jax
 import jax.numpy as jnp
@@ -68,7 +68,7 @@ def test_one_view_is_the_image(batch):
 
 @pytest.mark.parametrize("devices", (1, 8))
 def test_views_cut_by_the_host_stay_apart(batch, devices, monkeypatch):
-  """With nothing but the flip left to do, each host view is itself or its mirror image."""
+  """Only the flip is left to do, so each output equals the host's view or its mirror image."""
   monkeypatch.setattr(jax, "device_count", lambda: devices)
   views = np.stack([batch["image"], batch["image"][::-1]], 1)
   apply = jax.jit(augment.make("supervised", views=2, size=32, crop=False))
@@ -83,7 +83,7 @@ def test_views_cut_by_the_host_stay_apart(batch, devices, monkeypatch):
 
 
 def test_devices_do_not_matter(batch):
-  """Eight devices with an image each draw what one draws, up to the rounding of another program."""
+  """Eight devices with one image each give the views of one device, up to the rounding of another program."""
   mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
   split = NamedSharding(mesh, PartitionSpec("data"))
   apply = augment.make("supervised", views=2, size=SIZE)
@@ -96,7 +96,7 @@ def test_devices_do_not_matter(batch):
 
 @pytest.mark.parametrize("way", ("one CPU device", "accelerator"))
 def test_every_way_draws_the_same(batch, way, monkeypatch):
-  """The loop of one CPU device and the program of accelerators, against the way of the eight devices here."""
+  """The loop of a single CPU device and the accelerators' program both agree with `vmap` on eight devices."""
   wanted = MOCO(jax.random.key(0), batch)["views"]
   if way == "one CPU device":
     monkeypatch.setattr(jax, "device_count", lambda: 1)
@@ -126,7 +126,7 @@ def test_evaluation_is_the_centre_and_draws_nothing(batch):
     (dict(name="moco_v2", views=2, sise=32), "config.augment.sise is unknown; did you mean 'size'"),
     (
       dict(name="simclr", views=2, strength="much"),
-      "config.augment.strength is 'much', a str; it takes a float",
+      "config.augment.strength is 'much' of type str; use a value of type float",
     ),
     (dict(name="simclr", views=2, definition="pf"), "config.augment.definition is 'pf'.*known: pt, tf"),
     (
@@ -147,7 +147,7 @@ def test_wrong_options_are_refused_before_anything_compiles(options, message):
     (
       dict(),
       (8, 2, 16, 16, 3),
-      r"\[8, 2, 16, 16, 3\], but a recipe that crops takes whole images .* set crop=False",
+      r"\[8, 2, 16, 16, 3\], but with crop=True it must hold whole images .* set crop=False",
     ),
     (dict(crop=False), (8, 16, 16, 3), r"with crop=False and views=2 it must be \[B, 2, S, S, 3\]"),
     (dict(crop=False), (8, 3, 16, 16, 3), r"with crop=False and views=2 it must be \[B, 2, S, S, 3\]"),
@@ -161,5 +161,5 @@ def test_wrong_batches_are_refused(options, shape, message):
 
 
 def test_a_batch_without_images_is_refused():
-  with pytest.raises(ValueError, match="the batch has no 'image' to augment, only 'label', 'video'"):
+  with pytest.raises(ValueError, match="the batch has no 'image' to augment; it only has 'label', 'video'"):
     augment.make("moco_v2", views=2)(jax.random.key(0), {"video": 0, "label": 0})

@@ -1,4 +1,4 @@
-"""Samplers against the published statistics, cropping against Pillow in float and jax.image."""
+"""Compares samplers with the published statistics, and cropping with Pillow in float and jax.image."""
 
 import functools
 
@@ -22,7 +22,7 @@ def drawer(sampler):
 
 @functools.cache
 def boxes(sampler, height, width, scale=(0.08, 1.0)):
-  """Boxes drawn by the sampler, compiled once for all sizes of image."""
+  """Draws 100,000 boxes; the sampler is compiled once for all image sizes."""
   keys = jax.random.split(jax.random.key(0), 100_000)
   return jax.tree.map(np.asarray, drawer(sampler)(keys, height, width, scale))
 
@@ -89,8 +89,8 @@ def test_the_local_crop_lies_in_the_global_one():
   assert (inner.top >= outer.top).all() and (inner.left >= outer.left).all()
   assert (inner.top + inner.height <= outer.top + outer.height).all()
   assert (inner.left + inner.width <= outer.left + outer.width).all()
-  share = inner.height * inner.width / (outer.height * outer.width)
-  assert 0.06 < share.min() and share.max() < 0.42 and 0.2 < share.mean() < 0.28
+  fraction = inner.height * inner.width / (outer.height * outer.width)
+  assert 0.06 < fraction.min() and fraction.max() < 0.42 and 0.2 < fraction.mean() < 0.28
 
 
 def test_adjacent_crops_touch_and_do_not_overlap():
@@ -105,7 +105,7 @@ def test_adjacent_crops_touch_and_do_not_overlap():
 
 
 def pillow(image, box, shape, method, flip=False):
-  """Crop, then resize in float, one channel at a time: Pillow's own arithmetic without its rounding."""
+  """Crops and then resizes in float, one channel at a time: Pillow's arithmetic without its rounding."""
   top, left, height, width = map(int, box)
   channels = [
     np.asarray(
@@ -149,10 +149,10 @@ def test_crop_resize_survives_vmap_and_reads_uint8(photo):
   cut = functools.partial(crops.crop_resize, size=16)
   many = Box(*(jnp.array(v) for v in ((0, 5, 9), (1, 6, 20), (20, 9, 31), (33, 18, 40))))
   flips = jnp.array([True, False, True])
-  together = jax.jit(jax.vmap(lambda box, flip: cut(photo, box, flip=flip)))(many, flips)
+  batched = jax.jit(jax.vmap(lambda box, flip: cut(photo, box, flip=flip)))(many, flips)
   one = jax.jit(lambda box, flip: cut(photo.astype(np.float32) / 255, box, flip=flip))
-  apart = [one(jax.tree.map(lambda v: v[i], many), flips[i]) for i in range(3)]
-  np.testing.assert_allclose(together, jnp.stack(apart), atol=1e-6)
+  single = [one(Box(*(side[i] for side in many)), flips[i]) for i in range(3)]
+  np.testing.assert_allclose(batched, jnp.stack(single), atol=1e-6)
 
 
 @pytest.mark.parametrize("method, antialias", (("bilinear", True), ("bicubic", False)))

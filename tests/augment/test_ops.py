@@ -1,4 +1,4 @@
-"""Each operation against an independent reference on a photograph: Pillow, scipy, colorsys or plain numpy."""
+"""Compares each operation with an independent reference on a photograph: Pillow, scipy, colorsys or numpy."""
 
 import colorsys
 import itertools
@@ -21,7 +21,7 @@ def unit(image: np.ndarray) -> np.ndarray:
 
 
 def by_pixel(image: np.ndarray, function) -> np.ndarray:
-  """`function` of (hue, saturation, value) at each pixel, back in RGB."""
+  """Applies `function` to the (hue, saturation, value) of each pixel and converts back to RGB."""
   out = [
     colorsys.hsv_to_rgb(*function(*colorsys.rgb_to_hsv(*map(float, pixel)))) for pixel in image.reshape(-1, 3)
   ]
@@ -32,16 +32,16 @@ def same(actual, wanted, tolerance=2e-5):
   np.testing.assert_allclose(np.asarray(actual), np.asarray(wanted), rtol=0, atol=tolerance)
 
 
-def pillow_sees(operation, enhancer, image, factor):
+def same_as_pillow(operation, enhancer, image, factor):
   wanted = unit(enhancer(Image.fromarray(image)).enhance(factor))
   same(operation(unit(image), factor), wanted, 1.6 * LEVEL)
 
 
 @pytest.mark.parametrize("factor", FACTORS)
 def test_torchvision_colours_are_pillows(photo, factor):
-  pillow_sees(jax.jit(ops.adjust_brightness), ImageEnhance.Brightness, photo, factor)
-  pillow_sees(jax.jit(ops.adjust_contrast), ImageEnhance.Contrast, photo, factor)
-  pillow_sees(jax.jit(ops.adjust_saturation), ImageEnhance.Color, photo, factor)
+  same_as_pillow(jax.jit(ops.adjust_brightness), ImageEnhance.Brightness, photo, factor)
+  same_as_pillow(jax.jit(ops.adjust_contrast), ImageEnhance.Contrast, photo, factor)
+  same_as_pillow(jax.jit(ops.adjust_saturation), ImageEnhance.Color, photo, factor)
 
 
 @pytest.mark.parametrize("factor", FACTORS)
@@ -108,7 +108,7 @@ def test_torchvision_blur_is_pillows(photo, sigma):
 
 @pytest.mark.parametrize("sigma", (0.1, 0.9, 2.0))
 def test_torchvision_blur_is_three_boxes_with_the_edge_repeated_in_each(photo, sigma):
-  """What Pillow does, without its rounding: boxes of variance sigma^2 / 3, the two outer taps below the rest."""
+  """Pillow's algorithm without its rounding: boxes of variance sigma^2 / 3 with two smaller outer taps."""
   variance = lambda alpha, inner: (
     (2 * sum(k * k for k in range(1, inner + 1)) + 2 * alpha * (inner + 1) ** 2) / (2 * inner + 1 + 2 * alpha)
     - sigma**2 / 3
@@ -142,11 +142,11 @@ def test_simclr_kernel_at_224():
 def test_blur_of_zero_changes_nothing(photo):
   same(BLUR(unit(photo), 0.0), unit(photo), 1e-7)
   for band in (blur.box_band(0.0, 9, max_sigma=2.0), blur.gaussian_band(0.0, 9, radius=3)):
-    same(blur._widen(band), np.eye(9), 1e-7)
+    same(blur._dense(band), np.eye(9), 1e-7)
 
 
 def test_accelerators_blur_as_cpus_do():
-  """On an image hardly wider than the kernel, where every row is a border."""
+  """The image is hardly wider than the kernel, so every row is affected by the border."""
   planes = jax.random.uniform(jax.random.key(0), (3, 7, 14))
   first, second = (blur.box_band(1.7, size, max_sigma=2.0) for size in (7, 14))
   same(
@@ -159,7 +159,7 @@ ORDERS = np.array(list(itertools.permutations(range(4))), np.int32)
 
 @pytest.mark.parametrize("definition, additive", (("pt", False), ("tf", False), ("tf", True)))
 def test_jitter_follows_every_order(square, definition, additive):
-  """Against the single operations, one after the other; on the way of the CPU and on that of accelerators."""
+  """The CPU's and the accelerators' programs both equal the single operations, one after the other."""
   amounts = (0.3 if additive else 1.6, 0.4, 1.8, 0.3)
   steps = (
     ops.shift_brightness if additive else ops.adjust_brightness,
@@ -177,17 +177,17 @@ def test_jitter_follows_every_order(square, definition, additive):
     wanted.append(out)
   draws = colour.Jitter(ORDERS, *(np.full(24, a, np.float32) for a in amounts))
   planes = np.moveaxis(image, 2, 0)
-  in_turn = jax.jit(lambda d: colour._in_turn(planes, d, definition, additive))
-  in_step = jax.jit(jax.vmap(lambda d: colour._in_step(planes, d, definition, additive)))
-  same(np.moveaxis(in_step(draws), 1, -1), wanted)
-  same(np.moveaxis([in_turn(jax.tree.map(lambda x: x[i], draws)) for i in range(24)], 1, -1), wanted)
+  by_switch = jax.jit(lambda d: colour._jitter_by_switch(planes, d, definition, additive))
+  in_slots = jax.jit(jax.vmap(lambda d: colour._jitter_in_slots(planes, d, definition, additive)))
+  same(np.moveaxis(in_slots(draws), 1, -1), wanted)
+  same(np.moveaxis([by_switch(colour.Jitter(*(x[i] for x in draws))) for i in range(24)], 1, -1), wanted)
 
 
 def test_jitter_not_drawn_changes_nothing(square):
   draw = colour.sample_jitter(jax.random.key(0), brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, p=0.0)
   planes = np.moveaxis(unit(square), 2, 0)
-  for way in (colour._in_turn, colour._in_step):
-    same(jax.jit(way, static_argnums=(2, 3))(planes, draw, "pt", False), planes, 1e-6)
+  for jitter in (colour._jitter_by_switch, colour._jitter_in_slots):
+    same(jax.jit(jitter, static_argnums=(2, 3))(planes, draw, "pt", False), planes, 1e-6)
 
 
 def test_jitter_amounts_have_the_published_ranges():
@@ -253,7 +253,7 @@ def test_probabilities():
 def test_errors_name_the_cure(photo):
   with pytest.raises(ValueError, match="unknown definition 'pf'.*known: pt, tf"):
     ops.adjust_contrast(unit(photo), 1.0, definition="pf")
-  with pytest.raises(ValueError, match="rotate needs a square image, this one is 40 x 60; crop it first"):
+  with pytest.raises(ValueError, match="rotate needs a square image, but this one is 40 x 60; crop it first"):
     ops.rotate(unit(photo), 1)
 
 

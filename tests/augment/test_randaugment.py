@@ -1,4 +1,4 @@
-"""RandAugment's operations against Pillow's on the same bytes; what is drawn, how often; erasing."""
+"""Compares RandAugment's operations with Pillow's on the same bytes; draw frequencies; random erasing."""
 
 import functools
 
@@ -29,7 +29,7 @@ def ours(name: str, amount: float, negative: bool, cubic: bool) -> np.ndarray:
 
 
 def pillow(name: str, amount: float, negative: bool, cubic: bool) -> np.ndarray:
-  """The operation as timm calls it."""
+  """Applies the Pillow operation with the arguments that timm passes."""
   image, level = Image.fromarray(IMAGE), (-1 if negative else 1) * amount / 10
   factor = max(0.1, 1 + 0.9 * level)
   fill, kind = tuple(map(int, FILL)), Image.Resampling.BICUBIC if cubic else Image.Resampling.BILINEAR
@@ -64,11 +64,8 @@ def test_operation_is_pillows(name):
     (9.9, True, False),
   ]:
     difference = np.abs(ours(name, amount, negative, cubic) - pillow(name, amount, negative, cubic))
-    assert (difference > 1).mean() < 0.002, (
-      name,
-      amount,
-      difference.max(),
-    )  # borders of the affine map may flip
+    # A pixel at the border of an affine map may fall on either side.
+    assert (difference > 1).mean() < 0.002, (name, amount, difference.max())
     assert difference.mean() < 0.05
 
 
@@ -90,9 +87,8 @@ def test_rand_augment_is_a_function_of_its_key_and_survives_vmap():
   one = jax.jit(randaugment.rand_augment)
   batch = jax.jit(jax.vmap(randaugment.rand_augment, (0, None)))(keys, planes)
   for i in range(16):
-    np.testing.assert_allclose(
-      one(keys[i], planes), batch[i], atol=1.01 / 255
-    )  # a product fused may round a byte the other way
+    # A fused multiply-add may round a grey level the other way.
+    np.testing.assert_allclose(one(keys[i], planes), batch[i], atol=1.01 / 255)
   assert len(np.unique(np.asarray(batch).sum((1, 2, 3)).round(3))) > 8
   assert 0 <= batch.min() <= batch.max() <= 1
 
@@ -102,7 +98,7 @@ def test_a_quarter_of_images_stays_as_it_is():
   keys = jax.random.split(jax.random.key(1), 600)
   made = jax.jit(jax.vmap(randaugment.rand_augment, (0, None)))(keys, planes)
   same = (np.abs(np.asarray(made) - np.asarray(planes)) < 1e-6).all((1, 2, 3)).mean()
-  assert 0.19 < same < 0.35  # both coins: 0.25; a few operations happen to change nothing
+  assert 0.19 < same < 0.35  # 0.25 for no operation; a few operations change nothing
 
 
 def erase(p: float, count: int) -> np.ndarray:
@@ -120,7 +116,7 @@ def erase(p: float, count: int) -> np.ndarray:
 def test_erased_rectangle_has_its_area_its_noise_and_its_frequency():
   made = erase(1.0, 400)
   changed = made != 2.0
-  assert (changed.all(1) == changed.any(1)).all()  # the channels together
+  assert (changed.all(1) == changed.any(1)).all()  # the same rectangle in all channels
   mask = changed[:, 0]
   area = mask.mean((1, 2))
   assert (area > 0).all() and 0.015 < area.min() and area.max() < 0.35

@@ -1,4 +1,4 @@
-"""Recipes: the published order of operations, the published frequencies, what each option does."""
+"""Recipes: the published order of operations, the published frequencies, the effect of each option."""
 
 import functools
 
@@ -17,13 +17,13 @@ def same(actual, wanted, tolerance=2e-5):
 
 
 def drawn(key, image, *, scale, sampler):
-  """The box and the flip that a recipe draws from its crop key."""
+  """Returns the box and the flip that a recipe draws from its crop key."""
   box_key, flip_key = jax.random.split(key)
   return sampler(box_key, *image.shape[:2], scale=scale), jax.random.bernoulli(flip_key)
 
 
 def moco_v1(key, image):
-  """The released code's order, one public operation after another, the flip last."""
+  """The order of the released code as a sequence of public operations, with the flip last."""
   crop_key, rest_key = jax.random.split(key)
   box, flip = drawn(crop_key, image, scale=(0.2, 1.0), sampler=crops.sample_crop_pt)
   gray_key, jitter_key = jax.random.split(rest_key)
@@ -110,7 +110,7 @@ def test_recipe_is_the_published_sequence(square, name):
 
 
 def test_what_the_host_cropped_is_only_recoloured_and_flipped(square):
-  """With crop=False, the same draws after the crop, on the view as it came."""
+  """With crop=False the draws after the crop stay the same and apply to the view as the host sent it."""
   view = square[:SIZE, :SIZE]
   ramp = np.repeat(np.arange(SIZE, dtype=np.uint8)[None, :, None], SIZE, 0).repeat(3, 2)
   kept = jax.jit(jax.vmap(recipes.supervised(size=SIZE, crop=False), (0, None)))
@@ -123,12 +123,12 @@ def test_what_the_host_cropped_is_only_recoloured_and_flipped(square):
   x = ops.random_jitter(jitter_key, x, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.4, p=1.0)
   out = recipes.moco_v1(size=SIZE, crop=False)(key, view)
   assert np.allclose(out, x, atol=2e-5) or np.allclose(out, ops.flip(x), atol=2e-5)
-  with pytest.raises(ValueError, match=r"takes views of \[16, 16, 3\] as .* not \[32, 32, 3\]; set size=32"):
+  with pytest.raises(ValueError, match=r"takes views of \[16, 16, 3\] .* not \[32, 32, 3\]; set size=32"):
     recipes.moco_v1(size=SIZE, crop=False)(key, square)
 
 
 def test_frequencies_of_moco_v2(square):
-  """A fifth of the views is grey; 0.2 x 0.8 are neither jittered nor grey and keep the colour of a plain image."""
+  """One fifth of the views is grey; 0.2 x 0.8 of them are neither jittered nor grey and keep their colour."""
   image = jnp.broadcast_to(jnp.array([200, 100, 50], jnp.uint8), (8, 8, 3))
   keys = jax.random.split(jax.random.key(0), 3000)
   views = np.asarray(
@@ -146,7 +146,7 @@ def test_none_changes_nothing(square):
 
 
 def test_study_transforms_one_branch_only(square):
-  """Both are crops; the transforms come in order, on the first view alone."""
+  """Both views are crops; the transforms are applied in order to the first view only."""
 
   def published(key):
     first_key, second_key, *_ = jax.random.split(key, 4)
@@ -162,7 +162,7 @@ def test_study_transforms_one_branch_only(square):
 
 @pytest.mark.parametrize("name", sorted(recipes.TRANSFORMS))
 def test_transforms_of_the_study(square, name):
-  """Images in [0, 1] of the same shape, changed for at least one of eight keys."""
+  """The result keeps the shape, lies in [0, 1] and differs from the image for at least one of eight keys."""
   images = jnp.broadcast_to(square / np.float32(255), (8, *square.shape))
   out = jax.jit(jax.vmap(recipes.TRANSFORMS[name]))(jax.random.split(jax.random.key(0), 8), images)
   assert out.shape == images.shape and out.min() >= 0 and out.max() <= 1
@@ -177,7 +177,7 @@ def test_study_refuses_an_unknown_transform():
 
 
 def test_pairs_show_the_related_parts_of_the_image():
-  """On an image whose colours are coordinates: the local view lies in the global one, neighbours touch."""
+  """Colours encode coordinates: the local view lies inside the global one, and adjacent views touch."""
   rows, columns = np.mgrid[:64, :64]
   image = np.stack([rows, columns, 0 * rows], 2).astype(np.uint8)
   keys = jax.random.split(jax.random.key(0), 40)
@@ -188,5 +188,5 @@ def test_pairs_show_the_related_parts_of_the_image():
   assert (inner.min(1) > outer.min(1) - 0.1).all() and (inner.max(1) < outer.max(1) + 0.1).all()
   a, b = np.moveaxis(draw(recipes.adjacent(size=64)), 1, 0)
   gap = np.maximum(a.min(1), b.min(1)) - np.minimum(a.max(1), b.max(1))
-  np.testing.assert_allclose(gap.max(1), 1, atol=0.1)  # one ends a pixel before the other begins ...
-  assert (gap.min(1) < 0).all()  # ... and along the other side they lie level
+  np.testing.assert_allclose(gap.max(1), 1, atol=0.1)  # one view ends one pixel before the other begins ...
+  assert (gap.min(1) < 0).all()  # ... and along the other axis they overlap

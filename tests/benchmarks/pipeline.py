@@ -35,7 +35,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from ssl_jax.data import decode, pipeline, sources, transforms
+from ssl_jax.data import decode, host, pipeline, sources, transforms
 from ssl_jax.data.reader import cores
 
 ARCHIVE = pathlib.Path(__file__).resolve().parents[3] / "shared/data/imagenet1k_sample/images.zip"
@@ -76,9 +76,9 @@ def jobs() -> dict[str, tuple[Callable, Callable]]:
   resize = transforms.resize_center_crop(224, 256)
   crops = transforms.random_resized_crop(224, scale=(0.2, 1.0), views=2)
   return {
-    "decode": (Corner(), pillow),
-    "resize": (resize, functools.partial(transformed, transform=resize)),
-    "crops": (crops, functools.partial(transformed, transform=crops)),
+    "decode": (host.ImageAndLabel(Corner()), pillow),
+    "resize": (host.ImageAndLabel(resize), functools.partial(transformed, transform=resize)),
+    "crops": (host.ImageAndLabel(crops), functools.partial(transformed, transform=crops)),
   }
 
 

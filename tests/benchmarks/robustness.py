@@ -15,7 +15,7 @@ import jax
 from side_by_side import machine
 
 from ssl_jax import parallel, tasks
-from ssl_jax.view import pictures
+from ssl_jax.view.errors import plot_errors
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent.parent))
 from tests import frozen  # noqa: E402
@@ -42,7 +42,7 @@ def main():
     print(name, {k: v for k, v in result[name].items() if k != "error"}, flush=True)
     if args.output:
       args.output.mkdir(parents=True, exist_ok=True)
-      pictures.plot_errors(
+      plot_errors(
         args.output / f"robustness-{name}.png",
         {k: {int(s): e for s, e in row.items()} for k, row in found.protocol["error"].items()},
         title=f"{name}, CIFAR-10, {len(images)} test images: error, %",

@@ -19,6 +19,7 @@ import optax
 from side_by_side import fastest, machine, peers_device
 
 from ssl_jax import augment, methods, models, parallel, ttt
+from ssl_jax.abilities import Adaptable
 from ssl_jax.core import DataSpec, Weights
 from ssl_jax.parallel import placement
 
@@ -29,13 +30,17 @@ def ours(images: np.ndarray, steps: int, together: int):
   method = methods.make("joint", models.make("preresnet26"), DataSpec(50_000, 10, 128))
   params, model_state, _ = jax.jit(method.init)(jax.random.key(0), {"image": jnp.zeros((2, 32, 32, 3))})
   learn = ttt.make_adapt(
-    method.adaptable, augment.make("padded_crop", views=1), optax.sgd(RATE), steps=steps, copies=COPIES
+    method.abilities[Adaptable],
+    augment.make("padded_crop", views=1),
+    optax.sgd(RATE),
+    steps=steps,
+    copies=COPIES,
   )
   mesh = parallel.make_mesh()
   program = ttt.compile_adapt(learn, mesh, together=together, carried=False)
   weights = Weights(params, model_state)
   placed = placement.replicate(
-    (weights, ttt.select_params(params, method.adaptable.moves), jax.random.key(1)), mesh
+    (weights, ttt.select_params(params, method.abilities[Adaptable].trainable), jax.random.key(1)), mesh
   )
 
   def run(count: int):

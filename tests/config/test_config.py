@@ -1,16 +1,18 @@
-"""Configs: complete, checked, read back from JSON; wrong ones are refused with the nearest names."""
+"""Configs: completed, checked, read back from JSON; wrong ones are refused with the nearest names."""
 
 import dataclasses
 import json
-import subprocess
-import sys
+import re
+import runpy
 from typing import Literal
 
 import pytest
 
 from ssl_jax.config.checked import call_checked, nearest
 from ssl_jax.config.recipe import recipe
+from ssl_jax.config.recipe_files import check_variant
 from ssl_jax.config.schema import EvaluateConfig, TrainConfig, check, differences, to_json
+from tests.recipes import CONFIGS
 
 SMALL = dict(
   method=dict(name="moco", queue_size=512),
@@ -52,10 +54,10 @@ def test_evaluation_recipe_completes_its_tasks():
   [
     (dict(batch_sise=3), r"config.batch_sise is unknown; did you mean 'batch_size'"),
     (dict(batch_size=0), r"config.batch_size is 0; use a positive number"),
-    (dict(batch_size="many"), r"config.batch_size is 'many', a str; it takes a int"),
+    (dict(batch_size="many"), r"config.batch_size is 'many' of type str; use a value of type int"),
     (dict(data=dict(name="sample", crop="gpu")), r"config.data.crop is 'gpu'; known: device, host"),
     (dict(sharding="fspd"), r"config.sharding is 'fspd'; did you mean 'fsdp'"),
-    (dict(epochs=True), r"config.epochs is True, a bool; it takes a float"),
+    (dict(epochs=True), r"config.epochs is True of type bool; use a value of type float"),
   ],
 )
 def test_refusals(change, message):
@@ -75,7 +77,7 @@ def test_unknown_names_are_refused_with_the_nearest(section, name, message):
     recipe(**{**SMALL, section: dict(name=name)})
 
 
-def test_call_checked_converts_what_json_and_flags_cannot_say():
+def test_call_checked_converts_values_that_json_and_flags_cannot_express():
   def function(*, rate: float, sizes: tuple[int, ...] = (), kind: Literal["a", "b"] = "a"):
     return rate, sizes, kind
 
@@ -93,38 +95,28 @@ def test_nearest_lists_all_that_is_known():
   assert nearest("cat", ["cart", "dog"]) == "; did you mean 'cart'? known: cart, dog"
 
 
-def run(*words: str) -> subprocess.CompletedProcess:
-  return subprocess.run(
-    [sys.executable, "-m", "ssl_jax", *words], capture_output=True, text=True, timeout=120
-  )
+VARIANTS = {  # "folder/file.py": the variants of the recipe
+  path.relative_to(CONFIGS).as_posix(): tuple(variants)
+  for path in sorted(CONFIGS.glob("*/*.py"))
+  if (variants := runpy.run_path(str(path)).get("VARIANTS"))
+}
 
 
-@pytest.mark.parametrize(
-  "words, status, says",
-  [
-    ((), 2, "train"),
-    (("--help",), 0, "evaluate"),
-    (("train", "--help"), 0, "--workdir"),
-    (("trian",), 2, "did you mean 'train'"),
-    (("train",), 2, "--config is missing"),
-    (("train", "--config=configs/pretrain/nothing.py"), 2, "there is no file configs/pretrain/nothing.py"),
-    (("train", "--config=configs/pretrain/moco.py:z"), 2, "no variant 'z'; known: v1, a, b, c, d, e"),
-    (
-      ("train", "--config=configs/pretrain/moco.py", "--config.batch_sise=3"),
-      2,
-      "did you mean 'config.batch_size'",
-    ),
-    (
-      ("train", "--config=configs/pretrain/moco.py", "--config.batch_size=many"),
-      2,
-      "invalid literal for int",
-    ),
-    (("train", "--config=configs/pretrain/moco.py", "--confg.batch_size=1"), 2, "Unknown command line flag"),
-    (("train", "--config=configs/pretrain/moco.py", "--workdir=x", "surplus"), 2, "'surplus' is not a flag"),
-  ],
-)
-def test_command_line_says_what_is_wrong(words, status, says):
-  found = run(*words)
-  assert found.returncode == status, found.stderr
-  assert says in found.stdout + found.stderr
-  assert "Traceback" not in found.stderr
+def test_some_recipes_have_variants():
+  assert len(VARIANTS) >= 17 and "pretrain/moco.py" in VARIANTS
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_an_unknown_variant_is_refused_with_the_file_and_the_known_variants(name):
+  get_config = runpy.run_path(str(CONFIGS / name))["get_config"]
+  with pytest.raises(ValueError, match=rf"^configs/{name} has no variant 'x_y_z'; known: ") as refused:
+    get_config("x_y_z")
+  assert str(refused.value).partition("known: ")[2].split(", ") == sorted(VARIANTS[name])
+
+
+def test_check_variant_returns_a_known_variant_and_suggests_similar_ones(tmp_path):
+  own = str(tmp_path / "own.py")
+  assert check_variant("b", {"a": 1, "b": 2}, own) == "b"
+  message = f"{own} has no variant 'larg'; did you mean 'large'? known: large, small"
+  with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+    check_variant("larg", ("small", "large"), own)

@@ -1,4 +1,4 @@
-"""Weights in and out: exact round trips, real networks against their reference, every tensor accounted for."""
+"""Import and export of weights: exact round trips, published networks, every tensor accounted for."""
 
 import json
 import subprocess
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ssl_jax import parallel
+from ssl_jax.abilities import Classifier, Restorer
 from ssl_jax.config.recipe import recipe
 from ssl_jax.config.schema import EvaluateConfig, TrainConfig, check
 from ssl_jax.convert import Options, export_weights, files, import_weights, kinds
@@ -51,7 +52,7 @@ NETWORKS = {  # method, encoder, views, augment
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-  """runs(name): the folder of a run of one step of that network."""
+  """A function name -> the folder of a run that trained this network for one step."""
   made = {}
 
   def make(name: str):
@@ -80,7 +81,7 @@ def runs(tmp_path_factory):
 
 def weights_of(folder):
   backbone = restore(folder, parallel.make_mesh()).backbone
-  return jax.device_get((backbone.params, backbone.model_state))
+  return jax.device_get(tuple(backbone.weights))
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
@@ -89,7 +90,7 @@ def test_a_round_trip_is_exact_and_the_copy_is_evaluated_alike(name, suffix, run
   run = runs(name)
   file = export_weights(run, tmp_path / f"weights{suffix}")
   (tmp_path / "plain").touch()
-  assert file.stat().st_mode == (tmp_path / "plain").stat().st_mode  # a file like others, for others
+  assert file.stat().st_mode == (tmp_path / "plain").stat().st_mode  # permissions of any new file
   import_weights("npz", file, tmp_path / "copy")
   jax.tree.map(np.testing.assert_array_equal, weights_of(tmp_path / "copy"), weights_of(run))
   if suffix == ".npz" and name in ("moco_v2", "mae"):
@@ -153,12 +154,9 @@ def test_real_networks_give_their_reference_logits_and_accuracy(name, shared_dat
   import_weights("npz", shared_data / f"weights/{name}_cifar10.npz", tmp_path / "run")
   backbone = restore(tmp_path / "run", parallel.make_mesh()).backbone
   images, labels = real_images(shared_data)
-  predict = jax.jit(backbone.predict)
+  predict = jax.jit(backbone.method.abilities[Classifier].predict)
   logits = np.concatenate(
-    [
-      predict(backbone.params, backbone.model_state, images[i : i + 500].astype(np.float32) / 255)
-      for i in range(0, 7500, 500)
-    ]
+    [predict(*backbone.weights, images[i : i + 500].astype(np.float32) / 255) for i in range(0, 7500, 500)]
   )
   np.testing.assert_allclose(
     logits[:256], np.load(shared_data / f"weights/{name}_reference.npz")["logits"], atol=1e-4
@@ -167,7 +165,7 @@ def test_real_networks_give_their_reference_logits_and_accuracy(name, shared_dat
 
 
 def published(runs, tmp_path, name: str) -> dict[str, np.ndarray]:
-  """Tensors of a run as their authors would have saved them."""
+  """The tensors of a run, named as in the checkpoints that the authors published."""
   tensors, _ = files.read_tensors(export_weights(runs(name), tmp_path / f"{name}.npz"))
   if name.startswith("moco"):
     both = {
@@ -189,7 +187,7 @@ def test_a_published_moco_brings_both_its_encoders(name, runs, tmp_path):
   np.savez(tmp_path / "file.npz", **tensors)
   import_weights(name, tmp_path / "file.npz", tmp_path / "run")
   query, keys = (
-    restore(tmp_path / "run", parallel.make_mesh(), weights=which).backbone.model_state
+    restore(tmp_path / "run", parallel.make_mesh(), weights=which).backbone.weights.model_state
     for which in ("params", "ema")
   )
   difference = (
@@ -207,15 +205,26 @@ def test_a_mae_without_decoder_is_an_encoder_and_no_more(runs, tmp_path):
   import_weights("mae", tmp_path / "encoder.npz", tmp_path / "part", options)
   import_weights("mae_full", tmp_path / "full.npz", tmp_path / "whole", options)
   part, whole = (restore(tmp_path / name, parallel.make_mesh()) for name in ("part", "whole"))
-  assert set(part.backbone.params) == {"encoder"} and set(whole.backbone.params) == {"encoder", "decoder"}
-  assert part.method.reconstruct is None and whole.method.reconstruct is not None
+  assert set(part.backbone.weights.params) == {"encoder"} and set(whole.backbone.weights.params) == {
+    "encoder",
+    "decoder",
+  }
+  assert (
+    part.method.abilities[Restorer].reconstruct is None
+    and whole.method.abilities[Restorer].reconstruct is not None
+  )
   images = jax.random.uniform(jax.random.key(0), (2, 16, 16, 3))
   np.testing.assert_array_equal(
-    *(np.asarray(run.backbone.encode(run.backbone.params, {"encoder": {}}, images)) for run in (part, whole))
+    *(
+      np.asarray(run.backbone.method.encode(run.backbone.weights.params, {"encoder": {}}, images))
+      for run in (part, whole)
+    )
   )
   with pytest.raises(ValueError, match="is not of --kind=mae_full"):
     import_weights("mae_full", tmp_path / "encoder.npz", tmp_path / "none", options)
-  with pytest.raises(ValueError, match="full.npz does not fit: unused decoder_blocks.0.attn.proj.bias"):
+  with pytest.raises(
+    ValueError, match="full.npz does not fit the network: unused decoder_blocks.0.attn.proj.bias"
+  ):
     import_weights("mae", tmp_path / "full.npz", tmp_path / "none", options)
 
 
@@ -223,7 +232,7 @@ def test_a_class_tokens_position_is_added_and_pixels_must_be_told(runs, tmp_path
   tensors = published(runs, tmp_path, "classifier")
   tensors["pos_embed"] = tensors["pos_embed"] + np.float32(0.5)
   np.savez(tmp_path / "file.npz", **tensors)
-  with pytest.raises(ValueError, match="say --normalize=imagenet .* or --normalize=signed"):
+  with pytest.raises(ValueError, match="pass --normalize=imagenet .* or --normalize=signed"):
     import_weights("timm_vit", tmp_path / "file.npz", tmp_path / "run", Options(heads=2))
   import_weights("timm_vit", tmp_path / "file.npz", tmp_path / "run", Options(heads=2, normalize="signed"))
   run = restore(tmp_path / "run", parallel.make_mesh())
@@ -232,7 +241,9 @@ def test_a_class_tokens_position_is_added_and_pixels_must_be_told(runs, tmp_path
     and run.config.encoder["positions"] == "learned"
     and run.config.encoder["pool"] == "fc_norm"
   )
-  np.testing.assert_allclose(run.backbone.params["encoder"]["cls"], tensors["cls_token"] + 0.5, atol=1e-6)
+  np.testing.assert_allclose(
+    run.backbone.weights.params["encoder"]["cls"], tensors["cls_token"] + 0.5, atol=1e-6
+  )
 
 
 @pytest.mark.parametrize(
@@ -240,10 +251,10 @@ def test_a_class_tokens_position_is_added_and_pixels_must_be_told(runs, tmp_path
   [
     (lambda t: t.pop("layer1.0.bn1.bias"), "missing layer1.0.bn1.bias"),
     (lambda t: t.update({"layer9.extra": np.zeros(3)}), r"unused layer9.extra \[3\]"),
-    (lambda t: t.update({"fc.bias": np.zeros(7, np.float32)}), r"fc.bias is \[7\], wanted \[10\]"),
+    (lambda t: t.update({"fc.bias": np.zeros(7, np.float32)}), r"fc.bias has shape \[7\], expected \[10\]"),
     (
       lambda t: t.update({"conv1.weight": np.zeros((16, 3, 3), np.float32)}),
-      r"conv1.weight is \[16, 3, 3\], wanted \[16, 3, 3, 3\]",
+      r"conv1.weight has shape \[16, 3, 3\], expected \[16, 3, 3, 3\]",
     ),
   ],
 )
@@ -264,7 +275,7 @@ def test_every_tensor_is_accounted_for_and_nothing_is_written(change, message, s
     (b"\x93NUMPY", ".npz", "cannot be read as arrays"),
     (b"PK\3\4 broken", ".npz", "cannot be read as arrays"),
     (b"\0" * 40, ".safetensors", "cannot be read as safetensors"),
-    (b"x", ".h5", "is no kind of file that is read; use .npz, .safetensors"),
+    (b"x", ".h5", "files of this type cannot be read; use .npz, .safetensors"),
     (None, ".npz", "there is no such file"),
   ],
 )
@@ -301,7 +312,7 @@ def test_misspelt_kinds_and_folders_that_hold_something_are_refused(runs, tmp_pa
   with pytest.raises(ValueError, match="is not empty; name a new folder"):
     import_weights("mae", file, tmp_path)
   with pytest.raises(
-    ValueError, match="--output=x.onnx: no such kind of file; use .npz, .safetensors or .stablehlo"
+    ValueError, match="--output=x.onnx: its suffix is unknown; use .npz, .safetensors or .stablehlo"
   ):
     export_weights(runs("mae"), "x.onnx")
 
@@ -336,7 +347,7 @@ def test_an_imported_run_is_started_from_and_not_gone_on_with(runs, tmp_path):
 
 @pytest.mark.parametrize("name", ["moco_v2", "classifier"])
 def test_the_program_runs_with_jax_alone(name, runs, tmp_path):
-  program = export_weights(runs(name), tmp_path / "encoder.stablehlo")
+  export_weights(runs(name), tmp_path / "encoder.stablehlo")
   images = np.random.default_rng(0).uniform(size=(3, 16, 16, 3)).astype(np.float32)
   np.save(tmp_path / "images.npy", images)
   code = (
@@ -348,7 +359,7 @@ def test_the_program_runs_with_jax_alone(name, runs, tmp_path):
   )
   subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=120)
   backbone = restore(runs(name), parallel.make_mesh()).backbone
-  expected = backbone.encode(backbone.params, backbone.model_state, jnp.asarray(images))
+  expected = backbone.method.encode(*backbone.weights, jnp.asarray(images))
   found = np.load(tmp_path / "found.npz")
   np.testing.assert_allclose(found["three"], expected, atol=1e-5)
   np.testing.assert_allclose(found["one"], expected[:1], atol=1e-5)

@@ -1,4 +1,4 @@
-"""PyTorch checkpoints: logits of the architectures of torchvision and timm with random weights, and files that are no tensors."""
+"""PyTorch checkpoints: logits of torchvision and timm architectures, and files that hold other objects."""
 
 import os
 
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ssl_jax import parallel
+from ssl_jax.abilities import Classifier
 from ssl_jax.convert import Options, import_weights
 from ssl_jax.run.restore import restore
 
@@ -49,7 +50,7 @@ class ResNet50(nn.Module):
 
 
 class Part(nn.Module):
-  """A module of the named modules."""
+  """A module whose attributes are the given modules."""
 
   def __init__(self, **parts):
     super().__init__()
@@ -114,7 +115,9 @@ def test_logits_are_those_of_torch(kind, make, options, scale, tmp_path):
   with torch.no_grad():
     expected = model((images - mean) / deviation).numpy()
   backbone = restore(tmp_path / "run", parallel.make_mesh()).backbone
-  found = jax.jit(backbone.predict)(backbone.params, backbone.model_state, images.permute(0, 2, 3, 1).numpy())
+  found = jax.jit(backbone.method.abilities[Classifier].predict)(
+    *backbone.weights, images.permute(0, 2, 3, 1).numpy()
+  )
   assert expected.std() > 0.1
   np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
 
@@ -128,7 +131,7 @@ class Hostile:
 def test_nothing_but_tensors_is_read(content, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   torch.save(content, "file.pth")
-  with pytest.raises(ValueError, match="cannot be read as tensors alone|holds no dict of tensors"):
+  with pytest.raises(ValueError, match="cannot be read as a file of tensors only|holds no dict of tensors"):
     import_weights("torchvision_resnet", "file.pth", "run")
   assert not (tmp_path / "executed").exists() and not (tmp_path / "run").exists()
 
@@ -138,5 +141,7 @@ def test_half_precision_becomes_float32(tmp_path):
   model = ResNet50(classes=10).half()
   torch.save(model.state_dict(), tmp_path / "file.pth")
   import_weights("torchvision_resnet", tmp_path / "file.pth", tmp_path / "run")
-  kernel = restore(tmp_path / "run", parallel.make_mesh()).backbone.params["head"]["Dense_0"]["kernel"]
+  kernel = restore(tmp_path / "run", parallel.make_mesh()).backbone.weights.params["head"]["Dense_0"][
+    "kernel"
+  ]
   np.testing.assert_array_equal(kernel, model.fc.weight.detach().float().numpy().T)

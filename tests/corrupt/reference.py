@@ -1,12 +1,14 @@
-"""Makes reference.json: what an independent implementation, imagecorruptions 1.1.2, does to two photographs.
+"""Writes reference.json: how an independent implementation, imagecorruptions 1.1.2, corrupts two photographs.
 
     pip install -e '.[test,parity]'
     python tests/corrupt/reference.py            # writes reference.json beside this file
-    python tests/corrupt/reference.py --check    # compares every pixel with ours and prints a table, frost with its photographs
+    python tests/corrupt/reference.py --check    # compares every pixel with ours and prints a table
 
-The photographs come with scikit-learn. Stored are, for each corruption and severity, mean, deviation and mean absolute change (of
-several draws for random ones), and for deterministic ones every sixteenth pixel. imagecorruptions has an elastic transform of its
-own; that of ImageNet-C is written out below with SciPy and OpenCV, after the paper's table.
+With --check, frost uses its original photographs. The two photographs that are corrupted come with
+scikit-learn. For each corruption and severity the file stores the mean, the standard deviation and the mean
+absolute change, over several draws for random corruptions, and every sixteenth pixel for deterministic ones.
+The elastic transform of imagecorruptions differs from that of ImageNet-C, which is therefore implemented
+below with SciPy and OpenCV, with the parameters of the paper's table.
 """
 
 import argparse
@@ -56,7 +58,7 @@ ELASTIC = (
 
 
 def photographs() -> list[np.ndarray]:
-  """uint8[224, 224, 3], two of them: a pagoda and a flower."""
+  """Returns two photographs, uint8[224, 224, 3]: a pagoda and a flower."""
   return [
     np.asarray(
       Image.fromarray(load_sample_image(name))
@@ -68,12 +70,12 @@ def photographs() -> list[np.ndarray]:
 
 
 def sampled(pixels: np.ndarray) -> np.ndarray:
-  """uint8[14, 14, 3]: every sixteenth pixel."""
+  """Returns every sixteenth pixel along both sides, uint8[14, 14, 3]."""
   return pixels[8::16, 8::16]
 
 
 def imagecorruptions():
-  """The package, with what it takes from libraries that have lost it since."""
+  """Imports the package after restoring what newer versions of its dependencies have removed."""
   resources = types.ModuleType("pkg_resources")
   resources.resource_filename = lambda name, path: str(pathlib.Path(sys.modules[name].__file__).parent / path)
   sys.modules["pkg_resources"] = resources
@@ -120,7 +122,7 @@ def theirs(package, name: str, image: np.ndarray, severity: int) -> np.ndarray:
 
 
 def statistics(draws, images) -> list[float]:
-  """Mean, deviation and mean absolute change of draws uint8[N, H, W, 3] of the images, in grey levels."""
+  """Returns mean, standard deviation and mean absolute change in grey levels of draws uint8[N, H, W, 3]."""
   draws = np.asarray(draws, np.float64)
   return [
     float(draws.mean()),

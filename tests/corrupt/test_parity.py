@@ -1,4 +1,4 @@
-"""Against imagecorruptions on two photographs: the figures in reference.json, which reference.py made."""
+"""Compares two corrupted photographs with imagecorruptions, whose figures are in reference.json."""
 
 import base64
 import functools
@@ -13,13 +13,8 @@ from ssl_jax import corrupt
 from tests.corrupt import reference
 
 FOUND = json.loads(reference.FILE.read_text())
-DRAWS = {
-  "spatter": 12,
-  "elastic_transform": 16,
-  "snow": 16,
-  "fog": 40,
-  "motion_blur": 24,
-}  # of others as many as in the file
+# The number of draws; other corruptions are drawn as often as in reference.py.
+DRAWS = {"spatter": 12, "elastic_transform": 16, "snow": 16, "fog": 40, "motion_blur": 24}
 
 
 @functools.cache
@@ -33,7 +28,7 @@ def compiled(name: str):
 
 
 def applied(name: str, severity: int, draws: int) -> np.ndarray:
-  """Grey levels [draws * 2, 224, 224, 3]."""
+  """Returns the corrupted photographs in grey levels, [draws * 2, 224, 224, 3]."""
   images = jnp.asarray(photographs(), jnp.float32) / 255
   return np.stack(
     [
@@ -66,30 +61,29 @@ def test_random_corruptions_agree_in_distribution(name):
     found = reference.statistics(made, np.tile(photographs(), (draws, 1, 1, 1)))
     wanted = FOUND["statistics"][f"{name} {severity}"]
     change = np.abs(made - np.tile(photographs(), (draws, 1, 1, 1))).mean((1, 2, 3)).reshape(draws, 2).mean(1)
-    doubt = 3 * change.std() / np.sqrt(draws) / change.mean()  # three standard errors of what was drawn here
-    np.testing.assert_allclose(found, wanted, rtol=0.05 + doubt, err_msg=f"severity {severity}")
+    tolerance = 3 * change.std() / np.sqrt(draws) / change.mean()  # three standard errors of these draws
+    np.testing.assert_allclose(found, wanted, rtol=0.05 + tolerance, err_msg=f"severity {severity}")
 
 
 @pytest.mark.parametrize("name", corrupt.known())
 def test_batches_and_traced_severities_give_what_single_images_give(name):
-  """One program for all severities, under vmap: image i with key i. And no corruption is the identity."""
+  """One program serves all severities, image i gets the draw of key i, and no corruption is the identity."""
   images = jnp.asarray(photographs()[:, 64:128, 64:128], jnp.float32) / 255
   one = jax.jit(corrupt.make(name, table="cifar"))
-  together = jax.jit(jax.vmap(corrupt.make(name, table="cifar")))
+  batched = jax.jit(jax.vmap(corrupt.make(name, table="cifar")))
   keys, severities = jax.random.split(jax.random.key(0), 2), jnp.array([2, 5])
-  found = together(keys, images, severities)
+  found = batched(keys, images, severities)
   assert found.dtype == jnp.float32 and 0 <= found.min() and found.max() <= 1
   for i in range(2):
     wanted = one(keys[i], images[i], severities[i])
-    assert (
-      np.abs(np.asarray(found[i] - wanted)).mean() < 1 / 255 / 10
-    )  # a value at the edge of a grey level may fall either side
+    # A value at the boundary of two grey levels may be truncated to either.
+    assert np.abs(np.asarray(found[i] - wanted)).mean() < 1 / 255 / 10
     assert np.abs(np.asarray(wanted - images[i])).max() > 2 / 255
   assert one._cache_size() == 1
 
 
-def test_glass_is_the_loop_that_it_stands_for():
-  """One pass against the reference's order and its copy in place of a swap, with the same offsets."""
+def test_glass_blur_equals_the_sequential_loop():
+  """One pass equals the reference's loop for the same offsets; the loop copies where it means to swap."""
   from ssl_jax.corrupt import blur
 
   side, reach = 24, 2
@@ -116,7 +110,7 @@ def test_frost_takes_a_folder_of_pictures(tmp_path):
   from ssl_jax.corrupt import weather
 
   weather._textures.cache_clear()
-  with pytest.raises(ValueError, match="has no picture frost3.png or .jpg; it must hold frost1 to frost5"):
+  with pytest.raises(ValueError, match="has no picture frost3.png or .jpg; it must contain frost1 to frost5"):
     corrupt.make("frost", textures=str(tmp_path))(jax.random.key(0), image, 1)
 
 
@@ -141,7 +135,7 @@ def test_procedural_frost_is_bright_and_rough():
     (lambda: corrupt.make("fog")(jax.random.key(0), jnp.zeros((64, 64, 3)), 6), "severity is 6; use 1 to 5"),
     (
       lambda: corrupt.make("fog")(jax.random.key(0), jnp.zeros((16, 64, 3)), 1),
-      "fog takes images of 32 pixels a side and more, .* 16 x 64",
+      "fog needs images of at least 32 pixels per side, .* 16 x 64",
     ),
   ],
 )

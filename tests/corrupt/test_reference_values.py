@@ -1,4 +1,4 @@
-"""The values of the specification: a gradient under what is deterministic, a constant under what is random."""
+"""Values of the specification: a gradient for deterministic corruptions, a constant image for random ones."""
 
 import functools
 
@@ -16,13 +16,14 @@ def compiled(name: str, table: str):
 
 
 def gradient(side: int) -> jax.Array:
-  """Red grows to the right, green downwards, blue along both; whole grey levels."""
+  """Red increases to the right, green downwards and blue along both; whole grey levels."""
   y, x = np.mgrid[:side, :side].astype(np.float64)
   levels = np.round(255 * np.stack([x, y, (x + y) / 2], -1) / (side - 1))
   return jnp.asarray(levels / 255, jnp.float32)
 
 
-# Mean and deviation of the red channel at severities 1, 3, 5 (scikit-image 0.26, SciPy 1.17, OpenCV 5, Pillow 13).
+# Mean and standard deviation of the red channel at severities 1, 3 and 5, computed with scikit-image 0.26,
+# SciPy 1.17, OpenCV 5 and Pillow 13.
 RED = {
   ("gaussian_blur", "imagenet"): ((127.067, 73.949), (127.058, 73.926), (127.040, 73.777)),
   ("defocus_blur", "imagenet"): ((126.933, 73.934), (126.933, 73.889), (128.388, 74.511)),
@@ -50,7 +51,7 @@ def test_gradient(name, table):
     assert (red.mean(), red.std()) == pytest.approx(wanted, abs=0.3), severity
 
 
-DEVIATION = {  # of a constant 128 at severities 1 to 5
+DEVIATION = {  # standard deviation for a constant image of 128 at severities 1 to 5
   ("gaussian_noise", "imagenet"): (20.40, 30.61, 45.68, 63.09, 80.84),
   ("shot_noise", "imagenet"): (23.32, 36.10, 51.22, 73.41, 87.98),
   ("impulse_noise", "imagenet"): (22.09, 31.22, 38.21, 52.56, 66.21),
@@ -87,7 +88,7 @@ def test_fog_on_a_constant(table, side, wanted):
   draws = 60 if side == 224 else 400
   for severity in (1, 3, 5):
     found = np.asarray(fog(jax.random.split(jax.random.key(severity), draws), flat, severity)) * 255
-    assert found.mean() == pytest.approx(wanted[severity - 1], abs=3.5), severity  # of so few draws
+    assert found.mean() == pytest.approx(wanted[severity - 1], abs=3.5), severity  # few draws
 
 
 def test_kernels_of_defocus_sum_to_the_published_values():

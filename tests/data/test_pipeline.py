@@ -17,13 +17,14 @@ import time
 import numpy as np
 import pytest
 
-from ssl_jax.data import pipeline, sources, transforms
+from ssl_jax.data import host, pipeline, sources, transforms
+from ssl_jax.data.elements import ShapeDtype
 from ssl_jax.data.shared_buffers import make_shared_buffers
 
 from .conftest import encoded
 
-CROP = transforms.random_resized_crop(12, views=2)
-WHOLE = transforms.resize_center_crop(8)
+CROP = host.ImageAndLabel(transforms.random_resized_crop(12, views=2))
+WHOLE = host.ImageAndLabel(transforms.resize_center_crop(8))
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +83,8 @@ def test_crops_are_drawn_from_seed_epoch_and_place(synthetic):
   with train(synthetic, start=7, stop=8) as batches:
     batch = next(batches)
   index = np.random.default_rng((1, 1)).permutation(50)[8 + 3]
-  views = CROP(np.random.default_rng((1, 1, 1 + 8 + 3)), synthetic[index]["image"])
-  np.testing.assert_array_equal(batch["image"][3], views)
+  made = CROP(np.random.default_rng((1, 1, 1 + 8 + 3)), synthetic[index])
+  np.testing.assert_array_equal(batch["image"][3], made["image"])
 
 
 @pytest.mark.parametrize("threads", [2, 5])
@@ -103,7 +104,7 @@ def test_workers_do_not_change_a_byte_and_leave_nothing_behind(synthetic, expect
   with train(synthetic, workers=2, stop=10**6) as batches:  # stopped in the middle
     next(batches)
     children, began = multiprocessing.active_children(), time.monotonic()
-    name = batches._slots.name
+    name = batches._buffers.name
   assert len(children) == 2 and not any(child.is_alive() for child in children)
   assert time.monotonic() - began < 15
   assert not os.path.exists(f"/dev/shm/{name}")
@@ -146,25 +147,27 @@ def test_two_processes_read_the_same_global_batches(synthetic, kind):
       return list(train(synthetic, stop=7, **options))
     return list(pipeline.eval_batches(synthetic, batch_size=16, transform=WHOLE, **options))
 
-  whole, parts = read(), [read(process_index=p, process_count=2) for p in range(2)]
+  size = 8 if kind == "train" else 16
+  whole, parts = read(), [read(positions=range(p, size, 2)) for p in range(2)]  # devices take turns
   assert len(whole) == len(parts[0]) == len(parts[1])
   for one, *shares in zip(whole, *parts):
     for key in one:
-      np.testing.assert_array_equal(np.concatenate([share[key] for share in shares]), one[key])
+      for p, share in enumerate(shares):
+        np.testing.assert_array_equal(share[key], one[key][p::2])
 
 
 def test_evaluation_pads_and_masks(synthetic):
   with pipeline.eval_batches(synthetic, batch_size=16, transform=WHOLE) as batches:
     found = list(batches)
   assert len(found) == 4 and {len(batch["image"]) for batch in found} == {16}
-  mask = np.concatenate([batch["mask"] for batch in found])
+  mask = np.concatenate([batch["valid"] for batch in found])
   assert mask.tolist() == [True] * 50 + [False] * 14
   np.testing.assert_array_equal(np.concatenate([batch["index"] for batch in found])[mask], np.arange(50))
   labels = np.concatenate([batch["label"] for batch in found])
   np.testing.assert_array_equal(labels[mask], [record["label"] for record in synthetic])
-  assert not found[-1]["image"][~found[-1]["mask"]].any()
+  assert not found[-1]["image"][~found[-1]["valid"]].any()
   for i in (0, 17, 49):
-    np.testing.assert_array_equal(found[i // 16]["image"][i % 16], WHOLE(None, synthetic[i]["image"]))
+    np.testing.assert_array_equal(found[i // 16]["image"][i % 16], WHOLE(None, synthetic[i])["image"])
 
 
 def test_bad_files_are_replaced_by_the_next_and_named_once(levels, caplog):
@@ -211,7 +214,7 @@ def test_evaluation_masks_bad_files(levels):
   batches = pipeline.eval_batches(source, batch_size=8, transform=WHOLE, max_bad_fraction=0.1)
   with batches:
     found = list(batches)
-  mask = np.concatenate([batch["mask"] for batch in found])
+  mask = np.concatenate([batch["valid"] for batch in found])
   assert np.flatnonzero(~mask).tolist() == [3, 19, 20, 21, 22, 23] and len(batches.bad) == 2
   assert not found[0]["image"][3].any()
   with pytest.raises(ValueError, match="2 of 20 images cannot be decoded, 1 are allowed"):
@@ -226,22 +229,33 @@ def test_bad_images_of_a_cached_source(levels):
 
 @dataclasses.dataclass(frozen=True)
 class Broken:
-  shape = (8, 8, 3)
-  random = False
-  promise: bool
+  """Makes what it should not, or fails."""
 
-  def __call__(self, rng, image):
-    if self.promise:
-      return np.zeros((8, 9, 3), np.uint8)
+  made: dict
+  random = False
+  elements = {"image": ShapeDtype((8, 8, 3), np.uint8)}
+
+  def __call__(self, rng, record):
+    if self.made:
+      return self.made
     raise KeyError("a fault of the programmer")
 
 
 def test_a_faulty_transform_is_no_bad_file(levels):
   with pytest.raises(KeyError, match="a fault of the programmer") as caught:
-    shown(train(levels(20), transform=Broken(promise=False)))
+    shown(train(levels(20), transform=Broken({})))
   assert "while loading" in caught.value.__notes__[0]
-  with pytest.raises(ValueError, match=r"made uint8\[8, 9, 3\], it promised uint8\[8, 8, 3\]"):
-    shown(train(levels(20), transform=Broken(promise=True)))
+  for made, message in (
+    ({"image": np.zeros((8, 9, 3), np.uint8)}, r"made image uint8\[8, 9, 3\], it declares uint8\[8, 8, 3\]"),
+    ({"image": np.zeros((8, 8, 3))}, r"made image float64\[8, 8, 3\], it declares uint8\[8, 8, 3\]"),
+    ({"mask": np.zeros((8, 8, 3))}, r"made \['mask'\], it declares \['image'\]"),
+  ):
+    with pytest.raises(ValueError, match=message):
+      shown(train(levels(20), transform=Broken(made)))
+  bad_name = Broken({})
+  object.__setattr__(bad_name, "elements", {"valid": ShapeDtype((), np.bool_)})
+  with pytest.raises(ValueError, match="an element called 'valid', a name that evaluation batches need"):
+    train(levels(20), transform=bad_name)
 
 
 def loading_threads():
@@ -264,12 +278,12 @@ def test_closing_stops_all_threads(synthetic):
 
 @dataclasses.dataclass(frozen=True)
 class Slow:
-  shape = (8, 8, 3)
   random = False
+  elements = {"image": ShapeDtype((8, 8, 3), np.uint8)}
 
-  def __call__(self, rng, image):
+  def __call__(self, rng, record):
     time.sleep(0.05)
-    return np.zeros(self.shape, np.uint8)
+    return {"image": np.zeros((8, 8, 3), np.uint8)}
 
 
 def test_closing_does_not_wait_for_the_batch_at_hand(synthetic):
@@ -309,8 +323,9 @@ def test_steps_per_epoch(synthetic):
 @pytest.mark.parametrize(
   "options, message",
   [
-    ({"batch_size": 9, "process_count": 2}, "batch_size=9 is not divisible by 2 .*; use a multiple of 2"),
-    ({"process_index": 2, "process_count": 2}, "process_index=2 is none of 2 processes"),
+    ({"positions": range(4, 12)}, "positions .* do not lie in a batch of batch_size=8"),
+    ({"positions": ()}, "positions .* do not lie in a batch of batch_size=8"),
+    ({"batch_size": 0}, "batch_size=0; use a positive number"),
     ({"batch_size": 64}, "more than the 50 images"),
     ({"start": 5, "stop": 4}, "start=5 and stop=4"),
     ({"seed": -1}, "seed=-1"),
@@ -326,17 +341,17 @@ def test_errors(synthetic, options, message):
 @pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="no /dev/shm to run out of")
 def test_too_little_shared_memory():
   with pytest.raises(ValueError, match="workers=1000 hand over .* MiB through /dev/shm.*--shm-size"):
-    make_shared_buffers(1000, (4096, 2, 1024, 1024, 3))
+    make_shared_buffers(1000, {"image": ShapeDtype((2, 1024, 1024, 3), np.uint8)}, 4096)
 
 
 ORPHANS = """
 import multiprocessing, signal, sys, time
-from ssl_jax.data import pipeline, sources, transforms
+from ssl_jax.data import host, pipeline, sources, transforms
 if __name__ == "__main__":
   signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it starts in the background
   source = sources.open_source("synthetic")
   batches = pipeline.train_batches(source, batch_size=8, seed=0, start=0, stop=10**6, workers=2,
-                                   transform=transforms.resize_center_crop(32))
+                                   transform=host.ImageAndLabel(transforms.resize_center_crop(32)))
   next(batches)
   try:
     print(*[child.pid for child in multiprocessing.active_children()], flush=True)

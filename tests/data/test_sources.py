@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from ssl_jax.data import decode, sources, synthetic, tfds_records, transforms
+from ssl_jax.data import decode, host, sources, synthetic, tfds_records, transforms
 from ssl_jax.data.decode import DecodeError
 
 from .conftest import encoded, smooth
@@ -173,9 +173,11 @@ def test_cached_needs_one_size(tmp_path):
   (tmp_path / "a.png").write_bytes(encoded(smooth(8, 8)))
   (tmp_path / "b.png").write_bytes(encoded(smooth(8, 9)))
   source = sources.open_source("folder", data_dir=str(tmp_path))
-  with pytest.raises(ValueError, match=r"b.png is \(8, 9, 3\), others are \(8, 8, 3\).*set cache=False"):
+  with pytest.raises(
+    ValueError, match=r"b.png has image \(8, 9, 3\), others have \(8, 8, 3\).*set cache=False"
+  ):
     sources.cached(source)
-  held = sources.cached(source, transform=transforms.resize_center_crop(8))
+  held = sources.cached(source, transform=host.ImageAndLabel(transforms.resize_center_crop(8)))
   assert held[1]["image"].shape == (8, 8, 3)
   with pytest.raises(ValueError, match="2 images of .* take .* GiB of memory, the limit is 0.0 GiB"):
     sources.cached(

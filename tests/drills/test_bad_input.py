@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssl_jax.data import pipeline, sources, transforms
+from ssl_jax.data import host, pipeline, sources, transforms
 
 LONG = os.environ.get("SSL_JAX_DRILLS") == "long"
 pytestmark = pytest.mark.drills
@@ -100,9 +100,12 @@ def test_two_hundred_broken_images_are_counted_and_masked(folder):
   source = sources.open_source("folder", data_dir=str(folder))
   assert len(source) == GOOD + EACH * len({**BROKEN, **ODD}) and EACH * len({**BROKEN, **ODD}) >= 200
   with pipeline.eval_batches(
-    source, batch_size=50, transform=transforms.resize_center_crop(16, 16), max_bad_fraction=0.6
+    source,
+    batch_size=50,
+    transform=host.ImageAndLabel(transforms.resize_center_crop(16, 16)),
+    max_bad_fraction=0.6,
   ) as batches:
-    counted = sum(int(batch["mask"].sum()) for batch in batches)
+    counted = sum(int(batch["valid"].sum()) for batch in batches)
   assert counted == GOOD + EACH * len(ODD) and len(batches.bad) == EACH * len(BROKEN)
   assert {pathlib.Path(name).stem.rstrip("0123456789") for name in batches.bad} == set(BROKEN)
 

@@ -1,4 +1,4 @@
-"""Following a run: what is said of one that runs, stands still, is done, or is not there."""
+"""`ssl-jax watch`: what it shows of a run that is active, stalled, finished or missing."""
 
 import io
 import os
@@ -16,7 +16,7 @@ from tests.view.report.runs import write_lines, write_run
 
 def drawn(folder) -> str:
   console = rich.console.Console(file=io.StringIO(), width=120)
-  console.print(module._view(folder, module._look(folder)))
+  console.print(module._view(folder, module._read(folder)))
   return console.file.getvalue()
 
 
@@ -24,7 +24,7 @@ def cut(folder, count: int) -> None:
   write_lines(folder / "metrics.jsonl", lines(folder / "metrics.jsonl")[:count])
 
 
-def test_a_pipe_gets_a_line_a_row_until_the_last_step(tmp_path, capsys):
+def test_a_pipe_gets_one_line_per_row_until_the_last_step(tmp_path, capsys):
   folder = write_run(tmp_path / "run")
   rows = lines(folder / "metrics.jsonl")
   cut(folder, 2)
@@ -38,26 +38,26 @@ def test_a_pipe_gets_a_line_a_row_until_the_last_step(tmp_path, capsys):
   running.start()
   watch(folder, interval=0.01)
   running.join()
-  said = capsys.readouterr().out.splitlines()
-  assert [line.split()[1] for line in said] == [f"{step}/60" for step in range(10, 70, 10)]
+  printed = capsys.readouterr().out.splitlines()
+  assert [line.split()[1] for line in printed] == [f"{step}/60" for step in range(10, 70, 10)]
   assert (
-    "loss 0.3333" in said[-1]
-    and "images per second 500" in said[-1]
-    and "waiting fraction 2%" in said[-1]
-    and "contrast accuracy 0.6" in said[-1]
+    "loss 0.3333" in printed[-1]
+    and "images per second 500" in printed[-1]
+    and "waiting fraction 2%" in printed[-1]
+    and "contrast accuracy 0.6" in printed[-1]
   )
 
 
-def test_once_says_the_last_row_and_leaves(tmp_path, capsys):
+def test_once_prints_the_last_row_and_returns(tmp_path, capsys):
   folder = write_run(tmp_path / "run", rows=4)
   watch(folder, once=True)
   assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["40/60"]
 
 
-def test_a_terminal_sees_progress_curve_time_left_and_evaluations(tmp_path):
+def test_a_terminal_shows_progress_curve_time_left_and_evaluations(tmp_path):
   folder = write_run(tmp_path / "run", rows=5)
   shown = drawn(folder)
-  for said in (
+  for text in (
     "50 of 60, 83%",
     "loss",
     "█",
@@ -65,37 +65,37 @@ def test_a_terminal_sees_progress_curve_time_left_and_evaluations(tmp_path):
     "top1 50.0 %",
     "0:00:01",
   ):  # 10 steps of 64 images at 500 a second
-    assert said in shown, said
+    assert text in shown, text
 
 
-def test_a_run_that_is_done_or_silent_or_has_not_begun_says_so(tmp_path):
+def test_finished_stalled_and_new_runs_are_reported_as_such(tmp_path):
   folder = write_run(tmp_path / "run")
-  assert "it is done" in drawn(folder)
+  assert "the run is finished" in drawn(folder)
   cut(folder, 5)
   os.utime(folder / "metrics.jsonl", (time.time() - 600,) * 2)
-  assert "no row for 0:10:0" in drawn(folder) and "has it stopped?" in drawn(folder)
+  assert "no row for 0:10:0" in drawn(folder) and "has the run stopped?" in drawn(folder)
   (folder / "metrics.jsonl").unlink()
   assert "waiting for the first row" in drawn(folder)
 
 
-def test_a_run_of_before_there_was_a_record_of_starts_can_be_watched(tmp_path):
+def test_a_run_without_starts_jsonl_can_be_watched(tmp_path):
   folder = write_run(tmp_path / "run")
   (folder / "starts.jsonl").unlink()
-  assert "not known" in drawn(folder)
+  assert "unknown" in drawn(folder)
 
 
-def test_a_folder_that_is_not_there_or_empty_is_refused(tmp_path):
-  with pytest.raises(ValueError, match="there is no such folder"):
+def test_a_missing_or_empty_folder_is_refused(tmp_path):
+  with pytest.raises(ValueError, match="is not an existing folder"):
     watch(tmp_path / "nowhere")
-  with pytest.raises(ValueError, match="holds no metrics.jsonl yet"):
+  with pytest.raises(ValueError, match="has no metrics.jsonl yet"):
     watch(tmp_path, once=True)
 
 
-def test_a_curve_spans_its_range_and_a_flat_one_is_low():
+def test_a_curve_spans_the_range_of_its_values_and_a_flat_curve_is_low():
   assert module._curve([0, 1, 2, 3]) == "▁▃▆█" and module._curve([5.0] * 3) == "▁▁▁"
   assert len(module._curve(list(range(1000)))) == module.WIDTH
 
 
-@pytest.mark.parametrize("seconds, said", [(0, "0:00:00"), (59.7, "0:01:00"), (3725, "1:02:05")])
-def test_a_clock_carries(seconds, said):
-  assert clock(seconds) == said
+@pytest.mark.parametrize("seconds, text", [(0, "0:00:00"), (59.7, "0:01:00"), (3725, "1:02:05")])
+def test_clock_carries_seconds_and_minutes(seconds, text):
+  assert clock(seconds) == text

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from ssl_jax import methods, models
+from ssl_jax.abilities import PretextTask, Restorer
 from ssl_jax.config.recipe import recipe
-from ssl_jax.config.schema import DataConfig, TrainConfig, check
+from ssl_jax.config.schema import TrainConfig, check
 from ssl_jax.core import DataSpec, Weights
 from ssl_jax.methods import colorization
 from ssl_jax.methods.pretext import cielab, colour_bins
+from ssl_jax.run.assembly import open_data
 from ssl_jax.run.prepare import prepare
 
 DATA = DataSpec(100, 10, 8)
@@ -45,7 +47,7 @@ def test_loss_is_that_of_a_recomputation(started):
   """Lightness in, every fourth pixel asked, weight by the nearest bin, mean over places: written out with numpy."""
   method, start = started
   bins = colour_bins.bins(PRIOR)
-  value = method.examine(start.params, start.model_state, IMAGES)["loss"]
+  value = method.abilities[PretextTask].evaluate_task(start.params, start.model_state, IMAGES)["loss"]
   net = models.stack(
     models.last_map(models.make("resnet10", width=8, stem="small", output_stride=4)),
     models.network(models.heads.Linear(len(bins.centres))),
@@ -72,14 +74,16 @@ def test_without_a_prior_all_colours_weigh_the_same():
   method = make()
   start = jax.jit(method.init)(jax.random.key(0), {"image": IMAGES})
   flat = jax.tree.map(jnp.zeros_like, start.params["head"])
-  scores = jax.jit(method.examine)({**start.params, "head": flat}, start.model_state, IMAGES)
+  scores = jax.jit(method.abilities[PretextTask].evaluate_task)(
+    {**start.params, "head": flat}, start.model_state, IMAGES
+  )
   np.testing.assert_allclose(scores["loss"], np.log(313), rtol=1e-5)  # uniform answers
   np.testing.assert_allclose(scores["auc"], scores["auc_rare"], rtol=1e-5)
 
 
 def test_area_under_the_curve_is_the_integral_over_thresholds(started):
   method, start = started
-  scores = method.examine(start.params, start.model_state, IMAGES)
+  scores = method.abilities[PretextTask].evaluate_task(start.params, start.model_state, IMAGES)
   error = np.linalg.norm(np.asarray(cielab.rgb_to_lab(IMAGES))[..., 1:], axis=-1)
   curve = [(error < t).mean((1, 2)) for t in np.linspace(0, 150, 3001)]
   np.testing.assert_allclose(scores["auc_grey"], np.trapezoid(curve, dx=0.05, axis=0) / 150, atol=2e-3)
@@ -95,7 +99,7 @@ def test_cells_of_a_map_stand_on_their_pixels():
 
 def test_reconstruction_keeps_the_lightness(started):
   method, start = started
-  made = jax.jit(method.reconstruct)(
+  made = jax.jit(method.abilities[Restorer].reconstruct)(
     start.params, start.model_state, IMAGES, jax.random.key(0), temperature=1.0
   )
   np.testing.assert_array_equal(made.seen[..., 0], made.seen[..., 2])
@@ -123,7 +127,7 @@ def test_the_representation_does_not_see_colour(started):
   [
     (dict(prior=(1.0,)), "takes 313 shares"),
     (dict(temperature=0.0), "config.method.temperature is 0.0; use a positive"),
-    (dict(uniform=1.5), "uniform 1.5 a share in"),
+    (dict(uniform=1.5), "uniform 1.5 a fraction in"),
     (dict(neighbours=0), "neighbours is 0; use 5"),
   ],
 )
@@ -134,8 +138,10 @@ def test_refusals(options, message):
 
 def test_a_side_that_4_does_not_divide_is_refused(started):
   method, start = started
-  with pytest.raises(ValueError, match="config.augment.size 18 is no multiple of 4"):
-    jax.eval_shape(method.examine, start.params, start.model_state, jnp.zeros((2, 18, 18, 3)))
+  with pytest.raises(ValueError, match="config.augment.size 18 is not a multiple of 4"):
+    jax.eval_shape(
+      method.abilities[PretextTask].evaluate_task, start.params, start.model_state, jnp.zeros((2, 18, 18, 3))
+    )
 
 
 CONFIG = check(
@@ -159,9 +165,7 @@ def test_a_prior_is_counted_on_the_data_of_a_recipe(tmp_path, capsys):
   )  # the rows that fill the last batch do not count
   found = json.loads(path.read_text())
   assert found["pixels"] == 100 * 16 * 16 and sum(found["colour_prior"]) == pytest.approx(1)
-  from ssl_jax.run.assembly import open_data
-
-  source = open_data(DataConfig(name="synthetic", split="train[:100]", size=16))
+  source, _ = open_data(CONFIG)
   ab = np.concatenate(
     [
       np.asarray(cielab.rgb_to_lab(jnp.asarray(source[i]["image"], jnp.float32) / 255))[..., 1:].reshape(

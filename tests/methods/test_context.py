@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from ssl_jax import methods, models
+from ssl_jax.abilities import PretextTask
 from ssl_jax.core import DataSpec
 from ssl_jax.methods import context
 from ssl_jax.models import heads, network
@@ -57,10 +58,10 @@ def test_joining_late_is_a_linear_layer_on_both_features():
 @pytest.mark.parametrize("colour", ["drop", "project", "grey", "none"])
 def test_pieces_are_what_the_option_says(colour):
   method = methods.make("context", encoder(), DATA, colour=colour, grey=1.0, **SMALL)
-  exercise = jax.jit(lambda key, x: method.pose(key, x)[:2])(
+  task = jax.jit(lambda key, x: method.abilities[PretextTask].make_task(key, x)[:2])(
     jax.random.key(0), jax.random.uniform(jax.random.key(1), (4, 24, 24, 3))
   )
-  z = 4 * (np.asarray(exercise[0]) - 0.5)
+  z = 4 * (np.asarray(task[0]) - 0.5)
   assert z.shape == (4, 9, 6, 6, 3)
   np.testing.assert_allclose((z**2).mean((2, 3, 4)), 1, atol=1e-3)
   power = np.sort((z**2).mean((2, 3)), -1)
@@ -70,7 +71,7 @@ def test_pieces_are_what_the_option_says(colour):
     np.testing.assert_allclose(z @ [-1, 2, -1], 0, atol=1e-4)
   elif colour == "grey":
     np.testing.assert_allclose(z, z.mean(-1, keepdims=True) * np.ones(3), atol=1e-4)
-  assert np.asarray(exercise[1]).tolist() == [list(range(8))] * 4
+  assert np.asarray(task[1]).tolist() == [list(range(8))] * 4
 
 
 def shifted(key, count: int, size: int = 24, strength: float = 0.12, waves: int = 24) -> jax.Array:
@@ -110,7 +111,7 @@ def accuracy_on_shifts(colour: str, steps: int = 120) -> float:
   opt_state = rule.init(params)
   for i in range(steps):
     params, model_state, opt_state = step(params, model_state, opt_state, jnp.int32(i))
-  examine = jax.jit(method.examine)
+  examine = jax.jit(method.abilities[PretextTask].evaluate_task)
   return float(
     np.mean(
       [examine(params, model_state, images(jax.random.key(1000 + i)))["accuracy"].mean() for i in range(8)]

@@ -15,11 +15,11 @@ IMAGES = jax.random.uniform(jax.random.key(0), (8, 16, 16, 3))
 
 
 def test_quarters_are_the_image_and_the_copy_is_one_of_four_reductions():
-  exercise = counting.pose(jax.random.key(3), IMAGES, 0.0)
-  upper, lower = (jnp.concatenate([exercise.pieces[:, a], exercise.pieces[:, a + 1]], 2) for a in (1, 3))
+  task = counting.make_task(jax.random.key(3), IMAGES, 0.0)
+  upper, lower = (jnp.concatenate([task.inputs[:, a], task.inputs[:, a + 1]], 2) for a in (1, 3))
   np.testing.assert_array_equal(jnp.concatenate([upper, lower], 1), IMAGES)
   seen = set()
-  for image, small in zip(IMAGES, exercise.pieces[:, 0]):
+  for image, small in zip(IMAGES, task.inputs[:, 0]):
     ways = [jax.image.resize(image, (8, 8, 3), way) for way in ("nearest", "linear", "cubic", "lanczos3")]
     errors = [float(jnp.abs(jnp.clip(way, 0, 1) - small).max()) for way in ways]
     assert min(errors) < 1e-4
@@ -38,7 +38,7 @@ def test_matrices_resample_as_jax_does(method, theirs, full, size):
 
 
 def test_grey_is_shared_by_all_pieces():
-  pieces = np.asarray(counting.pose(jax.random.key(0), jnp.tile(IMAGES, (40, 1, 1, 1)), 0.67).pieces)
+  pieces = np.asarray(counting.make_task(jax.random.key(0), jnp.tile(IMAGES, (40, 1, 1, 1)), 0.67).inputs)
   grey = np.ptp(pieces, axis=-1).max((2, 3)) < 1e-5
   assert (grey == grey[:, :1]).all() and abs(grey[:, 0].mean() - 0.67) < 0.09
 
@@ -76,7 +76,7 @@ def test_every_count_starts_alive():
 
 def test_quarters_may_change_places():
   swap = jnp.concatenate([IMAGES[:, 8:], IMAGES[:, :8]], 1)
-  quarters = [counting.pose(jax.random.key(0), x, 0.0).pieces[:, 1:].sum(1) for x in (IMAGES, swap)]
+  quarters = [counting.make_task(jax.random.key(0), x, 0.0).inputs[:, 1:].sum(1) for x in (IMAGES, swap)]
   np.testing.assert_allclose(*quarters, atol=1e-5)
 
 
@@ -94,4 +94,4 @@ def test_refusals(options, message):
   with pytest.raises(ValueError, match="config.batch_size 7 is odd, but method 'counting' pairs images"):
     methods.make("counting", encoder, DataSpec(100, 10, 7))
   with pytest.raises(ValueError, match="config.augment.size 15 is odd"):
-    counting.pose(jax.random.key(0), jnp.zeros((2, 15, 15, 3)), 0.5)
+    counting.make_task(jax.random.key(0), jnp.zeros((2, 15, 15, 3)), 0.5)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ssl_jax import methods, models
+from ssl_jax.abilities import PretextTask
 from ssl_jax.core import DataSpec
 from ssl_jax.methods.jigsaw import permutation_set
 from ssl_jax.methods.pretext import tile_grid
@@ -75,9 +76,9 @@ def test_sorting_the_permutation_restores_the_order_of_tiles():
     "jigsaw", encoder(), DATA, jitter=0, grey=0.0, **{k: v for k, v in SMALL.items() if k != "jitter"}
   )
   images = jax.random.uniform(jax.random.key(0), (8, 14, 14, 3))
-  exercise = method.pose(jax.random.key(1), images)
-  inverse = np.argsort(permutation_set(24)[np.asarray(exercise.answers)[:, 0]], axis=1)
-  found = np.take_along_axis(np.asarray(exercise.pieces), inverse[:, :, None, None, None], axis=1)
+  task = method.abilities[PretextTask].make_task(jax.random.key(1), images)
+  inverse = np.argsort(permutation_set(24)[np.asarray(task.targets)[:, 0]], axis=1)
+  found = np.take_along_axis(np.asarray(task.inputs), inverse[:, :, None, None, None], axis=1)
   cells = images.reshape(8, 14, 14, 3)
   for n in range(9):
     top, left = 5 * (n // 3), 5 * (n % 3)
@@ -92,13 +93,20 @@ def test_loss_starts_at_the_logarithm_of_the_number(permutations, log):
   batch = {"image": jax.random.uniform(jax.random.key(0), (8, 16, 16, 3))}
   start = jax.jit(method.init)(jax.random.key(0), batch)
   assert float(
-    jax.jit(method.examine)(start.params, start.model_state, batch["image"])["loss"].mean()
+    jax.jit(method.abilities[PretextTask].evaluate_task)(start.params, start.model_state, batch["image"])[
+      "loss"
+    ].mean()
   ) == pytest.approx(log, abs=0.3)
 
 
 def test_defences_change_pixels_and_channel_jitter_takes_from_the_side():
   method = methods.make("jigsaw", encoder(), DATA, project=1.0, grey=0.0, channel_jitter=2, **SMALL)
-  shape = jax.eval_shape(lambda x: method.pose(jax.random.key(0), x).pieces, jnp.zeros((2, 18, 18, 3))).shape
+  shape = jax.eval_shape(
+    lambda x: method.abilities[PretextTask].make_task(jax.random.key(0), x).inputs, jnp.zeros((2, 18, 18, 3))
+  ).shape
   assert shape == (2, 9, 4, 4, 3)
   with pytest.raises(ValueError, match="take 16 pixels"):
-    jax.eval_shape(lambda x: method.pose(jax.random.key(0), x).pieces, jnp.zeros((2, 17, 17, 3)))
+    jax.eval_shape(
+      lambda x: method.abilities[PretextTask].make_task(jax.random.key(0), x).inputs,
+      jnp.zeros((2, 17, 17, 3)),
+    )

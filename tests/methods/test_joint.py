@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from ssl_jax import methods, models
+from ssl_jax.abilities import Adaptable, Classifier
 from ssl_jax.augment import ops
 from ssl_jax.core import DataSpec, make_init, make_train_step
 
@@ -47,10 +48,10 @@ def test_loss_is_that_of_the_classes_and_of_all_four_turns(branch):
   params, model_state, extra = jax.jit(method.init)(jax.random.key(0), BATCH)
   loss, aux = jax.jit(method.loss)(params, model_state, extra, BATCH, jax.random.key(1))
   classes = optax.softmax_cross_entropy_with_integer_labels(
-    method.predict(params, model_state, BATCH["image"]), BATCH["label"]
+    method.abilities[Classifier].predict(params, model_state, BATCH["image"]), BATCH["label"]
   )
   turns = [
-    method.adaptable.loss(
+    method.abilities[Adaptable].loss(
       params,
       model_state,
       (jax.vmap(lambda image: ops.rotate(image, turn))(BATCH["image"]), jnp.full(4, turn)),
@@ -68,16 +69,18 @@ def test_the_second_view_is_turned_once():
   key = jax.random.key(1)
   loss, _ = jax.jit(method.loss)(params, model_state, extra, views, key)
   classes = optax.softmax_cross_entropy_with_integer_labels(
-    method.predict(params, model_state, BATCH["image"]), BATCH["label"]
+    method.abilities[Classifier].predict(params, model_state, BATCH["image"]), BATCH["label"]
   )
-  turns = method.adaptable.loss(params, model_state, method.adaptable.pose(key, BATCH["image"][::-1]))
+  turns = method.abilities[Adaptable].loss(
+    params, model_state, method.abilities[Adaptable].make_task(key, {"image": BATCH["image"][::-1]})
+  )
   np.testing.assert_allclose(loss, classes.mean() + turns.mean(), rtol=1e-5)
 
 
 def test_copies_of_one_image_get_turns_of_their_own():
   method = methods.make("joint", models.make("preresnet14", **SMALL), DATA)
   same = jnp.broadcast_to(BATCH["image"][:1], (32, 16, 16, 3))
-  pieces, answers = method.adaptable.pose(jax.random.key(5), same)
+  pieces, answers = method.abilities[Adaptable].make_task(jax.random.key(5), {"image": same})
   assert set(np.asarray(answers).tolist()) == {0, 1, 2, 3}
   for piece, answer in zip(pieces, answers):
     np.testing.assert_array_equal(piece, np.rot90(np.asarray(same[0]), int(answer)))
@@ -86,8 +89,8 @@ def test_copies_of_one_image_get_turns_of_their_own():
 def test_certainty_is_the_probability_of_upright():
   method = methods.make("joint", models.make("preresnet14", **SMALL), DATA)
   params, model_state, _ = jax.jit(method.init)(jax.random.key(0), BATCH)
-  certain = method.adaptable.certainty(params, model_state, BATCH["image"])
-  upright = method.adaptable.loss(params, model_state, (BATCH["image"], jnp.zeros(4, jnp.int32)))
+  certain = method.abilities[Adaptable].certainty(params, model_state, BATCH)
+  upright = method.abilities[Adaptable].loss(params, model_state, (BATCH["image"], jnp.zeros(4, jnp.int32)))
   np.testing.assert_allclose(certain, np.exp(-upright), rtol=1e-5)
 
 

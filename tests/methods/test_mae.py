@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ssl_jax import losses, methods, models
+from ssl_jax.abilities import Restorer
 from ssl_jax.core import DataSpec
 from ssl_jax.models import patches
 from ssl_jax.models.normalize import NORMALIZE
@@ -140,7 +141,7 @@ def test_backward_pass_scatters_nothing():
 def test_reconstruction_shows_what_was_seen_and_pastes_it(norm_pix):
   method = make(norm_pix=norm_pix)
   params = params_of(method)
-  made = jax.jit(method.reconstruct, static_argnames="mask_ratio")(
+  made = jax.jit(method.abilities[Restorer].reconstruct, static_argnames="mask_ratio")(
     params, {}, IMAGES, jax.random.key(5), mask_ratio=0.5
   )
   order = np.asarray(patches.random_order(jax.random.key(5), 4, (4, 4), 0.5))
@@ -158,7 +159,7 @@ def test_reconstruction_of_normalised_pixels_has_the_true_patchs_statistics():
   """A decoder that predicts a normalised patch exactly is shown as that patch: zero weights predict its mean."""
   method = make(norm_pix=True)
   zero = jax.tree.map(jnp.zeros_like, params_of(method))
-  made = method.reconstruct(zero, {}, IMAGES, jax.random.key(5))
+  made = method.abilities[Restorer].reconstruct(zero, {}, IMAGES, jax.random.key(5))
   pixels = np.asarray(patches.patchify(jnp.asarray(normalized(IMAGES), jnp.float32), 4))
   flat = np.broadcast_to(pixels.mean(-1, keepdims=True), pixels.shape)
   mean, std = (np.asarray(v) for v in NORMALIZE["cifar10"])
@@ -179,11 +180,11 @@ def test_visible_mean_error_is_that_of_a_flat_guess():
 @pytest.mark.parametrize(
   "options, message",
   [
-    (dict(mask_ratio=1.0), r"mask_ratio is 1.0; use a share in \(0, 1\), such as 0.75"),
+    (dict(mask_ratio=1.0), r"mask_ratio is 1.0; use a fraction in \(0, 1\), such as 0.75"),
     (dict(mask_ratio=-0.1), "mask_ratio is -0.1"),
     (
       dict(decoder_heads=3),
-      "config.method.decoder_heads 3 do not divide config.method.decoder_width 8; use 2 or 4 heads",
+      "config.method.decoder_heads 3 does not divide config.method.decoder_width 8; use 2 or 4 heads",
     ),
     (dict(decoder_depth=0), "decoder_depth 0 and decoder_heads 2 must be positive"),
     (dict(encoder=dict(pool="fc_norm")), "config.encoder.pool 'fc_norm' is for fine-tuning"),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ssl_jax import methods, models
+from ssl_jax.abilities import PretextTask, Pyramid
 from ssl_jax.augment import ops
 from ssl_jax.core import DataSpec
 from ssl_jax.methods import rotation
@@ -20,7 +21,7 @@ def encoder(**options):
 
 def test_quarter_turns_are_anticlockwise():
   image = jnp.array([[1.0, 2], [3, 4]])[None, :, :, None].repeat(3, -1)
-  pieces = rotation.four_turns(jax.random.key(0), image).pieces[0, ..., 0]
+  pieces = rotation.four_turns(jax.random.key(0), image).inputs[0, ..., 0]
   np.testing.assert_array_equal(
     pieces, [[[1, 2], [3, 4]], [[2, 4], [1, 3]], [[4, 3], [2, 1]], [[3, 1], [4, 2]]]
   )
@@ -31,12 +32,12 @@ def test_quarter_turns_are_anticlockwise():
 
 def test_every_turn_is_asked_equally_often_and_one_turn_is_one_of_the_four():
   four = rotation.four_turns(jax.random.key(0), IMAGES)
-  assert four.pieces.shape == (8, 4, 16, 16, 3)
-  assert np.bincount(np.asarray(four.answers).ravel()).tolist() == [8] * 4
+  assert four.inputs.shape == (8, 4, 16, 16, 3)
+  assert np.bincount(np.asarray(four.targets).ravel()).tolist() == [8] * 4
   one = rotation.one_turn(jax.random.key(1), IMAGES)
-  assert len(set(np.asarray(one.answers).ravel().tolist())) > 1
-  for i, turn in enumerate(np.asarray(one.answers)[:, 0]):
-    np.testing.assert_array_equal(one.pieces[i, 0], four.pieces[i, turn])
+  assert len(set(np.asarray(one.targets).ravel().tolist())) > 1
+  for i, turn in enumerate(np.asarray(one.targets)[:, 0]):
+    np.testing.assert_array_equal(one.inputs[i, 0], four.inputs[i, turn])
 
 
 def test_loss_starts_at_log_4_and_a_constant_image_has_equal_logits_in_all_turns():
@@ -46,7 +47,7 @@ def test_loss_starts_at_log_4_and_a_constant_image_has_equal_logits_in_all_turns
   value, aux = loss(start.params, start.model_state, (), {"image": IMAGES}, jax.random.key(1))
   assert float(value) == pytest.approx(np.log(4), abs=0.3) and float(aux.metrics["accuracy"].count) == 32
   flat = jnp.full((8, 16, 16, 3), 0.3)
-  scores = jax.jit(method.examine)(start.params, start.model_state, flat)
+  scores = jax.jit(method.abilities[PretextTask].evaluate_task)(start.params, start.model_state, flat)
   np.testing.assert_allclose(scores["accuracy"], 0.25)  # one answer to four equal images
 
 
@@ -57,7 +58,7 @@ def test_a_branch_leaves_the_encoder_there(branch, width):
   kept = {name.split("_")[0] for name in start.params["encoder"]}
   assert branch in kept and "stage4" not in kept and "stage4_block1" in start.params["head"]["encoder"]
   assert method.encode(start.params, start.model_state, IMAGES).shape == (8, width)
-  assert list(method.pyramid(start.params, start.model_state, IMAGES))[-1] == branch
+  assert list(method.abilities[Pyramid].maps(start.params, start.model_state, IMAGES))[-1] == branch
   gradient = jax.jit(
     jax.grad(lambda p: method.loss(p, start.model_state, (), {"image": IMAGES}, jax.random.key(1))[0])
   )(start.params)
@@ -80,7 +81,7 @@ def test_trunk_and_branch_in_a_row_are_the_encoder():
   [
     (
       lambda: methods.make("rotation", encoder(), DATA, branch="stage4"),
-      "branch is 'stage4', but a branch leaves .* stem, stage1, ",
+      "branch is 'stage4', but this encoder can be split after one of stem, stage1, ",
     ),
     (
       lambda: methods.make("rotation", models.make("vit_tiny"), DATA, branch="stage2"),

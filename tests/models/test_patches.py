@@ -1,4 +1,4 @@
-"""Patches, positions and masks against the values of the specification."""
+"""Patches, position embeddings and masks, compared with the values of the specification."""
 
 import jax
 import jax.numpy as jnp
@@ -68,8 +68,8 @@ def test_visible_patches_are_the_released_codes(count, ratio, visible):
 @pytest.mark.parametrize(
   "ratio, message",
   [
-    (0.0, r"mask_ratio is 0.0; use a share in \(0, 1\)"),
-    (1.0, r"mask_ratio is 1.0; use a share in \(0, 1\)"),
+    (0.0, r"mask_ratio is 0.0; use a fraction in \(0, 1\)"),
+    (1.0, r"mask_ratio is 1.0; use a fraction in \(0, 1\)"),
     (-0.5, "mask_ratio is -0.5"),
     (0.95, "mask_ratio 0.95 leaves 0 of 16 patches visible; use a ratio from 0.0625 to 0.938"),
   ],
@@ -124,7 +124,7 @@ def test_grid_sees_one_of_each_cell():
 
 @pytest.mark.parametrize("grid, ratio", [((14, 14), 0.7), ((7, 7), 0.75)])
 def test_grid_that_does_not_work_out_is_refused(grid, ratio):
-  with pytest.raises(ValueError, match=r"'grid' sees one patch of every s x s.*use 0.75 \(s = 2\)"):
+  with pytest.raises(ValueError, match=r"'grid' keeps one patch of every s x s visible.*use 0.75 \(s = 2\)"):
     patches.random_order(jax.random.key(0), 2, grid, ratio, "grid")
 
 

@@ -1,4 +1,4 @@
-"""Pre-activation ResNets against a computation written out, and their published sizes."""
+"""Pre-activation ResNets, compared with an explicit forward pass and the published parameter counts."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""ResNets against published sizes and PyTorch's conventions."""
+"""ResNets, compared with published parameter counts and the conventions of PyTorch."""
 
 import functools
 
@@ -17,7 +17,7 @@ TINY = dict(width=8, stem="small")
 
 
 def make(name: str, **options) -> models.Network:
-  """The encoder with both functions compiled: op by op they are slow."""
+  """The encoder with both functions jitted; op by op they are slow."""
   made = models.make(name, **options)
   return models.Network(jax.jit(made.init), jax.jit(made.apply, static_argnames=("train", "pyramid")))
 
@@ -158,7 +158,7 @@ def test_groups_that_do_not_divide_the_batch_are_refused():
   [
     (dict(name="resnet51"), r"no encoder is called 'resnet51'; did you mean .*'resnet50'"),
     (dict(name="resnet50", widht=3), r"config.encoder.widht is unknown; did you mean 'width'"),
-    (dict(name="resnet50", width=3.5), r"config.encoder.width is 3.5, a float; it takes a int"),
+    (dict(name="resnet50", width=3.5), r"config.encoder.width is 3.5 of type float; use a value of type int"),
     (dict(name="resnet50", stem="tiny"), r"config.encoder.stem is 'tiny'; known: cifar, imagenet, small"),
   ],
 )

@@ -1,4 +1,4 @@
-"""Vision transformers against published sizes, an independent computation and each other's forms."""
+"""Vision transformers, compared with published sizes, a numpy implementation, and each other."""
 
 import functools
 
@@ -25,7 +25,7 @@ def make(**options) -> models.Network:
 
 
 def weights_of(encoder: models.Network, scale: float = 0.3) -> Weights:
-  """Weights that are nowhere zero or one, so that a forgotten bias or scale shows."""
+  """Weights without zeros and ones, so that a missing bias or scale changes the output."""
   weights = encoder.init(jax.random.key(1), IMAGES)
   leaves, tree = jax.tree.flatten(weights)
   keys = jax.random.split(jax.random.key(2), len(leaves))
@@ -40,7 +40,7 @@ def count(tree) -> int:
 
 @pytest.mark.parametrize(
   "name, patch, parameters",
-  [  # as timm counts: with the fixed table of positions, class token's included
+  [  # timm's counts, which include the fixed position table with the class token's position
     ("vit_tiny", 16, 5_524_416),
     ("vit_small", 16, 21_665_664),
     ("vit_base", 16, 85_798_656),
@@ -130,7 +130,10 @@ def test_scanned_unrolled_and_recomputed_layers_agree(options):
 
 
 def test_recomputing_all_but_dense_layers_repeats_only_the_products_of_attention():
-  """A policy that does not see our dense layers would keep none of them, which costs a quarter more FLOPs and shows in no figure."""
+  """Checks that the remat policy keeps the outputs of our dense layers.
+
+  A policy that does not recognise them keeps none, which costs a quarter more FLOPs and changes no result.
+  """
 
   def products(remat):
     encoder = make(layers="unroll", remat=remat, depth=1)
@@ -138,7 +141,9 @@ def test_recomputing_all_but_dense_layers_repeats_only_the_products_of_attention
     return lowered.compiler_ir("hlo").as_hlo_text().count(" dot(")
 
   assert products("dots") == products("none") + 2
-  assert products("full") == products("none") + 5  # the last product of a block is not needed again
+  assert (
+    products("full") == products("none") + 5
+  )  # the backward pass does not need the last product of a block
 
 
 def test_layers_are_initialised_apart_and_within_xaviers_bound():
@@ -147,7 +152,9 @@ def test_layers_are_initialised_apart_and_within_xaviers_bound():
   assert np.abs(kernel[0] - kernel[1]).max() > 0.01
   bound = np.sqrt(6 / (16 + 48))
   assert 0.95 * bound < np.abs(kernel).max() <= bound
-  embed = np.asarray(params["embed"]["kernel"])  # a patch convolution seen as [out, p * p * 3]
+  embed = np.asarray(
+    params["embed"]["kernel"]
+  )  # MAE initialises the patch convolution as the matrix [out, p * p * 3]
   assert 0.95 * np.sqrt(6 / (48 + 16)) < np.abs(embed).max() <= np.sqrt(6 / (48 + 16))
   for name, leaf in params["blocks"]["block"]["norm1"].items():
     np.testing.assert_array_equal(leaf, np.full_like(leaf, 1.0 if name == "scale" else 0.0))
@@ -191,7 +198,7 @@ def test_positions_are_interpolated_for_another_size():
   weights = weights_of(trained)
   assert weights.params["positions"].shape == (16, 16)
   flat = Weights({**weights.params, "positions": jnp.ones((16, 16)) * jnp.arange(16.0)[None]}, {})
-  table = jnp.ones((64, 16)) * jnp.arange(16.0)[None]  # what is constant stays so at any size
+  table = jnp.ones((64, 16)) * jnp.arange(16.0)[None]  # interpolation does not change a constant table
   direct = make(positions="learned")
   np.testing.assert_allclose(
     trained.apply(flat, larger)[0],
@@ -207,9 +214,8 @@ def test_drop_path_drops_whole_branches_and_keeps_their_mean():
   weights = weights_of(make(depth=2))
   run = jax.jit(lambda key: encoder.apply(weights, IMAGES[:1], train=True, key=key)[0][0])
   found = np.stack([run(jax.random.key(seed)) for seed in range(40)])
-  assert (
-    len(np.unique(found.round(4), axis=0)) == 4
-  )  # attention and MLP of the second block, each kept or not
+  # Four results: attention and MLP of the second block are each kept or dropped.
+  assert len(np.unique(found.round(4), axis=0)) == 4
   evaluated, _ = encoder.apply(weights, IMAGES[:1])
   np.testing.assert_allclose(evaluated, make(depth=2).apply(weights, IMAGES[:1])[0], atol=1e-6)
 
@@ -217,8 +223,8 @@ def test_drop_path_drops_whole_branches_and_keeps_their_mean():
 @pytest.mark.parametrize(
   "options, message",
   [
-    (dict(heads=3), "config.encoder.heads 3 do not divide config.encoder.width 16; use 2 or 4 heads"),
-    (dict(heads=32), "config.encoder.heads 32 do not divide config.encoder.width 16; use 16 or 8 heads"),
+    (dict(heads=3), "config.encoder.heads 3 does not divide config.encoder.width 16; use 2 or 4 heads"),
+    (dict(heads=32), "config.encoder.heads 32 does not divide config.encoder.width 16; use 16 or 8 heads"),
     (dict(heads=0), "heads 0 and patch 4 must be positive"),
     (dict(drop_path=1.0), r"drop_path is 1.0; use a rate in \[0, 1\)"),
     (dict(image_size=30), "image_size 30 does not divide into patches of 4; use 32"),
@@ -257,6 +263,5 @@ def test_a_classifier_on_top_has_the_published_size():
     models.make("vit_base", pool="fc_norm", positions="sincos_trained"), network(heads.Linear(1000))
   )
   weights = jax.eval_shape(classifier.init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
-  assert (
-    count(weights.params) + 768 == 86_567_656
-  )  # timm's vit_base_patch16_224; the class token's own position is ours no more
+  # timm's vit_base_patch16_224; its class token has a position of 768 numbers, which ours lacks.
+  assert count(weights.params) + 768 == 86_567_656

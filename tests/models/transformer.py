@@ -1,4 +1,4 @@
-"""A vision transformer and a masked autoencoder written out in numpy, loops and float64, from the papers' formulas."""
+"""A reference vision transformer and masked autoencoder: the papers' formulas in numpy, loops and float64."""
 
 import math
 
@@ -23,13 +23,13 @@ def attention(x, p, heads):
   for h in range(heads):
     cut = slice(h * side, (h + 1) * side)
     scores = query[:, cut] @ key[:, cut].T / math.sqrt(side)
-    share = np.exp(scores - scores.max(1, keepdims=True))
-    out[:, cut] = share / share.sum(1, keepdims=True) @ value[:, cut]
+    weights = np.exp(scores - scores.max(1, keepdims=True))
+    out[:, cut] = weights / weights.sum(1, keepdims=True) @ value[:, cut]
   return dense(out, p["out"])
 
 
 def blocks(x, stacked, heads):
-  """x f64[T, D] through all blocks; parameters are stacked, one entry a block."""
+  """x f64[T, D] after all blocks; the parameters are stacked, one entry per block."""
   depth = stacked["norm1"]["scale"].shape[0]
   for i in range(depth):
     p = {
@@ -73,7 +73,7 @@ def patchify(image, patch):
 
 
 def encode(image, p, heads, patch, visible=None):
-  """Tokens f64[1 + K, D] behind the last norm, class token first. The image is normalised already."""
+  """Tokens f64[1 + K, D] after the last norm, class token first. The image must be normalised already."""
   x = dense(patchify(image, patch).astype(np.float64), p["embed"])
   x = x + positions(image.shape[0] // patch, image.shape[1] // patch, x.shape[1])
   x = x if visible is None else x[visible]
@@ -81,7 +81,7 @@ def encode(image, p, heads, patch, visible=None):
 
 
 def decode(tokens, p, heads, order, grid):
-  """f64[L, outputs] in image order, un-shuffled as the released code does."""
+  """f64[L, outputs] in image order; the tokens are un-shuffled as in the released code."""
   x = dense(tokens, p["embed"])
   full = np.concatenate([x[1:], np.repeat(p["mask"][0], len(order) - len(x) + 1, axis=0)])[np.argsort(order)]
   full = full + positions(*grid, x.shape[1])
@@ -90,7 +90,7 @@ def decode(tokens, p, heads, order, grid):
 
 
 def mae_loss(image, params, order, *, visible, patch, encoder_heads, decoder_heads, norm_pix):
-  """Mean over the removed patches of the mean squared error of their pixels; the image is normalised already."""
+  """Mean squared error of the pixels, averaged over the removed patches. `image` is already normalised."""
   grid = image.shape[0] // patch, image.shape[1] // patch
   tokens = encode(image, params["encoder"], encoder_heads, patch, order[:visible])
   predicted = decode(tokens, params["decoder"], decoder_heads, order, grid)

@@ -1,4 +1,4 @@
-"""Plans: a real step compiled for chips that are not there, and what is refused before that."""
+"""Plans: real programs compiled for chips that are not present, and the errors raised before that."""
 
 import dataclasses
 import importlib
@@ -19,7 +19,7 @@ from ssl_jax.planning.hlo import Cost, collectives, cost
 from ssl_jax.planning.traffic import traffic
 from tests.recipes import shrunk, train_recipes
 
-plan_module = importlib.import_module("ssl_jax.planning.plan")  # the package has a function of this name
+plan_module = importlib.import_module("ssl_jax.planning.plan")  # the package also has a function of this name
 needs_compiler = pytest.mark.skipif(
   importlib.util.find_spec("libtpu") is None,
   reason="libtpu, the TPU's compiler, is not installed: extra `tpu`",
@@ -41,7 +41,7 @@ def test_a_small_plan_is_complete_and_adds_up(tmp_path, capsys):
     and found["schedule"]["steps"] == round(config.epochs * (1000 // 16))
   )
   assert memory["parameters"] < memory["total"] < memory["usable"] < 16 * chips.GIB
-  assert memory["batch"] == 4 * (16 * 16 * 3 + 4)  # four of 16 images a chip, uint8, and their labels
+  assert memory["batch"] == 4 * (16 * 16 * 3 + 4)  # each of 4 chips has 4 uint8 images and their labels
   assert roof["step_seconds"] == max(roof["compute_seconds"], roof["memory_seconds"]) > 0
   assert found["an_image"]["flops"] == pytest.approx(roof["compute_seconds"] * 197e12 / 4)
   assert found["collectives"]["all-reduce"]["count"] >= 1
@@ -58,14 +58,15 @@ def test_a_small_plan_is_complete_and_adds_up(tmp_path, capsys):
       20.5 * chips.GIB,
     ),
     (
-      "RESOURCE_EXHAUSTED: the total memory required for HLO temporaries (16.00G) exceeds available HBM (15.75G).",
+      "RESOURCE_EXHAUSTED: the total memory required for HLO temporaries (16.00G) exceeds available HBM "
+      "(15.75G).",
       17 * chips.GIB,
     ),
     ("RESOURCE_EXHAUSTED: no figure", 0),
   ],
 )
 def test_a_refusal_says_how_much_was_wanted(error, wanted):
-  assert plan_module._wanted(error, chips.GIB) == wanted
+  assert plan_module._required_bytes(error, chips.GIB) == wanted
 
 
 def test_advice_is_tried_in_turn_until_something_fits(monkeypatch, capsys):
@@ -98,13 +99,15 @@ def test_advice_is_tried_in_turn_until_something_fits(monkeypatch, capsys):
 
 @needs_compiler
 def test_a_topology_that_the_compiler_does_not_know_is_refused():
-  with pytest.raises(ValueError, match="--topology=v5e:3x5: the compiler knows no such topology .*v5e:4x4"):
+  with pytest.raises(
+    ValueError, match="--topology=v5e:3x5: the compiler does not know this topology .*v5e:4x4"
+  ):
     open_topology("v5e:3x5")
 
 
 @needs_compiler
 def test_two_processes_plan_at_the_same_time():
-  """One keeps the compiler open while the other opens it, and neither has touched it before."""
+  """The first process keeps the compiler open while the second one opens it."""
   code = (
     "from ssl_jax.planning import open_topology; print(open_topology('v5e:2x2')[1].size, flush=True); input()"
   )
@@ -129,7 +132,8 @@ def test_nonsense_is_refused_with_what_is_known(topology):
 def test_what_a_plan_must_know_is_asked_for():
   config = small("pretrain/supervised_sample.py")
   with pytest.raises(
-    ValueError, match="how many images config.data.name 'synthetic' has is not known here; say --images=N"
+    ValueError,
+    match="the number of images of config.data.name 'synthetic' is not known here; pass --images=N",
   ):
     plan(config, "v5e:2x2")
   with pytest.raises(ValueError, match="config.batch_size 18 is not divisible by 4 devices"):
@@ -168,9 +172,9 @@ def test_an_evaluation_and_learning_at_test_time_are_planned():
     "online": 4,
   }
   flops = {name: row["an_image"]["flops"] for name, row in found.items()}
-  assert 15 < flops["standard"] / flops["knn"] < 45  # 12 copies there and back, two predictions
-  assert 1.4 < flops["standard"] / flops["online"] < 3  # three steps to one, the predictions of both
-  assert "all-reduce" not in found["standard"]["collectives"]  # each image for itself
+  assert 15 < flops["standard"] / flops["knn"] < 45  # forward and backward of 12 copies, two predictions
+  assert 1.4 < flops["standard"] / flops["online"] < 3  # 3 steps against 1, and the same predictions
+  assert "all-reduce" not in found["standard"]["collectives"]  # images are independent of each other
   with pytest.raises(ValueError, match="a recipe of method 'joint' or 'mae_probe'"):
     plan(small("pretrain/supervised_sample.py"), "v5e:2x2", evaluation=evaluation, images=1000, classes=10)
 
@@ -183,13 +187,13 @@ def test_a_small_plan_for_gpus():
   config = small("pretrain/supervised_sample.py")
   gpu, tpu = (plan(config, topology, images=1000, classes=10) for topology in ("h100:2x2", "v5e:2x2"))
   assert gpu["fits"] and gpu["chips"] == 4 and gpu["collectives"]["all-reduce"]["count"] >= 1
-  assert 0.4 < gpu["an_image"]["flops"] / tpu["an_image"]["flops"] < 1.2  # which pads small channels
+  assert 0.4 < gpu["an_image"]["flops"] / tpu["an_image"]["flops"] < 1.2  # the TPU pads small channels
   assert gpu["memory"]["usable"] == 0.75 * 80 * chips.GIB
 
 
 @needs_compiler
 def test_what_a_loop_repeats_counts_as_often_as_it_runs():
-  """Layers under a scan, and a scan of scans, cost what the same products cost written out."""
+  """Layers under a scan, and nested scans, cost as much as the same products without a loop."""
   mesh = open_topology("v5e:2x2")[1]
   cut = jax.NamedSharding(mesh, parallel.BATCH)
   x, w = (
@@ -240,7 +244,10 @@ ENTRY %main (start: (s32[], f32[4])) -> (s32[], f32[4]) {
   ROOT %loop = (s32[], f32[4]{0}) while(%start), condition=%condition, body=%body
 }
 """
-  add = "%add (a: f32[], b: f32[]) -> f32[] {\n  %a = f32[] parameter(0)\n  %b = f32[] parameter(1)\n  ROOT %c = f32[] add(%a, %b)\n}\n\n%body"
+  add = (
+    "%add (a: f32[], b: f32[]) -> f32[] {\n  %a = f32[] parameter(0)\n  %b = f32[] parameter(1)\n"
+    "  ROOT %c = f32[] add(%a, %b)\n}\n\n%body"
+  )
   text = text.replace("%body", add, 1)
   assert collectives(text) == {"all-reduce": {"count": 7, "bytes": 7 * 16}}
   assert 7 * 4 <= cost(text).flops < 7 * 12 and cost(text).accessed > 7 * 3 * 16
@@ -318,6 +325,7 @@ ENTRY %main (u: f32[8,4], v: f32[8,4]) -> f32[8,4] {
 }
 """
   whole, row = 8 * 4 * 4, 4 * 4
-  # product: two read, one written; kept and copy: one read each; cut: two rows read; five times a row read and a row written
+  # product: reads two arrays, writes one; kept and copy: read one each; cut: reads two rows; the loop, five
+  # times: reads a row and writes a row.
   assert traffic(text) == 3 * whole + whole + whole + 2 * row + 5 * (row + row)
   assert traffic(text.replace("S(1)", "S(0)")) > traffic(text)

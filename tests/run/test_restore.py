@@ -121,10 +121,12 @@ def test_a_frozen_network_is_taken_whole_and_never_moves(workdir, tmp_path):
   mesh = parallel.make_mesh()
   source, found = restore(workdir, mesh).backbone, restore(tmp_path, mesh)
   jax.tree.map(
-    np.testing.assert_array_equal, found.backbone.model_state["frozen"], source.params
+    np.testing.assert_array_equal, found.backbone.weights.model_state["frozen"], source.params
   )  # decoder included
-  assert set(found.backbone.params) == {"head"}
-  before, after = (jax.tree.leaves(backbone.params) for backbone in (found.untrained(), found.backbone))
+  assert set(found.backbone.weights.params) == {"head"}
+  before, after = (
+    jax.tree.leaves(backbone.weights.params) for backbone in (found.untrained(), found.backbone)
+  )
   assert all(np.abs(a - b).max() > 1e-3 for a, b in zip(after, before, strict=True))
   with pytest.raises(
     ValueError, match=r"does not fit: .*decoder/embed/kernel is \(16, 8\), wanted \(16, 4\)"
@@ -147,7 +149,7 @@ def first_state(config: TrainConfig):
 
 
 def test_encoder_is_taken_and_the_rest_is_new(workdir):
-  trained = restore(workdir, parallel.make_mesh()).backbone.params["encoder"]
+  trained = restore(workdir, parallel.make_mesh()).backbone.weights.params["encoder"]
   fresh, state, note = first_state(finetune(workdir))
   assert (
     note
@@ -223,7 +225,7 @@ def test_fine_tuned_classifier_and_its_average_are_measured(tuned):
   assert min(trained["top1"], average["top1"]) > 0.2  # ten classes
   kernels = [
     np.asarray(
-      restore(tuned, parallel.make_mesh(), weights=which).backbone.params["head"]["Dense_0"]["kernel"]
+      restore(tuned, parallel.make_mesh(), weights=which).backbone.weights.params["head"]["Dense_0"]["kernel"]
     )
     for which in ("params", "ema")
   ]

@@ -220,7 +220,7 @@ def test_non_finite_loss_stops_with_the_step_and_saves_nothing_bad(recipe_file, 
     batch_size=32,
     epochs=5.0,
   )
-  with pytest.raises(NonFiniteLoss, match=r"is (nan|inf) at step \d+; the checkpoints from before are good"):
+  with pytest.raises(NonFiniteLoss, match=r"is (nan|inf) at step \d+; the earlier checkpoints are good"):
     train(check(TrainConfig, made), tmp_path)
   with Checkpoints(tmp_path) as checkpoints:
     steps = checkpoints.steps()

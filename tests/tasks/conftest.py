@@ -5,10 +5,17 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from ssl_jax.tasks.backbone import Backbone
+from ssl_jax.abilities import Pyramid
+from ssl_jax.core import Weights
+from ssl_jax.tasks.backbone import Backbone, encoder_only
 from ssl_jax.tasks.task import TaskData
 
 SIDE = 4
+
+
+def with_params(backbone: Backbone, params) -> Backbone:
+  """The backbone with other parameters."""
+  return backbone._replace(weights=backbone.weights._replace(params=params))
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +36,7 @@ def batches_of():
         rows = np.arange(start, start + size)
         mask = rows < len(images)
         rows = np.where(mask, rows, start)
-        yield {"image": images[rows], "label": labels[rows], "mask": mask}
+        yield {"image": images[rows], "label": labels[rows], "valid": mask}
 
     return batches
 
@@ -102,4 +109,5 @@ def dense():
   def pyramid(params, model_state, images):
     return {"early": images, "late": images[:, ::2, ::2] * 2}
 
-  return Backbone(params, model_state, encode, pyramid, protocol={"backbone": "dense"})
+  method = encoder_only(encode, {Pyramid: Pyramid(pyramid)})
+  return Backbone(Weights(params, model_state), method, {"backbone": "dense"})

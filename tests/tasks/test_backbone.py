@@ -4,6 +4,8 @@ import pytest
 
 from ssl_jax.tasks.backbone import digest, mean_image, pixels
 
+from .conftest import with_params
+
 
 def test_pixels_are_centred_twice(blobs):
   images = blobs(20, 0)[0].astype(np.float32) / 255
@@ -11,13 +13,13 @@ def test_pixels_are_centred_twice(blobs):
   backbone = pixels(mean)
   expected = (images - mean).reshape(20, -1)
   expected = (expected - expected.mean(1, keepdims=True)) / np.sqrt(48)
-  found = jax.jit(backbone.encode)(backbone.params, backbone.model_state, images)
+  found = jax.jit(backbone.method.encode)(*backbone.weights, images)
   np.testing.assert_allclose(found, expected, atol=1e-6)
   plain = pixels()
-  found = plain.encode(plain.params, plain.model_state, images)
+  found = plain.method.encode(*plain.weights, images)
   flat = images.reshape(20, -1)
   np.testing.assert_allclose(found, (flat - flat.mean(1, keepdims=True)) / np.sqrt(48), atol=1e-6)
-  assert backbone.encode is plain.encode and "mean image" in backbone.protocol["centred"]
+  assert backbone.method.encode is plain.method.encode and "mean image" in backbone.protocol["centred"]
 
 
 def test_mean_image_leaves_out_masked_rows(blobs, batches_of):
@@ -29,14 +31,16 @@ def test_mean_image_leaves_out_masked_rows(blobs, batches_of):
 
 def test_digest_sees_one_bit_and_one_name(dense):
   def changed(**weights):
-    return digest(dense._replace(params={**dense.params, **weights}))
+    return digest(with_params(dense, {**dense.weights.params, **weights}))
 
-  weight = dense.params["weight"]
+  weight = dense.weights.params["weight"]
   other = weight.copy()
   other[3, 4] = np.nextafter(other[3, 4], np.float32(9))
   assert digest(dense) == changed(weight=jax.numpy.asarray(weight))
   assert digest(dense) != changed(weight=other)
   assert digest(dense) != changed(weight=weight.reshape(16, 48))
-  assert digest(dense) != digest(dense._replace(params={"other": weight}))
-  assert digest(dense) != digest(dense._replace(model_state={"mean": np.zeros(48, np.float32)}))
+  assert digest(dense) != digest(with_params(dense, {"other": weight}))
+  assert digest(dense) != digest(
+    dense._replace(weights=dense.weights._replace(model_state={"mean": np.zeros(48, np.float32)}))
+  )
   assert changed(key=jax.random.key(0)) != changed(key=jax.random.key(1))

@@ -2,11 +2,14 @@ import jax
 import numpy as np
 import pytest
 
+from ssl_jax.tasks.backbone import encoder_only
 from ssl_jax.tasks.features import extract, pool, remembered
+
+from .conftest import with_params
 
 
 def expected_features(dense, images):
-  return (images.reshape(len(images), -1) / np.float32(255) - 0.5) @ dense.params["weight"]
+  return (images.reshape(len(images), -1) / np.float32(255) - 0.5) @ dense.weights.params["weight"]
 
 
 @pytest.mark.parametrize("devices", [1, 3, 8])
@@ -25,13 +28,13 @@ def test_short_last_batch_compiles_nothing_new(dense, blobs, mesh_of):
 
   def encode(params, model_state, images):
     shapes.append(images.shape)
-    return dense.encode(params, model_state, images)
+    return dense.method.encode(params, model_state, images)
 
   def batches():
     for start in range(0, 100, 64):
       yield {"image": images[start : start + 64], "label": labels[start : start + 64]}
 
-  backbone = dense._replace(encode=encode)
+  backbone = dense.reading(encode)
   found = extract(backbone, batches, mesh_of(8))
   extract(backbone, batches, mesh_of(8))
   np.testing.assert_allclose(found.x, expected_features(dense, images), atol=1e-5)
@@ -67,7 +70,7 @@ def test_remembered_extracts_once_per_backbone_split_and_layer(dense, blobs, bat
   assert once(dense, counted, mesh) is once(dense, counted, mesh)
   assert len(passes) == 1
   once(dense, counted, mesh, layer="late")
-  once(dense._replace(params={"weight": dense.params["weight"] * 2}), counted, mesh)
+  once(with_params(dense, {"weight": dense.weights.params["weight"] * 2}), counted, mesh)
   assert len(passes) == 3
 
 
@@ -101,15 +104,20 @@ def test_what_cannot_be_extracted_is_named(dense, blobs, batches_of, mesh_of):
   data, mesh = batches_of(images, labels), mesh_of(1)
   with pytest.raises(ValueError, match="unknown layer 'middle'; this backbone has 'early', 'late'"):
     extract(dense, data, mesh, layer="middle")
-  with pytest.raises(ValueError, match="layer='late' is asked for, but this backbone has no feature maps"):
-    extract(dense._replace(pyramid=None), data, mesh, layer="late")
+  with pytest.raises(
+    ValueError, match="layer='late' needs a network with the ability Pyramid, which 'dense' does not have"
+  ):
+    extract(dense._replace(method=encoder_only(dense.method.encode)), data, mesh, layer="late")
   with pytest.raises(ValueError, match="grid=0 cells a side"):
     extract(dense, data, mesh, layer="late", grid=0)
   with pytest.raises(ValueError, match="the split is empty"):
     extract(dense, lambda: iter(()), mesh)
-  with pytest.raises(ValueError, match=r"must be uint8\[B, H, W, 3\], these are float32\[64, 4, 4, 3\]"):
+  with pytest.raises(ValueError, match=r"must be uint8\[B, ..., H, W, 3\], these are float32\[64, 4, 4, 3\]"):
     extract(dense, batches_of(images.astype(np.float32), labels), mesh)
-  with pytest.raises(ValueError, match=r"features must be \[B, D\], these are \(64, 4, 4, 3\)"):
-    extract(dense._replace(encode=lambda params, model_state, images: images), data, mesh)
+  with pytest.raises(
+    ValueError,
+    match=r"features must be \[B, ...\] with at least one axis behind the batch's, these are \(64,\)",
+  ):
+    extract(dense.reading(lambda params, model_state, images: images.sum((1, 2, 3))), data, mesh)
   with pytest.raises(ValueError, match="features of 64 of 64 images are not finite"):
-    extract(dense._replace(params={"weight": dense.params["weight"] * np.float32(np.nan)}), data, mesh)
+    extract(with_params(dense, {"weight": dense.weights.params["weight"] * np.float32(np.nan)}), data, mesh)

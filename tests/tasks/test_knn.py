@@ -100,13 +100,14 @@ def test_too_many_neighbours_are_refused(mesh_of):
 
 def run(bank, queries, num_classes, mesh, **options):
   """The task on ready features: extraction is replaced."""
-  from ssl_jax.tasks.backbone import Backbone
+  from ssl_jax.core import Weights
+  from ssl_jax.tasks.backbone import Backbone, encoder_only
   from ssl_jax.tasks.task import TaskData
 
   data = TaskData(train="train", test="test", num_classes=num_classes)
   found = {"train": bank, "test": queries}
   return knn.make(**options).run(
-    Backbone({}, {}, None),
+    Backbone(Weights({}, {}), encoder_only(None)),
     data,
     mesh,
     jax.random.key(0),

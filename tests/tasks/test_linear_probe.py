@@ -9,6 +9,8 @@ from ssl_jax.augment.crops import to_float
 from ssl_jax.tasks import linear_probe
 from ssl_jax.tasks.backbone import digest
 
+from .conftest import with_params
+
 QUICK = dict(preset="moco", batch_size=32, epochs=10)
 
 
@@ -102,14 +104,16 @@ def test_augmentation_reaches_training_and_not_the_test_images(dense, blobs, mak
 
 
 def test_the_backbone_stays_bit_identical(dense, blobs, make_data, mesh_of):
-  backbone = dense._replace(params=jax.tree.map(jnp.asarray, dense.params))
+  backbone = with_params(dense, jax.tree.map(jnp.asarray, dense.weights.params))
   before = digest(backbone)
   result = probe(backbone, make_data(blobs(96, 0), blobs(40, 1), 3), mesh_of(8), live=True)
   assert digest(backbone) == before == result.protocol["backbone_sha256"]
 
 
 def test_a_backbone_that_moves_is_an_error(dense, blobs, make_data, mesh_of):
-  moving = dense._replace(model_state={"mean": dense.model_state["mean"].copy()})
+  moving = dense._replace(
+    weights=dense.weights._replace(model_state={"mean": dense.weights.model_state["mean"].copy()})
+  )
   data = make_data(blobs(96, 0), blobs(40, 1), 3)
 
   def train_steps(*arguments):

@@ -6,8 +6,10 @@ import pytest
 from PIL import Image
 
 from ssl_jax import corrupt, tasks
+from ssl_jax.abilities import Classifier
+from ssl_jax.tasks.backbone import encoder_only
 from ssl_jax.tasks.robustness import ALEXNET, mean_corruption_error
-from ssl_jax.view import pictures
+from ssl_jax.view.errors import plot_errors
 from tests import frozen
 
 KEY = jax.random.key(0)
@@ -50,7 +52,7 @@ def test_clean_accuracy_of_real_networks_is_the_stated_one_and_falls_with_severi
 def test_logits_of_real_networks_are_the_references(shared_data, images):
   for name in frozen.NAMES:
     network = frozen.backbone(shared_data, name)
-    logits = jax.jit(network.predict)(network.params, {}, images[0][:64].astype(np.float32) / 255)
+    logits = jax.jit(network.method.encode)(*network.weights, images[0][:64].astype(np.float32) / 255)
     np.testing.assert_allclose(
       logits, np.load(shared_data / f"weights/{name}_reference.npz")["logits"][:64], atol=1e-3
     )
@@ -73,7 +75,7 @@ def bright(dense):
     light = images.mean((1, 2, 3)) - 0.5
     return jax.numpy.stack([-light, light], 1)
 
-  return dense._replace(predict=predict, encode=predict)
+  return dense._replace(method=encoder_only(predict, {Classifier: Classifier(predict)}))
 
 
 def test_figures_do_not_depend_on_batches_or_devices(bright, make_data, mesh_of):
@@ -149,13 +151,14 @@ def test_wrong_options_are_refused(options, message):
 
 def test_a_network_without_classifier_is_refused(dense, make_data, mesh_of):
   with pytest.raises(
-    ValueError, match="task 'robustness' needs a network with a classifier of its own, which 'dense' is not"
+    ValueError,
+    match="task 'robustness' needs .* Classifier, which 'dense' does not have; .*fine-tune it first",
   ):
     tasks.make("robustness").run(dense, make_data(labelled(64), labelled(64), 2), mesh_of(1), KEY)
 
 
 def test_errors_are_drawn(tmp_path):
-  pictures.plot_errors(
+  plot_errors(
     tmp_path / "errors.png", {name: dict(enumerate(row, 1)) for name, row in ALEXNET.items()}, title="AlexNet"
   )
   assert np.asarray(Image.open(tmp_path / "errors.png").convert("RGB")).std() > 20

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from ssl_jax import augment, methods, models, tasks
-from ssl_jax.core import DataSpec
+from ssl_jax.abilities import Adaptable, Classifier
+from ssl_jax.core import DataSpec, Weights
 from ssl_jax.run.stop import Stopped
 from ssl_jax.tasks import ttt as task_module
 from ssl_jax.tasks.backbone import Backbone
@@ -27,14 +28,14 @@ def network() -> Backbone:
   method = methods.make("joint", models.make("preresnet14", width=8, stem="small"), DataSpec(100, 10, 8))
   batch = {"image": jnp.zeros((2, 32, 32, 3)), "label": jnp.zeros(2, jnp.int32)}
   params, model_state, _ = jax.jit(method.init)(jax.random.key(1), batch)
-  return Backbone(
-    params,
-    model_state,
-    method.encode,
-    predict=method.predict,
-    adaptable=method.adaptable,
-    protocol={"backbone": "toy"},
-  )
+  return Backbone(Weights(params, model_state), method, {"backbone": "toy"})
+
+
+def without(kind: type) -> Backbone:
+  """The network without one of its abilities."""
+  method = network().method
+  kept = {other: what for other, what in method.abilities.items() if other != kind}
+  return network()._replace(method=method._replace(abilities=kept))
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def test_what_is_reported(mode, data, mesh_of, undisturbed):
   assert (
     len(protocol["losses"]["clean"]["0"]) == 2
     and protocol["test_rows"] == 10
-    and protocol["moves"] == ["encoder", "turns"]
+    and protocol["trainable"] == ["encoder", "turns"]
   )
   ledger = protocol["ledger"]
   assert (
@@ -91,7 +92,7 @@ def test_what_is_reported(mode, data, mesh_of, undisturbed):
 
 @pytest.mark.parametrize("mode", ["standard", "online"])
 def test_stopped_and_resumed_is_as_if_never_stopped(mode, data, mesh_of, tmp_path, undisturbed):
-  expected, shelf, calls = undisturbed(mode), PartialResults(tmp_path / "unfinished" / "it.npz"), []
+  expected, kept, calls = undisturbed(mode), PartialResults(tmp_path / "unfinished" / "it.npz"), []
   task = tasks.make("ttt", mode=mode, steps=2, **QUICK)
 
   def stop_in_the_middle(done, total, loss):
@@ -100,11 +101,16 @@ def test_stopped_and_resumed_is_as_if_never_stopped(mode, data, mesh_of, tmp_pat
       os.kill(os.getpid(), signal.SIGINT)
 
   with pytest.raises(Stopped, match="stopped by SIGINT after"):
-    task.run(network(), data, mesh_of(1), KEY, progress=stop_in_the_middle, shelf=shelf)
+    task.run(network(), data, mesh_of(1), KEY, progress=stop_in_the_middle, partial_results=kept)
   assert 14 <= calls[-1] < 20
   stopped = calls.pop()
   found = task.run(
-    network(), data, mesh_of(1), KEY, progress=lambda done, total, loss: calls.append(done), shelf=shelf
+    network(),
+    data,
+    mesh_of(1),
+    KEY,
+    progress=lambda done, total, loss: calls.append(done),
+    partial_results=kept,
   )
   assert min(calls[-3:]) > stopped and calls[-1] == 30 and len(calls) < 30
   assert found.scalars == expected.scalars
@@ -115,12 +121,12 @@ def test_stopped_and_resumed_is_as_if_never_stopped(mode, data, mesh_of, tmp_pat
 
 
 def test_what_was_kept_for_something_else_is_not_used(tmp_path):
-  shelf = PartialResults(tmp_path / "it.npz")
-  shelf.save({"steps": 1}, {"rows": np.arange(3)})
-  np.testing.assert_array_equal(shelf.load({"steps": 1})["rows"], np.arange(3))
-  assert shelf.load({"steps": 2}) == {}
-  shelf.clear()
-  assert shelf.load({"steps": 1}) == {}
+  kept = PartialResults(tmp_path / "it.npz")
+  kept.save({"steps": 1}, {"rows": np.arange(3)})
+  np.testing.assert_array_equal(kept.load({"steps": 1})["rows"], np.arange(3))
+  assert kept.load({"steps": 2}) == {}
+  kept.clear()
+  assert kept.load({"steps": 1}) == {}
 
 
 @pytest.mark.parametrize("mode", ["standard", "online"])
@@ -137,13 +143,13 @@ def test_eight_devices_and_several_at_once_find_the_same(mode, data, mesh_of, un
 def test_networks_that_learn_nothing_are_refused(data, mesh_of):
   task = tasks.make("ttt", corruptions=SOME)
   with pytest.raises(
-    ValueError, match="task 'ttt' needs a network with a task to learn on a test image, which 'toy' has not"
+    ValueError, match="task 'ttt' needs .* Adaptable, which 'toy' does not have; .*: joint, mae_probe"
   ):
-    task.run(network()._replace(adaptable=None), data, mesh_of(1), KEY)
-  with pytest.raises(ValueError, match="needs a network with a classifier of its own"):
-    task.run(network()._replace(predict=None), data, mesh_of(1), KEY)
+    task.run(without(Adaptable), data, mesh_of(1), KEY)
+  with pytest.raises(ValueError, match="task 'ttt' needs .* Classifier, which 'toy' does not have"):
+    task.run(without(Classifier), data, mesh_of(1), KEY)
   with pytest.raises(ValueError, match="no parameter is called 'trunk'"):
-    tasks.make("ttt", moves=("trunk",), corruptions=SOME).run(network(), data, mesh_of(1), KEY)
+    tasks.make("ttt", trainable=("trunk",), corruptions=SOME).run(network(), data, mesh_of(1), KEY)
 
 
 @pytest.mark.parametrize(

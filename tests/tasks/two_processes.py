@@ -15,10 +15,11 @@ import numpy as np  # noqa: E402
 from jax.sharding import AxisType  # noqa: E402
 
 from ssl_jax import tasks  # noqa: E402
-from ssl_jax.core import Adaptable  # noqa: E402
-from ssl_jax.tasks.backbone import Backbone, mean_image, pixels  # noqa: E402
+from ssl_jax.abilities import Adaptable, Classifier  # noqa: E402
+from ssl_jax.core import Weights  # noqa: E402
+from ssl_jax.tasks.backbone import Backbone, encoder_only, mean_image, pixels  # noqa: E402
 from ssl_jax.tasks.task import TaskData  # noqa: E402
-from ssl_jax.view import pictures  # noqa: E402
+from ssl_jax.view import knn_atlas  # noqa: E402
 
 
 def toy(count, seed):
@@ -37,7 +38,7 @@ def share(images, labels, size=16):
       rows = np.arange(start, start + size * processes)[rank::processes]
       mask = rows < len(images)
       rows = np.where(mask, rows, 0)
-      yield {"image": images[rows], "label": labels[rows], "mask": mask, "index": rows}
+      yield {"image": images[rows], "label": labels[rows], "valid": mask, "index": rows}
 
   return batches
 
@@ -55,16 +56,14 @@ def learner() -> Backbone:
   def loss(params, model_state, images):
     return jnp.square(outputs(params, model_state, images)[:, 3:]).mean(1)
 
-  return Backbone(
-    {"weight": weight},
-    {},
-    predict,
-    predict=predict,
-    protocol={"backbone": "matrix"},
-    adaptable=Adaptable(
-      lambda key, images: images + 0.1 * jax.random.normal(key, images.shape), loss, predict, ("weight",)
-    ),
+  adaptable = Adaptable(
+    make_task=lambda key, batch: batch["image"] + 0.1 * jax.random.normal(key, batch["image"].shape),
+    loss=loss,
+    predict=lambda params, model_state, batch: predict(params, model_state, batch["image"]),
+    trainable=("weight",),
   )
+  method = encoder_only(predict, {Classifier: Classifier(predict), Adaptable: adaptable})
+  return Backbone(Weights({"weight": weight}, {}), method, {"backbone": "matrix"})
 
 
 def measure():
@@ -97,7 +96,7 @@ def measure():
     )
     result = task.run(learner(), data, mesh, jax.random.key(0))
     found[mode] = {**result.scalars, "loss": result.protocol["losses"]["clean"]["0"][1], "predictions": []}
-  shown = pictures.images_at(data.train, np.array([[7, 100], [0, 7]]))
+  shown = knn_atlas.images_at(data.train, np.array([[7, 100], [0, 7]]))
   found["images"] = bool((shown == train[0][[[7, 100], [0, 7]]]).all())
   return found
 

@@ -9,10 +9,11 @@ import optax
 import pytest
 
 from ssl_jax import augment, methods, models, parallel, ttt
-from ssl_jax.core import Adaptable, DataSpec, Weights
+from ssl_jax.abilities import Adaptable
+from ssl_jax.core import DataSpec, Weights
 from ssl_jax.models import patches
 from ssl_jax.parallel import placement
-from ssl_jax.tasks.backbone import Backbone
+from ssl_jax.tasks.backbone import Backbone, encoder_only
 from ssl_jax.ttt.inner_loop import ALWAYS, _in_parts
 
 SIZE, KEY = 16, jax.random.key(3)
@@ -41,11 +42,11 @@ def trained(name: str):
   params, model_state = tree.unflatten(
     [x + 0.1 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys)]
   )
-  weights = Weights(method.adaptable.params(params, model_state), model_state)
+  weights = Weights(method.abilities[Adaptable].params(params, model_state), model_state)
   return (
-    method.adaptable,
+    method.abilities[Adaptable],
     jax.device_get(weights),
-    jax.device_get(ttt.select_params(weights.params, method.adaptable.moves)),
+    jax.device_get(ttt.select_params(weights.params, method.abilities[Adaptable].trainable)),
   )
 
 
@@ -80,7 +81,7 @@ def program_of(
 def answers(program, name="joint", rows=slice(None)) -> ttt.AdaptResult:
   _, weights, moving = trained(name)
   placed = placement.replicate((weights, moving, KEY), program.mesh)
-  found = [answer for _, answer in ttt.standard(program, *placed, IMAGES[rows], INDICES[rows])]
+  found = [answer for _, answer in ttt.standard(program, *placed, {"image": IMAGES[rows]}, INDICES[rows])]
   return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
 
 
@@ -88,7 +89,9 @@ def stream(program, name="joint", rows=slice(None)):
   """Answers of one stream and the moving leaves behind it."""
   _, weights, moving = trained(name)
   moving, found = jax.tree.map(lambda leaf: leaf[None], moving), []
-  for answer, moving in ttt.online(program, weights, moving, KEY, IMAGES[rows][:, None], INDICES[rows]):
+  for answer, moving in ttt.online(
+    program, weights, moving, KEY, {"image": IMAGES[rows][:, None]}, INDICES[rows]
+  ):
     found.append(jax.tree.map(lambda leaf: np.asarray(leaf[0]), answer))
   return jax.tree.map(lambda *parts: np.stack(parts), *found), jax.tree.map(
     lambda leaf: np.asarray(leaf[0]), moving
@@ -97,7 +100,9 @@ def stream(program, name="joint", rows=slice(None)):
 
 def unadapted(name="joint", rows=slice(None)) -> np.ndarray:
   adaptable, weights, _ = trained(name)
-  return np.asarray(jax.jit(adaptable.predict)(*weights, jnp.asarray(IMAGES[rows], jnp.float32) / 255))
+  return np.asarray(
+    jax.jit(adaptable.predict)(*weights, {"image": jnp.asarray(IMAGES[rows], jnp.float32) / 255})
+  )
 
 
 def test_one_step_at_the_right_rate_solves_the_linear_toy():
@@ -106,10 +111,10 @@ def test_one_step_at_the_right_rate_solves_the_linear_toy():
   A, x, v, w = (draw.standard_normal(shape).astype(np.float32) for shape in ((5, 4), 4, 5, 5))
   y1, y2 = np.float32(0.7), np.float32(-0.4)
   toy = Adaptable(
-    pose=lambda key, images: images,
-    moves=("A",),
+    make_task=lambda key, batch: batch["image"],
+    trainable=("A",),
     loss=lambda params, state, images: 0.5 * jnp.square(w @ params["A"] @ x - y2)[None],
-    predict=lambda params, state, images: (v @ params["A"] @ x)[None, None],
+    predict=lambda params, state, batch: (v @ params["A"] @ x)[None, None],
   )
   rate = (y1 - v @ A @ x) / ((y2 - w @ A @ x) * (v @ w) * (x @ x))
   learn = ttt.make_adapt(
@@ -122,7 +127,9 @@ def test_one_step_at_the_right_rate_solves_the_linear_toy():
   program = ttt.compile_adapt(learn, parallel.make_mesh(jax.devices()[:1]), together=1, carried=False)
   weights = Weights({"A": A}, {})
   _, answer = next(
-    ttt.standard(program, weights, ttt.select_params(weights.params, ("A",)), KEY, IMAGES[:1], INDICES[:1])
+    ttt.standard(
+      program, weights, ttt.select_params(weights.params, ("A",)), KEY, {"image": IMAGES[:1]}, INDICES[:1]
+    )
   )
   assert 0.5 * (answer.logits[0, 0] - y1) ** 2 < 1e-10 < 0.5 * (answer.curve[0, 0, 0] - y1) ** 2
 
@@ -198,7 +205,7 @@ def test_streams_do_not_mix():
   program = program_of(carried=True, together=2)
   _, weights, moving = trained("joint")
   moving = jax.tree.map(lambda leaf: np.stack([leaf] * 2), moving)
-  pairs = np.stack([IMAGES[:3], IMAGES[5:8]], 1)
+  pairs = {"image": np.stack([IMAGES[:3], IMAGES[5:8]], 1)}
   both = [answer.logits[0] for answer, _ in ttt.online(program, weights, moving, KEY, pairs, INDICES[:3])]
   np.testing.assert_allclose(np.stack(both), one.logits, rtol=1e-5, atol=1e-5)
 
@@ -234,7 +241,7 @@ def test_the_curve_begins_without_learning_and_ends_with_the_answer():
 
 def test_the_gate_keeps_what_it_is_certain_of():
   adaptable, weights, _ = trained("joint")
-  certain = np.asarray(adaptable.certainty(*weights, jnp.asarray(IMAGES, jnp.float32) / 255))
+  certain = np.asarray(adaptable.certainty(*weights, {"image": jnp.asarray(IMAGES, jnp.float32) / 255}))
   threshold = float(np.sort(certain)[8:10].mean())
   never, some = (answers(program_of(threshold=t)) for t in (0.0, threshold))
   assert not never.adapted.any() and not never.diverged.any()
@@ -260,8 +267,8 @@ def test_learning_lowers_the_loss_of_the_same_masks():
   program = program_of("mae_probe", steps=10, rate=0.02, momentum=0.9, copies=16, carried=True)
   for row in range(3):
     _, after = stream(program, "mae_probe", slice(row, row + 1))
-    same = jnp.asarray(np.stack([IMAGES[row]] * 16), jnp.float32) / 255
-    task = adaptable.pose(jax.random.key(9), same)
+    same = {"image": jnp.asarray(np.stack([IMAGES[row]] * 16), jnp.float32) / 255}
+    task = adaptable.make_task(jax.random.key(9), same)
     assert len({tuple(sorted(np.asarray(order[:4]).tolist())) for order in task[1]}) > 8  # the masks differ
     before, behind = (
       adaptable.loss(ttt.merge_params(m, weights.params), weights.model_state, task).mean()
@@ -280,13 +287,16 @@ def test_masks_of_photographs_remove_147_of_196_patches():
     head_heads=2,
     **SMALL,
   )
-  _, order = jax.eval_shape(method.adaptable.pose, KEY, jnp.zeros((128, 224, 224, 3)))
+  _, order = jax.eval_shape(
+    method.abilities[Adaptable].make_task, KEY, {"image": jnp.zeros((128, 224, 224, 3))}
+  )
   assert order.shape == (128, 196) and patches.visible_count(196, 0.75) == 196 - 147
 
 
 def test_images_at_hand_are_judged_in_one_call():
   adaptable, weights, _ = trained("joint")
-  backbone = Backbone(*weights, None, predict=adaptable.predict, adaptable=adaptable)
+  method = encoder_only(None, {Adaptable: adaptable})
+  backbone = Backbone(weights, method, {"backbone": "matrix"})
   found = ttt.adapt(
     backbone,
     IMAGES[:3] / 255,
@@ -299,9 +309,12 @@ def test_images_at_hand_are_judged_in_one_call():
   )
   assert found.logits.shape == (3, 10) and found.adapted.all()
   np.testing.assert_allclose(found.curve[:, 0], unadapted(rows=slice(3)), rtol=1e-5, atol=1e-5)
-  with pytest.raises(ValueError, match="'matrix' has no task to learn on a test image"):
+  with pytest.raises(
+    ValueError,
+    match="test-time training needs .* Adaptable, which 'matrix' does not have; .*: joint, mae_probe",
+  ):
     ttt.adapt(
-      backbone._replace(adaptable=None, protocol={"backbone": "matrix"}),
+      backbone._replace(method=encoder_only(None)),
       IMAGES,
       size=SIZE,
       augment=CROPS,

@@ -1,4 +1,4 @@
-"""The gallery a person looks at."""
+"""Every picture of `ssl-jax show`: that it is drawn, and what is refused."""
 
 import re
 import shutil
@@ -13,7 +13,8 @@ from ssl_jax.config.schema import EvaluateConfig, TrainConfig, check
 from ssl_jax.run.evaluate import evaluate
 from ssl_jax.run.train import train
 from ssl_jax.view.report import report
-from ssl_jax.view.show import Wanted, show
+from ssl_jax.view.request import PictureRequest
+from ssl_jax.view.show import show
 from tests.recipes import save, shrunk, train_recipes
 
 CONFIG = check(
@@ -34,7 +35,7 @@ def test_gallery_is_drawn_and_depends_on_the_image(tmp_path, capsys):
   pixels = []
   for index in (0, 5):
     path = tmp_path / "deep" / f"{index}.png"
-    show(["augmentations"], Wanted(CONFIG, output=str(path), index=index))
+    show(["augmentations"], PictureRequest(CONFIG, output=str(path), index=index))
     pixels.append(np.asarray(Image.open(path).convert("RGB")))
     assert f"wrote {path}" in capsys.readouterr().out
   assert min(pixels[0].shape[:2]) > 500 and (pixels[0] != pixels[1]).any()
@@ -65,7 +66,7 @@ def workdir(tmp_path_factory):
 def test_reconstructions_are_drawn_at_ratios_and_over_epochs(workdir):
   sizes = {}
   for name, options in {"two": dict(ratios=(0.5, 0.75)), "own": {}, "epochs": dict(over_epochs=True)}.items():
-    path = show(["reconstructions"], Wanted(workdir=str(workdir), images=3, **options))
+    path = show(["reconstructions"], PictureRequest(workdir=str(workdir), images=3, **options))
     assert path.parent == workdir / "pictures"
     picture = np.asarray(Image.open(path).convert("RGB"))
     sizes[name] = picture.shape
@@ -81,14 +82,14 @@ def test_a_report_draws_what_the_network_restores_or_says_why_not(workdir, capsy
   )
   shutil.copytree(workdir, tmp_path / "copy", ignore=shutil.ignore_patterns("checkpoints", "pictures"))
   text = report([tmp_path / "copy"]).read_text()
-  assert "<figcaption>" not in text and "without reconstructions, since" in capsys.readouterr().out
+  assert "<figcaption>" not in text and "the report has no reconstructions: " in capsys.readouterr().out
 
 
 def test_a_picture_is_a_function_of_its_seed(workdir, tmp_path):
   drawn = [
     show(
       ["reconstructions"],
-      Wanted(workdir=str(workdir), images=2, seed=seed, output=str(tmp_path / f"{i}.png")),
+      PictureRequest(workdir=str(workdir), images=2, seed=seed, output=str(tmp_path / f"{i}.png")),
     )
     for i, seed in enumerate((0, 0, 1))
   ]
@@ -98,19 +99,20 @@ def test_a_picture_is_a_function_of_its_seed(workdir, tmp_path):
 @pytest.mark.parametrize(
   "changes, message",
   [
-    (dict(ratios=(1.0,)), r"mask_ratio is 1.0; use a share in \(0, 1\)"),
+    (dict(ratios=(1.0,)), r"mask_ratio is 1.0; use a fraction in \(0, 1\)"),
     (dict(index=999_999), "--index=999999 --images=6: the data set has .* images; use 0 to"),
+    (dict(images=999_999), "--images=999999: the data set has only .* images; use fewer"),
     (
       dict(workdir=""),
       "`ssl-jax show reconstructions` needs --workdir; for example ssl-jax show reconstructions",
     ),
-    (dict(workdir="nowhere"), "nowhere is no folder of a run"),
+    (dict(workdir="nowhere"), "nowhere is not the folder of a run"),
     (dict(split="tets"), "tets"),
   ],
 )
 def test_refusals_of_reconstructions(workdir, changes, message):
   with pytest.raises(ValueError, match=message):
-    show(["reconstructions"], Wanted(**{"workdir": str(workdir), **changes}))
+    show(["reconstructions"], PictureRequest(**{"workdir": str(workdir), **changes}))
 
 
 def small(name: str) -> TrainConfig:
@@ -124,14 +126,17 @@ def small(name: str) -> TrainConfig:
   [name for name in methods.known() if name not in ("mae", "mae_probe", "moco", "simclr", "supervised")],
 )
 def test_a_pretext_task_is_drawn(name, tmp_path):
-  path = show(["task"], Wanted(small(name), output=str(tmp_path / "task.png"), images=2))
+  path = show(["task"], PictureRequest(small(name), output=str(tmp_path / "task.png"), images=2))
   picture = np.asarray(Image.open(path).convert("RGB"))
   assert picture.std() > 20 and picture.shape[1] > picture.shape[0]  # two rows, three columns and more
 
 
 def test_a_method_without_a_task_draws_none(tmp_path):
-  with pytest.raises(ValueError, match="method 'simclr' sets no task to draw; use a pretext task"):
-    show(["task"], Wanted(CONFIG, output=str(tmp_path / "x.png"), images=2))
+  with pytest.raises(
+    ValueError,
+    match="needs a network with the ability PretextTask, which 'simclr' does not have; methods with it: colo",
+  ):
+    show(["task"], PictureRequest(CONFIG, output=str(tmp_path / "x.png"), images=2))
 
 
 @pytest.fixture(scope="module")
@@ -142,11 +147,13 @@ def colours(tmp_path_factory):
 
 
 def test_colours_are_drawn_for_the_runs_images_and_for_a_folder(colours, tmp_path):
-  whole = np.asarray(Image.open(show(["colours"], Wanted(workdir=str(colours), images=3))).convert("RGB"))
+  whole = np.asarray(
+    Image.open(show(["colours"], PictureRequest(workdir=str(colours), images=3))).convert("RGB")
+  )
   rng = np.random.default_rng(0)
   for i in range(2):
     Image.fromarray(rng.integers(0, 256, (40, 50, 3), np.uint8)).save(tmp_path / f"{i}.png")
-  wanted = Wanted(
+  wanted = PictureRequest(
     workdir=str(colours),
     images=2,
     split="train",
@@ -159,10 +166,21 @@ def test_colours_are_drawn_for_the_runs_images_and_for_a_folder(colours, tmp_pat
 
 
 def test_colours_and_reconstructions_know_their_methods(colours, workdir):
-  with pytest.raises(ValueError, match="was trained with method 'mae', which gives no colours"):
-    show(["colours"], Wanted(workdir=str(workdir)))
-  with pytest.raises(ValueError, match="method 'colorization'; see it with `ssl-jax show colours`"):
-    show(["reconstructions"], Wanted(workdir=str(colours)))
+  with pytest.raises(ValueError, match="was trained with method 'mae', which predicts no colours"):
+    show(["colours"], PictureRequest(workdir=str(workdir)))
+  with pytest.raises(
+    ValueError, match="method 'colorization', which masks nothing; draw its output with `ssl-jax show col"
+  ):
+    show(["reconstructions"], PictureRequest(workdir=str(colours)))
+
+
+def test_a_network_that_reconstructs_nothing_is_refused_with_what_to_do(tmp_path):
+  save(small("moco"), tmp_path)
+  with pytest.raises(
+    ValueError, match="ability Restorer, which 'moco' does not have; .* mae, .*; train a net"
+  ):
+    show(["reconstructions"], PictureRequest(workdir=str(tmp_path)))
+  assert not (tmp_path / "pictures").exists()
 
 
 def test_layers_are_probed_under_names_of_their_own(colours, capsys):
@@ -188,11 +206,11 @@ def test_layers_are_probed_under_names_of_their_own(colours, capsys):
 
 
 def test_corruptions_are_drawn(tmp_path):
-  path = show(["corruptions"], Wanted(CONFIG, output=str(tmp_path / "c.png"), index=3))
+  path = show(["corruptions"], PictureRequest(CONFIG, output=str(tmp_path / "c.png"), index=3))
   picture = np.asarray(Image.open(path).convert("RGB"))
   assert picture.std() > 20 and picture.shape[1] > 4 * picture.shape[0]  # sixteen columns, three rows
-  with pytest.raises(ValueError, match="takes images of 32 pixels a side and more"):
-    show(["corruptions"], Wanted(CONFIG, output=str(tmp_path / "c.png"), size=16))
+  with pytest.raises(ValueError, match="needs images of at least 32 pixels per side"):
+    show(["corruptions"], PictureRequest(CONFIG, output=str(tmp_path / "c.png"), size=16))
 
 
 def test_a_classifiers_errors_under_corruption_are_measured_and_drawn(tmp_path, capsys):
@@ -225,7 +243,8 @@ def test_a_classifiers_errors_under_corruption_are_measured_and_drawn(tmp_path, 
       [],
       "x.png",
       0,
-      "takes one picture; known: adaptation, augmentations, colours, corruptions, errors, reconstructions, task",
+      "takes one picture; known: adaptation, augmentations, colours, corruptions, errors, reconstructions, "
+      "task",
     ),
     (["augmentations"], "x.jpg", 0, "x.jpg is not a .png file"),
     (["augmentations"], "x.png", 8000, "--index=8000: the data set has 8000 images; use 0 to 7999"),
@@ -233,7 +252,7 @@ def test_a_classifiers_errors_under_corruption_are_measured_and_drawn(tmp_path, 
 )
 def test_refusals(words, output, index, message, tmp_path):
   with pytest.raises(ValueError, match=re.escape(message)):
-    show(words, Wanted(CONFIG, output=str(tmp_path / output), index=index))
+    show(words, PictureRequest(CONFIG, output=str(tmp_path / output), index=index))
 
 
 ADAPT = dict(steps=2, copies=4, corruptions=("brightness",), examples=4)
@@ -254,18 +273,22 @@ def test_learning_on_a_test_image_is_drawn_and_errors_side_by_side(tmp_path):
       data=dict(test_split="test[:16]"),
     ),
   )
-  path = show(["adaptation"], Wanted(config, workdir=str(workdir), corruption="contrast", index=2))
+  path = show(["adaptation"], PictureRequest(config, workdir=str(workdir), corruption="contrast", index=2))
   assert min(np.asarray(Image.open(path)).shape[:2]) > 400
   evaluate(config, workdir)
   found = list((workdir / "evaluations" / "step4").glob("first-*.json"))
   assert found and found[0].with_suffix(".png").exists()
-  bars = show(["errors"], Wanted(evaluations=f"a={found[0]},b={found[0]}", output=str(tmp_path / "bars.png")))
+  bars = show(
+    ["errors"], PictureRequest(evaluations=f"a={found[0]},b={found[0]}", output=str(tmp_path / "bars.png"))
+  )
   assert min(np.asarray(Image.open(bars)).shape[:2]) > 300
   with pytest.raises(ValueError, match="there is no file 'none.json'"):
-    show(["errors"], Wanted(evaluations="a=none.json", output=str(tmp_path / "bars.png")))
+    show(["errors"], PictureRequest(evaluations="a=none.json", output=str(tmp_path / "bars.png")))
 
 
 def test_a_network_that_learns_nothing_at_test_time_is_not_drawn(workdir):
   config = check(EvaluateConfig, recipe(EvaluateConfig, tasks=dict(ttt=ADAPT), augment=dict(name="none")))
-  with pytest.raises(ValueError, match="trained with method 'mae', which learns nothing at test time"):
-    show(["adaptation"], Wanted(config, workdir=str(workdir)))
+  with pytest.raises(
+    ValueError, match="ability Adaptable, which 'mae' does not have; methods with it: joint, mae"
+  ):
+    show(["adaptation"], PictureRequest(config, workdir=str(workdir)))

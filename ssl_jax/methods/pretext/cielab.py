@@ -1,6 +1,7 @@
 """CIE Lab and sRGB, on device. Lightness L lies in [0, 100]; a and b are 0 for grey.
 
-White point D65 and matrices as scikit-image has them. Over all 8-bit colours a lies in [-86.2, 98.3], b in [-107.9, 94.5].
+White point D65 and matrices as scikit-image has them. Over all 8-bit colours a lies in [-86.2, 98.3], b in
+[-107.9, 94.5].
 """
 
 from __future__ import annotations

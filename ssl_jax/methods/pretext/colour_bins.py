@@ -1,4 +1,5 @@
-"""Colours as classes: bins of the ab plane, how often each occurs, a colour as a few bins and a distribution as a colour.
+"""Colours as classes: bins of the ab plane, how often each occurs, a colour as a few bins and a distribution
+as a colour.
 
 Source: Zhang, Isola, Efros 2016, section 2, and released code.
 """
@@ -86,7 +87,8 @@ def bins(prior: tuple[float, ...] = (), *, neighbours: int = 5) -> Bins:
 
 
 def _candidates(centres: np.ndarray, neighbours: int) -> np.ndarray:
-  """i32[cells, C]: with a middle's n-th nearest bin at d, those of any colour in its cell lie within d + 10 sqrt 2 of that middle:
+  """i32[cells, C]: with a middle's n-th nearest bin at d, those of any colour in its cell lie within d + 10
+  sqrt 2 of that middle:
 
   a colour is at most 5 sqrt 2 away from it, so its own n-th nearest is at most d + 5 sqrt 2 from the colour.
   """
@@ -111,9 +113,11 @@ def _like(ab: jax.Array, pair: np.ndarray) -> jax.Array:
 
 
 def encode(ab: jax.Array, bins: Bins, *, sigma: float = 5.0) -> tuple[jax.Array, jax.Array]:
-  """(i32[..., K], f32[..., K]): the K nearest bins of colours f32[..., 2], nearest first, and weights that sum to 1.
+  """(i32[..., K], f32[..., K]): the K nearest bins of colours f32[..., 2], nearest first, and weights that
+  sum to 1.
 
-  Weights are exp(-d^2 / 2 sigma^2), normalised over the K. Of bins equally far the earlier one in the table counts.
+  Weights are exp(-d^2 / 2 sigma^2), normalised over the K. Of bins equally far the earlier one in the table
+  counts.
   """
   found = jnp.asarray(bins.candidates)[_cell(ab)]  # [..., C]
   centres = jnp.asarray(np.concatenate([bins.centres, np.full((1, 2), 1e4, np.float32)]))
@@ -123,9 +127,12 @@ def encode(ab: jax.Array, bins: Bins, *, sigma: float = 5.0) -> tuple[jax.Array,
 
 
 def cross_entropy(logits: jax.Array, which: jax.Array, weight: jax.Array) -> jax.Array:
-  """f32[...] nats: -sum_k weight_k log softmax(logits)[which_k]; logits f32[..., Q], the others as `encode` gives them."""
+  """f32[...] nats: -sum_k weight_k log softmax(logits)[which_k]; logits f32[..., Q], the others as `encode`
+  gives them.
+  """
   every = jnp.arange(logits.shape[-1]).reshape((1,) * (logits.ndim - 1) + (-1,))
-  # Written out over K: one pass over the logits that gathers and scatters nothing, and never holds [..., K, Q].
+  # Written out over K: one pass over the logits that gathers and scatters nothing, and never holds [..., K,
+  # Q].
   target = sum(
     jnp.where(which[..., k, None] == every, weight[..., k, None], 0.0) for k in range(which.shape[-1])
   )
@@ -136,7 +143,8 @@ def class_weights(bins: Bins, *, uniform: float = 0.5, smoothing: float = 5.0) -
   """f32[Q]: 1 / ((1 - uniform) p + uniform / Q), scaled to an expectation of 1 under p, the smoothed prior.
 
   Args:
-    uniform: lambda, in [0, 1]; at 1 every weight is 1. smoothing: deviation in ab of the Gaussian that smooths p; 0: none.
+    uniform: lambda, in [0, 1]; at 1 every weight is 1. smoothing: deviation in ab of the Gaussian that
+      smooths p; 0: none.
   """
   p = bins.prior.astype(np.float64)
   if smoothing:

@@ -1,7 +1,8 @@
-"""Three by three tiles of an image, and what keeps a network from knowing their places by anything but their content.
+"""Three by three tiles of an image, and what keeps a network from knowing their places by anything but their
+content.
 
-Tiles that were standardised leave here as 0.5 + z / 4: an encoder that normalises as "centred" computes with z, and a person
-can look at them.
+Tiles that were standardised leave here as 0.5 + z / 4: an encoder that normalises as "centred" computes with
+z, and a person can look at them.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ class Grid(NamedTuple):
 
 
 def sample_corners(key: Key, count: int, grid: Grid, size: int) -> jax.Array:
-  """i32[count, 9, 2]: upper left corners (row, column) of the tiles of as many images of `size` x `size`, in reading order.
+  """i32[count, 9, 2]: upper left corners (row, column) of the tiles of as many images of `size` x `size`, in
+  reading order.
 
   Where the image leaves room, the grid lies anywhere in it.
   Raises: ValueError if the grid does not fit.
@@ -100,9 +102,11 @@ def shift_channels(key: Key, images: jax.Array, most: int) -> jax.Array:
 
 
 def drop_colour(key: Key, tiles: jax.Array) -> jax.Array:
-  """[..., h, w, 3] with one random channel left, its mean taken away; the others are noise of half a grey level.
+  """[..., h, w, 3] with one random channel left, its mean taken away; the others are noise of half a grey
+  level.
 
-  Each tile keeps a channel of its own: what two channels do to each other, chromatic aberration say, cannot be seen.
+  Each tile keeps a channel of its own: what two channels do to each other, chromatic aberration say, cannot
+    be seen.
   Source: Doersch et al. 2015, released code.
   """
   which_key, noise_key = jax.random.split(key)
@@ -113,7 +117,8 @@ def drop_colour(key: Key, tiles: jax.Array) -> jax.Array:
 
 
 def random_coarse(key: Key, tiles: jax.Array, p: float) -> jax.Array:
-  """[B, N, s, s, 3]: each tile with probability `p` reduced to fewer pixels, more than 10 of 96, and enlarged again, bilinearly.
+  """[B, N, s, s, 3]: each tile with probability `p` reduced to fewer pixels, more than 10 of 96, and enlarged
+  again, bilinearly.
 
   The number of pixels left is uniform. So no network can tell tiles by their sharpness.
   Source: Doersch et al. 2015, released code.
@@ -138,14 +143,17 @@ def apply_both(matrices: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def standardize(tiles: jax.Array) -> jax.Array:
-  """[..., h, w, 3]: each tile and channel with mean 0 and deviation 1 (0 where it is constant), as 0.5 + z / 4."""
+  """[..., h, w, 3]: each tile and channel with mean 0 and deviation 1 (0 where it is constant), as 0.5 + z /
+  4.
+  """
   centred = tiles - tiles.mean((-3, -2), keepdims=True)
   deviation = jnp.sqrt(jnp.square(centred).mean((-3, -2), keepdims=True))
   return 0.5 + 0.25 * centred / jnp.where(deviation < 1e-5, 1.0, deviation)
 
 
 def equalize(tiles: jax.Array) -> jax.Array:
-  """[..., h, w, 3]: each tile with channel means 0 and a root mean square over all channels of 1, as 0.5 + z / 4.
+  """[..., h, w, 3]: each tile with channel means 0 and a root mean square over all channels of 1, as 0.5 + z
+  / 4.
 
   Released code then multiplies by 50, which a network with BatchNorm does not notice.
   """

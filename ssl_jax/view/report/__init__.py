@@ -1,4 +1,4 @@
-"""One self-contained page of a run, or of several side by side."""
+"""A self-contained HTML report about one run, or about several runs side by side."""
 
 from ssl_jax.view.report.page import report
 

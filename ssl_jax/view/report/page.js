@@ -1,5 +1,5 @@
 "use strict";
-// Tabs: a click or an arrow key chooses one; the address remembers which.
+// Tabs: a click or an arrow key selects a tab; the fragment of the address (#name) stores which one.
 const tabs = [...document.querySelectorAll("[role=tab]")];
 function choose(tab) {
   for (const other of tabs) {
@@ -19,10 +19,11 @@ for (const [place, tab] of tabs.entries()) {
     next.click();
   });
 }
-const asked = tabs.find((tab) => "#" + tab.getAttribute("aria-controls") === location.hash);
-if (asked) choose(asked);
+const stored = tabs.find((tab) => "#" + tab.getAttribute("aria-controls") === location.hash);
+if (stored) choose(stored);
 
-// Plots are painted on canvas, where colours do not follow the page by themselves.
+// Plots are drawn on a canvas, which does not inherit the colours of the page: set them here, and again
+// whenever the colour scheme changes.
 function paint() {
   const style = getComputedStyle(document.documentElement);
   const [ink, soft, line] = ["--ink", "--soft", "--line"].map((name) => style.getPropertyValue(name).trim());

@@ -1,10 +1,10 @@
-"""One HTML file of one run or several: no network, light and dark, small enough to send."""
+"""The report about one run or several: one HTML file that needs no network and is small enough to send."""
 
 from __future__ import annotations
 
 import datetime
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jinja2
@@ -17,75 +17,87 @@ from PIL import Image
 from ssl_jax.config.schema import differences
 from ssl_jax.view import show
 from ssl_jax.view.report import plots
-from ssl_jax.view.report.record import BASELINES, Evaluation, Record, read
+from ssl_jax.view.report.record import BASELINES, Evaluation, Record, read_records
+from ssl_jax.view.request import PictureRequest
 
 LIMIT = 5_000_000  # bytes of a page
-WIDTHS = (1600, 1100, 750, 500)  # of pictures, the widest that fits the limit
+WIDTHS = (1600, 1100, 750, 500)  # of pictures, in pixels; the first with which the page is within the limit
+
+Facts = list[tuple[str, str]]  # (name, value)
+
+
+class EmbeddedPlots(NamedTuple):
+  """The interactive plots of a page, as HTML by title, and the script that draws them."""
+
+  curves: dict[str, str]
+  bars: dict[str, str]
+  maps: dict[str, str]
+  script: str  # "": there is no plot
+
+
+class Table(NamedTuple):
+  """The scalars of one task, as text."""
+
+  title: str
+  columns: list[str]  # one for each run and backbone
+  rows: list[tuple[str, list[str]]]  # (what was measured, its value in each column)
 
 
 class Heat(NamedTuple):
-  """A table of errors whose cells are coloured by them."""
+  """A table of errors, whose cells have a background colour that shows the error."""
 
   title: str
-  severities: list[str]
-  rows: list[tuple[str, list[dict[str, str]]]]
+  severities: list[str]  # and "mean"
+  rows: list[tuple[str, list[dict[str, str]]]]  # (corruption, its cells)
 
 
 def report(
   workdirs: Sequence[str | pathlib.Path], output: str | pathlib.Path = "", *, draw: bool = True
 ) -> pathlib.Path:
-  """Writes the page of the runs in `workdirs` to `output`, default report.html in the first; returns its path.
+  """Writes the page about the runs in `workdirs`.
 
   Args:
-    draw: what a network restores of test images (MAE, colorization) is drawn where it was not yet: this opens checkpoint and data.
-  Raises: ValueError for a folder without a run, an output that is no .html, or a page that is too large even with small pictures.
+    output: the .html file to write; "": report.html in the first of `workdirs`.
+    draw: whether reconstructions (MAE) or colours (colorization) that have not been drawn yet are drawn
+      first, which opens checkpoint and data.
+  Returns: the path of the page.
+  Raises: ValueError for a folder without a run, an output that is not a .html file, or a page that is too
+    large even with small pictures.
   """
   path = pathlib.Path(output or pathlib.Path(workdirs[0]) / "report.html")
   if path.suffix != ".html":
     raise ValueError(f"--output={output} is not a .html file; give it that suffix")
-  records = read(workdirs)
-  if draw and any([_draw(record) for record in records]):
-    records = read(workdirs)
+  records = read_records(workdirs)
+  if draw and any([_draw_missing(record) for record in records]):
+    records = read_records(workdirs)
   page = next((page for width in WIDTHS if len(page := _render(records, width).encode()) < LIMIT), None)
   if page is None:
-    raise ValueError(f"a page of {len(records)} runs is over {LIMIT / 1e6:.0f} MB; name fewer")
+    raise ValueError(
+      f"the report about {len(records)} runs is larger than {LIMIT / 1e6:.0f} MB even with small pictures; "
+      "name fewer runs"
+    )
   path.parent.mkdir(parents=True, exist_ok=True)
   path.write_bytes(page)
   print(f"wrote {path}, {len(page) / 1e6:.1f} MB")
   return path
 
 
-def _draw(record: Record) -> bool:
-  """Draws what is missing; whether there is a new picture."""
+def _draw_missing(record: Record) -> bool:
+  """Draws what the network restores of test images, unless it was drawn before; returns whether it drew."""
   picture = show.RESTORED.get(record.config["method"]["name"]) if record.config else None
   if picture is None or any(path.stem == picture for path in record.pictures):
     return False
   try:
-    show.show([picture], show.Wanted(workdir=str(record.folder)))
-  except (ValueError, OSError) as error:  # a page without it is better than none
-    print(f"{record.name}: without {picture}, since {error}")
+    show.show([picture], PictureRequest(workdir=str(record.folder)))
+  except (ValueError, OSError) as error:  # the rest of the page does not need this picture
+    print(f"{record.name}: the report has no {picture}: {error}")
     return False
   return True
 
 
 def _render(records: Sequence[Record], width: int) -> str:
-  curves = plots.curves(records)
-  mapped = {record.name: plots.maps([e for e in record.evaluations if e.atlas]) for record in records}
-  learned = {
-    f"{record.name}: {e.task}": plots.bars(e)
-    for record in records
-    for e in record.evaluations
-    if "error_without" in e.protocol
-  }
-  drawn = {
-    **{("curve", title): plot for title, plot in curves.items()},
-    **{("bars", title): plot for title, plot in learned.items()},
-    **{("map", name, backbone): plot for name, found in mapped.items() for backbone, plot in found.items()},
-  }
-  script, divisions = (
-    components({str(i): plot for i, plot in enumerate(drawn.values())}) if drawn else ("", {})
-  )
-  place = dict(zip(drawn, divisions.values()))
+  """The page as HTML, with pictures at most `width` pixels wide."""
+  embedded = _embed_plots(records)
   environment = jinja2.Environment(
     loader=jinja2.PackageLoader("ssl_jax.view.report", "."),
     autoescape=True,
@@ -93,50 +105,58 @@ def _render(records: Sequence[Record], width: int) -> str:
     lstrip_blocks=True,
     undefined=jinja2.StrictUndefined,
   )
-  heats = [
-    _heat(record, e)
-    for record in records
-    for e in record.evaluations
-    if "error" in e.protocol and "error_without" not in e.protocol
-  ]
+  bokeh = Resources(mode="inline", components=["bokeh"], minified=True).js_raw if embedded.script else []
   return environment.get_template("page.html.jinja").render(
     title=" and ".join(record.name for record in records),
     records=records,
     summaries=[_summary(record) for record in records],
     changed=_differences(records),
-    curves={title: place["curve", title] for title in curves},
     tables=_tables(records),
-    protocols=[
-      (f"{record.name}: {e.task}, {e.backbone}", sorted(e.protocol.items()))
-      for record in records
-      for e in record.evaluations
-    ],
+    protocols=[(_name(record, e), sorted(e.protocol.items())) for record, e in _evaluations(records)],
     neighbours=[
-      (f"{record.name}: {e.backbone}", _neighbours(e))
-      for record in records
-      for e in record.evaluations
-      if e.atlas
+      (f"{record.name}: {e.backbone}", _neighbours(e)) for record, e in _evaluations(records) if e.atlas
     ],
-    maps=[
-      (f"{name}: {backbone}", place["map", name, backbone])
-      for name, found in mapped.items()
-      for backbone in found
+    heats=[
+      _heat(record, e) for record, e in _evaluations(records) if "error" in e.protocol and not _adapted(e)
     ],
-    heats=heats,
-    bars={title: place["bars", title] for title in learned},
     pictures=_pictures(records, width),
-    bokeh=Resources(mode="inline", components=["bokeh"], minified=True).js_raw if drawn else [],
-    script=script,
+    bokeh=bokeh,
+    **embedded._asdict(),
   )
 
 
-def _summary(record: Record) -> list[tuple[str, str]]:
-  """What ran, as (what, answer); what is not known is left out."""
-  config, last, start = (
-    record.config,
-    record.rows[-1] if record.rows else {},
-    record.starts[-1] if record.starts else {},
-  )
+def _evaluations(records: Sequence[Record]) -> Iterator[tuple[Record, Evaluation]]:
+  """All evaluations of all runs, each with its run."""
+  return ((record, evaluation) for record in records for evaluation in record.evaluations)
+
+
+def _name(record: Record, evaluation: Evaluation) -> str:
+  return f"{record.name}: {evaluation.task}, {evaluation.backbone}"
+
+
+def _adapted(evaluation: Evaluation) -> bool:
+  """Whether an evaluation compares errors with and without test-time training."""
+  return "error_without" in evaluation.protocol
+
+
+def _embed_plots(records: Sequence[Record]) -> EmbeddedPlots:
+  curves = plots.curves(records)
+  bars = {f"{record.name}: {e.task}": plots.bars(e) for record, e in _evaluations(records) if _adapted(e)}
+  maps = {
+    f"{record.name}: {backbone}": plot
+    for record in records
+    for backbone, plot in plots.maps([e for e in record.evaluations if e.atlas]).items()
+  }
+  groups = (curves, bars, maps)
+  drawn = [plot for group in groups for plot in group.values()]
+  script, places = components(drawn) if drawn else ("", ())
+  html = iter(places)
+  return EmbeddedPlots(*({title: next(html) for title in group} for group in groups), script)
+
+
+def _summary(record: Record) -> Facts:
+  """What ran. Facts that are unknown are left out."""
+  config, start = record.config, record.starts[-1] if record.starts else {}
   found = []
   if config:
     found += [
@@ -149,35 +169,42 @@ def _summary(record: Record) -> list[tuple[str, str]]:
       ("parameters", f"{start['parameters'] / 1e6:.2f} M"),
       ("images", f"{start['data']['num_examples']:,}"),
     ]
-  if last:
-    total = f" of {record.total_steps:,}" if record.total_steps else ""
-    found += [
-      ("steps", f"{last['step']:,}{total}"),
-      ("epochs", f"{last['epoch']:.1f}"),
-      ("loss", f"{last['loss']:.4f}"),
-      ("images a second", f"{np.median([row['images_per_second'] for row in record.rows]):,.0f} (median)"),
-    ]
-  if start:
-    when = datetime.datetime.fromtimestamp(record.starts[0]["began"]).strftime("%Y-%m-%d %H:%M")
-    found += [("imported", start["imported"])] if "imported" in start else []
-    found += [
-      ("device", start["device"]),
-      ("processes", str(start["processes"])),
-      ("started", when),
-      (
-        "resumed",
-        f"{len(record.starts) - 1} times at " + ", ".join(str(s["step"]) for s in record.starts[1:])
-        if len(record.starts) > 1
-        else "never",
-      ),
-      ("versions", ", ".join(f"{name} {version}" for name, version in start["versions"].items())),
-      ("commit", start["commit"]),
-    ]
+  found += _progress(record) if record.rows else []
+  found += _machine(record.starts) if start else []
   return [(name, value) for name, value in found if value]
 
 
-def _differences(records: Sequence[Record]) -> list[tuple[str, str]]:
-  """Of every run but the first, how its config differs from the first's."""
+def _progress(record: Record) -> Facts:
+  """How far a run has come, and how fast."""
+  last = record.rows[-1]
+  total = f" of {record.total_steps:,}" if record.total_steps else ""
+  speed = np.median([row["images_per_second"] for row in record.rows])
+  return [
+    ("steps", f"{last['step']:,}{total}"),
+    ("epochs", f"{last['epoch']:.1f}"),
+    ("loss", f"{last['loss']:.4f}"),
+    ("images per second", f"{speed:,.0f} (median)"),
+  ]
+
+
+def _machine(starts: Sequence[Mapping[str, Any]]) -> Facts:
+  """Where and when a run was started and resumed, and with which software."""
+  start = starts[-1]
+  began = datetime.datetime.fromtimestamp(starts[0]["began"]).strftime("%Y-%m-%d %H:%M")
+  resumed = ", ".join(str(line["step"]) for line in starts[1:])
+  return [
+    ("imported", start.get("imported", "")),
+    ("device", start["device"]),
+    ("processes", str(start["processes"])),
+    ("started", began),
+    ("resumed", f"at step{'s' * (len(starts) > 2)} {resumed}" if resumed else "never"),
+    ("versions", ", ".join(f"{name} {version}" for name, version in start["versions"].items())),
+    ("commit", start["commit"]),
+  ]
+
+
+def _differences(records: Sequence[Record]) -> Facts:
+  """How the config of every run but the first differs from that of the first: (run, difference)."""
   return [
     (record.name, line)
     for record in records[1:]
@@ -185,50 +212,43 @@ def _differences(records: Sequence[Record]) -> list[tuple[str, str]]:
   ]
 
 
-def _tables(records: Sequence[Record]) -> list[tuple[str, list[str], list[tuple[str, list[str]]]]]:
-  """By task: (what was measured, columns, rows of figures in %), a column a run and backbone."""
-  tasks = list(dict.fromkeys(e.task for record in records for e in record.evaluations))
+def _tables(records: Sequence[Record]) -> list[Table]:
+  """One table for each task."""
   found = []
-  for task in tasks:
-    columns = [(record, e) for record in records for e in record.evaluations if e.task == task]
-    names = [f"{record.name}: {e.backbone}" if len(records) > 1 else e.backbone for record, e in columns]
-    figures = dict.fromkeys(name for _, e in columns for name in e.scalars)
+  for task in dict.fromkeys(e.task for _, e in _evaluations(records)):
+    chosen = [(record, e) for record, e in _evaluations(records) if e.task == task]
+    columns = [f"{record.name}: {e.backbone}" if len(records) > 1 else e.backbone for record, e in chosen]
+    names = dict.fromkeys(name for _, e in chosen for name in e.scalars)
     rows = [
-      (name.replace("_", " "), [_figure(name, e.scalars.get(name)) for _, e in columns]) for name in figures
+      (name.replace("_", " "), [_value(name, e.scalars.get(name)) for _, e in chosen]) for name in names
     ]
-    found.append(
-      (f"{task}, step " + " and ".join(dict.fromkeys(str(e.step) for _, e in columns)), names, rows)
-    )
+    steps = " and ".join(dict.fromkeys(str(e.step) for _, e in chosen))
+    found.append(Table(f"{task}, step {steps}", columns, rows))
   return found
 
 
-def _figure(name: str, value: float | None) -> str:
-  """Shares in %, losses as they are; "" where there is none."""
+def _value(name: str, value: float | None) -> str:
+  """A scalar as text: fractions in %, losses as they are; "" if there is none."""
   return "" if value is None else f"{value:.4f}" if "loss" in name else f"{100 * value:.1f}"
 
 
 def _neighbours(evaluation: Evaluation) -> list[dict[str, Any]]:
-  """A row a test image: itself, and its neighbours, right or wrong."""
-  seen, names = evaluation.atlas, plots.class_names(evaluation.atlas)
+  """For each query image of an atlas: the image, its class, and the same of its neighbours."""
+  atlas, names = evaluation.atlas, plots.class_names(evaluation.atlas)
   found = []
-  for row, image in enumerate(seen["query_image"]):
-    label = seen["label"][row]
-    near = zip(seen["neighbour_image"][row], seen["neighbour_label"][row], seen["similarity"][row])
-    found.append(
+  for row, image in enumerate(atlas["query_image"]):
+    label = atlas["label"][row]
+    near = zip(atlas["neighbour_image"][row], atlas["neighbour_label"][row], atlas["similarity"][row])
+    neighbours = [
       {
-        "image": plots.data_uri(image),
-        "name": names[label],
-        "near": [
-          {
-            "image": plots.data_uri(other),
-            "name": names[its],
-            "right": its == label,
-            "similarity": f"{similarity:.2f}",
-          }
-          for other, its, similarity in near
-        ],
+        "image": plots.data_uri(other),
+        "name": names[other_label],
+        "right": other_label == label,
+        "similarity": f"{similarity:.2f}",
       }
-    )
+      for other, other_label, similarity in near
+    ]
+    found.append({"image": plots.data_uri(image), "name": names[label], "near": neighbours})
   return found
 
 
@@ -239,20 +259,21 @@ def _heat(record: Record, evaluation: Evaluation) -> Heat:
   for name, row in errors.items():
     cells = [row[s] for s in severities]
     rows.append((name.replace("_", " "), [_cell(value) for value in [*cells, float(np.mean(cells))]]))
-  return Heat(f"{record.name}: {evaluation.task}, {evaluation.backbone}", [*severities, "mean"], rows)
+  return Heat(_name(record, evaluation), [*severities, "mean"], rows)
 
 
 def _cell(error: float) -> dict[str, str]:
+  """The text of a cell and its colours."""
   red, green, blue, _ = (round(255 * part) for part in colormaps["magma_r"](error))
   return {
-    "text": _figure("error", error),
+    "text": _value("error", error),
     "colour": f"rgb({red},{green},{blue})",
     "ink": "#fff" if error > 0.5 else "#1c2733",
   }
 
 
 def _pictures(records: Sequence[Record], width: int) -> list[tuple[str, str]]:
-  """What was drawn: of the run itself, and of its evaluations the confusions of the trained network."""
+  """(Caption, data URI) of the pictures of each run and of the confusion matrices of its trained network."""
   found = []
   for record in records:
     named = [(path.stem, path) for path in record.pictures]
@@ -261,11 +282,12 @@ def _pictures(records: Sequence[Record], width: int) -> list[tuple[str, str]]:
       for e in record.evaluations
       if e.picture and "error" not in e.protocol and e.backbone not in BASELINES
     ]
-    found += [(f"{record.name}: {name}", _shrunk(path, width)) for name, path in named]
+    found += [(f"{record.name}: {name}", _embed_picture(path, width)) for name, path in named]
   return found
 
 
-def _shrunk(path: pathlib.Path, width: int) -> str:
+def _embed_picture(path: pathlib.Path, width: int) -> str:
+  """The data URI of a picture, reduced to `width` pixels if it is wider."""
   with Image.open(path) as image:
     image = image.convert("RGB")
   if image.width > width:

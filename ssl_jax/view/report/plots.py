@@ -1,10 +1,14 @@
-"""The interactive plots of a report, by Bokeh: it embeds in one file without a network, and its tooltips can hold pictures."""
+"""The interactive plots of a report.
+
+They are made with Bokeh, because its plots can be embedded in one file that needs no network, and its
+tooltips can contain pictures.
+"""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,135 +28,156 @@ from bokeh.transform import dodge, linear_cmap
 from PIL import Image
 from sklearn.manifold import TSNE
 
-from ssl_jax.view import pictures
-from ssl_jax.view.knn_atlas import Atlas
+from ssl_jax.tasks.corrupted import CLEAN
+from ssl_jax.view.class_names import name_classes
+from ssl_jax.view.errors import Bars, bars_of
+from ssl_jax.view.knn_atlas import KnnAtlas
 from ssl_jax.view.report.record import Evaluation, Record
 
-COLOURS = (
-  "#4c78a8",
-  "#f58518",
-  "#54a24b",
-  "#b279a2",
-  "#e45756",
-  "#72b7b2",
-  "#9d755d",
-)  # seen on light and dark
+# Colours that are visible on light and on dark pages.
+COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#b279a2", "#e45756", "#72b7b2", "#9d755d")
+GREY = "#9aa5b1"
 DASHES = ("solid", "dashed", "dotted", "dotdash")
-POINTS = 1000  # of a curve; longer ones are thinned
-NAMED_CLASSES = 20  # up to so many stand in the legend of a map
-UNPLOTTED = ("step", "epoch", "input_images_per_second")  # the last is no part of what the run did
-FIELDS = {  # what belongs in one plot, by words of their names; everything else has a plot of its own
+POINTS = 1000  # the most points of a curve; longer curves are thinned
+NAMED_CLASSES = 20  # the most classes for which a map has a legend
+UNPLOTTED = ("step", "epoch", "input_images_per_second")  # the last is measured without training
+KINDS = {  # metrics that share a plot, by words in their names; every other metric has a plot of its own
   "loss": ("loss",),
   "accuracy": ("accuracy", "top1", "top5"),
-  "images a second": ("images_per_second",),
+  "images per second": ("images_per_second",),
 }
+FIRST_PLOTS = ("loss", "accuracy", "learning rate", "images per second", "waiting fraction")
+MEAN = "mean over corruptions"
 TOOLS = "pan,box_zoom,reset,save"
 
 
-def curves(records: Sequence[Record]) -> dict[str, Any]:
-  """By title, a plot over the steps of all runs; the plots share their range."""
-  told = [record for record in records if record.rows]
-  fields = [
-    name
-    for name in dict.fromkeys(name for record in told for row in record.rows for name in row)
-    if name not in UNPLOTTED
-  ]
-  titles = {
-    name: next(
-      (title for title, words in FIELDS.items() if any(word in name for word in words)),
-      name.replace("_", " "),
-    )
-    for name in fields
-  }
-  sources = {record.name: ColumnDataSource(_columns(record.rows, fields)) for record in told}
-  plots = {}
-  for title in sorted(set(titles.values()), key=_order):
-    plot = _figure(
-      height=240,
-      tools=TOOLS,
-      x_axis_label="step",
-      **({"x_range": next(iter(plots.values())).x_range} if plots else {}),
-    )
-    named, items = [name for name in fields if titles[name] == title], []
-    for i, record in enumerate(told):
-      for j, name in enumerate(named):
-        if not any(name in row for row in record.rows):
-          continue
-        line = plot.line(
-          "step",
-          name,
-          source=sources[record.name],
-          line_width=2,
-          color=COLOURS[i % len(COLOURS)],
-          line_dash=DASHES[j % len(DASHES)],
-        )
-        label = ", ".join(
-          filter(
-            None, (record.name if len(told) > 1 else "", name.replace("_", " ") if len(named) > 1 else "")
-          )
-        )
-        plot.add_tools(
-          HoverTool(
-            renderers=[line],
-            mode="vline",
-            tooltips=[
-              (label or title, f"@{{{name}}}{{0.0000a}}"),
-              ("step", "@step{0,0}"),
-              ("epoch", "@epoch{0.00}"),
-            ],
-          )
-        )
-        items.append((label, [line]))
-    if len(items) > 1 or len(told) > 1:
-      _legend(plot, items)
-    plots[title] = plot
+def curves(records: Sequence[Record]) -> dict[str, figure]:
+  """Plots the metrics of all runs over the training steps.
+
+  Metrics of one kind share a plot. The plots share the range of their x axes, so that they zoom together.
+  Returns: plots by title.
+  """
+  runs = [record for record in records if record.rows]
+  names = dict.fromkeys(name for record in runs for row in record.rows for name in row)
+  names = [name for name in names if name not in UNPLOTTED]
+  sources = [ColumnDataSource(_columns(record.rows, names)) for record in runs]
+  by_title, plots = {}, {}
+  for name in names:
+    by_title.setdefault(_title(name), []).append(name)
+  for title in sorted(by_title, key=_order):
+    shared = {"x_range": next(iter(plots.values())).x_range} if plots else {}
+    plots[title] = _curve_plot(title, by_title[title], list(zip(runs, sources)), **shared)
   return plots
 
 
-def _order(title: str) -> tuple[int, str]:
-  known = ("loss", "accuracy", "learning rate", "images a second", "waiting fraction")
-  return (known.index(title) if title in known else len(known), title)
+def maps(evaluations: Sequence[Evaluation]) -> dict[str, figure]:
+  """Plots the test images of each atlas in two dimensions, found by t-SNE; a tooltip shows the image.
 
-
-def _columns(rows: list[dict[str, float]], fields: list[str]) -> dict[str, np.ndarray]:
-  kept = rows[::-1][:: -(-len(rows) // POINTS)][::-1]  # the last is among them
-  return {
-    name: np.array([row.get(name, np.nan) for row in kept], np.float64) for name in ("step", "epoch", *fields)
-  }
-
-
-def maps(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
-  """By backbone, the test images of its atlas in two dimensions by t-SNE, a picture under the pointer.
-
-  Evaluations of the same images share what is under it.
+  Atlases with the same images share one data source, so that the page holds each image once.
+  Returns: plots by backbone.
   """
   plots, sources = {}, {}
   for place, evaluation in enumerate(evaluations):
-    seen = evaluation.atlas
-    names = class_names(seen)
-    images = seen["image"].tobytes()
+    atlas = evaluation.atlas
+    names = class_names(atlas)
+    images = atlas["image"].tobytes()
     if images not in sources:
       sources[images] = ColumnDataSource(
         {
-          "image": [data_uri(image) for image in seen["image"]],
-          "label": seen["label"],
-          "class": [names[label] for label in seen["label"]],
+          "image": [data_uri(image) for image in atlas["image"]],
+          "label": atlas["label"],
+          "class": [names[label] for label in atlas["label"]],
         }
       )
-    source = sources[images]
-    x, y, guess = (f"{axis}{place}" for axis in ("x", "y", "guess"))
-    flat = _flat(seen["components"])
-    for name, column in (
-      (x, flat[:, 0]),
-      (y, flat[:, 1]),
-      (guess, [names[label] for label in seen["prediction"]]),
-    ):
-      source.add(column, name)
-    plots[evaluation.backbone] = _map(source, x, y, guess, names, seen["label"])
+    flat = _flat(atlas["components"])
+    predicted = [names[label] for label in atlas["prediction"]]
+    columns = tuple(f"{name}{place}" for name in ("x", "y", "guess"))
+    for name, column in zip(columns, (flat[:, 0], flat[:, 1], predicted)):
+      sources[images].add(column, name)
+    plots[evaluation.backbone] = _map_plot(sources[images], columns, names, atlas["label"])
   return plots
 
 
-def _map(source: ColumnDataSource, x: str, y: str, guess: str, names: Sequence[str], labels: np.ndarray):
+def bars(evaluation: Evaluation) -> figure:
+  """Plots the errors with and without test-time training as bars with their standard errors.
+
+  Each row is a corruption at a severity; the last is their mean, if there are at least two.
+  """
+  without, adapted = _errors_of(evaluation.protocol)
+  rows = [name.replace("_", " ") for name in adapted]
+  plot = _figure(
+    y_range=FactorRange(*rows[::-1]), height=90 + 34 * len(rows), tools="save", x_axis_label="error, %"
+  )
+  series = (("without", without, 0.19, GREY), (evaluation.protocol["mode"], adapted, -0.19, COLOURS[0]))
+  _add_legend(plot, [(name, [_add_bars(plot, rows, name, *rest)]) for name, *rest in series])
+  plot.x_range.start = 0
+  plot.ygrid.visible = False
+  return plot
+
+
+def class_names(atlas: KnnAtlas) -> list[str]:
+  """The names of all classes of an atlas; a class without a name is called by its number."""
+  given = [str(name) for name in atlas["class_names"]]
+  count = 1 + max(int(atlas[name].max()) for name in ("label", "prediction", "neighbour_label"))
+  return name_classes(given, max(count, len(given)))
+
+
+def data_uri(image: np.ndarray) -> str:
+  """Encodes an image uint8[H, W, 3] as a data URI, which HTML can contain."""
+  file = io.BytesIO()
+  Image.fromarray(image).save(file, "WEBP", quality=80, method=6)
+  return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _title(name: str) -> str:
+  """The title of the plot that a metric belongs to."""
+  kinds = (kind for kind, words in KINDS.items() if any(word in name for word in words))
+  return next(kinds, name.replace("_", " "))
+
+
+def _order(title: str) -> tuple[int, str]:
+  """Sorts plots: FIRST_PLOTS, then the others by title."""
+  return (FIRST_PLOTS.index(title) if title in FIRST_PLOTS else len(FIRST_PLOTS), title)
+
+
+def _columns(rows: list[dict[str, float]], names: Sequence[str]) -> dict[str, np.ndarray]:
+  """f64[<= POINTS] for each metric; NaN where a row lacks it. The last row is always kept."""
+  kept = rows[::-1][:: -(-len(rows) // POINTS)][::-1]
+  return {
+    name: np.array([row.get(name, np.nan) for row in kept], np.float64) for name in ("step", "epoch", *names)
+  }
+
+
+def _curve_plot(
+  title: str, names: Sequence[str], runs: Sequence[tuple[Record, ColumnDataSource]], **options
+) -> figure:
+  """One plot of some metrics: the colour of a line tells the run, its dashes tell the metric."""
+  plot, items = _figure(height=240, tools=TOOLS, x_axis_label="step", **options), []
+  for i, (record, source) in enumerate(runs):
+    for j, name in enumerate(names):
+      if not any(name in row for row in record.rows):
+        continue
+      look = dict(line_width=2, color=COLOURS[i % len(COLOURS)], line_dash=DASHES[j % len(DASHES)])
+      line = plot.line("step", name, source=source, **look)
+      parts = (record.name if len(runs) > 1 else "", name.replace("_", " ") if len(names) > 1 else "")
+      label = ", ".join(filter(None, parts))
+      tooltips = [
+        (label or title, f"@{{{name}}}{{0.0000a}}"),
+        ("step", "@step{0,0}"),
+        ("epoch", "@epoch{0.00}"),
+      ]
+      plot.add_tools(HoverTool(renderers=[line], mode="vline", tooltips=tooltips))
+      items.append((label, [line]))
+  if len(items) > 1 or len(runs) > 1:
+    _add_legend(plot, items)
+  return plot
+
+
+def _map_plot(
+  source: ColumnDataSource, columns: tuple[str, str, str], names: Sequence[str], labels: np.ndarray
+) -> figure:
+  """One map. `columns` are the names of x, y and the predicted class in the source."""
+  x, y, guess = columns
   plot = _figure(height=460, tools=TOOLS, match_aspect=True)
   look = dict(size=7, line_color=None, fill_alpha=0.8)
   present = np.unique(labels)
@@ -160,125 +185,83 @@ def _map(source: ColumnDataSource, x: str, y: str, guess: str, names: Sequence[s
     palette, items = (Category10[10] if len(present) <= 10 else Category20[20]), []
     for place, label in enumerate(present):
       view = CDSView(filter=GroupFilter(column_name="class", group=names[label]))
-      items.append(
-        (names[label], [plot.scatter(x, y, source=source, view=view, color=palette[place], **look)])
-      )
-    _legend(plot, items)
+      points = plot.scatter(x, y, source=source, view=view, color=palette[place], **look)
+      items.append((names[label], [points]))
+    _add_legend(plot, items)
   else:
-    plot.scatter(
-      x, y, source=source, color=linear_cmap("label", Viridis256, int(present[0]), int(present[-1])), **look
-    )
-  plot.add_tools(
-    HoverTool(
-      limit=1,
-      tooltips=(
-        f'<div style="display:flex;gap:8px;align-items:center"><img src="@image" alt="" width="64" height="64" style="image-rendering:pixelated">'
-        f"<div><b>@class</b><br>k-NN says @{guess}</div></div>"
-      ),
-    )
+    colours = linear_cmap("label", Viridis256, int(present[0]), int(present[-1]))
+    plot.scatter(x, y, source=source, color=colours, **look)
+  tooltip = (
+    '<div style="display:flex;gap:8px;align-items:center">'
+    '<img src="@image" alt="" width="64" height="64" style="image-rendering:pixelated">'
+    f"<div><b>@class</b><br>k-NN predicts @{guess}</div></div>"
   )
+  plot.add_tools(HoverTool(limit=1, tooltips=tooltip))
   plot.xaxis.visible = plot.yaxis.visible = plot.grid.visible = False
   return plot
 
 
 def _flat(components: np.ndarray) -> np.ndarray:
-  """f32[N, 2]: t-SNE; of a handful of images the two first components themselves."""
+  """f32[N, 2]: the t-SNE of principal components f32[N, D]; for fewer than 10 images or 3 components, the
+  first two.
+  """
   if len(components) < 10 or components.shape[1] < 3:
     return np.pad(components, ((0, 0), (0, 2)))[:, :2]
-  return TSNE(perplexity=min(30, (len(components) - 1) / 3), init="pca", random_state=0).fit_transform(
-    components
-  )
+  perplexity = min(30, (len(components) - 1) / 3)
+  return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(components)
 
 
-def bars(evaluation: Evaluation):
-  """Errors with and without learning on the test images, with their standard errors; a row a condition, the mean of the corrupted last."""
-  protocol = evaluation.protocol
-  learned = pictures.bars_of(protocol["error"], protocol["standard_error"])
-  of_shares = {
-    name: {
-      severity: (error * (1 - error) / max(protocol["test_rows"] - 1, 1)) ** 0.5
-      for severity, error in row.items()
-    }
+def _errors_of(protocol: Mapping[str, Any]) -> tuple[Bars, Bars]:
+  """(Errors without test-time training, errors with it), in the same order, MEAN last.
+
+  The protocol has no standard errors without test-time training: those of a fraction stand in their place,
+  and 0 for that of their mean, which cannot be computed without the results of each image.
+  """
+  adapted = bars_of(protocol["error"], protocol["standard_error"])
+  rows = max(protocol["test_rows"] - 1, 1)
+  spread = {
+    name: {severity: (error * (1 - error) / rows) ** 0.5 for severity, error in row.items()}
     for name, row in protocol["error_without"].items()
   }
-  without = pictures.bars_of(protocol["error_without"], of_shares)
-  rows = [name.replace("_", " ") for name in learned]
-  harmed = [name for name in learned if name != "clean"]
-  if len(harmed) > 1:
-    rows.append("mean of the corrupted")
-    for table, spread in (
-      (without, 0.0),
-      (learned, protocol["mean"]["standard_error"]),
-    ):  # of the first it is not known
-      table["mean"] = (float(np.mean([table[name][0] for name in harmed])), spread)
-  plot = _figure(
-    y_range=FactorRange(*rows[::-1]), height=90 + 34 * len(rows), tools="save", x_axis_label="error, %"
+  without = bars_of(protocol["error_without"], spread)
+  corrupted = [name for name in adapted if name != CLEAN]
+  if len(corrupted) > 1:
+    for table, of_mean in ((without, 0.0), (adapted, protocol["mean"]["standard_error"])):
+      table[MEAN] = (float(np.mean([table[name][0] for name in corrupted])), of_mean)
+  return without, adapted
+
+
+def _add_bars(plot: figure, rows: Sequence[str], name: str, table: Bars, shift: float, colour: str):
+  """Adds one bar to each row, `shift` above its middle, with its standard error; returns the renderer."""
+  error, spread = (np.array([row[i] for row in table.values()]) * 100 for i in range(2))
+  source = ColumnDataSource(
+    {"row": rows, "error": error, "spread": spread, "low": error - spread, "high": error + spread}
   )
-  items = []
-  for name, table, shift, colour in (
-    ("without", without, 0.19, "#9aa5b1"),
-    (protocol["mode"], learned, -0.19, COLOURS[0]),
-  ):
-    error, spread = (np.array([row[i] for row in table.values()]) * 100 for i in range(2))
-    source = ColumnDataSource(
-      {"row": rows, "error": error, "spread": spread, "low": error - spread, "high": error + spread}
-    )
-    drawn = plot.hbar(
-      dodge("row", shift, range=plot.y_range), right="error", height=0.34, source=source, color=colour
-    )
-    plot.add_layout(
-      Whisker(
-        base=dodge("row", shift, range=plot.y_range),
-        lower="low",
-        upper="high",
-        source=source,
-        dimension="width",
-        line_color="#808080",
-        upper_head=None,
-        lower_head=None,
-      )
-    )
-    plot.add_tools(
-      HoverTool(renderers=[drawn], tooltips=[("@row", f"{name} @error{{0.0}} ± @spread{{0.0}}")])
-    )
-    items.append((name, [drawn]))
-  _legend(plot, items)
-  plot.x_range.start = 0
-  plot.ygrid.visible = False
-  return plot
+  place = dodge("row", shift, range=plot.y_range)
+  drawn = plot.hbar(place, right="error", height=0.34, source=source, color=colour)
+  heads = dict(upper_head=None, lower_head=None)
+  whisker = dict(base=place, lower="low", upper="high", dimension="width", line_color="#808080")
+  plot.add_layout(Whisker(source=source, **whisker, **heads))
+  tooltips = [("@row", f"{name} @error{{0.0}} ± @spread{{0.0}}")]
+  plot.add_tools(HoverTool(renderers=[drawn], tooltips=tooltips))
+  return drawn
 
 
-def _figure(**options):
+def _figure(**options) -> figure:
   plot = figure(sizing_mode="stretch_width", **options)
   plot.toolbar.logo, plot.toolbar.autohide = None, True
   return plot
 
 
-def _legend(plot, items: list[tuple[str, list]]) -> None:
-  """Below the plot, so that it takes no width on a phone; a click hides what it names."""
+def _add_legend(plot: figure, items: list[tuple[str, list]]) -> None:
+  """Adds a legend below the plot, where it takes no width on a phone; a click on an item hides it."""
   widest = max(len(label) for label, _ in items)
-  plot.add_layout(
-    Legend(
-      location="left",
-      items=[LegendItem(label={"value": label}, renderers=renderers) for label, renderers in items],
-      click_policy="hide",
-      orientation="horizontal",
-      ncols=max(1, min(5, 40 // (widest + 3))),
-      border_line_color=None,
-    ),
-    "below",
+  legend = Legend(
+    location="left",
+    items=[LegendItem(label={"value": label}, renderers=renderers) for label, renderers in items],
+    click_policy="hide",
+    orientation="horizontal",
+    ncols=max(1, min(5, 40 // (widest + 3))),
+    border_line_color=None,
   )
-
-
-def class_names(seen: Atlas) -> list[str]:
-  """A name for every class that occurs; one without a name is called by its number."""
-  given = [str(name) for name in seen["class_names"]]
-  count = 1 + max(int(seen[name].max()) for name in ("label", "prediction", "neighbour_label"))
-  return [given[i] if i < len(given) else str(i) for i in range(max(count, len(given)))]
-
-
-def data_uri(image: np.ndarray) -> str:
-  """An image uint8[H, W, 3] in a form that HTML can hold."""
-  file = io.BytesIO()
-  Image.fromarray(image).save(file, "WEBP", quality=80, method=6)
-  return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
+  plot.add_layout(legend, "below")

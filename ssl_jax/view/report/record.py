@@ -1,4 +1,4 @@
-"""What a run left behind, read from its folder: no network is restored and no image data opened."""
+"""Reads the folder of a run: its config, metrics, evaluations and pictures, without network or image data."""
 
 from __future__ import annotations
 
@@ -11,52 +11,52 @@ from ssl_jax.log.run_log import METRICS, STARTS, lines
 from ssl_jax.run.checkpoint import Checkpoints
 from ssl_jax.view import knn_atlas
 
-BASELINES = ("raw pixels", "untrained")
+BASELINES = ("raw pixels", "untrained")  # backbones that evaluations compare with
 
 
 class Evaluation(NamedTuple):
-  """One JSON under `evaluations/`."""
+  """The result of one task on one backbone: one JSON file under `evaluations/`."""
 
   step: int
   task: str
   backbone: str
   scalars: dict[str, float]
   protocol: dict[str, Any]
-  picture: pathlib.Path | None  # a confusion matrix, a heat map or bars
-  atlas: knn_atlas.KnnAtlas  # {} where none was written
+  picture: pathlib.Path | None  # of a confusion matrix, a heat map or bars
+  atlas: knn_atlas.KnnAtlas  # {}: none was written
 
 
 class Record(NamedTuple):
-  """One run."""
+  """The folder of one run, read into memory."""
 
   name: str
   folder: pathlib.Path
   config: dict[str, Any]
-  starts: list[dict[str, Any]]  # lines of starts.jsonl, each time the run was started
+  starts: list[dict[str, Any]]  # lines of starts.jsonl: one each time the run was started or resumed
   rows: list[dict[str, float]]  # lines of metrics.jsonl
-  evaluations: list[Evaluation]  # of the last step that was evaluated
-  pictures: list[pathlib.Path]  # what `ssl-jax show` drew
+  evaluations: list[Evaluation]  # of the last step with evaluations
+  pictures: list[pathlib.Path]  # drawn by `ssl-jax show`
 
   @property
   def total_steps(self) -> int:
-    """0: not known."""
+    """The number of steps of the whole run; 0: unknown."""
     return self.starts[-1]["total_steps"] if self.starts else 0
 
 
 def read_records(workdirs: Sequence[str | pathlib.Path]) -> list[Record]:
-  """The runs in these folders, under names that tell them apart.
+  """Reads the runs in these folders; their names in the report are distinct.
 
-  Raises: ValueError for a folder that is not there, holds no run, or is named twice.
+  Raises: ValueError for a folder that does not exist, holds no run, or is named twice.
   """
   folders = [pathlib.Path(workdir).resolve() for workdir in workdirs]
   for i, folder in enumerate(folders):
     if folder in folders[:i]:
-      raise ValueError(f"{workdirs[i]} is named twice")
+      raise ValueError(f"{workdirs[i]} is named twice; name each run once")
   return [_read(folder, name) for folder, name in zip(folders, _names(folders))]
 
 
 def _names(folders: list[pathlib.Path]) -> list[str]:
-  """As many last parts of each path as tell all of them apart."""
+  """The shortest ends of the paths, all with the same number of parts, that are distinct."""
   parts = 1
   while len({folder.parts[-parts:] for folder in folders}) < len(folders):
     parts += 1
@@ -69,7 +69,8 @@ def _read(folder: pathlib.Path, name: str) -> Record:
   rows, starts = (lines(folder / file) for file in (METRICS, STARTS))
   if not rows and not starts:
     raise ValueError(
-      f"{folder} holds no run: neither metrics.jsonl nor starts.jsonl has a line; name the --workdir of `ssl-jax train`"
+      f"{folder} holds no run: neither metrics.jsonl nor starts.jsonl has a line; name the --workdir of "
+      "`ssl-jax train`"
     )
   return Record(
     name,
@@ -83,13 +84,14 @@ def _read(folder: pathlib.Path, name: str) -> Record:
 
 
 def _stored_config(folder: pathlib.Path) -> dict[str, Any]:
-  """The config beside the last checkpoint, of runs from before there was a starts.jsonl; {}: there is none."""
+  """The config in the last checkpoint, for old runs without a starts.jsonl; {} without a checkpoint."""
   with Checkpoints(folder) as checkpoints:
     steps = checkpoints.steps()
     return checkpoints.config(steps[-1])["config"] if steps else {}
 
 
 def _evaluations(folder: pathlib.Path) -> list[Evaluation]:
+  """The evaluations of the last evaluated step, sorted by task; baselines come after the trained network."""
   steps = {
     int(path.name.removeprefix("step")): path
     for path in (folder / "evaluations").glob("step*")

@@ -5,7 +5,8 @@ import pathlib
 
 import numpy as np
 
-from ssl_jax.view import knn_atlas, pictures
+from ssl_jax.view import knn_atlas
+from ssl_jax.view.confusion import plot_confusion
 
 VERSIONS = {"jax": "0.10.2", "flax": "0.12.5"}
 PROTOCOL = {"step": 60, "data": "synthetic", "test_split": "test", "versions": VERSIONS}
@@ -20,7 +21,9 @@ def write_run(
   evaluated: bool = True,
   class_names=("cat", HOSTILE, "dog"),
 ):
-  """A run of 60 steps, resumed once, with two accuracies; evaluated by k-NN, under corruption and with learning at test time."""
+  """A run of 60 steps, resumed once, with two accuracies; evaluated by k-NN, under corruption and with
+  test-time training.
+  """
   folder.mkdir(parents=True)
   config = {
     "method": {"name": "moco"},
@@ -92,9 +95,7 @@ def write_run(
       },
     )
     (folder / "pictures").mkdir()
-    pictures.plot_confusion(
-      folder / "pictures" / "reconstructions.png", np.eye(3, dtype=int), title="a picture"
-    )
+    plot_confusion(folder / "pictures" / "reconstructions.png", np.eye(3, dtype=int), title="a picture")
   return folder
 
 

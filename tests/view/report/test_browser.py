@@ -68,7 +68,8 @@ class Visit:
     """Moves the pointer to a place given in a plot's own coordinates."""
     place = self.page.evaluate(
       """([number, x, y]) => {
-      const plot = Bokeh.documents[0].roots()[number], view = Bokeh.index.get_by_id(plot.id), box = view.el.getBoundingClientRect();
+      const plot = Bokeh.documents[0].roots()[number], view = Bokeh.index.get_by_id(plot.id);
+      const box = view.el.getBoundingClientRect();
       return [box.x + view.frame.x_scale.compute(x), box.y + view.frame.y_scale.compute(y)];
     }""",
       [plot, x, y],
@@ -126,7 +127,7 @@ def test_a_pointer_over_the_map_shows_the_image_and_names_are_text(visit):
     tooltip = seen.page.locator(".bk-Tooltip")
     tooltip.locator("b", has_text=name).first.wait_for(timeout=5000)
     assert tooltip.locator("img").first.evaluate("image => image.naturalWidth") == 16
-    assert tooltip.get_by_text(f"k-NN says {name}").first.is_visible()
+    assert tooltip.get_by_text(f"k-NN predicts {name}").first.is_visible()
   assert seen.page.evaluate("window.broken") is None
 
 
@@ -146,7 +147,8 @@ def test_text_and_plots_are_readable_in_both_schemes(visit, scheme):
   dark = [sum(map(int, colour.strip("rgb()").split(","))) < 382 for colour in (ground, ink)]
   assert dark == ([True, False] if scheme == "dark" else [False, True])
   painted = seen.page.evaluate(
-    """[...Bokeh.documents[0]._all_models.values()].filter(m => m.type === "LinearAxis").map(m => String(m.major_label_text_color.value ?? m.major_label_text_color))"""
+    """[...Bokeh.documents[0]._all_models.values()].filter(m => m.type === "LinearAxis")
+      .map(m => String(m.major_label_text_color.value ?? m.major_label_text_color))"""
   )
   soft = seen.page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--soft').trim()")
   assert painted and set(painted) == {soft}

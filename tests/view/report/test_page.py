@@ -5,9 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from ssl_jax.view import knn_atlas
 from ssl_jax.view.report import page, plots, report
-from ssl_jax.view.report.record import read
+from ssl_jax.view.report.record import read_records
 from tests.view.report.runs import HOSTILE, make_atlas, write_run
 
 PARTS = ("run", "training", "evaluation", "neighbours", "map", "corruption", "pictures")
@@ -37,7 +36,7 @@ def test_every_part_is_there_and_says_what_the_run_did(text):
     "0.3333",
     "1 x cpu",
     "abc123",
-    "1 times at 30",
+    "at step 30",
     "jax 0.10.2",
     "knn, step 60",
     "<td>50.0</td>",
@@ -71,7 +70,7 @@ def test_what_a_run_lacks_is_left_out(tmp_path):
 def test_runs_stand_side_by_side_under_names_that_tell_them_apart(workdir, tmp_path):
   other = write_run(tmp_path / "other" / "first", learning_rate=0.1, evaluated=False)
   text = report([workdir, other], tmp_path / "both.html").read_text()
-  names = [record.name for record in read([workdir, other])]
+  names = [record.name for record in read_records([workdir, other])]
   assert names == [f"{workdir.parent.name}/first", "other/first"] and all(
     f"<h2>{name}</h2>" in text for name in names
   )
@@ -104,7 +103,9 @@ def test_a_large_page_gets_smaller_pictures_and_one_that_stays_large_is_refused(
   monkeypatch.setattr(page, "LIMIT", 1000)
   assert report([workdir], tmp_path / "page.html").stat().st_size == 750 and tried == [1600, 1100, 750]
   monkeypatch.setattr(page, "LIMIT", 100)
-  with pytest.raises(ValueError, match="a page of 1 runs is over 0 MB; name fewer"):
+  with pytest.raises(
+    ValueError, match="the report about 1 runs is larger than 0 MB even with small pictures; name fewer"
+  ):
     report([workdir], tmp_path / "page.html")
 
 
@@ -112,7 +113,7 @@ def test_a_half_written_row_is_no_obstacle(tmp_path):
   run = write_run(tmp_path / "run", evaluated=False)
   with (run / "metrics.jsonl").open("a") as file:
     file.write('{"step": 70, "lo')
-  assert len(read([run])[0].rows) == 6
+  assert len(read_records([run])[0].rows) == 6
 
 
 def test_long_curves_are_thinned_and_keep_their_end():
@@ -122,12 +123,12 @@ def test_long_curves_are_thinned_and_keep_their_end():
 
 
 def test_figures_of_one_kind_share_a_plot(workdir):
-  assert [*plots.curves(read([workdir]))] == [
+  assert [*plots.curves(read_records([workdir]))] == [
     "loss",
     "accuracy",
     "learning rate",
-    "images a second",
-    "waiting share",
+    "images per second",
+    "waiting fraction",
     "gradient norm",
   ]
 
@@ -140,26 +141,10 @@ def test_the_map_separates_what_features_separate():
 
 
 def test_bars_have_the_error_of_the_spread_and_a_mean_without_clean(workdir):
-  evaluation = next(e for e in read([workdir])[0].evaluations if e.task == "ttt")
+  evaluation = next(e for e in read_records([workdir])[0].evaluations if e.task == "ttt")
   without, learned = (renderer.data_source.data for renderer in plots.bars(evaluation).renderers)
-  assert list(learned["row"]) == ["clean", "fog", "snow", "mean of the corrupted"]
+  assert list(learned["row"]) == ["clean", "fog", "snow", "mean over corruptions"]
   np.testing.assert_allclose(learned["error"], [10, 40, 50, 45])
   np.testing.assert_allclose(without["error"], [15, 45, 55, 50])
   np.testing.assert_allclose(without["spread"][1], 100 * np.sqrt(0.45 * 0.55 / 89))
   np.testing.assert_allclose(learned["high"] - learned["error"], [2, 2, 2, 1.5])
-
-
-def test_an_atlas_is_small_balanced_and_comes_back_as_it_was(tmp_path):
-  seen = make_atlas(("a", "b", "c"), count=250, side=160)
-  assert seen["image"].shape == (600, 48, 48, 3) and seen["query_image"].shape == (8, 128, 128, 3)
-  assert seen["neighbour_image"].shape == (8, 2, 128, 128, 3) and seen["components"].shape == (600, 3)
-  assert np.bincount(seen["label"]).tolist() == [200, 200, 200]
-  np.savez_compressed(tmp_path / "atlas.npz", **seen)
-  back = knn_atlas.load_atlas(tmp_path / "atlas.npz")
-  assert back.keys() == seen.keys() and all((back[name] == seen[name]).all() for name in seen)
-
-
-def test_an_atlas_with_pickled_objects_is_not_opened(tmp_path):
-  np.savez(tmp_path / "atlas.npz", image=np.array([print], dtype=object))
-  with pytest.raises(ValueError, match="allow_pickle=False"):
-    knn_atlas.load_atlas(tmp_path / "atlas.npz")

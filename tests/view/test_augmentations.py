@@ -1,17 +1,24 @@
-"""The ten tiles, and the picture of them."""
+"""The ten tiles of augmentations, and the picture of them."""
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.datasets import load_sample_image
 
 from ssl_jax.augment import crops
-from ssl_jax.view import gallery
+from ssl_jax.view import augmentations
+
+
+@pytest.fixture(scope="module")
+def photo() -> np.ndarray:
+  """uint8[40, 60, 3]: a landscape with many colours."""
+  return np.asarray(Image.fromarray(load_sample_image("china.jpg")).resize((60, 40)))
 
 
 @pytest.fixture(scope="module")
 def tiles(photo):
-  return gallery.make_tiles(photo, jax.random.key(0), 32)
+  return augmentations.make_tiles(photo, jax.random.key(0), 32)
 
 
 def test_ten_labelled_tiles(photo, tiles):
@@ -29,11 +36,11 @@ def test_ten_labelled_tiles(photo, tiles):
 
 
 def test_draw_writes_a_png_whatever_the_tiles(tiles, tmp_path):
-  gallery.plot_gallery(
+  augmentations.plot_gallery(
     [*tiles, ("a small view", np.zeros((8, 8, 3), np.uint8))], tmp_path / "x.png", title="Eleven"
   )
   with Image.open(tmp_path / "x.png") as picture:
     width, height = picture.size
   assert width > 1000 and height > 700  # five columns, three rows
   with pytest.raises(ValueError, match="no tiles to draw; give at least one"):
-    gallery.plot_gallery([], tmp_path / "y.png")
+    augmentations.plot_gallery([], tmp_path / "y.png")

@@ -1,0 +1,112 @@
+"""Commands for use before a run: `recipes`, `plan` and `prepare`."""
+
+from __future__ import annotations
+
+import os
+
+from ssl_jax.cli.flags import CONFIG, Command, Flag
+
+
+def plan(values) -> None:
+  r"""Estimate the memory and time of a run on accelerators that this machine does not have.
+
+  Usage: ssl-jax plan --config=RECIPE --topology=CHIP:SHAPE [--evaluation=RECIPE]
+
+  The command compiles the real train step for the given TPU slice or GPUs on this machine. It prints whether
+  the step fits in memory, its FLOPs and memory traffic per image, lower bounds on the time of a step and of
+  the whole schedule, and its collectives. If the step does not fit, it prints which options make it fit.
+
+  With --evaluation it plans an evaluation of the network of --config instead: a forward pass over the images,
+  or test-time training on each image.
+
+  Examples:
+    ssl-jax plan --config=configs/pretrain/mae.py:large --topology=v5e:8x8
+    ssl-jax plan --config=configs/transfer/vit_probe.py:vit_large \
+      --evaluation=configs/ttt/mae.py:imagenet --topology=v5e:2x2
+  """
+  from ssl_jax.config import schema
+
+  os.environ.setdefault("JAX_PLATFORMS", "cpu")
+  from ssl_jax.planning import plan as run
+  from ssl_jax.planning import write
+
+  evaluation = values.evaluation and schema.check(schema.EvaluateConfig, values.evaluation)
+  write(
+    run(
+      schema.check(schema.TrainConfig, values.config),
+      values.topology,
+      evaluation=evaluation or None,
+      images=values.images,
+      classes=values.classes,
+      advise=values.advise,
+    ),
+    values.output,
+  )
+
+
+def prepare(values) -> None:
+  r"""Compute statistics of the training data that a recipe needs.
+
+  Usage: ssl-jax prepare WHAT --config=RECIPE --output=FILE.json
+
+  WHAT is:
+    colour_prior  the frequency of each of the 313 colours, for colorization; then train with
+                  --config=configs/pretrain/colorization.py:FILE.json
+
+  Example:
+    ssl-jax prepare colour_prior --config=configs/pretrain/colorization.py \
+      --config.data.data_dir=TFDS --output=prior.json
+  """
+  from ssl_jax.config import schema
+  from ssl_jax.run.prepare import prepare as run
+
+  run(values.rest, values.config and schema.check(schema.TrainConfig, values.config), values.output)
+
+
+def recipes(values) -> None:
+  """List the recipes that are installed with ssl_jax.
+
+  Usage: ssl-jax recipes
+
+  The flag --config accepts each recipe by the name shown. A file of the same name in the current folder takes
+  precedence over the installed recipe.
+  """
+  from ssl_jax.config.recipe_files import installed_recipes
+
+  found = installed_recipes()
+  width = max(map(len, found), default=0)
+  for name, line in found.items():
+    print(f"{name:{width}}  {line}")
+
+
+COMMANDS = {
+  "recipes": Command(recipes, ()),
+  "plan": Command(
+    plan,
+    (
+      CONFIG,
+      Flag(
+        "topology",
+        None,
+        "the accelerators, CHIP:SHAPE: v5e:8x8 is a TPU slice, h100:8 one machine with 8 GPUs, h100:4x8 four "
+        "machines with 8 GPUs each",
+      ),
+      Flag(
+        "evaluation",
+        None,
+        "the recipe of an evaluation, which is planned instead of the train step; "
+        "--evaluation.SECTION.OPTION=VALUE overrides an option",
+        False,
+      ),
+      Flag("output", "", "a .json file that the plan is also written to"),
+      Flag("images", 0, "number of training images, if the name of the data set does not determine it"),
+      Flag("classes", 0, "number of classes, if the name of the data set does not determine it"),
+      Flag("advise", True, "if the step does not fit, search for options with which it fits"),
+    ),
+  ),
+  "prepare": Command(
+    prepare,
+    (CONFIG._replace(required=False), Flag("output", None, "the .json file to write")),
+    takes_words=True,
+  ),
+}

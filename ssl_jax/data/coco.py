@@ -1,0 +1,127 @@
+"""Images with boxes from files in COCO's JSON form."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ssl_jax.data import splits
+from ssl_jax.data.elements import Record
+from ssl_jax.data.reader import Source
+
+FILES = ("annotations/instances_{split}.json", "annotations/{split}.json", "{split}_instances.json")
+FILES += ("{split}_detection.json", "{split}.json")  # in this order: the first that exists is read
+FOLDERS = ("{split}", "images/{split}", "{split}_images", "images")  # of the images
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CocoReader:
+  """Reads whole image files and the boxes that belong to them."""
+
+  paths: tuple[str, ...]
+  boxes: tuple[np.ndarray, ...]  # f32[n, 4]: x1, y1, x2, y2
+  classes: tuple[np.ndarray, ...]  # i32[n]
+  crowds: tuple[np.ndarray, ...]  # bool[n]
+
+  def __len__(self) -> int:
+    return len(self.paths)
+
+  def read(self, indices: Sequence[int]) -> list[Record]:
+    return [
+      {
+        "image": pathlib.Path(self.paths[i]).read_bytes(),
+        "label": -1,
+        "boxes": self.boxes[i],
+        "boxes_class": self.classes[i],
+        "boxes_crowd": self.crowds[i],
+      }
+      for i in indices
+    ]
+
+  def name(self, index: int) -> str:
+    return self.paths[index]
+
+
+def open_coco(data_dir: str, split: str) -> Source:
+  """The images of a file in COCO's form, in its order; those without boxes are among them.
+
+  For a split such as "train2017" `data_dir` holds annotations/instances_train2017.json, annotations/train2017.json or train2017.json, and the
+  images in train2017, images/train2017, train2017_images or images. Classes are numbered from 0 in the order of the category ids.
+
+  Raises: ValueError if there is no such folder, split or image, or the JSON is not in COCO's form, naming what is wrong.
+  """
+  root = pathlib.Path(data_dir)
+  if not root.is_dir():
+    raise ValueError(
+      f"data_dir={data_dir!r} is not a folder; give the one that holds the annotations and images"
+    )
+  known = _splits(root)
+  splits.check_names(split, list(known), f"the folder {data_dir}")
+  parts = {name: _read(root, name, known[name]) for name in splits.names(split)}
+  categories = [categories for _, categories in parts.values()]
+  if any(of_split != categories[0] for of_split in categories):
+    raise ValueError(f"split={split!r} joins files of {data_dir} whose categories differ; use one of them")
+  places = splits.resolve(split, {name: len(rows) for name, (rows, _) in parts.items()})
+  rows = [parts[name][0][i] for name, range_ in places for i in range_]
+  reader = CocoReader(*(tuple(column) for column in zip(*rows, strict=True)))
+  names = tuple(categories[0])
+  fields = ("image", "label", "boxes", "boxes_class", "boxes_crowd")
+  most = {"boxes": max(map(len, reader.boxes), default=0)}
+  return Source(reader, len(names), names, None, fields=fields, most_rows=most)
+
+
+def _splits(root: pathlib.Path) -> dict[str, pathlib.Path]:
+  """The JSON file of every split."""
+  found = {}
+  for form in FILES:
+    before, after = form.split("{split}")
+    for path in sorted(root.glob(form.format(split="*"))):
+      if path not in found.values():
+        found.setdefault(path.relative_to(root).as_posix().removeprefix(before).removesuffix(after), path)
+  if not found:
+    raise ValueError(f"{root} holds no JSON file in COCO's form; known are {', '.join(FILES)}")
+  return found
+
+
+def _read(root: pathlib.Path, split: str, path: pathlib.Path) -> tuple[list[tuple], list[str]]:
+  """([(path of an image, its boxes, their classes, crowds)], names of the categories)."""
+  try:
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    categories = sorted(stored["categories"], key=lambda category: category["id"])
+    number = {category["id"]: i for i, category in enumerate(categories)}
+    of_image: dict[Any, list[Mapping]] = {image["id"]: [] for image in stored["images"]}
+    for annotation in stored["annotations"]:
+      of_image[annotation["image_id"]].append(annotation)
+    folder = _image_folder(root, split, stored["images"])
+    rows = [
+      (os.path.join(folder, image["file_name"]), *_boxes(of_image[image["id"]], number))
+      for image in stored["images"]
+    ]
+  except (KeyError, TypeError, json.JSONDecodeError) as error:
+    raise ValueError(f"{path} is not in COCO's form: {type(error).__name__}: {error}") from error
+  return rows, [category["name"] for category in categories]
+
+
+def _image_folder(root: pathlib.Path, split: str, images: Sequence[Mapping]) -> pathlib.Path:
+  folders = [root / form.format(split=split) for form in FOLDERS]
+  first = images[0]["file_name"] if images else ""
+  for folder in folders:
+    if (folder / first).is_file():
+      return folder
+  raise ValueError(
+    f"the image {first} of split {split!r} is in none of {', '.join(map(str, folders))}; put it there"
+  )
+
+
+def _boxes(annotations: list[Mapping], number: Mapping) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Corners, classes and crowds; COCO stores x, y, width, height."""
+  stored = np.array([a["bbox"] for a in annotations], np.float32).reshape(-1, 4)
+  corners = np.concatenate([stored[:, :2], stored[:, :2] + stored[:, 2:]], axis=1)
+  classes = np.array([number[a["category_id"]] for a in annotations], np.int32)
+  return corners, classes, np.array([bool(a.get("iscrowd", 0)) for a in annotations], bool)

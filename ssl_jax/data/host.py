@@ -1,0 +1,249 @@
+"""What the host makes of a record: named arrays of fixed shapes. `config.host` names one of these and holds
+its options.
+
+A transform declares what it makes (`elements`); the pipeline, memory, shared buffers and the compiled step
+derive their shapes from it. To add one, write a factory `(frame, *, options...) -> Transform` here and list
+it in TRANSFORMS.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+
+from ssl_jax.config.checked import call_checked, nearest
+from ssl_jax.data import decode, transforms
+from ssl_jax.data.elements import Elements, Record, ShapeDtype, Transform
+from ssl_jax.data.fit import Fit
+from ssl_jax.data.reader import Source
+
+IGNORE = 255  # the mask value of pixels that belong to no class
+
+
+class Frame(NamedTuple):
+  """How large and in which form images are delivered: what `config.data` and `config.augment` say of it."""
+
+  size: int  # side of the image, or of each view, in pixels
+  interpolation: str = "bilinear"
+  views: int = 0  # how many crops the host makes of an image; 0: none, the device crops
+  # least and greatest fraction of the area that a crop of the host covers
+  scale: tuple[float, float] = (0.08, 1.0)
+
+
+class ImageTransform(Protocol):
+  """See transforms.py."""
+
+  random: bool
+
+  @property
+  def shape(self) -> tuple[int, ...]: ...
+
+  def __call__(self, rng: np.random.Generator | None, image: bytes | np.ndarray) -> np.ndarray: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageAndLabel:
+  """Record {"image", "label"} -> {"image": uint8[*shape], "label": i32[]}."""
+
+  pixels: ImageTransform
+
+  @property
+  def random(self) -> bool:
+    """Whether crops are drawn."""
+    return self.pixels.random
+
+  @property
+  def elements(self) -> Elements:
+    """An image, or views, and a label; -1 where the source has no labels."""
+    return {"image": ShapeDtype(tuple(self.pixels.shape), np.uint8), "label": ShapeDtype((), np.int32)}
+
+  def __call__(self, rng: np.random.Generator | None, record: Record) -> dict[str, np.ndarray]:
+    return {"image": self.pixels(rng, record["image"]), "label": record["label"]}
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageAndMask:
+  """See `image_mask`."""
+
+  fitting: Fit
+  random: bool = False
+
+  @property
+  def elements(self) -> Elements:
+    """An image, its mask and the part of the canvas that they fill."""
+    side = self.fitting.size
+    return {
+      "image": ShapeDtype((side, side, 3), np.uint8),
+      "mask": ShapeDtype((side, side), np.uint8),
+      "image_size": ShapeDtype((2,), np.int32),
+    }
+
+  def __call__(self, rng: np.random.Generator | None, record: Record) -> dict[str, np.ndarray]:
+    opened = decode.open_image(record["image"])
+    mask = decode.decode_mask(record["mask"])
+    if mask.shape != opened.size[::-1]:
+      raise decode.DecodeError(
+        f"its mask has {mask.shape[1]}x{mask.shape[0]} pixels, the image {opened.size[0]}x{opened.size[1]}"
+      )
+    place = self.fitting.place(*opened.size)
+    image = self.fitting.image(opened, place)
+    return {"image": image, "mask": self.fitting.mask(mask, place, IGNORE), "image_size": place.filled()}
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageAndBoxes:
+  """See `image_boxes`."""
+
+  fitting: Fit
+  max_boxes: int
+  random: bool = False
+
+  @property
+  def elements(self) -> Elements:
+    """An image, its padded boxes and the part of the canvas that the image fills."""
+    side, rows = self.fitting.size, self.max_boxes
+    return {
+      "image": ShapeDtype((side, side, 3), np.uint8),
+      "image_size": ShapeDtype((2,), np.int32),
+      "boxes": ShapeDtype((rows, 4), np.float32),
+      "boxes_class": ShapeDtype((rows,), np.int32),
+      "boxes_crowd": ShapeDtype((rows,), np.bool_),
+      "boxes_valid": ShapeDtype((rows,), np.bool_),
+    }
+
+  def __call__(self, rng: np.random.Generator | None, record: Record) -> dict[str, np.ndarray]:
+    opened = decode.open_image(record["image"])
+    place = self.fitting.place(*opened.size)
+    boxes, kept = self.fitting.boxes(np.asarray(record["boxes"], np.float32).reshape(-1, 4), place)
+    if len(kept) > self.max_boxes:
+      raise ValueError(
+        f"an image has {len(kept)} boxes, but config.host.max_boxes is {self.max_boxes}; use {len(kept)} or more"
+      )
+    rows = {
+      "boxes": boxes[kept],
+      "boxes_class": np.asarray(record["boxes_class"], np.int32)[kept],
+      "boxes_crowd": np.asarray(record["boxes_crowd"], bool)[kept],
+      "boxes_valid": np.ones(len(kept), bool),
+    }
+    padded = {name: _pad_rows(leaf, self.max_boxes) for name, leaf in rows.items()}
+    return {"image": self.fitting.image(opened, place), "image_size": place.filled(), **padded}
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+  """Passes on records that hold exactly these elements: those of a source in memory that another transform
+  filled.
+  """
+
+  elements: Elements
+  random: bool = False
+
+  def __call__(self, rng: np.random.Generator | None, record: Record) -> dict[str, np.ndarray]:
+    return {name: record[name] for name in self.elements}
+
+
+def image(frame: Frame) -> ImageAndLabel:
+  """An image with its class: one square, from which the device cuts views, or views that the host cuts.
+
+  Makes "image" uint8[size, size, 3], or uint8[views, size, size, 3] if the host crops, and "label" i32[], -1
+  for none.
+  """
+  if frame.views:
+    crops = transforms.random_resized_crop(
+      frame.size, scale=frame.scale, views=frame.views, interpolation=frame.interpolation
+    )
+    return ImageAndLabel(crops)
+  return ImageAndLabel(transforms.resize_center_crop(frame.size, interpolation=frame.interpolation))
+
+
+def image_mask(frame: Frame, *, fit: Literal["pad", "crop"] = "pad") -> ImageAndMask:
+  """An image with a class for each pixel.
+
+  Makes "image" uint8[size, size, 3], "mask" uint8[size, size] and "image_size" i32[2], the (height, width) of
+  the upper left part of the canvas that the image fills. The mask is resized by nearest neighbour; its
+  padding is 255, which belongs to no class.
+
+  Args:
+    fit: "pad": an image whose longer side exceeds the size is reduced to it, smaller ones keep theirs, and
+      the rest of the square is padded at the bottom and on the right; "crop": the shorter side becomes the
+      size, and the centre square is cut out.
+  Raises: ValueError if the host shall cut views.
+  """
+  return ImageAndMask(_fit(frame, fit, "image_mask"))
+
+
+def image_boxes(frame: Frame, *, fit: Literal["pad", "crop"] = "pad", max_boxes: int = 100) -> ImageAndBoxes:
+  """An image with the boxes of its objects.
+
+  Makes "image" and "image_size" as `image_mask`, and, padded to `max_boxes` rows: "boxes" f32[max_boxes, 4]
+    (x1, y1, x2, y2) in continuous
+  pixel coordinates of the canvas, "boxes_class" i32, "boxes_crowd" bool (a region of many objects, as in
+  COCO) and "boxes_valid" bool, False for padding. Boxes are clipped to the image; what is left of a box
+  without area is dropped.
+
+  Args:
+    fit: as in `image_mask`.
+  Raises: ValueError if the host shall cut views, or `max_boxes` is not positive.
+  """
+  if max_boxes < 1:
+    raise ValueError(f"config.host.max_boxes is {max_boxes}; use a positive number, such as 100")
+  return ImageAndBoxes(_fit(frame, fit, "image_boxes"), max_boxes)
+
+
+TRANSFORMS = {f.__name__: f for f in (image, image_mask, image_boxes)}
+NEEDS = {"image_mask": ("mask",), "image_boxes": ("boxes",)}  # fields of a record beside the image
+
+
+def known() -> list[str]:
+  """Names of all host transforms, sorted."""
+  return sorted(TRANSFORMS)
+
+
+def factory(name: str) -> Callable[..., Transform]:
+  """Returns the function `(frame, *, options) -> Transform` of this name. Raises ValueError with the nearest
+  known names.
+  """
+  if name not in TRANSFORMS:
+    raise ValueError(f"config.host.name: no host transform is called {name!r}{nearest(name, known())}")
+  return TRANSFORMS[name]
+
+
+def make(name: str, frame: Frame, **options) -> Transform:
+  """Builds the host transform called `name`.
+
+  Raises: ValueError for an unknown name or option or one of the wrong type, naming the nearest known ones.
+  """
+  return call_checked(factory(name), options, "config.host", frame)
+
+
+def check_source(name: str, transform: Transform, source: Source) -> None:
+  """Raises ValueError if the records of a source lack what a host transform needs, or have more rows than it
+  makes.
+  """
+  missing = [field for field in NEEDS.get(name, ()) if field not in source.fields]
+  if missing:
+    raise ValueError(
+      f"config.host.name is {name!r}, which needs {' and '.join(map(repr, missing))} in every record, but the data set has only "
+      f"{', '.join(source.fields)}; use another config.data.name, or config.host.name='image'"
+    )
+  rows = transform.elements["boxes"].shape[0] if "boxes" in transform.elements else 0
+  if rows and source.most_rows.get("boxes", 0) > rows:
+    most = source.most_rows["boxes"]
+    raise ValueError(
+      f"an image of the data set has {most} boxes, but config.host.max_boxes is {rows}; use {most} or more"
+    )
+
+
+def _fit(frame: Frame, fit: str, name: str) -> Fit:
+  if frame.views:
+    raise ValueError(
+      f"config.data.crop is 'host', but config.host.name {name!r} delivers whole images; use config.data.crop='device'"
+    )
+  return Fit(frame.size, fit, frame.interpolation).check()
+
+
+def _pad_rows(rows: np.ndarray, count: int) -> np.ndarray:
+  return np.concatenate([rows, np.zeros((count - len(rows), *rows.shape[1:]), rows.dtype)])

@@ -1,0 +1,117 @@
+"""Warm starts: the first state of a run with the encoder of another run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ssl_jax.config.schema import TrainConfig, differences
+from ssl_jax.core import PyTree, TrainState, Weights
+from ssl_jax.run.restore import restore
+
+# Options of an encoder that may differ from those of the run that it starts from: its weights mean the same under each of them.
+FREE = ("batch_groups", "drop_path", "dtype", "image_size", "layers", "output_stride", "pool", "remat")
+# Parts of an encoder that exist for some uses of it only.
+OWN = ("fc_norm", "norm", "positions")
+
+
+def start_from(state: TrainState, config: TrainConfig, mesh) -> tuple[TrainState, str]:
+  """The first state of a run with the encoder of the run that `config.start` names, and a line that says what
+  was taken.
+
+  The encoder's moving average, where the method keeps one, starts from the same weights.
+  Raises: ValueError if the encoders differ, naming the options, or leaves that do not fit.
+  """
+  source = restore(config.start.workdir, mesh, step=config.start.step, weights=config.start.weights)
+  _same_encoder(source.config, config)
+  fresh, left = set(), set()
+
+  def graft(weights: Weights) -> Weights:
+    if "frozen" in weights.model_state:  # what this method does not train it takes whole
+      return weights._replace(
+        model_state={
+          **weights.model_state,
+          "frozen": _frozen(
+            weights.model_state["frozen"], source.backbone.weights.params, config.start.workdir
+          ),
+        }
+      )
+    parts = [_graft(new, old, fresh, left) for new, old in zip(weights, source.backbone.weights)]
+    return Weights(*parts)
+
+  placed = jax.tree.map(lambda leaf: leaf.sharding, state)
+  params, model_state = graft(Weights(state.params, state.model_state))
+  extra = state.extra
+  if getattr(extra, "ema", None):
+    extra = extra._replace(ema=graft(extra.ema))
+  state = state.replace(params=params, model_state=model_state, extra=extra)
+  state = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=placed)(
+    state
+  )  # the step donates its buffers
+  notes = [
+    f"{what} {', '.join(sorted(names))}" for what, names in (("new:", fresh), ("left behind:", left)) if names
+  ]
+  return state, "; ".join(
+    [f"starts from the encoder of {config.start.workdir} at step {source.step}", *notes]
+  )
+
+
+def _same_encoder(old: TrainConfig, new: TrainConfig) -> None:
+  before, after = ({k: v for k, v in dict(c.encoder).items() if k not in FREE} for c in (old, new))
+  if (
+    before.get("positions") == "sincos" and after.get("positions") == "sincos_trained"
+  ):  # which starts from that table
+    before["positions"] = "sincos_trained"
+  changed = differences(before, after, "config.encoder")
+  if changed:
+    raise ValueError(
+      f"config.start.workdir {new.start.workdir} holds another encoder:\n  "
+      + "\n  ".join(changed)
+      + "\nUse the old values, or another run to start from."
+    )
+
+
+def _graft(new: PyTree, old: PyTree, fresh: set, left: set) -> PyTree:
+  """`new` with the leaves of `old` under "encoder"; parts in OWN that only one of them has are noted."""
+  into, out = (_leaves(tree.get("encoder", {})) for tree in (new, old))
+  fresh |= {path[0] for path in into.keys() - out.keys()} | (new.keys() - {"encoder"})
+  left |= {path[0] for path in out.keys() - into.keys()} | (old.keys() - {"encoder"})
+  problems = [
+    f"{'/'.join(path)} is in one of them only" for path in into.keys() ^ out.keys() if path[0] not in OWN
+  ]
+  problems += [
+    f"{'/'.join(path)} is {out[path].shape}, wanted {into[path].shape}"
+    for path in into.keys() & out.keys()
+    if out[path].shape != into[path].shape
+  ]
+  if problems:
+    raise ValueError("the encoder of config.start.workdir does not fit: " + "; ".join(sorted(problems)[:20]))
+  return {
+    **new,
+    "encoder": jax.tree_util.tree_map_with_path(
+      lambda path, leaf: out.get(tuple(key.key for key in path), leaf), new.get("encoder", {})
+    ),
+  }
+
+
+def _frozen(new: PyTree, old: PyTree, workdir: str) -> PyTree:
+  """The parts of `old` that `new` has. Raises ValueError if one is missing or shaped differently."""
+  wanted, found = _leaves(new), _leaves({name: part for name, part in old.items() if name in new})
+  problems = [
+    f"{'/'.join(path)} is {found[path].shape if path in found else 'missing'}, wanted {leaf.shape}"
+    for path, leaf in wanted.items()
+    if path not in found or found[path].shape != leaf.shape
+  ]
+  if problems:
+    raise ValueError(
+      f"config.start.workdir {workdir} does not fit: "
+      + "; ".join(sorted(problems)[:20])
+      + "\nUse the encoder and decoder options of that run, which must be of method 'mae'."
+    )
+  return jax.tree_util.tree_map_with_path(lambda path, leaf: found[tuple(key.key for key in path)], new)
+
+
+def _leaves(tree: PyTree) -> dict[tuple[str, ...], Any]:
+  return {tuple(key.key for key in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}

@@ -1,0 +1,53 @@
+"""The picture `task`: the inputs that a pretext task makes of images, and their targets."""
+
+from __future__ import annotations
+
+import pathlib
+
+import jax
+import numpy as np
+
+from ssl_jax import methods
+from ssl_jax.abilities import PretextExamples, PretextTask
+from ssl_jax.core import DataSpec
+from ssl_jax.run.assembly import assemble
+from ssl_jax.view.columns import Column, plot_columns
+from ssl_jax.view.request import PictureRequest, host_batch, open_images
+
+
+def show_pretext_task(request: PictureRequest, output: pathlib.Path) -> None:
+  """Draws augmented images of a recipe and, beside each, the inputs that its method makes of it.
+
+  Raises: methods.MissingAbility if the method has no pretext task; ValueError for an index out of range and
+    for wrong options of the config.
+  """
+  config = request.config
+  source, transform = open_images(config, request.index, request.images)
+  data = DataSpec(max(len(source), config.batch_size), max(source.num_classes, 2), config.batch_size)
+  parts = assemble(config, data)
+  task = methods.ability(
+    parts.method,
+    PretextTask,
+    owner=config.method["name"],
+    user="`ssl-jax show task`",
+    cure="draw what this method sees with `ssl-jax show augmentations`",
+  )
+  augment_key, task_key = jax.random.split(jax.random.key(request.seed))
+  places = range(request.index, request.index + request.images)
+  rngs = [np.random.default_rng((request.seed, i)) for i in places]
+  batch = host_batch(transform, [source[i] for i in places], rngs)
+  images = jax.jit(parts.augment)(augment_key, batch)["image"]
+  examples = task.make_task(task_key, images)
+  columns = [Column(name, examples.inputs[:, i]) for i, name in enumerate(examples.input_names)]
+  title = f"Inputs of the pretext task of {config.method['name']}, {config.data.name} {config.data.split}"
+  plot_columns(output, [[Column("image", images)], columns], title=title + _targets(examples))
+
+
+def _targets(examples: PretextExamples) -> str:
+  """The targets of all images as the end of a title; "" if they are not described."""
+  if not examples.question:
+    return ""
+  targets = np.asarray(examples.targets)
+  same = (targets == targets[:1]).all()
+  rows = "  ".join(" ".join(map(str, row)) for row in targets[: 1 if same else None])
+  return f"; targets ({examples.question}), {'the same for all images' if same else 'row by row'}: {rows}"

@@ -1,0 +1,152 @@
+"""Whole-record augmentation: image, mask, boxes, points and clips move with one draw."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssl_jax import augment
+from ssl_jax.augment import crops, records
+from ssl_jax.augment.records import IGNORE, Window
+
+HEIGHT, WIDTH, SIZE = 40, 56, 32
+CROP = records.record_crop(size=SIZE, scale=(0.2, 1.0))
+JITTER = records.scale_jitter(size=SIZE, scale=(0.5, 2.0))
+FIT = records.scale_jitter(size=SIZE, scale=(0.5, 2.0), relative="fit")
+RECIPES = {"crop": CROP, "jitter": JITTER, "fit": FIT}
+
+
+def record() -> dict[str, jax.Array]:
+  """Every pixel tells its place, in the image as red and green, in the mask as its column; boxes frame a blue square."""
+  row, column = np.mgrid[:HEIGHT, :WIDTH]
+  image = np.stack([4 * column, 6 * row, np.zeros_like(row)], -1).astype(np.uint8)
+  image[10:22, 20:34, 2] = 255
+  clip = np.stack([image, image // 2, np.roll(image, 1, 0)])
+  boxes = np.array([[20, 10, 34, 22], [0, 0, 0, 0]], np.float32)
+  return {
+    "image": jnp.asarray(image),
+    "clip": jnp.asarray(clip),
+    "mask": jnp.asarray(column.astype(np.uint8)),
+    "boxes": jnp.asarray(boxes),
+    "boxes_valid": jnp.array([True, False]),
+    "boxes_class": jnp.array([3, 0]),
+    "points": jnp.array([[27.0, 16.0], [55.5, 39.5]]),
+    "points_valid": jnp.array([True, True]),
+  }
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_everything_moves_with_one_draw(name):
+  one = jax.jit(RECIPES[name])
+  flips, seen = 0, 0
+  for i in range(40):
+    made = jax.device_get(one(jax.random.key(i), record()))
+    image, mask = made["image"], made["mask"]
+    assert image.shape == (SIZE, SIZE, 3) and image.dtype == np.float32 and mask.dtype == np.uint8
+    inside = mask != IGNORE
+    column = image[..., 0] * 255 / 4
+    assert np.abs(column - mask)[inside].max() < 2.1  # the nearest pixel, and filtered by up to two
+    flips += bool(column[inside][-1] < column[inside][0])
+    np.testing.assert_allclose(made["clip"][0], image, atol=1e-6)
+    assert made["boxes_class"].tolist() == [3, 0] and not made["boxes_valid"][1]
+    if made["boxes_valid"][0]:
+      x1, y1, x2, y2 = made["boxes"][0]
+      blue = image[..., 2] > 0.9
+      blue &= inside
+      if blue.any():
+        rows, columns = np.flatnonzero(blue.any(1)), np.flatnonzero(blue.any(0))
+        assert rows[0] >= y1 - 1 and rows[-1] + 1 <= y2 + 1
+        assert columns[0] >= x1 - 1 and columns[-1] + 1 <= x2 + 1
+        seen += 1
+    if made["points_valid"][0]:
+      x, y = np.minimum(made["points"][0].astype(int), SIZE - 1)
+      assert image[y, x, 2] > 0.5  # the middle of the square
+  assert 8 < flips < 32 and seen > 20
+
+
+def test_the_same_key_makes_the_same_record_and_vmap_agrees():
+  keys = jax.random.split(jax.random.key(5), 3)
+  batch = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), record())
+  together = jax.jit(jax.vmap(CROP))(keys, batch)
+  for i, key in enumerate(keys):
+    alone = CROP(key, record())
+    for name, leaf in alone.items():
+      np.testing.assert_allclose(together[name][i], leaf, atol=1e-5, err_msg=name)
+
+
+def test_a_window_in_whole_pixels_is_a_crop():
+  image = record()["image"]
+  for flip in (False, True):
+    window = Window(*(jnp.float32(v) for v in (5, 7, 30, 40)), jnp.array(flip))
+    found = records.move_image(image, window, jnp.array([HEIGHT, WIDTH]), SIZE, records.MEAN, 2.0)
+    box = crops.Box(*(jnp.int32(v) for v in (5, 7, 30, 40)))
+    expected = crops.crop_resize(image, box, SIZE, flip=flip)
+    # A crop's filter stops at its border, the window's reads on: the inner pixels are the same.
+    np.testing.assert_allclose(found[2:-2, 2:-2], expected[2:-2, 2:-2], atol=1e-5)
+
+
+def test_the_whole_image_is_the_image():
+  square = record()["image"][:, :HEIGHT]
+  window = Window(*(jnp.float32(v) for v in (0, 0, HEIGHT, HEIGHT)), jnp.array(False))
+  bounds = jnp.array([HEIGHT, HEIGHT])
+  found = records.move_image(square, window, bounds, HEIGHT, records.MEAN, 1.0)
+  np.testing.assert_allclose(found, np.asarray(square, np.float32) / 255, atol=1e-6)
+  numbers = jnp.arange(HEIGHT * HEIGHT).reshape(HEIGHT, HEIGHT)
+  np.testing.assert_array_equal(records.move_mask(numbers, window, bounds, HEIGHT), numbers)
+  mirrored = window._replace(flip=jnp.array(True))
+  np.testing.assert_array_equal(records.move_mask(numbers, mirrored, bounds, HEIGHT), numbers[:, ::-1])
+
+
+def test_padding_is_filled_and_ignored():
+  """An image that fills the upper left of its canvas: nothing beyond it is read, whatever lies there."""
+  made = []
+  for beyond in (0, 255):
+    canvas = np.full((64, 64, 3), beyond, np.uint8)
+    canvas[:20, :30] = 100
+    one = {
+      "image": jnp.asarray(canvas),
+      "mask": jnp.ones((64, 64), jnp.uint8),
+      "image_size": jnp.array([20, 30], jnp.int32),
+    }
+    made.append(jax.device_get(JITTER(jax.random.key(3), one)))
+    assert set(made[-1]) == {"image", "mask"}
+  for name in made[0]:
+    np.testing.assert_array_equal(made[0][name], made[1][name])
+  outside = made[0]["mask"] == IGNORE
+  assert 0 < outside.mean() < 1 and (made[0]["mask"][~outside] == 1).all()
+  np.testing.assert_allclose(made[0]["image"][outside], np.tile(records.MEAN, (outside.sum(), 1)), atol=1e-6)
+  np.testing.assert_allclose(made[0]["image"][~outside], 100 / 255, atol=1e-5)
+
+
+def test_scale_jitter_draws_its_factor_uniformly():
+  points = {"image": jnp.zeros((200, 200, 3), jnp.uint8), "points": jnp.array([[0.0, 0.0], [10.0, 0.0]])}
+  one = jax.jit(records.scale_jitter(size=64, scale=(0.5, 2.0), flip=0.0))
+  made = [one(jax.random.key(i), points)["points"] for i in range(300)]
+  factors = np.array([float(p[1, 0] - p[0, 0]) / 10 for p in made])
+  assert 0.5 <= factors.min() < 0.53 and 1.95 < factors.max() <= 2.0
+  assert abs(factors.mean() - 1.25) < 0.08
+
+
+def test_a_batch_of_records_goes_through_the_registry():
+  made = augment.make("record_crop", views=1, size=SIZE)
+  batch = jax.tree.map(lambda leaf: jnp.stack([leaf] * 4), record())
+  out = jax.jit(made)(jax.random.key(0), batch)
+  assert out["image"].shape == (4, SIZE, SIZE, 3) and out["mask"].shape == (4, SIZE, SIZE)
+  assert out["clip"].shape == (4, 3, SIZE, SIZE, 3) and out["boxes"].shape == (4, 2, 4)
+  alone = records.record_crop(size=SIZE)(jax.random.fold_in(jax.random.key(0), 2), record())
+  np.testing.assert_allclose(out["image"][2], alone["image"], atol=1e-5)
+  assert {"record_crop", "scale_jitter"} <= set(augment.known())
+
+
+def test_what_makes_no_sense_is_refused():
+  for options, message in (
+    (dict(scale=(0.0, 1.0)), "config.augment.scale is"),
+    (dict(flip=1.5), "config.augment.flip is 1.5"),
+    (dict(size=0), "config.augment.size is 0"),
+  ):
+    with pytest.raises(ValueError, match=message):
+      augment.make("record_crop", views=1, **options)
+  with pytest.raises(ValueError, match="views is 2, but 'scale_jitter' moves whole records; use views=1"):
+    augment.make("scale_jitter", views=2)
+  with pytest.raises(ValueError, match="no 'image', 'clip' or 'mask' to augment, only label"):
+    CROP(jax.random.key(0), {"label": jnp.zeros(())})

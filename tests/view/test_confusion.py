@@ -1,0 +1,33 @@
+"""The confusion matrix and its picture."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import confusion_matrix as oracle
+
+from ssl_jax.view.confusion import confusion_matrix, plot_confusion
+
+
+def test_confusion_matrix_equals_scikit_learn():
+  draw = np.random.default_rng(0)
+  labels, predictions = draw.integers(0, 6, 200).astype(np.int32), draw.integers(0, 6, 200).astype(np.int32)
+  labels[labels == 4] = 0  # a class without images
+  expected = oracle(labels, predictions, labels=range(7))
+  np.testing.assert_array_equal(confusion_matrix(labels, predictions, 7), expected)
+
+
+@pytest.mark.parametrize("classes", [2, 10, 40])
+def test_the_confusion_picture_is_drawn(tmp_path, classes):
+  draw = np.random.default_rng(0)
+  labels = draw.integers(0, classes - 1, 500)  # the last class has no images
+  matrix = confusion_matrix(labels, draw.integers(0, classes, 500), classes)
+  plot_confusion(
+    tmp_path / "confusion.png",
+    matrix,
+    title="k-NN",
+    class_names=["a very long name of a class, with synonyms", "b"],
+  )
+  pixels = np.asarray(Image.open(tmp_path / "confusion.png").convert("RGB")).astype(int)
+  assert min(pixels.shape[:2]) > 300
+  blue, orange = pixels[..., 2] - pixels[..., 0] > 60, pixels[..., 0] - pixels[..., 2] > 40
+  assert blue.any() and orange.mean() > 0.02
