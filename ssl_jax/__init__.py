@@ -1,8 +1,9 @@
-"""ssl_jax: learn a visual representation without labels, measure it, keep learning at test time. Start at core.py.
+"""ssl_jax: self-supervised visual representation learning, its evaluation, and test-time training.
 
-The names below are imported when they are first used: `import ssl_jax` itself imports nothing.
+Read core.py first. The public names are imported on first use; `import ssl_jax` alone imports no module.
 
-recipe, check, check_variant: configs. train, evaluate, restore, plan: what the commands of the same names do. adapt: test-time training of arrays.
+recipe, check, check_variant: make and check configs. train, evaluate, plan: the functions behind the commands
+of the same names. restore: the network of a run from its checkpoint. adapt: test-time training on arrays.
 """
 
 from __future__ import annotations

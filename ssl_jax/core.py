@@ -1,7 +1,7 @@
-"""The whole abstraction: a method is four pure functions, a run is one pytree, a training step joins them.
+"""The core abstraction: a method is four pure functions, a run is one pytree, and a training step joins them.
 
-Read top to bottom. Nothing here knows a method, a network or a device by name. What a method can do beside
-learning is in abilities.py.
+Read this file from top to bottom. Nothing here depends on a particular method, network or device. What a
+method can do besides learning is described in abilities.py.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from ssl_jax.metrics import Mean
 
 PyTree = Any
 Key = jax.Array
-Batch = dict[str, jax.Array]  # by the names of DataSpec.elements; the batch axis leads in every leaf
+Batch = dict[str, jax.Array]  # keys are those of DataSpec.elements; every leaf has a leading batch axis
 Metrics = dict[str, Mean]
-# On the device: uint8 in, f32 in [0, 1] out; one view of an image is "image" [B, H, W, 3], several are
-# "views" [B, V, H, W, 3].
+# Runs on the device: uint8 in, f32 in [0, 1] out. One view of each image is stored as "image" [B, H, W, 3],
+# several views as "views" [B, V, H, W, 3].
 Augment = Callable[[Key, Batch], Batch]
 
 
 class DataSpec(NamedTuple):
-  """What a method may know of the data before it sees any."""
+  """What a method may know about the data before it sees a batch."""
 
   num_examples: int
   num_classes: int  # 0: the data has no labels
-  batch_size: int  # global
-  elements: Mapping[str, ShapeDtype] = {}  # what the host delivers of one example, before augmentation
+  batch_size: int  # global, over all devices
+  elements: Mapping[str, ShapeDtype] = {}  # the arrays of one example as the host delivers it, not augmented
 
 
 class Weights(NamedTuple):
-  """What a network needs to run: its parameters, and the state that no gradient changes (BatchNorm
+  """What a network needs to run: its parameters, and the state that receives no gradient (BatchNorm
   statistics).
   """
 
@@ -45,25 +45,25 @@ class Weights(NamedTuple):
 
 
 class Init(NamedTuple):
-  """What a method starts from."""
+  """The initial state of a method."""
 
   params: PyTree
   model_state: PyTree
-  # the method's own state: a typed NamedTuple, or (). A field `ema: Weights` can be evaluated.
+  # The method's own state: a typed NamedTuple, or (). A field `ema: Weights` can be evaluated.
   extra: PyTree = ()
 
 
 class Carry(NamedTuple):
-  """What a loss hands to `after_update`. If a batch is split into parts, `rows` are concatenated and `means`
-  averaged over the parts.
+  """What a loss passes to `after_update`. If the batch is split into parts, `rows` are concatenated over the
+  parts and `means` are averaged over them.
   """
 
-  rows: PyTree = ()  # leaves have a leading batch axis; MoCo: the keys of this step
+  rows: PyTree = ()  # every leaf has a leading batch axis; MoCo: the keys of this step
   means: PyTree = ()  # MoCo: the BatchNorm statistics of the key encoder
 
 
 class Aux(NamedTuple):
-  """What a loss returns beside its value."""
+  """What a loss returns in addition to its value."""
 
   model_state: PyTree
   carry: Carry = Carry()
@@ -71,38 +71,35 @@ class Aux(NamedTuple):
 
 
 class Method(NamedTuple):
-  """A way to learn. Each function is pure, sees the global batch and names no device axis."""
+  """A learning method. Each function is pure, takes the global batch and names no device axis."""
 
-  init: Callable[
-    [Key, Batch], Init
-  ]  # the batch is augmented; its values are arbitrary, only its shapes matter
-  loss: Callable[
-    [PyTree, PyTree, PyTree, Batch, Key], tuple[jax.Array, Aux]
-  ]  # (params, model_state, extra, batch, key)
-  after_update: Callable[[PyTree, PyTree, Carry], PyTree]  # (extra, updated params, carry) -> extra
-  encode: Callable[
-    [PyTree, PyTree, jax.Array], jax.Array
-  ]  # (params, model_state, f32 images in [0, 1]) -> f32[B, D]; deterministic
-  abilities: Mapping[
-    type, Any
-  ] = {}  # {Classifier: Classifier(...), ...}, see abilities.py; read with `methods.ability`
+  # (key, augmented batch) -> Init; only the shapes of the batch matter, its values are arbitrary
+  init: Callable[[Key, Batch], Init]
+  # (params, model_state, extra, augmented batch, key) -> (scalar loss, Aux)
+  loss: Callable[[PyTree, PyTree, PyTree, Batch, Key], tuple[jax.Array, Aux]]
+  # (extra, updated params, carry) -> extra
+  after_update: Callable[[PyTree, PyTree, Carry], PyTree]
+  # (params, model_state, f32 images in [0, 1]) -> f32[B, D]; deterministic
+  encode: Callable[[PyTree, PyTree, jax.Array], jax.Array]
+  # {Classifier: Classifier(...), ...}, see abilities.py; read with `methods.ability`
+  abilities: Mapping[type, Any] = {}
 
 
 def keep_extra(extra: PyTree, params: PyTree, carry: Carry) -> PyTree:
-  """The `after_update` of a method that has no state of its own."""
+  """The `after_update` of a method that has no state of its own: returns `extra` unchanged."""
   return extra
 
 
 @flax.struct.dataclass
 class TrainState:
-  """All that changes during a run: to save it is to save the run."""
+  """Everything that changes during a run, so a checkpoint of it is a checkpoint of the run."""
 
-  step: jax.Array  # i32[]: completed steps
+  step: jax.Array  # i32[]: number of completed steps
   params: PyTree
   model_state: PyTree
   extra: PyTree
   opt_state: PyTree
-  key: Key  # constant; the randomness of a step is fold_in(key, step)
+  key: Key  # constant; each step draws from fold_in(key, step)
 
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
@@ -111,7 +108,7 @@ Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 def make_init(
   method: Method, augment: Augment, optimizer: optax.GradientTransformation
 ) -> Callable[[Key, Batch], TrainState]:
-  """Returns the pure function `init(key, batch) -> TrainState`; of `batch` only shapes and dtypes matter."""
+  """Returns the pure function `init(key, batch) -> TrainState`; only shapes and dtypes of `batch` matter."""
 
   def init(key: Key, batch: Batch) -> TrainState:
     init_key, run_key = jax.random.split(key)
@@ -134,14 +131,14 @@ def make_train_step(
   """Returns the pure function `step(state, batch) -> (state, metrics)`; `parallel.compile_step` adds jit and
   shardings.
 
-  The metrics always hold `loss` and `gradient_norm` (global L2 norm): if both are finite, so are the new
-  parameters.
+  The metrics always contain `loss` and `gradient_norm` (the global L2 norm). If both are finite, the new
+  parameters are finite too.
 
   Args:
-    accumulate: number of parts that the augmented batch is split into, which are processed one after the
-      other to save memory; their gradients are averaged. A loss that is a mean over images does not depend on
-      this number. What images of a batch share (BatchNorm statistics, SimCLR's negatives) is shared within a
-      part only.
+    accumulate: number of parts that the augmented batch is split into. The parts are processed one after the
+      other to save memory, and their gradients are averaged. A loss that is a mean over images does not
+      depend on this number. Whatever couples the images of a batch (BatchNorm statistics, SimCLR's negatives)
+      couples only the images of one part.
   """
 
   def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -163,7 +160,9 @@ def make_train_step(
 
 
 def _in_parts(value_and_grad: Callable, parts: int) -> Callable:
-  """The same function of a batch, computed part by part: only one part's activations are alive at a time."""
+  """Returns the same function of a batch, computed part by part, so that the activations of only one part are
+  in memory at a time.
+  """
 
   def learn(params, model_state, extra, batch, key):
     def one_part(so_far, inputs):
@@ -185,7 +184,7 @@ def _in_parts(value_and_grad: Callable, parts: int) -> Callable:
 
 
 def _split_rows(leaf: jax.Array, parts: int) -> jax.Array:
-  """[B, ...] -> [parts, B / parts, ...]; part a holds rows a, a + parts, ..., so that every row stays on its
+  """[B, ...] -> [parts, B / parts, ...]. Part a holds rows a, a + parts, ..., so every row stays on its
   device.
   """
   return leaf.reshape(leaf.shape[0] // parts, parts, *leaf.shape[1:]).swapaxes(0, 1)

@@ -1,16 +1,26 @@
-"""Eight simulated devices, strict promotion, warnings as errors: what the whole suite runs under."""
+"""Settings of the whole suite: eight simulated devices, strict promotion, warnings as errors, bounded memory.
 
+Tests that share compiled programs form a group and run in one worker, one group after the other: a module is
+a group, and so are the conformance tests of one method. The programs that a module compiled are freed at its
+end, because Linux allows a process 65,530 memory maps, and compiled programs would accumulate towards that
+limit.
+"""
+
+import functools
+import gc
 import os
 import pathlib
 
-# Hundreds of small programs, each run a few times: without LLVM's optimisation they compile in half the time.
+# The tests compile hundreds of small programs and run each a few times: without LLVM's optimisation the
+# compilation takes half the time.
 os.environ["XLA_FLAGS"] = (
-  os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-  " --xla_backend_optimization_level=0"
+  os.environ.get("XLA_FLAGS", "")
+  + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TFDS_DISABLE_PROGRESS", "1")
-# What was compiled once, by a test beside, by a process of a test, or by the run before, is loaded: a second run takes half the time.
+# Programs that another worker, a subprocess of a test or an earlier run has compiled are loaded from the
+# disk: a second run takes half the time.
 os.environ.setdefault(
   "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path.home() / ".cache" / "ssl_jax" / "compiled")
 )
@@ -25,13 +35,54 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+MOST_MAPS, MOST_BYTES = 20_000, 3 * 2**30  # limits for a worker
+
+
+def pytest_collection_modifyitems(items):
+  """Sorts tests that share compiled programs into groups, and names the groups for pytest-xdist."""
+  for item in items:
+    method = getattr(item, "callspec", None) and item.callspec.params.get("name")
+    name = item.module.__name__
+    item.group = f"{name}[{method}]" if name.endswith("tests.test_methods") else name
+    item.add_marker(pytest.mark.xdist_group(item.group))
+  first = {}
+  for number, item in enumerate(items):
+    first.setdefault(item.group, number)
+  items.sort(key=lambda item: first[item.group])  # stable: keeps the order within a group
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> pathlib.Path:
-  """The folder of real images beside the checkout; a test that needs it is skipped where it is absent."""
+  """The folder of real images beside the checkout; tests that need it are skipped if it does not exist."""
   if not SHARED_DATA.is_dir():
-    pytest.skip(
-      f"no folder of real images at {SHARED_DATA.relative_to(REPOSITORY.parent)} beside the checkout"
-    )
+    place = SHARED_DATA.relative_to(REPOSITORY.parent)
+    pytest.skip(f"no folder of real images at {place} beside the checkout")
   return SHARED_DATA
+
+
+@pytest.fixture(autouse=True, scope="module")
+def bounded_memory(request):
+  """Fails if the worker has used more memory or memory maps than allowed; frees what the module compiled."""
+  yield
+  maps, peak = memory_maps(), peak_bytes()
+  for value in vars(request.module).values():
+    if isinstance(value, functools._lru_cache_wrapper) and value.__module__ == request.module.__name__:
+      value.cache_clear()
+  jax.clear_caches()
+  gc.collect()
+  name = request.module.__name__
+  assert maps <= MOST_MAPS, f"{maps} memory maps at the end of {name}; {MOST_MAPS} are allowed"
+  assert peak <= MOST_BYTES, f"{peak / 2**30:.2f} GiB at the end of {name}; 3 are allowed"
+
+
+def memory_maps() -> int:
+  """Returns the number of memory maps of this process; 0 if the system does not report it."""
+  path = pathlib.Path("/proc/self/maps")
+  return len(path.read_bytes().splitlines()) if path.exists() else 0
+
+
+def peak_bytes() -> int:
+  """Returns the largest resident size of this process so far; 0 if the system does not report it."""
+  path = pathlib.Path("/proc/self/status")
+  lines = path.read_text().splitlines() if path.exists() else []
+  return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)

@@ -1,4 +1,4 @@
-"""Two small networks with published weights, as backbones: ResNet-20 of akamaster (PyTorch), ResNet-8 of MLPerf Tiny (Keras)."""
+"""Backbones with published weights: ResNet-20 of akamaster (PyTorch) and ResNet-8 of MLPerf Tiny (Keras)."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ RIGHT = {"resnet20": 6876, "resnet8": 6539}  # of the 7,500 test images, by an i
 
 
 def backbone(folder, name: str) -> Backbone:
-  """The network in `folder`/weights."""
+  """Loads the network `name` from `folder`/weights."""
   weights = {
     k: np.asarray(v, np.float32)
     for k, v in np.load(folder / f"weights/{name}_cifar10.npz").items()
@@ -28,7 +28,7 @@ def backbone(folder, name: str) -> Backbone:
 
 
 def test_images(folder) -> tuple[np.ndarray, np.ndarray]:
-  """(uint8[7500, 32, 32, 3], i32[7500])."""
+  """Returns (images uint8[7500, 32, 32, 3], labels i32[7500])."""
   mosaic = np.asarray(Image.open(folder / "cifar10/test_00.webp").convert("RGB"))
   height, width, _ = mosaic.shape
   tiles = mosaic.reshape(height // 32, 32, width // 32, 32, 3).swapaxes(1, 2).reshape(-1, 32, 32, 3)
@@ -36,7 +36,7 @@ def test_images(folder) -> tuple[np.ndarray, np.ndarray]:
 
 
 def data(images: np.ndarray, labels: np.ndarray, batch_size: int = 250) -> TaskData:
-  """Test images alone, in batches that they fill."""
+  """TaskData of test images only, without padding."""
 
   def batches():
     for start in range(0, len(images), batch_size):
@@ -71,7 +71,7 @@ def _resnet20(w, state, images):
       name, stride = f"layer{stage}.{block}", 2 if stage > 1 and not block else 1
       y = jax.nn.relu(norm(_conv(x, w[f"{name}.conv1.weight"], stride), f"{name}.bn1"))
       y = norm(_conv(y, w[f"{name}.conv2.weight"]), f"{name}.bn2")
-      if stride == 2:  # every second pixel, channels padded with zeros on both sides
+      if stride == 2:  # take every second pixel, pad channels with zeros on both sides
         pad = (y.shape[-1] - x.shape[-1]) // 2
         x = jnp.pad(x[:, ::2, ::2], ((0, 0), (0, 0), (0, 0), (pad, pad)))
       x = jax.nn.relu(x + y)

@@ -1,11 +1,12 @@
-"""Compares two checkouts bit by bit: losses and states of every method, and what the commands write.
+"""Compares two checkouts bit by bit: losses and states of every method, and the output of the commands.
 
 python tests/same_bits.py BEFORE AFTER            both checkouts on this machine, one after the other
 python tests/same_bits.py BEFORE --save=OLD.json  records one checkout
 python tests/same_bits.py OLD.json AFTER          compares a checkout with a record of this machine
 
-Each checkout is driven by its own conformance suite (tests/test_methods.py) and its own command line, so that modules may have moved
-in between. Exit status 0: everything that both have is equal; methods and files that only one of them has are listed.
+Each checkout is run by its own conformance suite (tests/test_methods.py) and its own command line, so that
+modules may have moved between the two. Exit status 0: everything that both have is equal; methods and files
+that only one of them has are listed.
 """
 
 from __future__ import annotations
@@ -40,13 +41,15 @@ for name in methods.known():
   for i in range(int(sys.argv[1])):
     state, metrics = step(state, jax.device_put(raw_batch(i), step.input_shardings[0][1]))
     losses.append(float(metrics["loss"].value()).hex())
-  found[name] = {"losses": losses, "metrics": sorted(metrics), "state": digest(state), "extra": digest(state.extra)}
+  found[name] = {
+    "losses": losses, "metrics": sorted(metrics), "state": digest(state), "extra": digest(state.extra)
+  }
   print(name, losses[-1], file=sys.stderr, flush=True)
   compiled.cache_clear()
   jax.clear_caches()
 print(json.dumps(found))
 """
-COMMANDS = (  # what they write is compared: rows of figures without clocks, scalars of evaluations
+COMMANDS = (  # compared are the metrics that they write, without speeds, and the scalars of evaluations
   (
     "train",
     "--config=configs/pretrain/moco_sample.py",
@@ -95,7 +98,7 @@ CLOCKS = (
 
 
 def record(checkout: pathlib.Path) -> dict:
-  """Losses, digests and figures of one checkout."""
+  """Records the losses, digests and metrics of one checkout."""
   environment = {**os.environ, "PYTHONPATH": str(checkout), "JAX_PLATFORMS": "cpu"}
   run = subprocess.run(
     [sys.executable, "-c", RECORD, str(STEPS)],
@@ -129,7 +132,7 @@ def record(checkout: pathlib.Path) -> dict:
 
 
 def main() -> None:
-  """Records or compares, as the module says."""
+  """Records or compares checkouts, as described in the module docstring."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("before", type=pathlib.Path)
   parser.add_argument("after", type=pathlib.Path, nargs="?")

@@ -1,4 +1,4 @@
-"""The step: what a batch taken in parts must leave unchanged."""
+"""The training step: splitting a batch into parts must not change the result."""
 
 import functools
 
@@ -17,7 +17,9 @@ BATCH = 32
 
 
 def toy() -> Method:
-  """A matrix, a loss that is a mean over images, rows for a queue, a mean, and a count of how often it was asked."""
+  """A matrix with a loss that is a mean over images; carries rows and a mean, and counts the calls of the
+  loss.
+  """
 
   def init(key, batch):
     return Init(
@@ -65,13 +67,13 @@ def after(accumulate: int, devices: int):
 def test_a_batch_in_parts_is_the_batch(accumulate, devices):
   (found, state), (expected, _) = [((o[0][:3]), o[0][3]) for o in (after(accumulate, devices), after(1, 1))]
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), found, expected)
-  assert state["asked"] == accumulate  # statistics run on from part to part
+  assert state["asked"] == accumulate  # the model state is passed from part to part
 
 
 def test_parts_cost_no_exchange_of_images():
   found = collectives(after(4, 8)[1].as_text())
   assert found.keys() == {"all-reduce", "all-gather"}
-  assert found["all-gather"] == {"count": 1, "bytes": BATCH * 3 * 4}  # the rows, which every device keeps
+  assert found["all-gather"] == {"count": 1, "bytes": BATCH * 3 * 4}  # the carried rows, which are replicated
 
 
 def test_accumulation_needs_fewer_temporaries():
@@ -97,13 +99,7 @@ def test_accumulation_needs_fewer_temporaries():
 
 @pytest.mark.parametrize(
   "size, accumulate, message",
-  [
-    (
-      24,
-      2,
-      "batch_size 24 is not divisible by 8 devices times config.accumulate 2; use a multiple of 16, such as 16",
-    )
-  ],
+  [(24, 2, "batch_size 24 is not divisible by 8 devices times config.accumulate 2; use a multiple of 16")],
 )
 def test_parts_must_divide_a_devices_rows(size, accumulate, message):
   with pytest.raises(ValueError, match=message):

@@ -1,7 +1,10 @@
-"""Conformance: what every method must do. Methods are found by themselves; each is tried with a recipe that uses it."""
+"""Conformance tests that every method must pass. All methods are found automatically, and each is tested with
+a recipe that uses it.
+"""
 
 import dataclasses
 import functools
+import importlib
 
 import jax
 import jax.numpy as jnp
@@ -10,15 +13,19 @@ import optax
 import pytest
 
 from ssl_jax import methods, parallel
-from ssl_jax.abilities import Pyramid
+from ssl_jax.abilities import Adaptable, Classifier, Pyramid
 from ssl_jax.config.schema import TrainConfig, check
 from ssl_jax.core import DataSpec, TrainState, Weights
+from ssl_jax.data import host
+from ssl_jax.data.elements import Elements, ShapeDtype
 from ssl_jax.planning.hlo import collectives
 from ssl_jax.run.assembly import abstract_state, assemble, compile_train_step
 from ssl_jax.run.checkpoint import Checkpoints
+from ssl_jax.tasks.backbone import encoder_only
 from tests.recipes import shrunk, train_recipes
 
 BATCH, SIZE, STEPS = 16, 16, 3
+ELEMENTS = host.image(host.Frame(SIZE)).elements
 
 
 @functools.cache
@@ -29,45 +36,62 @@ def config_of(name: str) -> TrainConfig:
   return check(TrainConfig, shrunk(min(found, key=lambda c: c.data.name != "sample"), batch=BATCH, size=SIZE))
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1)
 def parts_of(name: str):
   return assemble(config_of(name), DataSpec(num_examples=100_000, num_classes=10, batch_size=BATCH))
 
 
-@functools.cache
+@functools.lru_cache(maxsize=2)  # for one and for eight devices: the tests of a method run together
 def compiled(name: str, devices: int):
   mesh = parallel.make_mesh(jax.devices()[:devices])
   abstract, init = abstract_state(parts_of(name), config_of(name), mesh)
   return compile_train_step(parts_of(name), abstract, mesh), abstract, init, mesh
 
 
-def raw_batch(step: int = 0) -> dict[str, np.ndarray]:
+def raw_batch(step: int = 0, elements: Elements = ELEMENTS) -> dict[str, np.ndarray]:
+  """A batch of random arrays of these shapes, as the host could deliver them."""
   rng = np.random.default_rng(step)
-  return {
-    "image": rng.integers(0, 256, (BATCH, SIZE, SIZE, 3), np.uint8),
-    "label": rng.integers(0, 10, BATCH).astype(np.int32),
-  }
+  return {name: random_array(rng, name, spec) for name, spec in elements.items()}
 
 
-@functools.cache
+def batch_of(name: str, step: int) -> dict[str, np.ndarray]:
+  """A random batch for this method."""
+  return raw_batch(step, parts_of(name).data.elements)
+
+
+def random_array(rng: np.random.Generator, name: str, spec: ShapeDtype) -> np.ndarray:
+  """Values that an element of this name may have."""
+  shape = (BATCH, *spec.shape)
+  if name.endswith("_valid"):
+    return np.ones(shape, bool)
+  if spec.dtype == np.uint8 and name != "mask":
+    return rng.integers(0, 256, shape, np.uint8)
+  if name == "boxes":
+    corners = np.sort(rng.uniform(0, SIZE, (*shape[:-1], 2, 2)), axis=-2)
+    return corners.reshape(shape).astype(np.float32)
+  if np.dtype(spec.dtype).kind == "f":
+    return rng.normal(size=shape).astype(spec.dtype)
+  return rng.integers(0, 2 if spec.dtype == np.bool_ else 10, shape).astype(spec.dtype)  # classes
+
+
+@functools.lru_cache(maxsize=2)
 def trained(name: str, devices: int) -> tuple[TrainState, tuple[float, ...]]:
   step, _, init, mesh = compiled(name, devices)
   state, found = init(), []
   for i in range(STEPS):
-    state, metrics = step(state, parallel.to_devices(raw_batch(i), mesh))
+    state, metrics = step(state, parallel.to_devices(batch_of(name, i), mesh))
     found.append(float(metrics["loss"].value()))
   return jax.device_get(state.replace(key=jax.random.key_data(state.key))), tuple(found)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1)
 def fitted(name: str):
-  """(losses, first state, parameters) of Adam on one augmented batch, everything but the parameters held fixed."""
+  """Returns (losses, first state, parameters) of Adam on one augmented batch; only the parameters change."""
   method, augment = parts_of(name).method, parts_of(name).augment
   state = compiled(name, 1)[2]()
-  state = jax.device_put(
-    jax.device_get(state.replace(key=0)), jax.devices()[0]
-  )  # off the mesh, which jit would notice
-  batch = jax.jit(augment)(jax.random.key(1), raw_batch())
+  # The state must not be on the mesh, because jit would trace again when the sharding changes.
+  state = jax.device_put(jax.device_get(state.replace(key=0)), jax.devices()[0])
+  batch = jax.jit(augment)(jax.random.key(1), batch_of(name, 0))
   adam, traces = optax.adam(3e-3), []
 
   @jax.jit
@@ -150,14 +174,18 @@ def test_encode_and_pyramid_are_deterministic_and_leave_the_state_alone(name):
 
 @pytest.mark.parametrize("name", methods.known())
 def test_eight_devices_share_the_work(name):
-  """What is not cut over the devices is computed by each of them, which no figure shows but the bill does."""
+  """A computation that is not sharded is repeated by each device; only the operation count shows this."""
   one, eight = (compiled(name, devices)[0].cost_analysis()["flops"] for devices in (1, 8))
-  assert 8 * eight < 2 * one  # of these tiny networks the optimiser is a large part, which each device does
+  assert (
+    8 * eight < 2 * one
+  )  # every device runs the optimiser, a large part of the cost of such tiny networks
 
 
 @pytest.mark.parametrize("name", methods.known())
 def test_devices_exchange_gradients_and_features_but_no_images(name):
-  """Beside the sums of gradients and statistics, less than half of the bytes of a device's views; MoCo deals its keys' views out."""
+  """Apart from the sums of gradients and statistics, a device sends less than half of the bytes of its views.
+  MoCo also exchanges the views of its keys.
+  """
   step, abstract, _, _ = compiled(name, 8)
   found = collectives(step.as_text())
   views = config_of(name).augment["views"] * SIZE * SIZE * 3 * 4 * BATCH // 8
@@ -179,17 +207,44 @@ def test_eight_devices_equal_one(name):
 def test_saved_restored_and_continued_is_bit_equal(name, tmp_path):
   step, abstract, init, mesh = compiled(name, 1)
   with Checkpoints(tmp_path, keep=2) as checkpoints:
-    state, _ = step(init(), parallel.to_devices(raw_batch(0), mesh))
+    state, _ = step(init(), parallel.to_devices(batch_of(name, 0), mesh))
     checkpoints.save(state, {"config": {}}, step=1)
-    for i in range(1, STEPS):  # donated while the save is still being written
-      state, _ = step(state, parallel.to_devices(raw_batch(i), mesh))
+    for i in range(1, STEPS):  # donates the state while the checkpoint is still being written
+      state, _ = step(state, parallel.to_devices(batch_of(name, i), mesh))
     checkpoints.wait()
     again = checkpoints.restore(1, abstract)
     weights = checkpoints.restore_weights(1, Weights(abstract.params, abstract.model_state))
   assert int(again.step) == 1
   jax.tree.map(np.testing.assert_array_equal, weights, Weights(again.params, again.model_state))
   for i in range(1, STEPS):
-    again, _ = step(again, parallel.to_devices(raw_batch(i), mesh))
+    again, _ = step(again, parallel.to_devices(batch_of(name, i), mesh))
   assert jax.tree.structure(again) == jax.tree.structure(state)
   plain = lambda s: jax.device_get(s.replace(key=jax.random.key_data(s.key)))
   jax.tree.map(np.testing.assert_array_equal, plain(again), plain(state))
+
+
+@pytest.mark.parametrize("name", methods.known())
+def test_abilities_are_those_that_the_file_declares(name):
+  """The method of each recipe has only declared abilities, and every declared one occurs in some recipe."""
+  declared = set(importlib.import_module(f"ssl_jax.methods.{name}").ABILITIES)
+  found = set()
+  for config in train_recipes().values():
+    if config.method["name"] == name:
+      small = check(TrainConfig, shrunk(config, batch=BATCH, size=SIZE))
+      method = assemble(small, DataSpec(num_examples=100_000, num_classes=10, batch_size=BATCH)).method
+      for kind, what in method.abilities.items():
+        assert isinstance(what, kind)
+        assert methods.ability(method, kind, owner=name, user="a test") is what
+      found |= set(method.abilities)
+  assert found == declared
+
+
+def test_a_missing_ability_names_the_methods_that_have_it():
+  method = encoder_only(None)
+  with pytest.raises(
+    methods.MissingAbility,
+    match="a test needs a network with the ability Adaptable, which 'pixels' does not have; "
+    "methods with it: joint, mae_probe; do something else",
+  ):
+    methods.ability(method, Adaptable, owner="pixels", user="a test", cure="do something else")
+  assert methods.with_ability(Classifier) == ["joint", "mae_probe", "supervised"]

@@ -1,4 +1,7 @@
-"""Recipes: a ConfigDict with every option in it. The only module of this package that imports what the options belong to."""
+"""Recipes: ConfigDicts that contain every option.
+
+This is the only module of the package that imports the modules to which the options belong.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,13 @@ from ssl_jax.data import host
 
 
 def recipe(kind: type = TrainConfig, **sections) -> ml_collections.ConfigDict:
-  """A ConfigDict with the given sections and every other option at its default, so that each can be overridden.
+  """Makes a ConfigDict of the given sections, with all other options at their defaults.
+
+  It contains every option, so that each can be overridden.
 
   Args:
-    kind: TrainConfig or EvaluateConfig; sections: its fields, nested ones as dicts.
+    kind: TrainConfig or EvaluateConfig.
+    sections: fields of `kind`, nested ones as dicts.
   Raises: ValueError for an unknown section or option, as `call_checked` does.
   """
   complete = {name: plain(value) for name, value in {**defaults_of(kind), **sections}.items()}
@@ -32,15 +38,16 @@ def recipe(kind: type = TrainConfig, **sections) -> ml_collections.ConfigDict:
 
 
 def completed(stored: Mapping) -> dict[str, Any]:
-  """The config in a checkpoint with the defaults of options that are younger than it, as `to_json` would write it.
+  """Adds the defaults of options that were introduced after a checkpoint was saved to its config.
 
+  Returns: the complete config, in the form of `to_json`.
   Raises: ValueError for an option that no longer exists.
   """
   return to_json(check(TrainConfig, recipe(TrainConfig, **stored)))
 
 
 def _factories(sections: Mapping) -> list[tuple[tuple[str, ...], Any]]:
-  """(path of a section, the factory whose options it holds)."""
+  """Lists (path of a section, the factory whose options it holds)."""
   lookups = {
     "method": methods.factory,
     "encoder": models.factory,
@@ -56,7 +63,7 @@ def _factories(sections: Mapping) -> list[tuple[tuple[str, ...], Any]]:
 
 
 def _fill(tree: dict, path: tuple[str, ...], factory) -> None:
-  """Puts the factory's defaults under the options at `path`, in copies."""
+  """Adds the factory's defaults to the options at `path`, without changing the original dicts."""
   *above, last = path
   for name in above:
     tree[name] = dict(tree[name])

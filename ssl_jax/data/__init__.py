@@ -1,1 +1,4 @@
-"""Images from disk to uint8 batches on the host. Nothing here imports jax: decoding processes start fast."""
+"""Reads images from disk and delivers batches of numpy arrays on the host.
+
+Nothing in this package imports jax, so that the worker processes that decode start quickly.
+"""

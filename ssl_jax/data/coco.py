@@ -1,4 +1,4 @@
-"""Images with boxes from files in COCO's JSON form."""
+"""Reads images with bounding boxes from annotation files in the JSON format of COCO."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ssl_jax.data.elements import Record
 from ssl_jax.data.reader import Source
 
 FILES = ("annotations/instances_{split}.json", "annotations/{split}.json", "{split}_instances.json")
-FILES += ("{split}_detection.json", "{split}.json")  # in this order: the first that exists is read
-FOLDERS = ("{split}", "images/{split}", "{split}_images", "images")  # of the images
+FILES += ("{split}_detection.json", "{split}.json")  # searched in this order; the first that exists is read
+FOLDERS = ("{split}", "images/{split}", "{split}_images", "images")  # where the images may be, in this order
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CocoReader:
-  """Reads whole image files and the boxes that belong to them."""
+  """Reads encoded image files and their boxes. Decoding is left to the pipeline."""
 
   paths: tuple[str, ...]
-  boxes: tuple[np.ndarray, ...]  # f32[n, 4]: x1, y1, x2, y2
-  classes: tuple[np.ndarray, ...]  # i32[n]
-  crowds: tuple[np.ndarray, ...]  # bool[n]
+  boxes: tuple[np.ndarray, ...]  # by image: f32[n, 4], (x1, y1, x2, y2) in pixels
+  classes: tuple[np.ndarray, ...]  # by image: i32[n]
+  crowds: tuple[np.ndarray, ...]  # by image: bool[n], whether a box encloses a crowd of objects
 
   def __len__(self) -> int:
     return len(self.paths)
@@ -49,12 +49,15 @@ class CocoReader:
 
 
 def open_coco(data_dir: str, split: str) -> Source:
-  """The images of a file in COCO's form, in its order; those without boxes are among them.
+  """Opens all images of a COCO annotation file, in the order of the file. Images without boxes are included.
 
-  For a split such as "train2017" `data_dir` holds annotations/instances_train2017.json, annotations/train2017.json or train2017.json, and the
-  images in train2017, images/train2017, train2017_images or images. Classes are numbered from 0 in the order of the category ids.
+  For a split such as "train2017", `data_dir` holds the annotations in annotations/instances_train2017.json,
+  annotations/train2017.json, train2017_instances.json, train2017_detection.json or train2017.json, and the
+  images in train2017, images/train2017, train2017_images or images. Classes are numbered from 0 in the order
+  of the category ids.
 
-  Raises: ValueError if there is no such folder, split or image, or the JSON is not in COCO's form, naming what is wrong.
+  Raises: ValueError if the folder, the split or the first image of the split does not exist, or if the JSON
+    is not in COCO's format. The message names what is wrong.
   """
   root = pathlib.Path(data_dir)
   if not root.is_dir():
@@ -77,7 +80,7 @@ def open_coco(data_dir: str, split: str) -> Source:
 
 
 def _splits(root: pathlib.Path) -> dict[str, pathlib.Path]:
-  """The JSON file of every split."""
+  """Finds the annotation file of every split."""
   found = {}
   for form in FILES:
     before, after = form.split("{split}")
@@ -85,12 +88,12 @@ def _splits(root: pathlib.Path) -> dict[str, pathlib.Path]:
       if path not in found.values():
         found.setdefault(path.relative_to(root).as_posix().removeprefix(before).removesuffix(after), path)
   if not found:
-    raise ValueError(f"{root} holds no JSON file in COCO's form; known are {', '.join(FILES)}")
+    raise ValueError(f"{root} holds no annotation file of COCO; the known names are {', '.join(FILES)}")
   return found
 
 
 def _read(root: pathlib.Path, split: str, path: pathlib.Path) -> tuple[list[tuple], list[str]]:
-  """([(path of an image, its boxes, their classes, crowds)], names of the categories)."""
+  """Returns ([(path of an image, its boxes, classes, crowds)], names of the categories)."""
   try:
     stored = json.loads(path.read_text(encoding="utf-8"))
     categories = sorted(stored["categories"], key=lambda category: category["id"])
@@ -104,7 +107,7 @@ def _read(root: pathlib.Path, split: str, path: pathlib.Path) -> tuple[list[tupl
       for image in stored["images"]
     ]
   except (KeyError, TypeError, json.JSONDecodeError) as error:
-    raise ValueError(f"{path} is not in COCO's form: {type(error).__name__}: {error}") from error
+    raise ValueError(f"{path} is not in COCO's format: {type(error).__name__}: {error}") from error
   return rows, [category["name"] for category in categories]
 
 
@@ -115,12 +118,13 @@ def _image_folder(root: pathlib.Path, split: str, images: Sequence[Mapping]) -> 
     if (folder / first).is_file():
       return folder
   raise ValueError(
-    f"the image {first} of split {split!r} is in none of {', '.join(map(str, folders))}; put it there"
+    f"the image {first} of split {split!r} is in none of the folders {', '.join(map(str, folders))}; "
+    "put it into one of them"
   )
 
 
 def _boxes(annotations: list[Mapping], number: Mapping) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Corners, classes and crowds; COCO stores x, y, width, height."""
+  """Returns (corners x1, y1, x2, y2; classes; crowds). COCO stores a box as x, y, width, height."""
   stored = np.array([a["bbox"] for a in annotations], np.float32).reshape(-1, 4)
   corners = np.concatenate([stored[:, :2], stored[:, :2] + stored[:, 2:]], axis=1)
   classes = np.array([number[a["category_id"]] for a in annotations], np.int32)

@@ -1,4 +1,7 @@
-"""Encoded images to upright RGB: the one place for grey, palette, CMYK, 16 bits, transparency, rotation."""
+"""Decodes image files into upright RGB images.
+
+This is the only module that handles grey, palette, CMYK and 16-bit images, transparency and EXIF rotation.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401  each registers its format
 
-MAX_PIXELS = 89_478_485  # 256 MiB of RGB; a header that promises more is refused before anything is allocated
+MAX_PIXELS = 89_478_485  # 256 MiB of RGB; if the header states more, nothing is allocated
 
-# Pillow reads EXIF when it opens a JPEG, and some photographs of ImageNet would make it complain every epoch.
+# Pillow reads EXIF when it opens a JPEG, and would warn about some photographs of ImageNet in every epoch.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
 
 _SIGNATURES = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG"}
@@ -29,39 +32,39 @@ _UPRIGHT = {
 
 
 class DecodeError(ValueError):
-  """These bytes are no image that can be read whole."""
+  """The data is not an image that can be decoded completely."""
 
 
 class Opened(NamedTuple):
-  """An image of which only the header was read."""
+  """An image of which only the header has been read."""
 
   image: Image.Image  # as stored
-  orientation: int  # EXIF: 1 is upright, 5 to 8 swap the sides
-  size: tuple[int, int]  # (width, height) of the whole upright image, whatever it is loaded at
+  orientation: int  # EXIF: 1 is upright, 5 to 8 swap width and height
+  size: tuple[int, int]  # (width, height) of the upright image at full resolution
 
 
 def decode(data: bytes, *, shrink: int = 1, max_pixels: int = MAX_PIXELS) -> np.ndarray:
   """Decodes a PNG, JPEG or WebP file.
 
-  Grey, palette and CMYK become RGB; of 16 bits the upper 8 are kept; an animation shows its first picture.
-  What is transparent is laid on white, as a viewer would show it: dropping the alpha channel uncovers colours
-  that were never meant to be seen. EXIF rotation is applied. Colour profiles are ignored, as torchvision and
-  TFDS ignore them.
+  Grey, palette and CMYK images are converted to RGB. Of 16-bit values the upper 8 bits are kept. Of an
+  animation the first frame is returned. Transparent pixels are blended with a white background, as a viewer
+  would show them: dropping the alpha channel instead would uncover colours that were not meant to be visible.
+  EXIF rotation is applied. Colour profiles are ignored, as in torchvision and TFDS.
 
   Args:
-    shrink: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its sides, the smallest not below 1/shrink: much
-      faster, as the inverse DCT is done at that size. Other formats ignore it.
-    max_pixels: refuse larger images (decompression bombs).
+    shrink: allows a JPEG to be decoded at 1/2, 1/4 or 1/8 of its sides, but not below 1/shrink. This is much
+      faster, because the inverse DCT is computed at the reduced size. Other formats ignore it.
+    max_pixels: larger images are refused (decompression bombs).
   Returns: uint8[H, W, 3].
-  Raises: DecodeError for anything that is not a whole image in one of the three formats.
+  Raises: DecodeError for anything that is not a complete image in one of the three formats.
   """
   return to_array(load(open_image(data, max_pixels=max_pixels), shrink=shrink))
 
 
 def open_image(image: bytes | np.ndarray, *, max_pixels: int = MAX_PIXELS) -> Opened:
-  """Reads the header of an encoded image; of uint8[H, W, 3] pixels there is none to read.
+  """Reads the header of an encoded image, or wraps decoded pixels uint8[H, W, 3].
 
-  Raises: DecodeError.
+  Raises: DecodeError for data that is not an image, or an image of more than `max_pixels`.
   """
   if isinstance(image, np.ndarray):
     return Opened(Image.fromarray(image), 1, image.shape[1::-1])
@@ -71,17 +74,17 @@ def open_image(image: bytes | np.ndarray, *, max_pixels: int = MAX_PIXELS) -> Op
     orientation = _orientation(opened.info.get("exif", b""))
   except MemoryError:
     raise
-  except Exception as error:  # Pillow raises a dozen kinds for damaged files, warnings among them
+  except Exception as error:  # Pillow raises a dozen kinds of exceptions for damaged files, also warnings
     raise _explain(error) from error
   if width * height > max_pixels:
-    raise DecodeError(f"{width}x{height} pixels are more than the limit of {max_pixels}")
+    raise DecodeError(f"the image has {width}x{height} pixels, which is more than the limit of {max_pixels}")
   return Opened(opened, orientation, (height, width) if orientation >= 5 else (width, height))
 
 
 def load(opened: Opened, *, shrink: int = 1) -> Image.Image:
-  """Decodes what `open_image` opened into an upright RGB image; `shrink` as of `decode`.
+  """Decodes an image that `open_image` opened into an upright RGB image; `shrink` as in `decode`.
 
-  Raises: DecodeError.
+  Raises: DecodeError if the data is damaged.
   """
   image, orientation, _ = opened
   try:
@@ -97,17 +100,18 @@ def load(opened: Opened, *, shrink: int = 1) -> Image.Image:
 
 
 def to_array(image: Image.Image) -> np.ndarray:
-  """uint8[H, W, 3] of an RGB image; for small ones faster than the array interface that Pillow offers."""
+  """Converts an RGB image to uint8[H, W, 3]; faster than Pillow's array interface for small images."""
   return np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, 3)
 
 
 def decode_mask(mask: bytes | np.ndarray, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-  """uint8[H, W]: the class of each pixel, from a PNG with one channel or a palette, whose numbers are the
-  classes.
+  """Decodes a segmentation mask into the class of each pixel.
 
   Args:
-    mask: an encoded file, or the classes uint8[H, W] themselves.
-  Raises: DecodeError for anything that is not a whole image with one channel of 8 bits.
+    mask: an encoded PNG with one channel or a palette, whose values or palette indices are the classes, or
+      the decoded classes uint8[H, W].
+  Returns: uint8[H, W].
+  Raises: DecodeError for anything that is not a complete image with one channel of 8 bits or a palette.
   """
   if isinstance(mask, np.ndarray):
     return mask
@@ -158,9 +162,10 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
 
 
 def _orientation(exif: bytes) -> int:
-  """The rotation tag of an EXIF block; 1, upright, where there is none or it makes no sense.
+  """Reads the orientation tag of an EXIF block; returns 1 (upright) if the tag is absent or invalid.
 
-  Pillow's own reader parses every tag and warns of each that is damaged; a photograph is no worse for those.
+  Pillow's own reader is not used: it parses all tags and warns about each damaged one, even where the image
+  itself is intact.
   """
   tiff = exif.removeprefix(b"Exif\x00\x00")
   order = {b"II": "<", b"MM": ">"}.get(tiff[:2])

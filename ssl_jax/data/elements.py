@@ -1,5 +1,6 @@
-"""What a record becomes on the host: named arrays of fixed shapes. The one declaration that everything behind
-it derives its shapes from.
+"""Elements: the named arrays of fixed shape and dtype that a host transform makes of a record.
+
+The pipeline, the cache, the shared buffers and the compiled step derive their shapes from this declaration.
 """
 
 from __future__ import annotations
@@ -10,22 +11,20 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 Record = Mapping[str, Any]  # as a source stores it: encoded files as bytes, arrays, numbers
-RESERVED = (
-  "valid",
-  "index",
-  # what the pipeline itself adds to an evaluation batch: bool[B] rows that count, i32[B] places in the source
-)
+# Elements that the pipeline adds to evaluation batches: "valid" bool[B], False for rows that do not count;
+# "index" i32[B], the indices of the records in the source.
+RESERVED = ("valid", "index")
 
 
 class ShapeDtype(NamedTuple):
   """The shape of one example's array, without the batch axis, and its dtype."""
 
   shape: tuple[int, ...]
-  dtype: Any  # a numpy dtype, or what numpy takes for one
+  dtype: Any  # anything that numpy accepts as a dtype
 
   @property
   def size_in_bytes(self) -> int:
-    """Bytes of one example's array."""
+    """The size of one example's array in bytes."""
     return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
 
 
@@ -33,33 +32,34 @@ Elements = Mapping[str, ShapeDtype]
 
 
 class Transform(Protocol):
-  """What the host makes of a record. It must survive pickling: worker processes get a copy.
+  """A host transform: turns a record into arrays. It must be picklable, because worker processes get a copy.
 
-  `elements` declares every array that a call returns, by name: no others, in exactly these shapes and dtypes.
-    Arrays whose rows are padded come
-  with a mask by convention: rows of "boxes" count where "boxes_valid" is True.
+  `elements` declares the name, shape and dtype of every array that a call returns; a call returns exactly
+  these. By convention, arrays with padded rows come with a mask: a row of "boxes" is padding where
+  "boxes_valid" is False.
   """
 
-  random: bool  # whether a call draws from `rng`; if not, `rng` may be None
+  random: bool  # whether a call draws from `rng`; if it does not, `rng` may be None
 
   @property
   def elements(self) -> Elements: ...
 
   def __call__(self, rng: np.random.Generator | None, record: Record) -> dict[str, np.ndarray]:
-    """The arrays of one example. Raises DecodeError if the record cannot be decoded."""
+    """Returns the arrays of one example. Raises DecodeError if the record cannot be decoded."""
     ...
 
 
 def check_elements(elements: Elements) -> Elements:
-  """Returns `elements`. Raises ValueError for a name that the pipeline needs for itself."""
+  """Returns `elements`. Raises ValueError if one of them has a name in RESERVED."""
   for name in elements:
     if name in RESERVED:
       raise ValueError(
-        f"a host transform makes an element called {name!r}, a name that evaluation batches need for themselves; rename it"
+        f"a host transform makes an element called {name!r}, a name that is reserved for evaluation batches; "
+        "rename it"
       )
   return elements
 
 
 def empty_batch(elements: Elements, count: int) -> dict[str, np.ndarray]:
-  """Uninitialised arrays for `count` examples."""
+  """Allocates uninitialised arrays [count, ...] for `count` examples."""
   return {name: np.empty((count, *spec.shape), spec.dtype) for name, spec in elements.items()}

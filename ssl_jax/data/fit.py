@@ -1,6 +1,4 @@
-"""Brings an image, and what belongs to its pixels, to one square: the image, its mask and its boxes move
-alike.
-"""
+"""Fits an image of any size into a square canvas, and transforms its mask and its boxes in the same way."""
 
 from __future__ import annotations
 
@@ -18,32 +16,31 @@ FITS = ("pad", "crop")
 
 
 class Place(NamedTuple):
-  """Where an image comes to lie: it is resized to `resized`, then shifted by `offset` towards the upper left."""
+  """Where an image lies on the canvas: it is resized, then shifted by `offset` to the left and to the top."""
 
-  full: tuple[int, int]  # (width, height) of the image as it is stored
-  resized: tuple[int, int]  # (width, height)
-  offset: tuple[int, int]  # (left, top): pixels of the resized image that are cut off there
-  size: int  # side of the canvas
+  full: tuple[int, int]  # (width, height) of the upright image at full resolution, in pixels
+  resized: tuple[int, int]  # (width, height) after resizing
+  offset: tuple[int, int]  # (left, top): pixels of the resized image that are cut off on these two sides
+  size: int  # side of the canvas in pixels
 
   def filled(self) -> np.ndarray:
-    """i32[2]: (height, width) of the part of the canvas, from its upper left corner, that the image fills."""
+    """Returns i32[2]: (height, width) of the upper left part of the canvas that the image covers."""
     width, height = (min(r - o, self.size) for r, o in zip(self.resized, self.offset, strict=True))
     return np.array([height, width], np.int32)
 
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-  """A way to bring images of any size to a square canvas.
+  """A way to fit images of any size into a square canvas.
 
-  "pad": an image whose longer side exceeds the canvas is reduced to it, a smaller one keeps its size; the
-    rest of the canvas is padded at the
-  bottom and on the right. "crop": the shorter side is resized to the canvas, and the centre square is cut
-    out.
+  "pad": an image whose longer side exceeds the canvas is reduced to it, and a smaller image keeps its size;
+    the rest of the canvas is padded at the bottom and on the right.
+  "crop": the shorter side is resized to the side of the canvas, and the centre square is cut out.
   """
 
   size: int  # side of the canvas in pixels
   fit: str  # "pad" or "crop"
-  interpolation: str = "bilinear"  # of the image; masks take the nearest pixel
+  interpolation: str = "bilinear"  # for images; masks are resized by nearest neighbour
 
   def check(self) -> Fit:
     """Returns itself. Raises ValueError for values out of range."""
@@ -58,7 +55,7 @@ class Fit:
     return self
 
   def place(self, width: int, height: int) -> Place:
-    """Where an image of this size comes to lie."""
+    """Computes where an image of this size lies on the canvas."""
     if self.fit == "crop":
       resized = shorter_side_to(self.size, width, height)
       offset = tuple(round((side - self.size) / 2) for side in resized)
@@ -69,7 +66,7 @@ class Fit:
     return Place((width, height), resized, offset, self.size)
 
   def image(self, opened: decode.Opened, place: Place) -> np.ndarray:
-    """uint8[size, size, 3]; padding is black. Raises DecodeError."""
+    """Returns the image uint8[size, size, 3], padded with black. Raises DecodeError for a damaged image."""
     spare = min(full / small for full, small in zip(place.full, place.resized, strict=True))
     loaded = decode.load(opened, shrink=power_of_two(spare / 2))
     if loaded.size != place.resized:
@@ -77,13 +74,14 @@ class Fit:
     return self._on_canvas(decode.to_array(loaded), place, 0)
 
   def mask(self, mask: np.ndarray, place: Place, padding: int) -> np.ndarray:
-    """uint8[size, size] of a mask uint8[H, W]; each pixel takes the value of the nearest one."""
+    """Fits a mask uint8[H, W]: returns uint8[size, size], resized by nearest neighbour."""
     if mask.shape[::-1] != place.resized:
       mask = np.asarray(Image.fromarray(mask).resize(place.resized, Image.Resampling.NEAREST))
     return self._on_canvas(mask, place, padding)
 
   def boxes(self, boxes: np.ndarray, place: Place) -> tuple[np.ndarray, np.ndarray]:
-    """(Boxes f32[N, 4] on the canvas, clipped to the image; numbers i64[K] of those that keep an area)."""
+    """Fits boxes f32[N, 4]; returns (boxes f32[N, 4] on the canvas, clipped to the image; i64[K]: the indices
+    of those that still have an area)."""
     factor = np.array([r / f for r, f in zip(place.resized, place.full, strict=True)] * 2, np.float32)
     moved = boxes * factor - np.array(place.offset * 2, np.float32)
     height, width = place.filled()

@@ -1,4 +1,4 @@
-"""A folder of images, with or without class folders, with or without split folders."""
+"""Reads a folder of images, with or without a folder for each class and for each split."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ SPLIT_FOLDERS = ("train", "val", "valid", "validation", "test")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FolderReader:
-  """Reads whole files; decoding is left to the pipeline."""
+  """Reads encoded files. Decoding is left to the pipeline."""
 
   root: str
   paths: tuple[str, ...]  # relative to root
-  labels: np.ndarray  # i32[N], -1: none
+  labels: np.ndarray  # i32[N]; -1: no label
 
   def __len__(self) -> int:
     return len(self.paths)
@@ -36,14 +36,15 @@ class FolderReader:
 
 
 def open_folder(data_dir: str, split: str) -> Source:
-  """The images under `data_dir`, in the order of their paths.
+  """Opens the images under `data_dir`, in the order of their paths.
 
-  `data_dir` may hold split folders (train and val, valid, validation or test, and nothing else); otherwise
-  all of it is the split "train". Within a split each folder is a class, whose images may lie deeper; images
-  that lie in no folder have the label -1. The classes are those of all splits together, so that a label means
-  the same in each.
+  `data_dir` may hold one folder for each split (train and val, valid, validation or test, and nothing else);
+  otherwise the whole folder is the split "train". Within a split each folder is a class, whose images may lie
+  in subfolders; without class folders all images have the label -1. Classes are numbered over all splits
+  together, so that a label means the same class in each of them.
 
-  Raises: ValueError if there is no such folder or split, no image, or images inside class folders and beside.
+  Raises: ValueError if the folder or the split does not exist, if there is no image, or if some images lie in
+    class folders and others do not.
   """
   root = pathlib.Path(data_dir)
   roots = _split_folders(root)
@@ -63,7 +64,7 @@ def open_folder(data_dir: str, split: str) -> Source:
 
 def _split_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
   if not root.is_dir():
-    raise ValueError(f"data_dir={str(root)!r} is no folder; give the one that holds the images")
+    raise ValueError(f"data_dir={str(root)!r} is not a folder; give the one that holds the images")
   inside = _folders(root)
   if inside and all(name in SPLIT_FOLDERS for name in inside):
     return {name: root / name for name in inside}
@@ -77,18 +78,18 @@ def _folders(root: pathlib.Path) -> list[str]:
 
 
 def _images(root: pathlib.Path, class_names: Sequence[str], base: pathlib.Path) -> list[tuple[str, int]]:
-  """(path relative to `base`, label) of every image of one split."""
+  """Lists (path relative to `base`, label) of every image of one split."""
   label = {name: i for i, name in enumerate(class_names)}
-  beside = [(os.path.relpath(root / name, base), -1) for name in sorted(os.listdir(root)) if _is_image(name)]
+  outside = [(os.path.relpath(root / name, base), -1) for name in sorted(os.listdir(root)) if _is_image(name)]
   inside = [(path, label[name]) for name in _folders(root) for path in _below(root / name, base)]
-  if beside and inside:
+  if outside and inside:
     raise ValueError(
-      f"{root} holds {len(beside)} images in no class folder, {beside[0][0]} for one, and "
-      f"{len(inside)} in class folders; put all into class folders or none"
+      f"{root} holds {len(outside)} images outside of class folders, such as {outside[0][0]}, and "
+      f"{len(inside)} inside; put either all images or none into class folders"
     )
-  if not beside and not inside:
-    raise ValueError(f"{root} holds no image; known endings: {', '.join(EXTENSIONS)}")
-  return beside or inside
+  if not outside and not inside:
+    raise ValueError(f"{root} holds no image; known file name extensions: {', '.join(EXTENSIONS)}")
+  return outside or inside
 
 
 def _below(folder: pathlib.Path, base: pathlib.Path) -> list[str]:

@@ -1,9 +1,8 @@
-"""What the host makes of a record: named arrays of fixed shapes. `config.host` names one of these and holds
-its options.
+"""Host transforms: each turns a record into named arrays of fixed shapes.
 
-A transform declares what it makes (`elements`); the pipeline, memory, shared buffers and the compiled step
-derive their shapes from it. To add one, write a factory `(frame, *, options...) -> Transform` here and list
-it in TRANSFORMS.
+`config.host` holds the name of a transform and its options. A transform declares the arrays that it makes
+(`elements`); the pipeline, the cache, the shared buffers and the compiled step derive their shapes from them.
+To add a transform, write a factory `(frame, *, options...) -> Transform` here and list it in TRANSFORMS.
 """
 
 from __future__ import annotations
@@ -20,21 +19,20 @@ from ssl_jax.data.elements import Elements, Record, ShapeDtype, Transform
 from ssl_jax.data.fit import Fit
 from ssl_jax.data.reader import Source
 
-IGNORE = 255  # the mask value of pixels that belong to no class
+IGNORE = 255  # the mask value of pixels without a class
 
 
 class Frame(NamedTuple):
-  """How large and in which form images are delivered: what `config.data` and `config.augment` say of it."""
+  """The size and form in which images are delivered, from `config.data` and `config.augment`."""
 
   size: int  # side of the image, or of each view, in pixels
   interpolation: str = "bilinear"
-  views: int = 0  # how many crops the host makes of an image; 0: none, the device crops
-  # least and greatest fraction of the area that a crop of the host covers
-  scale: tuple[float, float] = (0.08, 1.0)
+  views: int = 0  # crops that the host cuts from each image; 0: none, the device crops
+  scale: tuple[float, float] = (0.08, 1.0)  # least and greatest fraction of the area that a host crop covers
 
 
 class ImageTransform(Protocol):
-  """See transforms.py."""
+  """Turns an image into pixels of one shape; see transforms.py."""
 
   random: bool
 
@@ -52,12 +50,12 @@ class ImageAndLabel:
 
   @property
   def random(self) -> bool:
-    """Whether crops are drawn."""
+    """Whether the crops are random."""
     return self.pixels.random
 
   @property
   def elements(self) -> Elements:
-    """An image, or views, and a label; -1 where the source has no labels."""
+    """The image, or its views, and the label; -1 if the source has no labels."""
     return {"image": ShapeDtype(tuple(self.pixels.shape), np.uint8), "label": ShapeDtype((), np.int32)}
 
   def __call__(self, rng: np.random.Generator | None, record: Record) -> dict[str, np.ndarray]:
@@ -73,7 +71,7 @@ class ImageAndMask:
 
   @property
   def elements(self) -> Elements:
-    """An image, its mask and the part of the canvas that they fill."""
+    """The image, its mask and the size of the part of the canvas that they cover."""
     side = self.fitting.size
     return {
       "image": ShapeDtype((side, side, 3), np.uint8),
@@ -86,7 +84,7 @@ class ImageAndMask:
     mask = decode.decode_mask(record["mask"])
     if mask.shape != opened.size[::-1]:
       raise decode.DecodeError(
-        f"its mask has {mask.shape[1]}x{mask.shape[0]} pixels, the image {opened.size[0]}x{opened.size[1]}"
+        f"the mask has {mask.shape[1]}x{mask.shape[0]} pixels, the image {opened.size[0]}x{opened.size[1]}"
       )
     place = self.fitting.place(*opened.size)
     image = self.fitting.image(opened, place)
@@ -103,7 +101,7 @@ class ImageAndBoxes:
 
   @property
   def elements(self) -> Elements:
-    """An image, its padded boxes and the part of the canvas that the image fills."""
+    """The image, the size of the part of the canvas that it covers, and its padded boxes."""
     side, rows = self.fitting.size, self.max_boxes
     return {
       "image": ShapeDtype((side, side, 3), np.uint8),
@@ -120,7 +118,8 @@ class ImageAndBoxes:
     boxes, kept = self.fitting.boxes(np.asarray(record["boxes"], np.float32).reshape(-1, 4), place)
     if len(kept) > self.max_boxes:
       raise ValueError(
-        f"an image has {len(kept)} boxes, but config.host.max_boxes is {self.max_boxes}; use {len(kept)} or more"
+        f"an image has {len(kept)} boxes, but config.host.max_boxes is {self.max_boxes}; "
+        f"use {len(kept)} or more"
       )
     rows = {
       "boxes": boxes[kept],
@@ -134,8 +133,8 @@ class ImageAndBoxes:
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-  """Passes on records that hold exactly these elements: those of a source in memory that another transform
-  filled.
+  """Returns the stored elements of a record: for a cached source whose records hold the result of another
+  transform.
   """
 
   elements: Elements
@@ -146,10 +145,12 @@ class Stored:
 
 
 def image(frame: Frame) -> ImageAndLabel:
-  """An image with its class: one square, from which the device cuts views, or views that the host cuts.
+  """Makes the transform for an image with its class.
 
-  Makes "image" uint8[size, size, 3], or uint8[views, size, size, 3] if the host crops, and "label" i32[], -1
-  for none.
+  The image is one square from which the device cuts views, or several views that the host cuts.
+
+  Elements: "image" uint8[size, size, 3], or uint8[views, size, size, 3] if the host crops, and "label" i32[],
+    -1 if there is none.
   """
   if frame.views:
     crops = transforms.random_resized_crop(
@@ -160,33 +161,33 @@ def image(frame: Frame) -> ImageAndLabel:
 
 
 def image_mask(frame: Frame, *, fit: Literal["pad", "crop"] = "pad") -> ImageAndMask:
-  """An image with a class for each pixel.
+  """Makes the transform for an image with a class for each pixel.
 
-  Makes "image" uint8[size, size, 3], "mask" uint8[size, size] and "image_size" i32[2], the (height, width) of
-  the upper left part of the canvas that the image fills. The mask is resized by nearest neighbour; its
-  padding is 255, which belongs to no class.
+  Elements: "image" uint8[size, size, 3], "mask" uint8[size, size] and "image_size" i32[2], the (height,
+    width) of the upper left part of the canvas that the image covers. The mask is resized by nearest
+    neighbour; its padding has the value 255, which means no class.
 
   Args:
-    fit: "pad": an image whose longer side exceeds the size is reduced to it, smaller ones keep theirs, and
-      the rest of the square is padded at the bottom and on the right; "crop": the shorter side becomes the
-      size, and the centre square is cut out.
-  Raises: ValueError if the host shall cut views.
+    fit: "pad": an image whose longer side exceeds the canvas is reduced to it, a smaller image keeps its
+      size, and the rest of the canvas is padded at the bottom and on the right; "crop": the shorter side is
+      resized to the canvas, and the centre square is cut out.
+  Raises: ValueError if the host is to cut views (`frame.views`), or for an unknown `fit`.
   """
   return ImageAndMask(_fit(frame, fit, "image_mask"))
 
 
 def image_boxes(frame: Frame, *, fit: Literal["pad", "crop"] = "pad", max_boxes: int = 100) -> ImageAndBoxes:
-  """An image with the boxes of its objects.
+  """Makes the transform for an image with the boxes of its objects.
 
-  Makes "image" and "image_size" as `image_mask`, and, padded to `max_boxes` rows: "boxes" f32[max_boxes, 4]
-    (x1, y1, x2, y2) in continuous
-  pixel coordinates of the canvas, "boxes_class" i32, "boxes_crowd" bool (a region of many objects, as in
-  COCO) and "boxes_valid" bool, False for padding. Boxes are clipped to the image; what is left of a box
-  without area is dropped.
+  Elements: "image" and "image_size" as in `image_mask`, and, padded to `max_boxes` rows: "boxes"
+    f32[max_boxes, 4] (x1, y1, x2, y2) in continuous pixel coordinates of the canvas, "boxes_class" i32,
+    "boxes_crowd" bool (the box encloses a crowd of objects, as in COCO) and "boxes_valid" bool, False for
+    padding. Boxes are clipped to the image, and boxes without an area after clipping are dropped.
 
   Args:
     fit: as in `image_mask`.
-  Raises: ValueError if the host shall cut views, or `max_boxes` is not positive.
+  Raises: ValueError if the host is to cut views (`frame.views`), for an unknown `fit`, or if `max_boxes` is
+    not positive.
   """
   if max_boxes < 1:
     raise ValueError(f"config.host.max_boxes is {max_boxes}; use a positive number, such as 100")
@@ -194,7 +195,7 @@ def image_boxes(frame: Frame, *, fit: Literal["pad", "crop"] = "pad", max_boxes:
 
 
 TRANSFORMS = {f.__name__: f for f in (image, image_mask, image_boxes)}
-NEEDS = {"image_mask": ("mask",), "image_boxes": ("boxes",)}  # fields of a record beside the image
+NEEDS = {"image_mask": ("mask",), "image_boxes": ("boxes",)}  # required fields of a record besides the image
 
 
 def known() -> list[str]:
@@ -203,8 +204,9 @@ def known() -> list[str]:
 
 
 def factory(name: str) -> Callable[..., Transform]:
-  """Returns the function `(frame, *, options) -> Transform` of this name. Raises ValueError with the nearest
-  known names.
+  """Returns the factory `(frame, *, options...) -> Transform` of this name.
+
+  Raises: ValueError for an unknown name, with the nearest known ones.
   """
   if name not in TRANSFORMS:
     raise ValueError(f"config.host.name: no host transform is called {name!r}{nearest(name, known())}")
@@ -214,20 +216,23 @@ def factory(name: str) -> Callable[..., Transform]:
 def make(name: str, frame: Frame, **options) -> Transform:
   """Builds the host transform called `name`.
 
-  Raises: ValueError for an unknown name or option or one of the wrong type, naming the nearest known ones.
+  Raises: ValueError for an unknown name, or an option that is unknown or of the wrong type, with the nearest
+    known ones.
   """
   return call_checked(factory(name), options, "config.host", frame)
 
 
 def check_source(name: str, transform: Transform, source: Source) -> None:
-  """Raises ValueError if the records of a source lack what a host transform needs, or have more rows than it
-  makes.
+  """Checks that the records of a source fit a host transform.
+
+  Raises: ValueError if they lack a field that it needs, or have more boxes than it has rows.
   """
   missing = [field for field in NEEDS.get(name, ()) if field not in source.fields]
   if missing:
     raise ValueError(
-      f"config.host.name is {name!r}, which needs {' and '.join(map(repr, missing))} in every record, but the data set has only "
-      f"{', '.join(source.fields)}; use another config.data.name, or config.host.name='image'"
+      f"config.host.name is {name!r}, which needs {' and '.join(map(repr, missing))} in every record, but "
+      f"the data set has only {', '.join(source.fields)}; use another config.data.name, or "
+      "config.host.name='image'"
     )
   rows = transform.elements["boxes"].shape[0] if "boxes" in transform.elements else 0
   if rows and source.most_rows.get("boxes", 0) > rows:
@@ -240,7 +245,8 @@ def check_source(name: str, transform: Transform, source: Source) -> None:
 def _fit(frame: Frame, fit: str, name: str) -> Fit:
   if frame.views:
     raise ValueError(
-      f"config.data.crop is 'host', but config.host.name {name!r} delivers whole images; use config.data.crop='device'"
+      f"config.data.crop is 'host', but config.host.name {name!r} delivers whole images; "
+      "use config.data.crop='device'"
     )
   return Fit(frame.size, fit, frame.interpolation).check()
 

@@ -1,5 +1,6 @@
-"""Loads one batch: reads, decodes, transforms, replaces records that cannot be decoded. Runs in threads or
-worker processes.
+"""Loads one batch: reads and transforms its records and replaces those that cannot be decoded.
+
+This code runs in threads or in worker processes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ssl_jax.data.order import EvalOrder, Rows, TrainOrder
 from ssl_jax.data.reader import Source
 from ssl_jax.data.shared_buffers import SharedBuffers
 
-_CHUNK = 16  # records given to one of several threads
+_CHUNK = 16  # records that a thread processes at a time
 
 
 class Bad(NamedTuple):
@@ -33,16 +34,16 @@ class Bad(NamedTuple):
 class Loaded(NamedTuple):
   """A batch on its way to the main process."""
 
-  # the elements, unless they lie in a shared buffer; "valid" and "index"; {} if cancelled
+  # "valid", "index" and the elements, unless these are in a shared buffer; {} if loading was cancelled
   batch: dict[str, np.ndarray]
-  buffer: int | None  # the number of the shared buffer
+  buffer: int | None  # number of the shared buffer that holds the elements, if any
   bad: tuple[Bad, ...]
-  complete: bool  # False: a row found no replacement
+  complete: bool  # False if no replacement was found for a row
   seconds: float  # of work, summed over threads
 
 
 class Cancelled(Exception):
-  """This batch is no longer wanted."""
+  """Loading was cancelled, because no more batches are needed."""
 
 
 CANCELLED = Loaded({}, None, (), False, 0.0)
@@ -50,24 +51,27 @@ CANCELLED = Loaded({}, None, (), False, 0.0)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LoadBatch:
-  """step -> Loaded: the rows of one process of that step's global batch, a function of step and order alone."""
+  """Maps a step to the rows of its global batch that this process loads (`Loaded`).
+
+  The result is a function of the step and the order alone.
+  """
 
   source: Source
   transform: Transform
   order: TrainOrder | EvalOrder
-  replace: bool  # a bad record by the next good one of the source; False: its row does not count
-  max_bad: int  # bad records that the source may have
-  wanted: Callable[[], bool] = lambda: True  # asked before each record; False cancels loading
-  threads: Executor | None = None  # that divide the work; None: the calling thread does it all
+  replace: bool  # True: replace a bad record by the next good one; False: mark its row as not valid
+  max_bad: int  # number of bad records that are tolerated in the source
+  wanted: Callable[[], bool] = lambda: True  # called before each record; False cancels loading
+  threads: Executor | None = None  # threads that divide the work; None: the calling thread does it all
 
   @functools.cached_property
   def elements(self) -> Elements:
-    """What the transform makes."""
+    """The elements that the transform makes."""
     return check_elements(self.transform.elements)
 
   @property
   def rows(self) -> int:
-    """Rows of a batch that this process loads."""
+    """Number of rows of a batch that this process loads."""
     return len(self.order.positions)
 
   def __call__(self, step: int) -> Loaded:
@@ -77,7 +81,7 @@ class LoadBatch:
       return CANCELLED
 
   def into_buffer(self, step: int, buffers: SharedBuffers, worker: int) -> Loaded:
-    """As calling it, in worker process number `worker`; the elements are left in one of its shared buffers."""
+    """As `__call__`, in worker process number `worker`; leaves the elements in one of its shared buffers."""
     number = buffers.reserve(worker)
     if number is None:
       return CANCELLED
@@ -92,11 +96,11 @@ class LoadBatch:
   def _load(self, step: int, arrays: dict[str, np.ndarray]) -> Loaded:
     rows = self.order.rows(step)
     valid = rows.valid.copy()
-    size = self.rows if self.threads is None else _CHUNK  # storage is faster when asked for many at once
+    size = self.rows if self.threads is None else _CHUNK  # storage is faster if many are read at once
     chunks = [range(start, min(start + size, self.rows)) for start in range(0, self.rows, size)]
     bad, seconds = [], 0.0
-    share = map if self.threads is None else self.threads.map
-    for found, spent in share(lambda chunk: self._fill(arrays, valid, rows, chunk), chunks):
+    map_chunks = map if self.threads is None else self.threads.map
+    for found, spent in map_chunks(lambda chunk: self._fill(arrays, valid, rows, chunk), chunks):
       bad += found
       seconds += spent
     batch = {**arrays, "valid": valid, "index": rows.indices.astype(np.int32)}
@@ -105,7 +109,7 @@ class LoadBatch:
   def _fill(
     self, arrays: dict[str, np.ndarray], valid: np.ndarray, rows: Rows, chunk: range
   ) -> tuple[list[Bad], float]:
-    """Fills some rows; returns the records that were bad on the way and the seconds it took."""
+    """Fills the rows of `chunk`; returns the bad records that were met and the seconds that it took."""
     began, bad = time.perf_counter(), []
     wanted = [row for row in chunk if rows.valid[row]]
     indices = [int(rows.indices[row]) for row in wanted]
@@ -122,7 +126,7 @@ class LoadBatch:
   def _first_good(
     self, record: Record | DecodeError, index: int, seed: tuple[int, ...], bad: list[Bad]
   ) -> dict[str, np.ndarray] | None:
-    """The elements of record `index`, or of the first good one after it; None if there is none."""
+    """Returns the elements of record `index`, or of the first good record after it; None if there is none."""
     for ahead in range(min(self.max_bad + 2, len(self.source)) if self.replace else 1):
       place = (index + ahead) % len(self.source)
       if ahead:
@@ -151,15 +155,17 @@ class LoadBatch:
     return made
 
   def _check(self, made: dict[str, np.ndarray]) -> None:
-    """Raises ValueError unless the transform made the arrays that it declares; a number counts as an array
-    without axes.
+    """Raises ValueError unless the transform made the arrays that it declares; a number counts as a 0-d
+    array.
     """
     elements = self.elements
     if made.keys() != elements.keys():
-      raise ValueError(f"the transform made {sorted(made)}, it declares {sorted(elements)}")
+      raise ValueError(f"the transform made {sorted(made)}, but it declares {sorted(elements)}")
     for name, spec in elements.items():
       value = made[name]
       if np.shape(value) != spec.shape or (isinstance(value, np.ndarray) and value.dtype != spec.dtype):
         kind = getattr(value, "dtype", type(value).__name__)
         declared = f"{np.dtype(spec.dtype)}{list(spec.shape)}"
-        raise ValueError(f"the transform made {name} {kind}{list(np.shape(value))}, it declares {declared}")
+        raise ValueError(
+          f"the transform made {name} {kind}{list(np.shape(value))}, but it declares {declared}"
+        )

@@ -1,7 +1,7 @@
-"""Writes the embedded sample; run once: python -m ssl_jax.data.make_sample --fashion-mnist FOLDER.
+"""Writes the embedded sample. It was run once: python -m ssl_jax.data.make_sample --fashion-mnist FOLDER.
 
-FOLDER holds the four files of Fashion-MNIST (Debian: package dataset-fashion-mnist,
-/usr/share/datasets/fashion-mnist). The same files and seed give the same images in the same order.
+FOLDER holds the four files of Fashion-MNIST (on Debian: package dataset-fashion-mnist,
+/usr/share/datasets/fashion-mnist). The same files and the same seed give the same images in the same order.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class FashionMnistSample(tfds.core.GeneratorBasedBuilder):
     return tfds.core.DatasetInfo(
       builder=self,
       description=self.__doc__,
-      license=NOTICE,  # TFDS writes it beside the images
+      license=NOTICE,  # TFDS writes it into the folder of the images
       homepage="https://github.com/zalandoresearch/fashion-mnist",
       supervised_keys=("image", "label"),
       features=tfds.features.FeaturesDict(
@@ -87,7 +87,7 @@ class FashionMnistSample(tfds.core.GeneratorBasedBuilder):
 
 
 def read_idx(folder: pathlib.Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-  """The original images uint8[N, 28, 28] and labels uint8[N]."""
+  """Reads the original images uint8[N, 28, 28] and labels uint8[N]."""
   images, labels = (
     gzip.decompress((folder / f"{FILES[split]}-{kind}-ubyte.gz").read_bytes())
     for kind in ("images-idx3", "labels-idx1")
@@ -99,13 +99,13 @@ def read_idx(folder: pathlib.Path, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def choose(labels: np.ndarray, per_class: int) -> np.ndarray:
-  """Numbers of the chosen images, ascending: `per_class` of each class, drawn with SEED."""
+  """Draws `per_class` images of each class with SEED; returns their indices in ascending order."""
   order = np.random.default_rng(SEED).permutation(len(labels))
   return np.sort(np.concatenate([order[labels[order] == c][:per_class] for c in range(len(CLASSES))]))
 
 
 def encode(image: np.ndarray) -> io.BytesIO:
-  """A padded 28x28 image as PNG."""
+  """Pads a 28x28 image and encodes it as PNG."""
   buffer = io.BytesIO()
   Image.fromarray(np.pad(image, PAD)).save(buffer, "PNG", optimize=True)
   buffer.seek(0)
@@ -113,14 +113,14 @@ def encode(image: np.ndarray) -> io.BytesIO:
 
 
 def main() -> None:
-  """Writes the sample from the folder of Fashion-MNIST's files named on the command line."""
+  """Writes the sample from the files of Fashion-MNIST in the folder given on the command line."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument("--fashion-mnist", type=pathlib.Path, required=True, help="folder of its files")
+  parser.add_argument("--fashion-mnist", type=pathlib.Path, required=True, help="folder that holds its files")
   parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path(__file__).parent / "sample")
   args = parser.parse_args()
   FashionMnistSample.folder = args.fashion_mnist
   builder = FashionMnistSample(data_dir=str(args.output), file_format="array_record")
-  with tempfile.TemporaryDirectory() as unused:  # TFDS wants a place for downloads; there are none
+  with tempfile.TemporaryDirectory() as unused:  # TFDS requires a download folder, but nothing is downloaded
     builder.download_and_prepare(download_dir=unused)
   print({split: info.num_examples for split, info in builder.info.splits.items()}, "in", builder.data_path)
 

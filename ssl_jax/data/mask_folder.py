@@ -1,4 +1,4 @@
-"""Image and mask pairs in two folders of files: a class for every pixel."""
+"""Reads pairs of an image and a segmentation mask (a class for every pixel) from two folders."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ssl_jax.data.elements import Record
 from ssl_jax.data.folder import EXTENSIONS, SPLIT_FOLDERS
 from ssl_jax.data.reader import Source
 
-IMAGES = ("images", "img", "JPEGImages", "PNGImages")  # folder names, the first that exists is read
+IMAGES = ("images", "img", "JPEGImages", "PNGImages")  # folder names; the first that exists is read
 MASKS = ("masks", "mask", "SegmentationClass", "PedMasks")
-SUFFIXES = ("", "_mask")  # what the name of a mask has behind that of its image, without the ending
-CLASSES = "classes.txt"  # a class name a line, in the order of the mask's numbers
+SUFFIXES = ("", "_mask")  # what follows the name of the image in that of its mask, without extension
+CLASSES = "classes.txt"  # one class name per line, in the order of the mask values
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MaskFolderReader:
-  """Reads whole files; decoding is left to the pipeline."""
+  """Reads encoded files. Decoding is left to the pipeline."""
 
   root: str
   pairs: tuple[tuple[str, str], ...]  # (image, mask), relative to root
@@ -40,13 +40,16 @@ class MaskFolderReader:
 
 
 def open_mask_folder(data_dir: str, split: str) -> Source:
-  """The image and mask pairs under `data_dir`, in the order of the paths of the images.
+  """Opens the pairs of image and mask under `data_dir`, in the order of the image paths.
 
-  `data_dir` holds a folder of images (IMAGES) and one of masks (MASKS): the split "train". Or it holds split folders (train and val, valid,
-  validation or test) with such a pair each, or both folders hold the same split folders. A mask is a PNG with one channel or a palette and has
-  the name of its image, or that name and "_mask". The file classes.txt, if there is one, names the classes.
+  `data_dir` holds a folder of images (a name in IMAGES) and a folder of masks (a name in MASKS), which form
+  the split "train". Alternatively it holds split folders (train and val, valid, validation or test) with such
+  a pair in each, or both folders hold the same split folders. A mask is a PNG with one channel or a palette;
+  its name is that of its image, optionally followed by "_mask". The file classes.txt, if present, names the
+  classes.
 
-  Raises: ValueError if there is no such folder or split, no image, or an image without a mask, naming it.
+  Raises: ValueError if the folder or the split does not exist, if there is no image, or if an image has no
+    mask, naming it.
   """
   root = pathlib.Path(data_dir)
   if not root.is_dir():
@@ -65,14 +68,14 @@ def open_mask_folder(data_dir: str, split: str) -> Source:
 
 
 def _pair_folders(root: pathlib.Path) -> dict[str, tuple[pathlib.Path, pathlib.Path]]:
-  """(Folder of images, folder of masks) by split."""
+  """Finds (folder of images, folder of masks) of every split."""
   whole = _pair(root)
   if whole is None:
     found = {name: _pair(root / name) for name in SPLIT_FOLDERS if (root / name).is_dir()}
     if not found or None in found.values():
       raise ValueError(
-        f"{root} holds no pair of folders with images and masks; it needs one of {', '.join(IMAGES)} and one of "
-        f"{', '.join(MASKS)}, or such a pair in each of the folders train, val or test"
+        f"{root} holds no pair of folders with images and masks; it needs one of {', '.join(IMAGES)} and "
+        f"one of {', '.join(MASKS)}, or such a pair in each of the folders train, val or test"
       )
     return found
   inside = [name for name in SPLIT_FOLDERS if (whole[0] / name).is_dir() and (whole[1] / name).is_dir()]
@@ -93,7 +96,7 @@ def _pairs(images: pathlib.Path, masks: pathlib.Path, root: pathlib.Path) -> lis
       raise ValueError(f"{image} has no mask {image.stem}.png in {masks}; add it or remove the image")
     found.append((os.path.relpath(image, root), os.path.relpath(mask, root)))
   if not found:
-    raise ValueError(f"{images} holds no image; known endings: {', '.join(EXTENSIONS)}")
+    raise ValueError(f"{images} holds no image; known file name extensions: {', '.join(EXTENSIONS)}")
   return found
 
 

@@ -1,4 +1,7 @@
-"""Batches of uint8 images, decoded ahead of time in threads or processes, the same whatever decodes them."""
+"""Delivers batches that threads or worker processes decode ahead of time.
+
+The batches do not depend on the number of threads or processes.
+"""
 
 from __future__ import annotations
 
@@ -27,16 +30,17 @@ from ssl_jax.data.reader import Source, cores
 from ssl_jax.data.shared_buffers import SharedBuffers, make_shared_buffers
 
 _LOG = logging.getLogger(__name__)
-_PICKLE_ARRAYS = grain.experimental.DatasetOptions(min_shm_size=2**40)  # the arrays travel in shared buffers
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)  # that stop a run: the main process answers them for all
+# Arrays are passed in our shared buffers, never in Grain's shared memory.
+_PICKLE_ARRAYS = grain.experimental.DatasetOptions(min_shm_size=2**40)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)  # stop a run; handled by the main process only
 _WORKER: list[int] = []  # in a worker process: its number
-_LISTED = 50  # bad files named in an error
+_LISTED = 50  # most bad files that an error message lists
 
 
 def steps_per_epoch(source: Source, batch_size: int) -> int:
-  """Batches in an epoch; what does not fill the last one is left out.
+  """Returns the number of batches in an epoch, without an incomplete last one.
 
-  Raises: ValueError if there are not enough images for one.
+  Raises: ValueError if there are fewer images than one batch needs.
   """
   if batch_size < 1:
     raise ValueError(f"batch_size={batch_size}; use a positive number")
@@ -61,22 +65,23 @@ def train_batches(
   positions: Sequence[int] | None = None,
   max_bad_fraction: float = 0.01,
 ) -> Batches:
-  """Shuffled batches of steps `start` to `stop - 1`; the batch of a step depends on (seed, step) alone.
+  """Makes the shuffled batches of steps `start` to `stop - 1`; each depends on (seed, step) alone.
 
-  A late start costs nothing: what comes before `start` is never read. A record that cannot be decoded is
-    named in a warning and replaced by
-  the next one of the source.
+  Resuming at a late step costs nothing: the batches before `start` are not read. A record that cannot be
+  decoded is named in a warning and replaced by the next good record of the source.
 
   Args:
-    batch_size: global; the rows of all processes together do not depend on how they are divided.
+    batch_size: global; its rows do not depend on how they are divided over processes.
     transform: see elements.py. Record i of an epoch draws from `default_rng((seed, epoch, 1 + i))`.
-    workers: processes that decode, each a whole batch at a time; 0: threads of this process, which are as
-      good up to a few cores, and better for records held in memory, of which each worker would get a copy.
-    threads: that decode together where there are no workers; 0: one for each core.
-    positions: places in the global batch that this process loads, see `parallel.local_rows`; None: all.
-    max_bad_fraction: fraction of the source that may be bad before reading stops with an error.
-  Returns: the elements of the transform with a leading axis of positions, for each step.
-  Raises: ValueError for sizes that do not fit; on reading, when too much is bad, with the list.
+    workers: number of processes that decode, each a whole batch at a time. 0: threads of this process decode,
+      which is as fast on a few cores, and better for cached records, of which each worker would get a copy.
+    threads: number of threads that decode if there are no workers; 0: one for each core.
+    positions: rows of the global batch that this process loads, see `parallel.local_rows`; None: all.
+    max_bad_fraction: fraction of the source's records that may be bad before reading stops with an error.
+  Returns: an iterator that yields, for each step, the elements of the transform with a leading axis over
+    `positions`.
+  Raises: ValueError for arguments out of range and, while reading, if too many records are bad, with a list
+    of them.
   """
   steps_per_epoch(source, batch_size)
   positions = _positions(batch_size, positions)
@@ -99,14 +104,14 @@ def eval_batches(
   positions: Sequence[int] | None = None,
   max_bad_fraction: float = 0.01,
 ) -> Batches:
-  """Every record once, in order, equally many batches of one size on every process.
+  """Makes batches with every record once, in order; every process gets equally many, all of the same size.
 
-  Rows that pad the last batch are zero and not valid; so are records that cannot be decoded, which are named
-  in a warning: to replace them would count another record twice.
+  The rows that pad the last batch are zero and not valid. So are records that cannot be decoded, which are
+  named in a warning; they are not replaced, because the replacement would count twice.
 
-  Args: as of `train_batches`.
-  Returns: batch by batch the elements of the transform with a leading axis of positions, "valid" bool[B]:
-    rows that count, and "index" i32[B]: places in the source.
+  Args: as for `train_batches`.
+  Returns: an iterator that yields the elements of the transform with a leading axis over `positions`, "valid"
+    bool[B], False for rows that do not count, and "index" i32[B], the indices of the records in the source.
   Raises: as `train_batches`.
   """
   positions = _positions(batch_size, positions)
@@ -117,18 +122,19 @@ def eval_batches(
 
 
 class Batches:
-  """An iterator over batches loaded ahead. A context manager: leave it or `close` it, unless read to its end.
+  """An iterator over batches that are loaded ahead of time.
 
-  `bad`: reasons why images could not be decoded, by name, as far as read.
+  It is also a context manager: leave it or call `close`, unless it is read to its end. The attribute `bad`
+  holds the records met so far that could not be decoded: {name: reason}.
   """
 
   def __init__(
     self, load: LoadBatch, steps: range, *, extra: tuple[str, ...] = (), workers: int, threads: int
   ):
-    """Begins to load.
+    """Starts loading.
 
     Args:
-      extra: what is delivered beside the elements of the transform: "valid", "index".
+      extra: arrays to deliver besides the elements of the transform: "valid", "index".
     """
     workers = workers if steps else 0
     if workers < 0 or threads < 0:
@@ -142,7 +148,7 @@ class Batches:
       self._iterator, stop = _in_processes(load, steps, workers, self._buffers)
     else:
       self._iterator, stop = _in_threads(load, steps, threads or cores())
-    self._close = weakref.finalize(self, stop)  # also when forgotten, and at exit
+    self._close = weakref.finalize(self, stop)  # also when garbage-collected, and at exit
 
   def __iter__(self) -> Batches:
     return self
@@ -153,7 +159,7 @@ class Batches:
     try:
       loaded = next(self._iterator)
       self._account(loaded)
-    except BaseException:  # the end, too
+    except BaseException:  # StopIteration, too
       self.close()
       raise
     arrays = {} if loaded.buffer is None else self._buffers.copy_out(loaded.buffer)
@@ -161,17 +167,17 @@ class Batches:
     return {name: found[name] for name in self._names}
 
   def input_rate(self) -> float:
-    """Images a second (of the global batch) that decoding alone could deliver; nan before the first batch.
+    """Images per second (of the global batch) that the host could decode; nan before the first batch.
 
-    Number of workers or threads, but of cores at most, times batch size, over the mean seconds of work a
-    batch takes: so it tells what the host could do, also while the device keeps it waiting.
+    This is the number of workers or threads (at most one per core) times the batch size, divided by the mean
+    seconds of work for a batch. It is therefore the capacity of the host even while it waits for the device.
     """
     if not self._seconds:
       return float("nan")
     return self._concurrency * self._load.order.batch_size * len(self._seconds) / sum(self._seconds)
 
   def close(self) -> None:
-    """Stops loading and waits until every thread and process is gone. May be called twice."""
+    """Stops loading and waits until every thread and process has ended. May be called twice."""
     self._close()
     self._iterator = None  # Grain's iterators complain if they live until Python exits
 
@@ -202,13 +208,13 @@ class Batches:
 
 
 def _in_threads(load: LoadBatch, steps: range, threads: int) -> tuple[Iterator[Loaded], Callable[[], None]]:
-  """(iterator over Loaded, function that stops and waits for all threads)."""
+  """Returns (iterator over Loaded, function that stops all threads and waits for them)."""
   pool = ThreadPoolExecutor(threads, "decode") if threads > 1 else None
   stopped, callers = threading.Event(), set()
   load = dataclasses.replace(load, threads=pool, wanted=lambda: not stopped.is_set())
 
   def noted(step: int) -> Loaded:
-    callers.add(threading.current_thread())  # Grain does not wait for them
+    callers.add(threading.current_thread())  # noted, because Grain does not wait for them
     return load(step)
 
   def stop() -> None:
@@ -219,7 +225,7 @@ def _in_threads(load: LoadBatch, steps: range, threads: int) -> tuple[Iterator[L
     for thread in callers - {threading.current_thread()}:
       thread.join()
 
-  ahead = 2 if pool else 1  # two batches at once: no thread idles while the last images of one are decoded
+  ahead = 2 if pool else 1  # two batches: no thread is idle while the last rows of one are decoded
   iterator = iter(_dataset(noted, steps, grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead)))
   return iterator, stop
 
@@ -227,9 +233,9 @@ def _in_threads(load: LoadBatch, steps: range, threads: int) -> tuple[Iterator[L
 def _in_processes(
   load: LoadBatch, steps: range, workers: int, buffers: SharedBuffers
 ) -> tuple[Iterator[Loaded], Callable[[], None]]:
-  """(iterator over Loaded, function that stops). Worker i of n loads every n-th batch from the i-th on."""
+  """Returns (iterator over Loaded, function that stops). Worker i of n loads batches i, i + n, i + 2n ..."""
   if not flags.FLAGS.is_parsed():
-    flags.FLAGS.mark_as_parsed()  # Grain 0.2.18 reads one: an error outside of absl.app (its issue 1355)
+    flags.FLAGS.mark_as_parsed()  # Grain 0.2.18 reads a flag, an error outside of absl.app (Grain issue 1355)
   load = dataclasses.replace(load, wanted=buffers.wanted)
   dataset = _dataset(
     _IntoBuffer(load, buffers), steps, grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
@@ -237,7 +243,7 @@ def _in_processes(
   dataset = grain.experimental.WithOptionsIterDataset(dataset, _PICKLE_ARRAYS)
   options = grain.MultiprocessingOptions(num_workers=workers)
   iterator = iter(dataset.mp_prefetch(options, worker_init_fn=_begin_worker))
-  # Workers are born of a thread that hears no signals: Ctrl-C cannot hit them while they still import.
+  # Workers are started from a thread that blocks signals, so that Ctrl-C cannot kill them while they import.
   starter = ThreadPoolExecutor(1, initializer=signal.pthread_sigmask, initargs=(signal.SIG_BLOCK, _SIGNALS))
   first = starter.submit(next, iterator)
   starter.shutdown(wait=False)
@@ -257,14 +263,14 @@ def _after(first: futures.Future, rest: Iterator[Loaded]) -> Iterator[Loaded]:
 
 
 def _dataset(load: Callable[[int], Loaded], steps: range, options: grain.ReadOptions) -> grain.IterDataset:
-  """One element is one batch, so that step n is reached without reading those before it."""
+  """A Grain data set whose elements are whole batches, so that step n needs no earlier ones."""
   if not len(steps):
     return grain.MapDataset.source([]).to_iter_dataset(options)
   return grain.MapDataset.range(steps.start, steps.stop).map(load).to_iter_dataset(options)
 
 
 class _IntoBuffer(NamedTuple):
-  """What a worker process runs."""
+  """The function that a worker process runs."""
 
   load: LoadBatch
   buffers: SharedBuffers
@@ -274,7 +280,7 @@ class _IntoBuffer(NamedTuple):
 
 
 def _begin_worker(index: int, count: int) -> None:
-  """Leaves signals to the main process, which stops after a step; but does not outlive it."""
+  """Ignores signals, which the main process handles after a step, and ends if the main process ends."""
   _WORKER.append(index)
   for number in _SIGNALS:
     signal.signal(number, signal.SIG_IGN)
@@ -288,15 +294,15 @@ def _die_with_parent() -> None:
 
 def _max_bad(source: Source, fraction: float) -> int:
   if not 0 <= fraction <= 1:
-    raise ValueError(f"max_bad_fraction={fraction}; use a share from 0 to 1")
+    raise ValueError(f"max_bad_fraction={fraction}; use a fraction from 0 to 1")
   return int(fraction * len(source) + 1e-9)
 
 
 def _positions(batch_size: int, positions: Sequence[int] | None) -> Sequence[int]:
-  """The positions, checked. Raises ValueError if one does not lie in the batch."""
+  """Returns the positions, by default all. Raises ValueError if one is not a row of the batch."""
   if batch_size < 1:
     raise ValueError(f"batch_size={batch_size}; use a positive number")
   positions = range(batch_size) if positions is None else positions
   if not len(positions) or not 0 <= min(positions) <= max(positions) < batch_size:
-    raise ValueError(f"positions {list(positions)[:4]}... do not lie in a batch of batch_size={batch_size}")
+    raise ValueError(f"positions {list(positions)[:4]}... are not rows of a batch of batch_size={batch_size}")
   return positions

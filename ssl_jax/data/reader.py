@@ -1,4 +1,4 @@
-"""What the pipeline reads from: records by number."""
+"""Sources and readers: how the pipeline gets records by index."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from ssl_jax.data.elements import Record
 
 
 def cores() -> int:
-  """Processor cores that this process may use."""
+  """Returns the number of processor cores that this process may use."""
   return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Reader(Protocol):
-  """How a source gets at its records. It must survive pickling: worker processes get a copy."""
+  """Reads the records of a source. It must be picklable, because worker processes get a copy."""
 
   def __len__(self) -> int: ...
 
-  def read(self, indices: Sequence[int]) -> list[Record]: ...  # several in one call, in the order asked
+  def read(self, indices: Sequence[int]) -> list[Record]: ...  # in the order of `indices`
 
-  def name(self, index: int) -> str: ...  # file path or record id, for messages
+  def name(self, index: int) -> str: ...  # a file path or record id, for messages
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source:
   """A split of a data set: `len(source)`, `source[i] -> record`, `source.name(i)`.
 
-  Every record has "image", an encoded file (bytes) or pixels uint8[H, W, 3], and "label", the number of a
-  class or -1. Others of `fields`: "mask", an encoded file or classes uint8[H, W]; "boxes" f32[n, 4] (x1, y1,
-  x2, y2) in pixels of the upright image, with "boxes_class" i32[n] and "boxes_crowd" bool[n].
+  Every record has "image", an encoded file (bytes) or pixels uint8[H, W, 3], and "label", a class index or
+  -1. Further `fields` may be: "mask", an encoded file or classes uint8[H, W]; "boxes" f32[n, 4] (x1, y1, x2,
+  y2) in pixels of the upright image, with "boxes_class" i32[n] and "boxes_crowd" bool[n].
   """
 
   reader: Reader = dataclasses.field(repr=False)
   num_classes: int  # 0: no labels
   class_names: tuple[str, ...] = dataclasses.field(repr=False)
-  native_shape: tuple[int, int, int] | None  # of every decoded image; None: they differ
-  fields: tuple[str, ...] = ("image", "label")  # what a record holds
-  # of fields with rows: the most in one record
+  native_shape: tuple[int, int, int] | None  # shape of every decoded image; None: the shapes differ
+  fields: tuple[str, ...] = ("image", "label")  # the fields of a record
+  # for fields with rows, such as "boxes": the largest number of rows in a record
   most_rows: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
   def __len__(self) -> int:
@@ -50,23 +50,23 @@ class Source:
     return self.__getitems__([index])[0]
 
   def __getitems__(self, indices: Sequence[int]) -> list[Record]:
-    """Several records in one call, in the order asked; an index out of range is an IndexError."""
+    """Reads several records in one call, in this order. Raises IndexError if an index is out of range."""
     wrong = [i for i in indices if not 0 <= i < len(self)]
     if wrong:
-      raise IndexError(f"record {wrong[0]} of {len(self)}")
+      raise IndexError(f"there is no record {wrong[0]}; the source has {len(self)} records")
     return self.reader.read(indices)
 
   def name(self, index: int) -> str:
-    """The file or record that record `index` comes from, for messages."""
+    """The file path or record id of record `index`, for messages."""
     return self.reader.name(index)
 
   def read_each(self, indices: Sequence[int]) -> list[Record | DecodeError]:
-    """As `__getitems__`, with a DecodeError in the place of each record that cannot be read."""
+    """As `__getitems__`, but with a DecodeError in the place of each record that cannot be read."""
     try:
       return self.__getitems__(indices)
     except (IndexError, MemoryError):
       raise
-    except Exception:  # one of them fails: find out which
+    except Exception:  # read one by one, to find out which of them fails
       return [self._read_one(i) for i in indices]
 
   def _read_one(self, index: int) -> Record | DecodeError:
@@ -74,5 +74,5 @@ class Source:
       return self[index]
     except MemoryError:
       raise
-    except Exception as error:  # a vanished file, a damaged record: each storage has its own kinds
+    except Exception as error:  # a missing file, a damaged record: each storage raises its own kinds
       return DecodeError(str(error) or type(error).__name__)

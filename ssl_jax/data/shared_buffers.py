@@ -1,8 +1,7 @@
-"""Shared memory through which worker processes hand over batches: a few buffers for each worker, used again
-and again.
+"""Shared memory in which worker processes pass batches to the main process: a few reused buffers per worker.
 
-Fresh shared memory for every batch would cost more than a tenth of decoding it: each of its pages is found,
-cleared and mapped anew, in the worker and in the main process.
+Allocating shared memory for every batch would cost more than a tenth of the time of decoding it, because each
+of its pages would have to be allocated, cleared and mapped again in the worker and in the main process.
 """
 
 from __future__ import annotations
@@ -20,15 +19,15 @@ import numpy as np
 from ssl_jax.data.elements import Elements
 
 PER_WORKER = 3  # one being filled, one ready, one being copied out
-_HEADER = 4096  # bytes before the buffers: one for each, 1 while the main process has yet to copy it;
-_STOP = _HEADER - 1  # the last byte is 1 when no more batches are wanted
-_ALIGN = 64  # bytes between whose multiples each array begins
+_HEADER = 4096  # bytes before the buffers; byte n is 1 while buffer n is full and not yet copied out
+_STOP = _HEADER - 1  # the last byte of the header, which is 1 when no more batches are needed
+_ALIGN = 64  # bytes; every array begins at a multiple
 _FOLDER = "/dev/shm"  # where Linux keeps shared memory
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SharedBuffers:
-  """Opens the memory of that name when it is first used; a pickled copy opens it again."""
+  """Opens the shared memory called `name` on first use; a pickled copy opens it again in its own process."""
 
   name: str
   workers: int
@@ -43,7 +42,7 @@ class SharedBuffers:
     return SharedBuffers, (self.name, self.workers, self.elements, self.rows)
 
   def wanted(self) -> bool:
-    """False after `stop`."""
+    """Whether more batches are needed: False after `stop`."""
     return not self._memory.buf[_STOP]
 
   def stop(self) -> None:
@@ -51,7 +50,7 @@ class SharedBuffers:
     self._memory.buf[_STOP] = 1
 
   def reserve(self, worker: int) -> int | None:
-    """A buffer of `worker` that nobody reads, after waiting for one; None if no more batches are wanted."""
+    """Waits for a free buffer of `worker` and returns its number; None if no more batches are needed."""
     while self.wanted():
       for number in range(worker * PER_WORKER, (worker + 1) * PER_WORKER):
         if not self._memory.buf[number]:
@@ -60,7 +59,7 @@ class SharedBuffers:
     return None
 
   def arrays(self, number: int) -> dict[str, np.ndarray]:
-    """The arrays of one batch by name, [rows, ...]: the buffer itself."""
+    """Returns the arrays [rows, ...] of buffer `number` by name, as views of the shared memory."""
     found, offset = {}, _HEADER + number * buffer_bytes(self.elements, self.rows)
     for name, spec in self.elements.items():
       found[name] = np.ndarray((self.rows, *spec.shape), spec.dtype, self._memory.buf, offset)
@@ -68,31 +67,31 @@ class SharedBuffers:
     return found
 
   def hand_over(self, number: int) -> None:
-    """In the worker: the buffer is full."""
+    """In a worker: marks the buffer as full."""
     self._memory.buf[number] = 1
 
   def copy_out(self, number: int) -> dict[str, np.ndarray]:
-    """In the main process: a copy of the buffer's arrays; the buffer is free again."""
+    """In the main process: returns a copy of the buffer's arrays and marks the buffer as free."""
     found = {name: array.copy() for name, array in self.arrays(number).items()}
     self._memory.buf[number] = 0
     return found
 
   def remove(self) -> None:
-    """In the main process, when the workers are gone."""
+    """In the main process, after the workers have ended: removes the shared memory."""
     self._memory.close()
     self._memory.unlink()
 
 
 def buffer_bytes(elements: Elements, rows: int) -> int:
-  """Bytes of the arrays of one batch."""
+  """Returns the bytes that the arrays of one batch take, including alignment."""
   return sum(_aligned(rows * spec.size_in_bytes) for spec in elements.values())
 
 
 def make_shared_buffers(workers: int, elements: Elements, rows: int) -> SharedBuffers:
-  """Reserves memory for `workers` processes that hand over batches of `rows` examples.
+  """Reserves shared memory for `workers` processes that pass batches of `rows` examples.
 
-  Raises: ValueError if there is not enough of it: writing beyond its end would kill a worker without a
-    message.
+  Raises: ValueError if the free shared memory does not suffice; otherwise a worker would be killed without a
+    message when it writes beyond the end.
   """
   count, batch = workers * PER_WORKER, buffer_bytes(elements, rows)
   if count > _STOP:
@@ -101,8 +100,8 @@ def make_shared_buffers(workers: int, elements: Elements, rows: int) -> SharedBu
   if os.path.isdir(_FOLDER) and size > shutil.disk_usage(_FOLDER).free:
     free = shutil.disk_usage(_FOLDER).free
     raise ValueError(
-      f"workers={workers} hand over batches of {batch / 2**20:.0f} MiB through "
-      f"{_FOLDER} and need {size / 2**20:.0f} MiB of it; {free / 2**20:.0f} MiB are free. Use "
+      f"workers={workers} pass batches of {batch / 2**20:.0f} MiB through "
+      f"{_FOLDER} and need {size / 2**20:.0f} MiB there, but only {free / 2**20:.0f} MiB are free. Use "
       "workers=0 (threads), fewer workers, or more shared memory (docker run --shm-size)"
     )
   memory = SharedMemory(create=True, size=size)

@@ -1,4 +1,4 @@
-"""Which images there are: the embedded sample, a folder, TFDS data sets, synthetic ones; any in memory."""
+"""Opens data sets (the embedded sample, folders, TFDS, synthetic images) and caches them in memory."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ssl_jax.data.decode import DecodeError, decode, decode_mask
 from ssl_jax.data.elements import Elements, Record, ShapeDtype, Transform
 from ssl_jax.data.reader import Reader, Source, cores
 
-# images and classes of data sets that need not be at hand for a plan, or for the weights that others trained
-# on them
+# (Images, classes) of data sets that are used without being present: in plans, and for imported weights that
+# were trained on them.
 SIZES = {
   "imagenet2012": (1_281_167, 1000),
   "cifar10": (50_000, 10),
@@ -26,7 +26,7 @@ SIZES = {
 }
 _FOLDERS = {"folder": folder.open_folder, "mask_folder": mask_folder.open_mask_folder, "coco": coco.open_coco}
 BUILT_IN = ("sample", *_FOLDERS, "synthetic")
-SAMPLE = pathlib.Path(__file__).parent / "sample"  # Fashion-MNIST, MIT licence: see its LICENSE
+SAMPLE = pathlib.Path(__file__).parent / "sample"  # from Fashion-MNIST, under the MIT licence in its LICENSE
 _CHUNK = 64  # images read in one call
 
 
@@ -34,20 +34,22 @@ def open_source(name: str, *, split: str = "train", data_dir: str = "", image_si
   """Opens a split of a data set. Nothing is decoded yet.
 
   Args:
-    name: "sample" (embedded: 8,000 train and 2,000 test images of Fashion-MNIST, 32x32), "folder" (png, jpeg
-      and webp files, see folder.py), "mask_folder" (image and mask pairs, see mask_folder.py), "coco" (boxes,
-      see coco.py), "synthetic" (made from their number) or a TFDS data set (see tfds_records.py).
-    split: TFDS syntax: "train", "test", "train[:90%]", "train[100:200]", "train[:10%]+train[90%:]".
-    data_dir: the folder of the images, of TFDS data sets the one that holds them; "sample" and "synthetic" need none.
-    image_size: side of synthetic images.
-  Raises: ValueError for a name, split or folder that there is not, with those that there are.
+    name: "sample" (embedded: 8,000 train and 2,000 test images of Fashion-MNIST, 32x32), "folder" (PNG, JPEG
+      and WebP files, see folder.py), "mask_folder" (pairs of image and mask, see mask_folder.py), "coco"
+      (boxes, see coco.py), "synthetic" (generated, see synthetic.py) or a TFDS data set (see
+      tfds_records.py).
+    split: in TFDS syntax: "train", "test", "train[:90%]", "train[100:200]", "train[:10%]+train[90%:]".
+    data_dir: the folder of the images or, for a TFDS data set, the folder that holds the data sets; not
+      needed for "sample" and "synthetic".
+    image_size: side of synthetic images, in pixels.
+  Raises: ValueError for a name, split or folder that does not exist, with those that do.
   """
   if name == "synthetic":
     return synthetic.open_synthetic(split, image_size)
   if name != "sample" and not data_dir:
     raise ValueError(
       f"data set {name!r} needs data_dir, and it is empty; set it to the folder of images or "
-      f"of TFDS data sets. Without one there are sample and synthetic{_meant(name)}"
+      f"of TFDS data sets. Only sample and synthetic need no folder{_meant(name)}"
     )
   if name in _FOLDERS:
     return _FOLDERS[name](data_dir, split)
@@ -59,17 +61,17 @@ def open_source(name: str, *, split: str = "train", data_dir: str = "", image_si
 
 
 def shuffled(source: Source, seed: int = 0) -> Source:
-  """The same images in a random order of their own: for streams whose images would come class by class."""
+  """Returns the same records in a random but fixed order: for streams of data that are sorted by class."""
   order = np.random.default_rng(seed).permutation(len(source))
   return dataclasses.replace(source, reader=Reordered(source.reader, order))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reordered:
-  """A Reader that shows another's records in an order of its own."""
+  """A Reader with the records of another one in a different order."""
 
   origin: Reader
-  order: np.ndarray  # i64[N]
+  order: np.ndarray  # i64[N]: indices in `origin`
 
   def __len__(self) -> int:
     return len(self.order)
@@ -88,10 +90,10 @@ def _meant(name: str) -> str:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MemoryReader:
-  """Records whose arrays lie in memory."""
+  """A Reader of records whose arrays are in memory."""
 
   arrays: dict[str, np.ndarray]  # by element, [N, ...]
-  bad: dict[int, str]  # records that could not be decoded, and why
+  bad: dict[int, str]  # index -> reason, of records that could not be decoded
   origin: Reader
 
   def __len__(self) -> int:
@@ -109,7 +111,7 @@ class MemoryReader:
 
 @dataclasses.dataclass(frozen=True)
 class Decode:
-  """The transform that only decodes: images and masks keep their size, which all records must share."""
+  """A transform that only decodes; images and masks keep their size, which all records must share."""
 
   elements: Elements
   random: bool = False
@@ -121,17 +123,17 @@ class Decode:
 def cached(
   source: Source, *, transform: Transform | None = None, max_bytes: int = 16 * 2**30, threads: int = 0
 ) -> Source:
-  """The same source with every record decoded once, into arrays in memory: for small sets.
+  """Decodes every record of a source into arrays in memory, once: for small data sets.
 
-  A record that cannot be decoded raises DecodeError when it is read, as it would uncached.
+  As in the original source, a record that cannot be decoded raises DecodeError when it is read.
 
   Args:
-    transform: a transform without randomness, whose elements are kept: the records of the new source hold
-      them, so read them with
-      `host.Stored`. None: images and masks are decoded and keep their size, which must be the same for all.
-    max_bytes: refuse to hold more.
-    threads: that decode; 0: one for each core.
-  Raises: ValueError if records differ in shape, are too many, or none can be decoded.
+    transform: a transform without randomness, whose elements are stored as the records of the new source;
+      read them with `host.Stored`. None: images and masks are only decoded and keep their size, which must be
+      the same for all records.
+    max_bytes: the largest size of all arrays together.
+    threads: number of threads that decode; 0: one for each core.
+  Raises: ValueError if records differ in shape, exceed `max_bytes`, or none can be decoded.
   """
   native = transform is None
   transform = transform or Decode(_native_elements(source))
@@ -139,8 +141,8 @@ def cached(
   if total > max_bytes:
     image = transform.elements.get("image")
     raise ValueError(
-      f"{len(source)} images of {image.shape if image else 'their size'} take {total / 2**30:.1f} GiB of memory, "
-      f"the limit is {max_bytes / 2**30:.1f} GiB; set cache=False"
+      f"{len(source)} images of {image.shape if image else 'their size'} take {total / 2**30:.1f} GiB of "
+      f"memory, the limit is {max_bytes / 2**30:.1f} GiB; set cache=False"
     )
   arrays = {
     name: np.zeros((len(source), *spec.shape), spec.dtype) for name, spec in transform.elements.items()
@@ -157,14 +159,14 @@ def cached(
 
 
 def _fill(held: MemoryReader, source: Source, transform: Transform, start: int) -> None:
-  """Decodes records `start` and following into `held`."""
+  """Decodes a chunk of records from `start` on into `held`."""
   indices = range(start, min(start + _CHUNK, len(source)))
   for i, record in zip(indices, source.read_each(indices), strict=True):
     try:
       if isinstance(record, DecodeError):
         raise record
       if "label" in held.arrays:
-        held.arrays["label"][i] = record["label"]  # also of a record whose image cannot be decoded
+        held.arrays["label"][i] = record["label"]  # also if the image cannot be decoded
       made = transform(None, record)
     except DecodeError as error:
       held.bad[i] = str(error)
@@ -179,7 +181,7 @@ def _fill(held: MemoryReader, source: Source, transform: Transform, start: int) 
 
 
 def _native_elements(source: Source) -> Elements:
-  """Shapes and dtypes of the first record that can be decoded."""
+  """Returns the shapes and dtypes of the first record that can be decoded."""
   if source.native_shape is not None and source.fields == ("image", "label"):
     return {"image": ShapeDtype(source.native_shape, np.uint8), "label": ShapeDtype((), np.int32)}
   for i in range(len(source)):
@@ -189,11 +191,11 @@ def _native_elements(source: Source) -> Elements:
       continue
     kinds = {name: np.int32 if value.dtype.kind == "i" else value.dtype for name, value in made.items()}
     return {name: ShapeDtype(value.shape, kinds[name]) for name, value in made.items()}
-  raise ValueError(f"none of the {len(source)} images can be decoded, {source.name(0)} for one")
+  raise ValueError(f"none of the {len(source)} images can be decoded, for example {source.name(0)}")
 
 
 def _decoded(name: str, value):
-  """A field of a record with its encoded file decoded."""
+  """Decodes a field of a record if it is an encoded file."""
   if not isinstance(value, bytes):
     return value
   return decode_mask(value) if name == "mask" else decode(value)

@@ -1,4 +1,4 @@
-"""Images made from their number: for tests and for benchmarks that must not wait for a disk."""
+"""Generates images from their index: for tests, and for benchmarks that must not depend on a disk."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ NUM_CLASSES = 10
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SyntheticReader:
-  """Draws each image when it is asked for."""
+  """Generates each image when it is read."""
 
-  numbers: np.ndarray  # i64[N]: distinct over all splits
+  numbers: np.ndarray  # i64[N]: the seeds of the images, distinct over all splits
   image_size: int
 
   def __len__(self) -> int:
@@ -36,7 +36,7 @@ class SyntheticReader:
 
 
 def open_synthetic(split: str, image_size: int) -> Source:
-  """Ten classes of striped images, balanced, the same on every machine.
+  """Opens striped images of ten balanced classes, the same on every machine.
 
   Raises: ValueError for an unknown split or a size below 1.
   """
@@ -50,10 +50,10 @@ def open_synthetic(split: str, image_size: int) -> Source:
 
 
 def render_stripes(number: int, size: int) -> np.ndarray:
-  """uint8[size, size, 3]: stripes whose direction, and faintly whose colour, tell the class `number % 10`.
+  """Generates uint8[size, size, 3]: stripes whose direction, and weakly whose colour, depend on the class.
 
-  Where the stripes lie, how strong they are and the noise are the image's own, so that pixels compared one by
-  one tell less than a network can learn.
+  The class is `number % 10`. The phase and contrast of the stripes and the noise differ from image to image,
+  so that a comparison of single pixels is less accurate than what a network can learn.
   """
   rng = np.random.default_rng((number, size))
   angle = np.pi * (number % NUM_CLASSES) / NUM_CLASSES

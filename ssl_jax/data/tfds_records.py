@@ -1,4 +1,7 @@
-"""TFDS data sets stored as array_record, read without TensorFlow and without the code that prepared them."""
+"""Reads TFDS data sets that are stored as array_record.
+
+Neither TensorFlow nor the code that prepared the data set is needed.
+"""
 
 from __future__ import annotations
 
@@ -21,30 +24,30 @@ from ssl_jax.data.reader import Source  # noqa: E402
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _INFO = "dataset_info.json"
-_MANY = 64
+_MANY = 64  # records from which on one bulk read is faster
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RecordReader:
   """Reads encoded images and labels out of tf.train.Example records."""
 
-  data_source: Any  # tfds.core.data_sources.ArrayRecordDataSource, delivering raw bytes
-  image: str
-  label: str  # "": none
-  title: str
+  data_source: Any  # a tfds.core.data_sources.ArrayRecordDataSource that returns raw bytes
+  image: str  # name of the image feature
+  label: str  # name of the label feature; "": none
+  title: str  # of the data set and split, for messages
 
   def __len__(self) -> int:
     return len(self.data_source)
 
   def read(self, indices: Sequence[int]) -> list[Record]:
-    # One call for all is much faster than one each, and waits for a slow disk once; but it starts threads,
-    # which do not pay for a few.
+    # A bulk read is much faster than single reads and waits for a slow disk only once, but it starts threads,
+    # which is not worth while for a few records.
     many = len(indices) >= _MANY
     found = self.data_source.__getitems__(list(indices)) if many else [self.data_source[i] for i in indices]
     return [self._record(data) for data in found]
 
   def _record(self, data: bytes) -> Record:
-    # Only two features are wanted: picking them takes a tenth of the time of TFDS's own deserialisation.
+    # Only two features are needed: reading them takes a tenth of the time of TFDS's own deserialisation.
     features = tf_example_pb2.Example.FromString(data).features.feature
     label = features[self.label].int64_list.value[0] if self.label else -1
     return {"image": features[self.image].bytes_list.value[0], "label": label}
@@ -54,13 +57,13 @@ class RecordReader:
 
 
 def open_tfds(name: str, data_dir: str, split: str) -> Source:
-  """A data set that TFDS prepared with `file_format="array_record"`.
+  """Opens a data set that TFDS prepared with `file_format="array_record"`.
 
   Args:
-    name: its folder in `data_dir`: "cifar10", with a config "imagenet_resized/32x32", with a version
-      "cifar10:3.0.2"; the highest version there is by default.
-    split: any split of TFDS's syntax, such as "train[:90%]".
-  Raises: ValueError for an unknown data set (naming those in `data_dir`) or split, for another file format,
+    name: the folder of the data set in `data_dir`: "cifar10", with a config "imagenet_resized/32x32", with a
+      version "cifar10:3.0.2"; by default the highest version that exists.
+    split: any split in TFDS syntax, such as "train[:90%]".
+  Raises: ValueError for an unknown data set (with those in `data_dir`) or split, for another file format, or
     for a data set without images.
   """
   folder = find(name, data_dir)
@@ -80,11 +83,14 @@ def open_tfds(name: str, data_dir: str, split: str) -> Source:
 
 
 def find(name: str, data_dir: str) -> pathlib.Path:
-  """The folder with the data of `name`. Raises: ValueError naming what `data_dir` holds."""
+  """Finds the folder of data set `name`.
+
+  Raises: ValueError with the data sets that `data_dir` holds if `name` is none of them.
+  """
   root = pathlib.Path(data_dir)
   if not root.is_dir():
     remote = "; mount the bucket as a folder" if "://" in data_dir else ""
-    raise ValueError(f"data_dir={data_dir!r} is no folder{remote}; give the one that holds the data sets")
+    raise ValueError(f"data_dir={data_dir!r} is not a folder{remote}; give the one that holds the data sets")
   folder = root / name.replace(":", "/")
   if (folder / _INFO).is_file():
     return folder
@@ -97,23 +103,23 @@ def find(name: str, data_dir: str) -> pathlib.Path:
     + (
       nearest(name, known)
       if known
-      else "; there is none at all. Prepare one with tfds.builder(NAME, data_dir=DIR, "
+      else "; it holds no data set at all. Prepare one with tfds.builder(NAME, data_dir=DIR, "
       "file_format='array_record').download_and_prepare()"
     )
   )
 
 
 def prepared(root: pathlib.Path) -> list[str]:
-  """Names of the data sets in `root`, with their configs."""
+  """Lists the names of the data sets in `root`, with their configs."""
   found = [path.parent for depth in ("*/*", "*/*/*") for path in root.glob(f"{depth}/{_INFO}")]
   return sorted({path.parent.relative_to(root).as_posix() for path in found if _VERSION.fullmatch(path.name)})
 
 
 def _in_array_record(folder: pathlib.Path, stored: str):
-  """The same data set where its files were also written as array_record."""
+  """Opens the data set from its array_record files. Raises ValueError if it has none."""
   if not any(folder.glob("*.array_record*")):
     raise ValueError(
-      f"{folder} is stored as {stored}, which allows no random access; prepare it again with "
+      f"{folder} is stored as {stored}, which does not allow random access; prepare it again with "
       "file_format='array_record'"
     )
   return tfds.builder_from_directory(folder, file_format="array_record")
@@ -128,19 +134,21 @@ def _open(builder, split: str):
       return source
   except (ValueError, AssertionError) as error:
     raise ValueError(f"split={split!r} of {builder.info.full_name}: {error}") from error
-  raise ValueError(f"split={split!r} of {builder.info.full_name} selects nothing; choose a wider part")
+  raise ValueError(f"split={split!r} of {builder.info.full_name} selects nothing; choose a larger part")
 
 
 def _stay_inside(builder, folder: pathlib.Path) -> None:
-  """Raises ValueError if a split's files lie elsewhere: the names come out of a JSON that others wrote."""
+  """Raises ValueError if a file of a split is outside `folder`: the JSON with the names is not trusted."""
   inside = os.path.abspath(folder) + os.sep
   for split in builder.info.splits.values():
     for path in split.filepaths:
       if not os.path.abspath(path).startswith(inside):
-        raise ValueError(f"{folder / _INFO} names a file outside its folder: {path}; it is not opened")
+        raise ValueError(
+          f"{folder / _INFO} names a file outside its folder: {path}; the data set is not opened"
+        )
 
 
 def _feature(features, kind: type, preferred: str) -> str:
-  """The feature of a kind, `preferred` if there are several; "" if there is none."""
+  """Finds the name of the feature of a kind, `preferred` if there are several; "" if there is none."""
   found = [name for name, feature in features.items() if isinstance(feature, kind)]
   return preferred if preferred in found else (found or [""])[0]

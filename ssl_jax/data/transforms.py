@@ -1,18 +1,18 @@
-"""What the host does to the pixels of an image: bring them to one size, or cut views. host.py makes whole
-records of it.
+"""Image transforms of the host: resize an image to one size, or cut views from it.
 
 An image transform is a callable (rng, image) -> uint8[shape]: `image` is an encoded file or pixels
-uint8[H, W, 3], `rng` a numpy Generator of this image's own or, if the transform's `random` is False, None.
-Its `shape` is that of every result. It must survive pickling.
+uint8[H, W, 3]; `rng` is a numpy Generator for this image or, if the transform's `random` is False, None. Its
+`shape` is the shape of every result. It must be picklable. host.py uses it in the transforms of records.
 
-Device crop or host crop? Each loses something.
-- Device crop (`resize_center_crop` here, the random crops on the device): what lies outside the centre square
-  is never seen, and every crop is cut from the reduced square, so a small one is enlarged from few pixels: a
-  crop of 8% of a 224-pixel square has 63 pixels a side. In return the host does the least work and sends each
-  image once, however many views are cut from it. For images of one small size, CIFAR's, nothing is lost.
-- Host crop (`random_resized_crop`): crops come from the full photograph, as in the published recipes. In
-  return each view costs the host a resize and travels on its own: two views take about twice the CPU time
-  and the bandwidth of one square, and the device cannot cut again, nor know where a view came from.
+Device crop or host crop? Each has a cost.
+- Device crop (`resize_center_crop` here, the random crops on the device): the parts outside the centre square
+  are never used, and every crop is cut from the reduced square, so a small crop is enlarged from few pixels:
+  a crop of 8% of the area of a 224-pixel square has sides of 63 pixels. In return the host does the least
+  work, and each image is transferred once, however many views are cut from it. For images of one small size,
+  as in CIFAR, nothing is lost.
+- Host crop (`random_resized_crop`): crops are cut from the full photograph, as in the published recipes. In
+  return every view needs a resize on the host and a transfer: two views take about twice the CPU time and the
+  bandwidth of one square, and the device can neither crop again nor know where a view came from.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ATTEMPTS = 10
 
 @dataclasses.dataclass(frozen=True)
 class ResizeCenterCrop:
-  """See `resize_center_crop`."""
+  """The transform that `resize_center_crop` makes."""
 
   size: int
   resize: int
@@ -52,7 +52,7 @@ class ResizeCenterCrop:
     if isinstance(image, np.ndarray) and image.shape == self.shape and self.size == self.resize:
       return image
     opened = decode.open_image(image)
-    # Still twice the wanted size, the reduced JPEG gives what the full one does to about a grey level.
+    # A reduced JPEG of still twice the target size gives the result of the full one to about one grey level.
     loaded = decode.load(opened, shrink=power_of_two(min(opened.size) / (2 * self.resize)))
     width, height = shorter_side_to(self.resize, *opened.size)
     if loaded.size != (width, height):
@@ -63,7 +63,7 @@ class ResizeCenterCrop:
 
 @dataclasses.dataclass(frozen=True)
 class RandomResizedCrop:
-  """See `random_resized_crop`."""
+  """The transform that `random_resized_crop` makes."""
 
   size: int
   scale: tuple[float, float]
@@ -90,7 +90,7 @@ class RandomResizedCrop:
   def _cut(self, loaded: Image.Image, box: tuple[int, int, int, int], full: tuple[int, int]) -> Image.Image:
     size, kind = (self.size, self.size), INTERPOLATIONS[self.interpolation]
     if loaded.size == full:
-      return loaded.crop(box).resize(size, kind)  # cropped first: the filter must not see beyond the crop
+      return loaded.crop(box).resize(size, kind)  # crop first: the filter must not read pixels outside
     across, down = loaded.width / full[0], loaded.height / full[1]
     return loaded.resize(size, kind, box=(box[0] * across, box[1] * down, box[2] * across, box[3] * down))
 
@@ -98,24 +98,25 @@ class RandomResizedCrop:
 def resize_center_crop(
   size: int, resize: int | None = None, *, interpolation: str = "bilinear"
 ) -> ResizeCenterCrop:
-  """Makes the transform of evaluation and device crop: shorter side to `resize`, centre crop of `size`.
+  """Makes the transform for evaluation and device crop: shorter side to `resize`, centre crop of `size`.
 
-  An image whose shorter side is `resize` already is not resampled. Shrinking is antialiased. Rounding follows
-  torchvision's Resize and CenterCrop. A JPEG of at least four times the wanted size is decoded at a fraction
-  of it.
+  An image whose shorter side already equals `resize` is not resampled. Downscaling is antialiased. Rounding
+  follows torchvision's Resize and CenterCrop. A JPEG of at least four times the target size is decoded at a
+  reduced resolution.
 
   Args:
-    size: side of the result in pixels, uint8[size, size, 3].
-    resize: not below `size`; None: `size`. 256 for a size of 224 is the usual protocol on photographs.
+    size: side of the result uint8[size, size, 3], in pixels.
+    resize: length of the shorter side after resizing, not below `size`; None: `size`. For photographs, 256
+      for a size of 224 is the usual protocol.
     interpolation: "nearest", "bilinear", "bicubic" or "lanczos".
-  Raises: ValueError for sizes that do not fit; its transform: DecodeError.
+  Raises: ValueError for arguments out of range. The transform raises DecodeError.
   Source: the PyTorch evaluation protocol of He et al. 2016; `resize=round(size / 0.875)` is near SimCLR's.
   """
   resize = size if resize is None else resize
   _check(size, interpolation)
   if resize < size:
     raise ValueError(
-      f"resize={resize} leaves less than the centre crop of size={size}; use resize={size} or more"
+      f"resize={resize} is smaller than the centre crop of size={size}; use resize={size} or more"
     )
   return ResizeCenterCrop(size, resize, interpolation)
 
@@ -129,24 +130,25 @@ def random_resized_crop(
   interpolation: str = "bilinear",
   reduce: bool = True,
 ) -> RandomResizedCrop:
-  """Makes the transform that cuts `views` independent random-resized crops out of each image.
+  """Makes the transform that cuts `views` independent random-resized crops from each image.
 
   Args:
-    size: side of a view; the result is uint8[views, size, size, 3], also for one view.
-    scale: least and greatest share of the image's area that a crop covers. (0.2, 1) in MoCo.
+    size: side of a view in pixels; the result is uint8[views, size, size, 3], also for one view.
+    scale: least and greatest fraction of the image's area that a crop covers. (0.2, 1) in MoCo.
     ratio: least and greatest width / height of a crop.
-    interpolation: "bilinear" in MoCo and torchvision, "bicubic" in SimCLR and MAE. Shrinking is antialiased.
-    reduce: decode a JPEG at 1/2, 1/4 or 1/8 of its sides where every crop has that much to spare. Views
-      change by a few grey levels, as the inverse DCT then does part of the shrinking.
-  Raises: ValueError for options that make no sense; its transform: DecodeError.
+    interpolation: "bilinear" in MoCo and torchvision, "bicubic" in SimCLR and MAE; downscaling is
+      antialiased.
+    reduce: decode a JPEG at 1/2, 1/4 or 1/8 of its sides if all crops still have at least `size` pixels per
+      side. Views change by a few grey levels, because the inverse DCT then does part of the downscaling.
+  Raises: ValueError for arguments out of range. The transform raises DecodeError.
   Source: Szegedy et al. 2015, as torchvision samples it (`random_box`).
   """
   _check(size, interpolation)
   scale, ratio = tuple(map(float, scale)), tuple(map(float, ratio))
   if not 0 < scale[0] <= scale[1] <= 1:
-    raise ValueError(f"scale={scale}: shares of the area must satisfy 0 < least <= greatest <= 1")
+    raise ValueError(f"scale={scale}: fractions of the area must satisfy 0 < least <= greatest <= 1")
   if not 0 < ratio[0] <= ratio[1]:
-    raise ValueError(f"ratio={ratio}: width over height must satisfy 0 < least <= greatest")
+    raise ValueError(f"ratio={ratio}: width / height must satisfy 0 < least <= greatest")
   if views < 1:
     raise ValueError(f"views={views}; use at least 1")
   return RandomResizedCrop(size, scale, ratio, views, interpolation, reduce)
@@ -160,10 +162,11 @@ def random_box(
   scale: tuple[float, float] = (0.08, 1.0),
   ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> tuple[int, int, int, int]:
-  """Draws a crop (left, top, right, bottom) as torchvision does.
+  """Draws a crop (left, top, right, bottom) in pixels, as torchvision does.
 
-  Up to ten times: area uniform in `scale`, logarithm of width / height uniform in `ratio`, taken if it fits.
-  Then the largest centred crop whose proportions are allowed.
+  Up to ten times, the fraction of the area is drawn uniformly from `scale` and the logarithm of
+  width / height uniformly between those of `ratio`; the first crop that fits into the image is taken. If none
+  fits, the result is the largest centred crop whose proportions are allowed.
   """
   low, high = math.log(ratio[0]), math.log(ratio[1])
   for _ in range(ATTEMPTS):
@@ -186,11 +189,15 @@ def _check(size: int, interpolation: str) -> None:
 
 
 def power_of_two(factor: float) -> int:
-  """The largest of 1, 2, 4, 8 that is not above `factor`."""
+  """Returns the reduction for JPEG decoding: the largest of 1, 2, 4, 8 not above `factor`, at least 1."""
   return next((power for power in (8, 4, 2) if power <= factor), 1)
 
 
 def shorter_side_to(side: int, width: int, height: int) -> tuple[int, int]:
+  """Returns (width, height) of an image after its shorter side is resized to `side`, in pixels.
+
+  The proportions are kept, and the longer side is rounded down, as in torchvision's Resize.
+  """
   if width <= height:
     return side, int(side * height / width)
   return int(side * width / height), side

@@ -1,9 +1,8 @@
-"""Ways to learn. One file here is one method: `make(encoder, data, *, options...) -> Method`, and ABILITIES,
-the abilities that it can have.
+"""Learning methods. Each file in this folder is one method. It defines the function
+`make(encoder, data, *, options...) -> Method`, and ABILITIES, the abilities that the method can have.
 
-The folder is the registry: a new file is found by `make`, the command line and the conformance tests without
-  being listed anywhere. Packages are not
-methods: `pretext/` holds what several pretext tasks share.
+The folder is the registry: `make`, the command line and the conformance tests find a new file without any
+list of names. Packages are not methods: `pretext/` holds the code that several pretext tasks share.
 """
 
 from __future__ import annotations
@@ -21,16 +20,19 @@ Ability = TypeVar("Ability")
 
 
 class MissingAbility(ValueError):
-  """A method was asked for an ability that it does not have."""
+  """A caller needs an ability that the method does not have."""
 
 
 def known() -> list[str]:
-  """Names of all methods, sorted."""
+  """Returns the names of all methods, sorted."""
   return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg)
 
 
 def factory(name: str) -> Callable[..., Method]:
-  """Returns `make` of the file called `name`. Raises ValueError with the nearest known names."""
+  """Returns the function `make` of the file called `name`.
+
+  Raises: ValueError for an unknown name, with the nearest known ones.
+  """
   if name not in known():
     raise ValueError(f"config.method.name: no method is called {name!r}{nearest(name, known())}")
   return importlib.import_module(f"{__name__}.{name}").make
@@ -39,14 +41,14 @@ def factory(name: str) -> Callable[..., Method]:
 def make(name: str, encoder: Network, data: DataSpec, **options) -> Method:
   """Builds the method in `methods/<name>.py`.
 
-  Raises: ValueError for an unknown name, an unknown option or one of the wrong type, naming the nearest known
-    ones.
+  Raises: ValueError for an unknown name, an unknown option or an option of the wrong type, with the nearest
+    known names.
   """
   return call_checked(factory(name), options, "config.method", encoder, data)
 
 
 def with_ability(kind: type) -> list[str]:
-  """Names of the methods that can have an ability, sorted."""
+  """Returns the names of the methods that can have an ability, sorted."""
   return [name for name in known() if kind in importlib.import_module(f"{__name__}.{name}").ABILITIES]
 
 
@@ -54,15 +56,14 @@ def ability(method: Method, kind: type[Ability], *, owner: str, user: str, cure:
   """Returns the method's ability of this type, such as `Classifier`.
 
   Args:
-    owner: what the method is called in the error message.
-    user: what needs the ability.
-    cure: what to do without it.
+    owner: the name of the method in the error message.
+    user: what needs the ability, for the error message.
+    cure: what the reader of the error message can do without the ability.
   Raises: MissingAbility, naming the methods that have the ability.
   """
   if kind in method.abilities:
     return method.abilities[kind]
   raise MissingAbility(
-    f"{user} needs a network with the ability {kind.__name__}, which {owner!r} does not have; methods with it: "
-    + ", ".join(with_ability(kind))
-    + (f"; {cure}" if cure else "")
+    f"{user} needs a network with the ability {kind.__name__}, which {owner!r} does not have; "
+    "methods with it: " + ", ".join(with_ability(kind)) + (f"; {cure}" if cure else "")
   )

@@ -1,5 +1,5 @@
-"""Colorization: which colour does each place of a grey image have? A classification over colour bins in which
-rare colours count more.
+"""Colorization: predict the colour of each location of a grey image. The task is a classification over colour
+bins in which rare colours have larger weights.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from ssl_jax.metrics import Mean
 from ssl_jax.models import Network, heads, last_map, network, readers, stack
 
 ABILITIES = (Pyramid, PretextTask, Restorer)
-STRIDE = 4  # pixels between the places whose colour is predicted
-COLOURFUL = 5.0  # an image whose a and b all lie below it is grey and has no loss
-WORST = 150  # largest error in ab that the area under the curve of errors counts
-DISPLAYED = 60.0  # lightness at which colours are shown alone
+STRIDE = 4  # pixels between two locations whose colours are predicted
+COLOURFUL = 5.0  # an image in which no |a| or |b| exceeds this value counts as grey and has zero loss
+WORST = 150  # largest error in ab in the area under the curve of errors
+DISPLAYED = 60.0  # lightness of pictures that show colours only
 
 
 class Colorizer(NamedTuple):
-  """The network and the colours that it tells apart."""
+  """The network, the colours that it distinguishes, and the settings of the loss."""
 
   net: Network
   bins: colour_bins.Bins
-  rarity: jax.Array  # f32[Q]: weights of the loss
-  sigma: float  # of the encoding of a colour into its nearest bins
+  rarity: jax.Array  # f32[Q]: the weight of each bin in the loss
+  sigma: float  # deviation in ab, for the encoding of a colour into its nearest bins
   temperature: float  # of the annealed mean
 
 
@@ -46,31 +46,32 @@ def make(
   sigma: float = 5.0,
   temperature: float = 0.38,
 ) -> Method:
-  """Cross-entropy against the true colour, encoded into its nearest bins and weighted by the rarity of the
-  nearest one.
+  """Cross-entropy against the true colour. The true colour is encoded into its nearest bins, and the loss is
+  weighted by the rarity of the nearest bin.
 
-  The network sees L / 100 in all three channels, in evaluation too. Give the encoder `output_stride` 4 or 8;
-  its last map is enlarged to stride 4.
+  The input of the network is L / 100 in all three channels, in evaluation too. Use an encoder with
+  `output_stride` 4 or 8; its last map is enlarged to stride 4.
 
   Args:
     encoder: the image network.
-    data: unused; every method is built alike.
-    prior: see `colour_bins.bins`; a recipe reads it with `colour_bins.read_prior`. (): all 313 colours with
-      weights of 1.
-    smoothing, uniform: of the weights, see `colour_bins.class_weights`; uniform=1 turns rebalancing off.
-    neighbours, sigma: see `colour_bins.bins` and `colour_bins.encode`.
-    temperature: of the annealed mean by which a distribution becomes a colour.
-  Metrics: `accuracy`: the likeliest bin is the nearest one. `evaluate_task` adds `auc`, the area under the
-    curve of the fraction of pixels whose ab error is below t, for t up to 150 (integrated exactly),
-    `auc_rare` with pixels weighted by 1 / prior, and `auc_grey` and `auc_rare_grey`, which are those of
-    predicting grey.
+    data: not used; all methods have the same signature.
+    prior: see `colour_bins.make_bins`; a recipe reads it with `colour_bins.read_prior`. (): all 313 colours,
+      each with weight 1.
+    smoothing, uniform: settings of the weights, see `colour_bins.class_weights`; uniform=1 turns rebalancing
+      off.
+    neighbours, sigma: see `colour_bins.make_bins` and `colour_bins.encode_colours`.
+    temperature: of the annealed mean that converts a distribution to a colour.
+  Metrics: `accuracy`: the fraction of locations whose most likely bin is the nearest one. `evaluate_task`
+    adds `auc`, the area under the curve of the fraction of pixels whose ab error is below t, for t up to 150
+    (integrated exactly); `auc_rare`, with pixels weighted by 1 / prior; and `auc_grey` and `auc_rare_grey`,
+    the same two areas for the prediction of grey everywhere.
   Raises: ValueError for a prior that is not a distribution over the bins or for values out of range; when
     traced, for images whose sides are not multiples of 4.
-  Source: Zhang, Isola, Efros 2016; the colour of every fourth pixel and the zero loss of grey images as in
-    the released code.
+  Source: Zhang, Isola, Efros 2016. As in the released code, the colour of every fourth pixel is predicted and
+    grey images have zero loss.
   """
   _check(smoothing=smoothing, uniform=uniform, sigma=sigma, temperature=temperature)
-  bins = colour_bins.bins(prior, neighbours=neighbours)
+  bins = colour_bins.make_bins(prior, neighbours=neighbours)
   weights = colour_bins.class_weights(bins, uniform=uniform, smoothing=smoothing)
   rarity = jnp.asarray(weights if prior else np.ones(len(bins.prior)), jnp.float32)
   net = stack(last_map(encoder), network(heads.Linear(len(bins.centres))))
@@ -97,7 +98,7 @@ def _loss(made: Colorizer, params, model_state, extra, batch, key):
 
 
 def predict_bins(made: Colorizer, params, model_state, images: jax.Array, **training):
-  """(Logits f32[B, H / 4, W / 4, Q] of images f32[B, H, W, 3], and the new model state).
+  """Returns (the logits f32[B, H / 4, W / 4, Q] for images f32[B, H, W, 3], the new model state).
 
   Raises: ValueError for sides that are not multiples of 4.
   """
@@ -112,22 +113,24 @@ def predict_bins(made: Colorizer, params, model_state, images: jax.Array, **trai
 
 
 def score_bins(made: Colorizer, logits: jax.Array, images: jax.Array) -> Scores:
-  """The weighted loss in nats and whether the likeliest bin is the nearest one, by place [B, H / 4, W / 4]."""
+  """Returns, for each location [B, H / 4, W / 4], the weighted loss in nats, and whether the most likely bin
+  is the nearest one.
+  """
   ab = cielab.rgb_to_lab(images)[..., 1:]
-  which, weight = colour_bins.encode(ab[:, ::STRIDE, ::STRIDE], made.bins, sigma=made.sigma)
+  which, weight = colour_bins.encode_colours(ab[:, ::STRIDE, ::STRIDE], made.bins, sigma=made.sigma)
   colourful = (jnp.abs(ab) > COLOURFUL).any((1, 2, 3))
   loss = colour_bins.cross_entropy(logits, which, weight) * made.rarity[which[..., 0]]
   loss = jnp.where(colourful[:, None, None], loss, 0.0)
   own = jnp.take_along_axis(logits, which[..., :1], axis=-1)[..., 0]
-  return {"loss": loss, "accuracy": own >= logits.max(-1)}  # a maximum costs a tenth of an argmax
+  return {"loss": loss, "accuracy": own >= logits.max(-1)}  # a maximum costs a tenth of the time of an argmax
 
 
 def evaluate_colours(made: Colorizer, params, model_state, images: jax.Array) -> Scores:
-  """The scores of `make`'s docstring by image, f32[B]."""
+  """Returns the scores that the docstring of `make` lists, one value per image, f32[B]."""
   logits, found = _predict_ab(made, params, model_state, images, made.temperature)
   ab = cielab.rgb_to_lab(images)[..., 1:]
   frequency = jnp.asarray(made.bins.prior * len(made.bins.prior))
-  nearest = colour_bins.encode(ab, made.bins._replace(neighbours=1))[0][..., 0]
+  nearest = colour_bins.encode_colours(ab, made.bins._replace(neighbours=1))[0][..., 0]
   area, grey = _area(ab, found), _area(ab, jnp.zeros_like(ab))
   rare = {"auc_rare": area / frequency[nearest], "auc_rare_grey": grey / frequency[nearest]}
   scores = score_bins(made, logits, images) | {"auc": area, "auc_grey": grey} | rare
@@ -135,11 +138,11 @@ def evaluate_colours(made: Colorizer, params, model_state, images: jax.Array) ->
 
 
 def paint(made: Colorizer, params, model_state, images: jax.Array, key, *, temperature: float | None = None):
-  """Grey images painted with the predicted colours.
+  """Returns the grey images, the predicted colours at one lightness, and the images with these colours.
 
   Args:
-    key: unused; the prediction is deterministic.
-    temperature: of the annealed mean; None: that of the method.
+    key: not used; the prediction is deterministic.
+    temperature: of the annealed mean; None: the temperature of the method.
   """
   temperature = made.temperature if temperature is None else temperature
   _, found = _predict_ab(made, params, model_state, images, temperature)
@@ -150,9 +153,11 @@ def paint(made: Colorizer, params, model_state, images: jax.Array, key, *, tempe
 
 
 def make_colour_task(bins: colour_bins.Bins, key, images: jax.Array) -> PretextExamples:
-  """The lightness and, as colours of one lightness, the targets: the nearest bin of every fourth pixel."""
+  """Returns the lightness of the images, and the targets (the nearest bin of every fourth pixel), which are
+  also shown as colours of one lightness.
+  """
   ab = cielab.rgb_to_lab(images)[:, ::STRIDE, ::STRIDE, 1:]
-  nearest = colour_bins.encode(ab, bins)[0][..., 0]
+  nearest = colour_bins.encode_colours(ab, bins)[0][..., 0]
   target = jnp.asarray(bins.centres)[nearest].repeat(STRIDE, 1).repeat(STRIDE, 2)
   flat = _painted(jnp.full_like(target[..., :1], DISPLAYED), target)
   inputs = jnp.stack([cielab.lightness(images), flat], 1)
@@ -160,10 +165,11 @@ def make_colour_task(bins: colour_bins.Bins, key, images: jax.Array) -> PretextE
 
 
 def enlarge(maps: jax.Array, height: int, width: int) -> jax.Array:
-  """f32[B, h, w, C] -> [B, height, width, C], linearly between the cells of the map.
+  """f32[B, h, w, C] -> [B, height, width, C], by linear interpolation between the cells of the map.
 
   Cell i of a map of stride s has its centre on pixel s i, because the padding of the convolutions is
-  symmetric; image resizing would put it at half pixels and displace the colours by half a cell.
+  symmetric. The usual image resizing would put the centre at half pixels and displace the colours by half a
+  cell.
   """
   if maps.shape[1:3] == (height, width):
     return maps
@@ -172,20 +178,20 @@ def enlarge(maps: jax.Array, height: int, width: int) -> jax.Array:
 
 
 def _interpolation(small: int, large: int) -> np.ndarray:
-  """f32[large, small]: weights of the cells around each place; behind the last cell its value is repeated."""
+  """f32[large, small]: the weights of the cells next to each location; the last cell repeats at the end."""
   place = np.minimum(np.arange(large) * small / large, small - 1)
   return np.maximum(1 - np.abs(place[:, None] - np.arange(small)), 0).astype(np.float32)
 
 
 def _predict_ab(made: Colorizer, params, model_state, images: jax.Array, temperature: float):
-  """(Logits, the predicted colour f32[B, H, W, 2] of every pixel)."""
+  """Returns (the logits, the predicted colour of every pixel f32[B, H, W, 2])."""
   logits, _ = predict_bins(made, params, model_state, images)
   ab = colour_bins.annealed_mean(logits, made.bins, temperature=temperature)
   return logits, enlarge(ab, *images.shape[1:3])
 
 
 def _area(ab: jax.Array, found: jax.Array) -> jax.Array:
-  """f32[B, H, W]: each pixel's part of the area under the curve of errors, in [0, 1]."""
+  """f32[B, H, W]: the contribution of each pixel to the area under the curve of errors, in [0, 1]."""
   return 1 - jnp.minimum(jnp.linalg.norm(ab - found, axis=-1), WORST) / WORST
 
 
@@ -194,7 +200,7 @@ def _painted(light: jax.Array, ab: jax.Array) -> jax.Array:
 
 
 def _of_lightness(reader):
-  """The reader applied to the lightness of images."""
+  """Returns a function that applies the reader to the lightness of images."""
   return lambda params, model_state, images: reader(params, model_state, cielab.lightness(images))
 
 
@@ -205,5 +211,5 @@ def _check(**options: float) -> None:
   if options["smoothing"] < 0 or not 0 <= options["uniform"] <= 1:
     raise ValueError(
       f"config.method: smoothing {options['smoothing']} must be 0 or more and uniform {options['uniform']} a "
-      "fraction in [0, 1]; published are 5 and 0.5"
+      "fraction in [0, 1]; the published values are 5 and 0.5"
     )

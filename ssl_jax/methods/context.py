@@ -1,4 +1,4 @@
-"""Context prediction: where does the second patch lie, seen from the first?"""
+"""Context prediction: predict the position of a second patch relative to the first."""
 
 from __future__ import annotations
 
@@ -32,26 +32,29 @@ def make(
   dropout: float = 0.5,
   norm_momentum: float = 0.9,
 ) -> Method:
-  """Eight-way classification of the relative place of two patches out of a 3 x 3 grid; both are encoded
-  alone.
+  """Eight-way classification of the relative position of two patches from a 3 x 3 grid. Each patch is encoded
+  separately.
 
-  Patches are encoded once, however many pairs they make, and joined late: a linear layer on both features,
-    BatchNorm, ReLU,
-  dropout, the answer. Every patch has channel means 0 and power 1, and so has an image in evaluation; give
-  the encoder normalize='centred'. Images must not be mirrored: that would make answers wrong.
+  Every patch is encoded once, even if it belongs to several pairs. The two features of a pair are joined
+  late: a linear layer on both features, BatchNorm, ReLU, dropout, and the classifier. Every patch is
+  standardised to channel means of 0 and a root mean square of 1, and so is an image in evaluation; use an
+  encoder with normalize='centred'. Do not flip images horizontally, because the labels would then be wrong.
 
   Args:
-    encoder: the image network. data: unused; every method is built alike.
-    tile, gap, jitter: pixels; see tile_grid.Grid. 64, 21, 21 in images of 255 is the ResNet-50 recipe;
-      Doersch et al. have 96, 48, 14 (seven either way) and need 398.
-    pairs: "centre": the centre and each neighbour, 8 pairs an image; "all": all neighbours, both ways, 40
-      pairs.
-    colour: against chromatic aberration. "drop": each patch keeps one channel; "project": none has
-      green-magenta; "grey": an image is grey with probability `grey`; "none".
-    coarse: probability that a patch is reduced and enlarged again.
-    width: of the joining layer. norm_momentum: of its BatchNorm (0.997 in the ResNet-50 recipe, which trains
-      for 10^5 steps).
-  Raises: ValueError for sizes that make no grid; when traced, if the grid does not fit the image.
+    encoder: the image network.
+    data: not used; all methods have the same signature.
+    tile, gap, jitter: in pixels, see tile_grid.Grid. The ResNet-50 recipe uses 64, 21, 21 in images of 255
+      pixels; Doersch et al. use 96, 48, 14 (7 in either direction) and need 398 pixels.
+    pairs: "centre": the centre with each of its neighbours, 8 pairs per image; "all": all pairs of
+      neighbours in both orders, 40 pairs.
+    colour: the defence against chromatic aberration. "drop": each patch keeps one channel; "project": the
+      green-magenta component is removed; "grey": an image is converted to grey with probability `grey`;
+      "none": no defence.
+    coarse: probability that a patch is downsampled and upsampled again.
+    width: of the layer that joins the two features.
+    norm_momentum: of the BatchNorm of that layer (0.997 in the ResNet-50 recipe, which trains for 10^5
+      steps).
+  Raises: ValueError for sizes that do not form a grid; when traced, if the grid does not fit the image.
   Source: Doersch, Gupta, Efros 2015, and released code.
   """
   grid = tile_grid.Grid(tile, gap, jitter).check()
@@ -86,7 +89,7 @@ def make(
 
 
 def relative_place(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-  """i32: 0 to 7, the place of cell `second` of the grid seen from its neighbour `first`: reading order
+  """i32, 0 to 7: the position of grid cell `second` relative to its neighbour `first`, in reading order
   without the centre.
   """
   down, across = (

@@ -1,4 +1,4 @@
-"""Learning to count: what is counted in a small copy of an image is counted in its four quarters together."""
+"""Learning to count: the counts in a small copy of an image equal the summed counts in its four quarters."""
 
 from __future__ import annotations
 
@@ -20,29 +20,31 @@ PIECES = ("whole, half size", "upper left", "upper right", "lower left", "lower 
 def make(
   encoder: Network, data: DataSpec, *, counts: int = 1000, margin: float = 10.0, grey: float = 0.67
 ) -> Method:
-  """|c(x small) - sum of c(quarters of x)|^2 + max(0, margin - |c(y small) - sum of c(quarters of x)|^2), y
-  another image.
+  """Minimises |c(x small) - sum of c(quarters of x)|^2 + max(0, margin - |c(y small) - sum of c(quarters of
+  x)|^2), where y is another image.
 
-  Counts c are non-negative: a linear layer and ReLU. All five pieces have one size and share network and
-  BatchNorm.
+  The counts c are non-negative: the output of a linear layer and a ReLU. All five pieces have the same size
+  and share the network and the BatchNorm statistics.
 
   Args:
-    encoder: the image network. data: `batch_size` must be even: y is x's neighbour in the batch, which lies
-      on its device.
-    counts: how many numbers are counted. margin: M, in squared counts summed over all of them.
-    grey: probability that an image and its pieces are grey, so that colour statistics alone do not solve it.
-  Metrics: `accuracy`: x's quarters add up to x rather than to y, 0.5 by chance; `count`: mean sum of counts
-    of a small copy.
+    encoder: the image network.
+    data: `batch_size` must be even, because y is the neighbour of x in the batch, on the same device.
+    counts: number of outputs, each of which counts one kind of content.
+    margin: M in the paper, in squared counts summed over all outputs.
+    grey: probability that an image and its pieces are converted to grey, so that colour statistics alone
+      cannot solve the task.
+  Metrics: `accuracy`: the fraction of images whose summed quarters are closer to x than to y, 0.5 by chance;
+    `count`: the mean of the summed counts of a small copy.
   Raises: ValueError for an odd batch or values out of range; when traced, for images of odd size.
   Source: Noroozi, Pirsiavash, Favaro 2017, eq. 4.
   """
   if data.batch_size % 2:
     raise ValueError(
-      f"config.batch_size {data.batch_size} is odd, but method 'counting' pairs images; use an even one"
+      f"config.batch_size {data.batch_size} is odd, but method 'counting' pairs images; use an even number"
     )
   if margin <= 0 or counts < 1:
     raise ValueError(
-      f"config.method: margin {margin} and counts {counts} must be positive; published are 10 and 1000"
+      f"config.method: margin {margin} and counts {counts} must be positive; the paper uses 10 and 1000"
     )
 
   def score(found: jax.Array, answers: jax.Array) -> pretext_template.Scores:
@@ -54,15 +56,17 @@ def make(
 
 
 def make_task(key: jax.Array, images: jax.Array, grey: float) -> PretextExamples:
-  """A copy of half the size and the four quarters of each image f32[B, S, S, 3]: pieces [B, 5, S / 2, S / 2,
-  3].
+  """Makes five pieces of each image f32[B, S, S, 3]: a copy of half the size and the four quarters,
+  f32[B, 5, S / 2, S / 2, 3].
 
-  How an image is reduced is drawn from REDUCTIONS, so that no trace of it tells copies from quarters.
+  The downsampling filter of each image is drawn from REDUCTIONS, so that no trace of one filter distinguishes
+  copies from quarters.
+  Raises: ValueError if S is odd.
   """
   side = images.shape[1]
   if side % 2:
     raise ValueError(
-      f"method 'counting' cuts images into quarters; config.augment.size {side} is odd, use an even one"
+      f"method 'counting' cuts images into quarters; config.augment.size {side} is odd, use an even size"
     )
   grey_key, reduce_key = jax.random.split(key)
   images = tile_grid.random_grey(grey_key, images, grey)
@@ -78,8 +82,12 @@ def make_task(key: jax.Array, images: jax.Array, grey: float) -> PretextExamples
 
 
 def counting_scores(small: jax.Array, parts: jax.Array, margin: float) -> pretext_template.Scores:
-  """Loss and metrics, f32[B]; `small`, `parts`: counts of the small copies and the summed ones of the
-  quarters, f32[B, D].
+  """Returns the loss and the metrics, each f32[B].
+
+  Args:
+    small: f32[B, D], the counts of the small copies.
+    parts: f32[B, D], the counts of the quarters, summed over the four quarters.
+    margin: see `make`.
   """
   distance = jnp.square(small - parts).sum(-1)
   other = jnp.square(mix.partner(small) - parts).sum(-1)

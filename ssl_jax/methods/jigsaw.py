@@ -1,4 +1,4 @@
-"""Jigsaw puzzles: by which of N known permutations have these nine tiles been shuffled?"""
+"""Jigsaw puzzles: predict which of N known permutations has shuffled the nine tiles of an image."""
 
 from __future__ import annotations
 
@@ -35,23 +35,26 @@ def make(
   channel_jitter: int = 0,
   width: int = 1000,
 ) -> Method:
-  """N-way classification of the permutation; every tile is encoded alone, by one network.
+  """N-way classification of the permutation. One network encodes every tile separately.
 
-  Every tile and channel has mean 0 and deviation 1, and so has an image in evaluation; give the encoder
-  normalize='centred'.
+  Every channel of every tile is standardised to mean 0 and deviation 1, and so is an image in evaluation; use
+  an encoder with normalize='centred'.
 
   Args:
-    encoder: the image network. data: unused; every method is built alike.
-    permutations, selection, permutation_seed: see `permutation_set`; a run's set is a function of these
-      three.
-    tile, gap, jitter: pixels; see tile_grid.Grid. 64, 21, 21 in images of 255 as published.
-    grey: probability of an image to be grey; project: of one that is not to lose green-magenta. 0.5 and 0.5
-      in the released code, 0.66 and 0 in the ResNet-50 recipe.
-    channel_jitter: most pixels by which the colour channels of an image are displaced; takes as many from its
-      side. 2 in the released code.
-    width: numbers that a tile contributes to the joint classifier.
-  Raises: ValueError for a set that there is not or sizes that make no grid; when traced, if the grid does not
-    fit the image.
+    encoder: the image network.
+    data: not used; all methods have the same signature.
+    permutations, selection, permutation_seed: see `permutation_set`; these three determine the set of a run.
+    tile, gap, jitter: in pixels, see tile_grid.Grid. The published values are 64, 21, 21 in images of 255
+      pixels.
+    grey: probability that an image is converted to grey; 0.5 in the released code, 0.66 in the ResNet-50
+      recipe.
+    project: probability that an image which is not grey loses its green-magenta component; 0.5 in the
+      released code, 0 in the ResNet-50 recipe.
+    channel_jitter: largest displacement in pixels between the colour channels of an image; the side of the
+      image shrinks by as many pixels. 2 in the released code.
+    width: number of features that each tile contributes to the joint classifier.
+  Raises: ValueError for a permutation set that does not exist or sizes that do not form a grid; when traced,
+    if the grid does not fit the image.
   Source: Noroozi & Favaro 2016, algorithm 1 and released code; Goyal et al. 2019 for ResNet-50.
   """
   grid = tile_grid.Grid(tile, gap, jitter).check()
@@ -86,16 +89,18 @@ def make(
 
 @functools.lru_cache(maxsize=8)
 def permutation_set(count: int, selection: str = "mean", seed: int = 0) -> np.ndarray:
-  """i32[count, 9]: distinct permutations far apart in Hamming distance, by the greedy rule.
+  """i32[count, 9]: distinct permutations that are far apart in Hamming distance, chosen greedily.
 
-  From a first one on, always that one of all 9! is added whose mean distance to those chosen is largest
-  ("mean", the released code; two may then differ in two places only), or whose least distance is ("minimum").
-  Of equals the lexicographically first.
+  After the first one, each step adds the one of all 9! permutations whose mean distance to those already
+  chosen is largest ("mean", as in the released code; two permutations may then differ in only two places), or
+  whose smallest distance to them is largest ("minimum"). Ties go to the lexicographically first permutation.
 
   Args:
-    seed: picks the first permutation: number seed * 104,729 + 1 in lexicographic order, modulo 9!. Nothing
-      else is random.
-  Raises: ValueError for a count that is not in [2, 9!], or an unknown selection.
+    count: number of permutations, 2 to 9!.
+    selection: "mean" or "minimum".
+    seed: determines the first permutation: number seed * 104,729 + 1 in lexicographic order, modulo 9!.
+      Nothing else is random.
+  Raises: ValueError for a count outside [2, 9!].
   Source: Noroozi & Favaro 2016, algorithm 1.
   """
   if not 2 <= count <= math.factorial(TILES):
@@ -109,6 +114,6 @@ def permutation_set(count: int, selection: str = "mean", seed: int = 0) -> np.nd
   for _ in range(count - 1):
     distance = sum((column != column[chosen[-1]]).astype(np.int32) for column in columns)
     score = score + distance if selection == "mean" else np.minimum(score, distance)
-    score[chosen[-1]] = -(2**30)  # never again
+    score[chosen[-1]] = -(2**30)  # never chosen again
     chosen.append(int(score.argmax()))
   return every[chosen].astype(np.int32)

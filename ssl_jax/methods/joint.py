@@ -1,5 +1,5 @@
-"""Joint training of a classifier and of rotation prediction on one trunk: what test-time training starts
-from.
+"""Joint training of a classifier and of rotation prediction on a shared trunk: the starting point of
+test-time training.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ ABILITIES = (Pyramid, Classifier, PretextTask, Adaptable)
 
 
 class Branches(NamedTuple):
-  """A trunk with two branches. Parameters and state have the keys "encoder" (the trunk), "head" and "turns"."""
+  """A trunk with two branches. Parameters and state have the keys "encoder" (the trunk), "head", "turns"."""
 
   trunk: Network
-  rest: Network | None  # what follows the trunk in both branches; None: the trunk is the whole encoder
-  head: Network  # trunk's map -> logits of the classes
-  turns: Network  # trunk's map -> logits of the four rotations
-  branch: str  # the layer at which the branches leave; "": the end
+  rest: Network | None  # the layers of the encoder behind the trunk; None: the trunk is the whole encoder
+  head: Network  # feature map of the trunk -> logits of the classes
+  turns: Network  # feature map of the trunk -> logits of the four rotations
+  branch: str  # the layer at which the branches leave the trunk; "": the end of the encoder
   copies: str
   weight: float  # of the rotation loss
 
@@ -40,25 +40,26 @@ def make(
   copies: Literal["four", "one", "second"] = "four",
   weight: float = 1.0,
 ) -> Method:
-  """Cross-entropy of the classes plus that of the quarter turns, trained end to end.
+  """The cross-entropy of the classes plus the cross-entropy of the quarter turns, trained end to end.
 
-  Parameters: "encoder" is the trunk up to `branch`; "head" is the rest of the network and a linear layer to
-    the classes; "turns" is a copy of
-  the rest, equal at first, and a linear layer to four rotations. At test time "encoder" and "turns" adapt.
-  BatchNorm, if there is any, then keeps its running statistics; the method is made for GroupNorm.
+  Parameters: "encoder" is the trunk up to `branch`. "head" is the rest of the network and a linear layer to
+  the classes. "turns" is a copy of the rest, with the same initial weights, and a linear layer to the four
+  rotations. At test time "encoder" and "turns" adapt. BatchNorm, if there is any, then keeps its running
+  statistics; the method is made for GroupNorm.
 
   Args:
     encoder: a ResNet.
     data: its `num_classes` is the width of the classifier.
-    branch: the layer at which the two branches leave the trunk. "": the end; both are then one linear layer
-      on common features.
-    copies: what is rotated. "four": each image in all four rotations, of which the upright one is also
-      classified (4 B inputs); "one": each image in one random rotation (2 B); "second": the second of two
-      views in one random rotation, while the first is classified (2 B, ImageNet).
+    branch: the layer at which the two branches leave the trunk. "": the end of the encoder; each branch is
+      then a linear layer on the shared features.
+    copies: which inputs are rotated. "four": each image in all four rotations, of which the upright one is
+      also classified (4 B inputs); "one": each image in one random rotation (2 B inputs); "second": the
+      second of two views in one random rotation, while the first view is classified (2 B inputs, for
+      ImageNet).
     weight: of the rotation loss.
-  Metrics: `accuracy` of the classes, `turns_accuracy`.
-  Raises: ValueError for data without classes, a branch that is not a layer of the encoder, a weight that is
-    not positive.
+  Metrics: `accuracy` of the classes, `turns_accuracy` of the rotations.
+  Raises: ValueError for data without classes, a branch that is not a layer of the encoder, or a weight that
+    is not positive.
   Source: Sun et al. 2020, section 2 and released code; with branch "" and weight 0.5 Hendrycks et al. 2019,
     without its attack.
   """
@@ -79,7 +80,7 @@ def make(
       certainty=lambda params, model_state, batch: _certainty(net, params, model_state, batch["image"]),
     ),
   }
-  if copies != "second":  # whose images come as two views
+  if copies != "second":  # for "second" the images come as two views
     abilities[PretextTask] = PretextTask(_turn_maker(copies), bound(_evaluate_turns, net))
   return Method(bound(_init, net), bound(_loss, net), keep_extra, bound(_encode, net), abilities)
 
@@ -143,7 +144,7 @@ def _predict_turns(net: Branches, params, model_state, images):
 
 
 def _make_turn_task(key, batch: Batch):
-  """(Copies f32[N, S, S, 3], each in one random rotation, and the rotations i32[N])."""
+  """Returns (the copies f32[N, S, S, 3], each in one random rotation; the rotations i32[N])."""
   task = one_turn(key, batch["image"])
   return _flat(task.inputs), _flat(task.targets)
 
@@ -154,7 +155,7 @@ def _turns_loss(net: Branches, params, model_state, task):
 
 
 def _certainty(net: Branches, params, model_state, images):
-  """f32[B]: the probability that the network gives to the image being upright."""
+  """f32[B]: the predicted probability that the image is upright."""
   return jax.nn.softmax(_predict_turns(net, params, model_state, images))[:, 0]
 
 
@@ -174,14 +175,14 @@ def _part(params, model_state, name: str) -> Weights:
 
 
 def _views(batch: Batch, copies: str) -> tuple[jax.Array, jax.Array]:
-  """What is classified and what is rotated."""
+  """Returns (the images that are classified, the images that are rotated)."""
   if copies == "second":
     return batch["views"][:, 0], batch["views"][:, 1]
   return batch["image"], batch["image"]
 
 
 def _flat(leaf: jax.Array) -> jax.Array:
-  """[B, N, ...] as [B N, ...]."""
+  """[B, N, ...] -> [B N, ...]."""
   return leaf.reshape(-1, *leaf.shape[2:])
 
 

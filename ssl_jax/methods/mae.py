@@ -1,4 +1,4 @@
-"""Masked autoencoder: see a quarter of an image's patches, predict the pixels of the others."""
+"""Masked autoencoder: from a quarter of the patches of an image, predict the pixels of the other patches."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def make(
   decoder_depth: int = 8,
   decoder_heads: int = 16,
 ) -> Method:
-  """Mean squared error on the removed patches of an asymmetric autoencoder, whose encoder sees the visible
-  patches alone.
+  """Mean squared error on the removed patches. The autoencoder is asymmetric: its encoder gets only the
+  visible patches.
 
   Args:
-    encoder: a vision transformer; its pixels are normalised first, and so are the targets.
-    data: unused; every method is built alike.
+    encoder: a vision transformer. It normalises the pixels first, and the targets are normalised alike.
+    data: not used; all methods have the same signature.
     mask_ratio: fraction of the patches that is removed, in (0, 1).
     masking: see `patches.random_order`.
     norm_pix: normalise each target patch by its own mean and unbiased variance. This gives better features,
       but a picture of a reconstruction then needs the statistics of the true patches.
     decoder_width, decoder_depth, decoder_heads: of the decoder, which only pre-training needs.
-  Metrics: `visible_mean_error`, the loss of predicting every removed pixel as its channel's mean over the
-    visible patches.
+  Metrics: `visible_mean_error`, the loss of a prediction that sets every removed pixel to the mean of its
+    channel over the visible patches.
   Raises: ValueError if the encoder is not a vision transformer, or an option is out of range.
   Source: He et al. 2022, section 3 and appendix A; released code for details.
   """
@@ -73,9 +73,9 @@ def make(
 class Mask(NamedTuple):
   """Which patches are visible."""
 
-  order: jax.Array  # i32[B, L], the visible ones first
+  order: jax.Array  # i32[B, L]: a permutation of the patches, the visible ones first
   grid: tuple[int, int]  # (rows, columns) of patches
-  count: int  # of visible ones
+  count: int  # number of visible patches
 
   @property
   def seen(self) -> jax.Array:
@@ -84,20 +84,20 @@ class Mask(NamedTuple):
 
 
 class Autoencoder(NamedTuple):
-  """A masked autoencoder; its functions take params {"encoder", "decoder"} and images f32[B, H, W, 3] in [0,
-  1].
+  """A masked autoencoder. Its functions take the parameters {"encoder", "decoder"} and images f32[B, H, W, 3]
+  in [0, 1].
   """
 
   encoder: Network
   decoder: Network
-  patch: int  # pixels a side
-  normalization: str  # of pixels, see models/normalize.py
+  patch: int  # side of a patch in pixels
+  normalization: str  # of the pixels, see models/normalize.py
   mask_ratio: float
   masking: str
   norm_pix: bool
 
   def init(self, key: Key, images: jax.Array) -> PyTree:
-    """First parameters {"encoder", "decoder"}."""
+    """Returns the initial parameters {"encoder", "decoder"}."""
     encoder_key, decoder_key, mask_key = jax.random.split(key, 3)
     mask = self.mask_of(self.sample_masks(mask_key, images), images)
     trunk = self.encoder.init(encoder_key, images, visible=mask.seen)
@@ -106,20 +106,21 @@ class Autoencoder(NamedTuple):
     return {"encoder": trunk.params, "decoder": top.params}
 
   def sample_masks(self, key: Key, images: jax.Array, mask_ratio: float = 0.0) -> jax.Array:
-    """i32[B, L]: for each image an order of its patches, the visible ones first; see `patches.random_order`.
-    mask_ratio 0: the method's.
+    """i32[B, L]: a random order of the patches of each image, the visible ones first.
+
+    See `patches.random_order`. If `mask_ratio` is 0, the ratio of the method is used.
     """
     grid = patches.grid_of(*images.shape[1:3], self.patch)
     return patches.random_order(key, images.shape[0], grid, mask_ratio or self.mask_ratio, self.masking)
 
   def mask_of(self, order: jax.Array, images: jax.Array, mask_ratio: float = 0.0) -> Mask:
-    """The mask that an order of the patches of these images stands for."""
+    """Returns the mask that an order of the patches of these images describes."""
     grid = patches.grid_of(*images.shape[1:3], self.patch)
     return Mask(order, grid, patches.visible_count(grid[0] * grid[1], mask_ratio or self.mask_ratio))
 
   def predict(self, params: PyTree, images: jax.Array, mask: Mask, *, everywhere: bool = False, **training):
-    """f32[B, N, P]: predicted patches in the order of the mask; the removed ones, or all of them
-    (`everywhere`).
+    """f32[B, N, P]: the predicted patches in the order of the mask; all of them with `everywhere`, otherwise
+    the removed ones.
     """
     tokens, _ = self.encoder.apply(Weights(params["encoder"], {}), images, visible=mask.seen, **training)
     decoder = Weights(params["decoder"], {})
@@ -128,8 +129,8 @@ class Autoencoder(NamedTuple):
     )[0]
 
   def errors(self, params: PyTree, images: jax.Array, order: jax.Array, **training):
-    """(f32[B, N]: mean squared error of each removed patch, the same of predicting the mean of the visible
-    pixels).
+    """Returns two arrays f32[B, N]: the mean squared error of each removed patch, and the error of predicting
+    the mean of the visible pixels instead.
     """
     mask = self.mask_of(order, images)
     predicted = self.predict(params, images, mask, **training)
@@ -142,7 +143,10 @@ class Autoencoder(NamedTuple):
   def reconstruct(
     self, params: PyTree, images: jax.Array, key: Key, *, mask_ratio: float = 0.0
   ) -> Reconstruction:
-    """What the autoencoder sees of images and how it restores them. mask_ratio 0: the method's."""
+    """Returns the visible patches of the images and their reconstruction, as images in [0, 1].
+
+    If `mask_ratio` is 0, the ratio of the method is used.
+    """
     mask = self.mask_of(self.sample_masks(key, images, mask_ratio), images, mask_ratio)
     pixels = self._in_mask_order(images, mask)
     mean, deviation = self._statistics(pixels)
@@ -161,7 +165,7 @@ class Autoencoder(NamedTuple):
     return losses.patch_statistics(rows) if self.norm_pix else (jnp.zeros(()), jnp.ones(()))
 
   def _picture(self, rows: jax.Array, mask: Mask) -> jax.Array:
-    """Normalised patches in the order of the mask, f32[B, L, P], as images in [0, 1]."""
+    """Converts normalised patches in the order of the mask, f32[B, L, P], to images in [0, 1]."""
     rows = patches.take_patches(rows, jnp.argsort(mask.order, axis=1))
     images = patches.unpatchify(rows, self.patch, mask.grid)
     return jnp.clip(denormalize(images, self.normalization), 0, 1)
@@ -177,8 +181,8 @@ def autoencoder(
   decoder_depth: int,
   decoder_heads: int,
 ) -> Autoencoder:
-  """Builds the autoencoder of `make`, for whatever else learns by restoring images. Arguments and errors are
-  those of `make`.
+  """Builds the autoencoder of `make`, also for other methods that restore images. The arguments and the
+  errors are those of `make`.
   """
   vision = _check(encoder, mask_ratio)
   decoder = mae_decoder.Decoder(
@@ -197,8 +201,8 @@ def _check(encoder: Network, mask_ratio: float) -> vit.ViT:
   vision = encoder.module
   if not isinstance(vision, vit.ViT):
     raise ValueError(
-      "a masked autoencoder needs an encoder that can leave patches out; use config.encoder.name='vit_base' or "
-      f"another of {', '.join(vit.ENCODERS)}"
+      "a masked autoencoder needs an encoder that can leave patches out; use config.encoder.name='vit_base' "
+      f"or another of {', '.join(vit.ENCODERS)}"
     )
   if vision.pool == "fc_norm":
     raise ValueError(

@@ -1,4 +1,4 @@
-"""A classifier on a frozen masked autoencoder, which keeps restoring images, and so learning, at test time."""
+"""A classifier on a frozen masked autoencoder. The autoencoder can adapt at test time by restoring images."""
 
 from __future__ import annotations
 
@@ -41,16 +41,17 @@ def make(
   decoder_depth: int = 8,
   decoder_heads: int = 16,
 ) -> Method:
-  """Cross-entropy of a head on all tokens of an encoder that does not move ("ViT probing").
+  """The cross-entropy of a head on all tokens of a frozen encoder ("ViT probing").
 
-  Encoder and decoder are those of config.start.workdir, a run of method 'mae'; they lie in the model state
-  under "frozen". At test time the image is restored from differently masked copies, and encoder and mask
-  token adapt, or what config.tasks.ttt.trainable names.
+  The encoder and the decoder come from config.start.workdir, a run of method 'mae'; the model state holds
+  them under "frozen". At test time the image is restored from differently masked copies. The parameters that
+  adapt are the encoder and the mask token, or those that config.tasks.ttt.trainable names.
 
   Args:
     encoder: a vision transformer.
     data: its `num_classes` is the width of the classifier.
-    head: "transformer" of `head_width`, `head_depth`, `head_heads`; "linear" on the class token.
+    head: "transformer": a transformer of `head_width`, `head_depth` and `head_heads` on all tokens; "linear":
+      a linear layer on the class token.
     label_smoothing: fraction of the target that is spread over all classes, in [0, 1).
     mask_ratio, masking, norm_pix, decoder_width, decoder_depth, decoder_heads: as in the run of method 'mae'.
   Raises: ValueError if the data has no classes, the encoder is not a vision transformer, or an option is out
@@ -108,12 +109,12 @@ def _loss(probe: Probe, params, model_state, extra, batch: Batch, key):
 
 
 def _all_params(params: PyTree, model_state: PyTree) -> PyTree:
-  """The head, the encoder and the decoder."""
+  """Returns the parameters of the head, the encoder and the decoder."""
   return {**params, **model_state["frozen"]}
 
 
 def _predict(probe: Probe, params, model_state, images):
-  """f32[B, C] logits; `params` are those of `_all_params`."""
+  """f32[B, C]: the logits; `params` are those of `_all_params`."""
   tokens, grid = _tokens(probe, params["encoder"], images)
   return probe.head.apply(Weights(params["head"], model_state["head"]), tokens, grid=grid)[0]
 
@@ -123,7 +124,7 @@ def _predict_frozen(probe: Probe, params, model_state, images):
 
 
 def _read_frozen(probe: Probe, params, model_state, images, **call):
-  """The encoder's features, or with `pyramid=True` its maps."""
+  """Returns the features of the encoder, or with `pyramid=True` its feature maps."""
   return probe.auto.encoder.apply(Weights(model_state["frozen"]["encoder"], {}), images, **call)[0]
 
 
@@ -132,7 +133,7 @@ def _reconstruct_frozen(probe: Probe, params, model_state, images, key, **option
 
 
 def _tokens(probe: Probe, encoder: PyTree, images):
-  """(All tokens f32[B, 1 + L, D], the grid of the patches)."""
+  """Returns (all tokens f32[B, 1 + L, D], the grid of the patches)."""
   grid = images.shape[1] // probe.auto.patch, images.shape[2] // probe.auto.patch
   count = grid[0] * grid[1]
   everything = jnp.broadcast_to(jnp.arange(count)[None], (len(images), count))
@@ -142,7 +143,8 @@ def _tokens(probe: Probe, encoder: PyTree, images):
 def _check(data: DataSpec, label_smoothing: float) -> None:
   if data.num_classes < 2:
     raise ValueError(
-      f"method 'mae_probe' needs labels, but the data has {data.num_classes} classes; use a data set with classes"
+      f"method 'mae_probe' needs labels, but the data has {data.num_classes} classes; "
+      "use a data set with classes"
     )
   if not 0 <= label_smoothing < 1:
     raise ValueError(f"config.method.label_smoothing is {label_smoothing}; use a value in [0, 1)")

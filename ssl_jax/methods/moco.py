@@ -1,4 +1,4 @@
-"""MoCo v1 and v2: a query finds its key among a queue of keys from a slowly moving copy of the network."""
+"""MoCo v1 and v2: a query is matched to its key in a queue of keys from a moving average of the network."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ ABILITIES = (Pyramid,)
 
 
 class MocoState(NamedTuple):
-  """What MoCo carries from step to step beside the query network."""
+  """The state of MoCo besides the query network."""
 
-  ema: Weights  # the key encoder: moving average of the query's parameters, BatchNorm statistics of its own
-  queue: jax.Array  # f32[K, dim], unit rows
-  cursor: jax.Array  # i32[]: the row where the next batch of keys is written
+  ema: Weights  # the key encoder: moving average of the query encoder's parameters, own BatchNorm statistics
+  queue: jax.Array  # f32[K, dim], rows of unit norm
+  cursor: jax.Array  # i32[]: the row at which the next batch of keys is written
 
 
 def make(
@@ -37,23 +37,26 @@ def make(
   temperature: float = 0.07,
   shuffle: bool = True,
 ) -> Method:
-  """InfoNCE against one positive key and `queue_size` queued ones.
+  """InfoNCE with one positive key and `queue_size` negative keys from the queue.
 
-  The moving average runs after the optimiser, where the published code runs it before the next forward pass:
-    the key
-  encoder of every forward pass is the same.
+  The moving average is updated after the optimiser step. The published code updates it before the next
+  forward pass, so every forward pass uses the same key encoder in both.
 
   Args:
-    encoder: the image network; publishes its BatchNorm over groups of 32 images (batch_groups = batch / 32).
-    data: `batch_size` must divide the queue; a queue longer than `num_examples` holds an image's own older
-      keys.
-    dim: width of a key. mlp: MoCo v2's two-layer head instead of a linear one.
-    queue_size: K. momentum: m of the moving average, in [0, 1].
+    encoder: the image network. The published BatchNorm is over groups of 32 images (batch_groups = batch /
+      32).
+    data: `batch_size` must divide `queue_size`. If the queue is longer than `num_examples`, it contains older
+      keys of the same image.
+    dim: width of a key.
+    mlp: use the two-layer head of MoCo v2 instead of a linear layer.
+    queue_size: K in the paper.
+    momentum: m of the moving average, in [0, 1].
     temperature: positive; 0.07 in v1, 0.2 in v2.
-    shuffle: deal the key images out anew among the BatchNorm groups, so that a key's statistics do not give
-      it away; without effect where BatchNorm is global or absent. See `exchange_between_groups`.
-  Raises: ValueError if an option is out of range, the batch does not divide the queue, or its groups cannot
-    exchange images, naming what would work.
+    shuffle: exchange the key images between the BatchNorm groups, so that the batch statistics do not reveal
+      which key is the positive one. It has no effect where BatchNorm is global or absent. See
+      `exchange_between_groups`.
+  Raises: ValueError if an option is out of range, the batch size does not divide the queue size, or the
+    groups cannot exchange images; the message names values that work.
   Source: He et al. 2020, algorithm 1; Chen et al. 2020 (v2).
   """
   _check(data, queue_size, momentum, temperature)
@@ -65,11 +68,11 @@ def make(
     net_key, queue_key = jax.random.split(key)
     query = net.init(net_key, batch["views"][:, 0])
     queue = losses.unit(jax.random.normal(queue_key, (queue_size, dim)))
-    ema = jax.tree.map(jnp.copy, query)  # a copy: donated buffers may not be shared
+    ema = jax.tree.map(jnp.copy, query)  # a copy, because donated buffers must not be shared
     return Init(*query, MocoState(ema, queue, jnp.zeros((), jnp.int32)))
 
   def keys_of(ema: Weights, images) -> Carry:
-    """rows: the keys f32[B, dim], unit; means: the key network's statistics."""
+    """Returns rows: the keys f32[B, dim], unit norm; means: the BatchNorm statistics of the key encoder."""
     keys, model_state = net.apply(ema, exchange_between_groups(images, groups), train=True)
     return Carry(exchange_between_groups(losses.unit(keys), groups), model_state)
 
@@ -90,13 +93,15 @@ def make(
 
 
 def exchange_between_groups(rows: jax.Array, groups: int) -> jax.Array:
-  """Rows [B, ...] dealt out among `groups` contiguous groups: of k groups each is cut into k slices, and
-  slice j of group i changes places with slice i of group j. A second deal restores the order.
+  """Exchanges rows [B, ...] between `groups` contiguous BatchNorm groups. A second call restores the order.
 
-  The published code permutes the batch at random, which moves every image to every device. What counts is
-  that hardly two images share a group both as queries and as keys; batches are random already. Here an image
-  shares its group with 1/k of the others, k up to 8 as with the published eight GPUs, and devices exchange
-  only what they hold, all at once, or nothing where one holds k groups.
+  The groups are taken k at a time, and each group is cut into k slices: slice j of group i changes places
+  with slice i of group j. `exchange_slices` chooses k, at most 8.
+
+  The published code permutes the batch at random, so that every device sends images to every other device.
+  The purpose is only that few pairs of images are in one group both as queries and as keys, because batches
+  are random already. Here an image meets 1/k of its group again, and k = 8 corresponds to the published eight
+  GPUs. Devices exchange only rows that they hold, in one all-to-all, or nothing if one device holds k groups.
   """
   k = exchange_slices(len(rows), groups)
   cut = rows.reshape(-1, k, k, len(rows) // groups // k, *rows.shape[1:])
@@ -104,15 +109,21 @@ def exchange_between_groups(rows: jax.Array, groups: int) -> jax.Array:
 
 
 def exchange_slices(batch: int, groups: int) -> int:
-  """k of `exchange_between_groups`: the largest common divisor of the groups' number and size, up to 8.
-  Raises ValueError if there is none above 1.
+  """Returns k of `exchange_between_groups`: the largest common divisor of the number of groups and their
+  size, at most 8.
+
+  Args:
+    batch: number of images in the global batch.
+    groups: number of BatchNorm groups; 1: BatchNorm is global or absent, and k is 1.
+  Raises: ValueError if there are several groups and the only common divisor up to 8 is 1.
   """
   size = batch // groups
   k = max(k for k in range(1, 9) if size % k == 0 and groups % k == 0)
   if k == 1 < groups:
     raise ValueError(
-      f"{groups} BatchNorm groups of {size} images cannot be shuffled: the two numbers have no common divisor up to 8; use "
-      "another config.encoder.batch_groups, such as 2 with a batch that 4 divides, or config.method.shuffle=False"
+      f"{groups} BatchNorm groups of {size} images cannot be shuffled: the two numbers have no common divisor"
+      " from 2 to 8; use another config.encoder.batch_groups, such as 2 with a batch size that is a multiple"
+      " of 4, or config.method.shuffle=False"
     )
   return k
 
@@ -128,11 +139,13 @@ def _check(data: DataSpec, queue_size: int, momentum: float, temperature: float)
   if not 0 <= momentum <= 1:
     raise ValueError(f"config.method.momentum is {momentum}; use a value in [0, 1], such as 0.999")
   if temperature <= 0:
-    raise ValueError(f"config.method.temperature is {temperature}; use a positive one: 0.07 (v1), 0.2 (v2)")
+    raise ValueError(
+      f"config.method.temperature is {temperature}; use a positive one, such as 0.07 (v1) or 0.2 (v2)"
+    )
   if queue_size > data.num_examples:
     logging.getLogger(__name__).warning(
-      "The queue of %d keys is longer than the data set of %d images: %.1f older keys of each image are among its "
-      "own negatives. Use config.method.queue_size <= %d unless that is intended.",
+      "The queue of %d keys is longer than the data set of %d images: %.1f older keys of each image are among"
+      " its own negatives. Use config.method.queue_size <= %d unless that is intended.",
       queue_size,
       data.num_examples,
       queue_size / data.num_examples,

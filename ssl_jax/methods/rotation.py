@@ -1,4 +1,4 @@
-"""Rotation prediction: by which of four quarter turns has this image been rotated?"""
+"""Rotation prediction: predict by which multiple of 90 degrees an image has been rotated."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ssl_jax.methods.pretext import pretext_template
 from ssl_jax.models import Network, heads, network, split, stack
 
 ABILITIES = pretext_template.ABILITIES
-TURNS = ("0°", "90°", "180°", "270°")  # anticlockwise; a target is a place in this tuple
+TURNS = ("0°", "90°", "180°", "270°")  # anticlockwise; a target is an index into this tuple
 
 
 def make(
@@ -24,12 +24,12 @@ def make(
 
   Args:
     encoder: the image network.
-    data: unused; every method is built alike.
+    data: not used; all methods have the same signature.
     copies: "four": each image in all four rotations, so that a batch of B images makes 4 B balanced inputs;
       "one": each image in one random rotation, B inputs.
-    branch: the layer of a ResNet at which the task's branch begins. The layers behind it belong to the head
-      of the task, and the representation ends there (test-time training shares the trunk between this head
-      and a classifier). "": the whole encoder is the representation, and the head is one linear layer.
+    branch: the layer of a ResNet at which the branch of the task begins. The layers behind it belong to the
+      head of the task, and the representation ends there (test-time training shares the trunk between this
+      head and a classifier). "": the whole encoder is the representation, and the head is one linear layer.
   Raises: ValueError for a branch that is not a layer of the encoder.
   Source: Gidaris, Singh, Komodakis 2018; `branch` as in Sun et al. 2020.
   """
@@ -46,9 +46,9 @@ def make(
 
 
 def four_turns(key: jax.Array, images: jax.Array) -> PretextExamples:
-  """Each image f32[B, S, S, 3] in all four rotations: inputs [B, 4, S, S, 3].
+  """Shows each image f32[B, S, S, 3] in all four rotations: inputs [B, 4, S, S, 3].
 
-  The rotation is exact: interpolation would give the answer away.
+  The rotation is exact, because traces of an interpolation would reveal the answer.
   """
   turned = jnp.stack([jax.vmap(lambda image, k=k: ops.rotate(image, k))(images) for k in range(4)], 1)
   targets = jnp.tile(jnp.arange(4)[None], (len(images), 1))
@@ -56,7 +56,7 @@ def four_turns(key: jax.Array, images: jax.Array) -> PretextExamples:
 
 
 def one_turn(key: jax.Array, images: jax.Array) -> PretextExamples:
-  """Each image f32[B, S, S, 3] in one random rotation: inputs [B, 1, S, S, 3]."""
+  """Shows each image f32[B, S, S, 3] in one random rotation: inputs [B, 1, S, S, 3]."""
   turns = jax.random.randint(key, (len(images),), 0, 4)
   turned = jax.vmap(ops.rotate)(images, turns)[:, None]
   return PretextExamples(turned, turns[:, None], ("turned",), "quarter turns")

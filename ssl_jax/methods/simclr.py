@@ -1,4 +1,4 @@
-"""SimCLR: two views of an image find each other among all views of the global batch."""
+"""SimCLR: each view of an image is matched to the other view of it among all views of the global batch."""
 
 from __future__ import annotations
 
@@ -20,18 +20,20 @@ def make(
   final_bn: bool = True,
   temperature: float = 0.1,
 ) -> Method:
-  """NT-Xent on a projection head; the representation is what stands before the head.
+  """The NT-Xent loss on a projection head. The representation is the output of the encoder, before the head.
 
   Args:
-    encoder: the image network, with BatchNorm over the whole batch (batch_groups=1): local statistics give
-      the partner away.
-    data: unused; every method is built alike.
-    dim: width of the embedding. head_layers: 2 in SimCLR v1, 3 in v2.
-    final_bn: BatchNorm without shift behind the head, as in the released code; off is the paper's formula.
+    encoder: the image network, with BatchNorm over the whole batch (batch_groups=1), because statistics of a
+      part of the batch would reveal the partner of a view.
+    data: not used; all methods have the same signature.
+    dim: width of the embedding.
+    head_layers: 2 in SimCLR v1, 3 in v2.
+    final_bn: apply BatchNorm without a shift after the head, as in the released code; False is the formula of
+      the paper.
     temperature: positive; 0.1 for ImageNet, 0.5 for long CIFAR-10 runs.
   Raises: ValueError if the temperature is not positive.
   Source: Chen, Kornblith, Norouzi, Hinton 2020, eq. 1 and algorithm 1. The loss is the paper's mean over 2B
-    views; the released code sums the two directions, which LARS does not notice.
+    views; the released code sums the two directions, which makes no difference with LARS.
   """
   if temperature <= 0:
     raise ValueError(f"config.method.temperature is {temperature}; use a positive one, such as 0.1")

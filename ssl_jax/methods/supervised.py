@@ -1,4 +1,4 @@
-"""Supervised classification: the upper reference of every transfer table, and, from a trained encoder,
+"""Supervised classification: the upper bound in every transfer table. With a pretrained encoder it is
 fine-tuning.
 """
 
@@ -19,7 +19,7 @@ ABILITIES = (Pyramid, Classifier)
 
 
 class Average(NamedTuple):
-  """What fine-tuning with a moving average carries from step to step."""
+  """The state of fine-tuning with a moving average of the weights."""
 
   ema: Weights
 
@@ -34,17 +34,17 @@ def make(
   ema: float = 0.0,
   head_scale: float = 0.01,
 ) -> Method:
-  """An encoder and a linear layer under cross-entropy. With config.start this is fine-tuning, end to end.
+  """An encoder and a linear layer, trained with cross-entropy; with config.start, end-to-end fine-tuning.
 
   Args:
     encoder: the image network.
     data: its `num_classes` is the width of the linear layer.
-    label_smoothing: share of the target spread over all classes, in [0, 1).
-    mixup, cutmix: alphas, see `mix.random_mix`; 0 leaves it out. The loss is each image's and its partner's
-      by share.
-    ema: momentum of a moving average of the network, evaluated with config.weights='ema'; 0 keeps none.
-    head_scale: standard deviation of the linear layer's first weights; 2e-5 in MAE's fine-tuning.
-  Metrics: `accuracy` is that of each image's own label; under mixup and cutmix it is low.
+    label_smoothing: fraction of the target that is spread over all classes, in [0, 1).
+    mixup, cutmix: the alphas, see `mix.random_mix`; 0 turns the operation off. The losses of an image's own
+      label and of its partner's label are weighted by their fractions of the mixed image.
+    ema: momentum of a moving average of the network, which config.weights='ema' evaluates; 0: no average.
+    head_scale: standard deviation of the initial weights of the linear layer; 2e-5 in MAE's fine-tuning.
+  Metrics: `accuracy` is measured on each image's own label; with mixup or cutmix it is low.
   Raises: ValueError if the data has no classes or an option is out of range.
   Source: He et al. 2016, as torchvision trains it; He et al. 2022, table 9 (fine-tuning) and 11 (from
     scratch).
@@ -96,10 +96,10 @@ def _check(data: DataSpec, **options: float) -> None:
   for name in ("mixup", "cutmix"):
     if options[name] < 0:
       raise ValueError(
-        f"config.method.{name} is {options[name]}; use 0 for none, or a positive alpha such as 0.8"
+        f"config.method.{name} is {options[name]}; use 0 to turn it off, or a positive alpha such as 0.8"
       )
   if (options["mixup"] or options["cutmix"]) and data.batch_size % 2:
     raise ValueError(
       f"config.batch_size {data.batch_size} is odd, but config.method.mixup and cutmix pair images; use "
-      "an even one"
+      "an even number"
     )

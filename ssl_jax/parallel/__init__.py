@@ -1,6 +1,6 @@
-"""Devices: the mesh, who holds what, host arrays to a mesh and back.
+"""Devices: the mesh, the shardings, and transfers of arrays between the host and the mesh.
 
-The only package that names a device or builds a sharding.
+This is the only package that names a device or builds a sharding.
 """
 
 from ssl_jax.parallel.mesh import (

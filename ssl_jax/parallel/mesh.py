@@ -1,4 +1,4 @@
-"""Devices: the mesh, who holds what, and a step compiled for it. Nothing else names a device or an axis."""
+"""The mesh, the sharding of a state, and the jit of a train step for a mesh."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ssl_jax.core import PyTree, Step
 
 BATCH = PartitionSpec("data")
-_mesh: contextvars.ContextVar[Mesh | None] = contextvars.ContextVar(
-  "mesh", default=None
-)  # of the step that is being traced
+# The mesh of the train step that is being traced.
+_mesh: contextvars.ContextVar[Mesh | None] = contextvars.ContextVar("mesh", default=None)
 
 
 def start() -> None:
-  """Joins the other processes of the job, where the environment says that there are any.
+  """Connects to the other processes of the job if SSL_JAX_DISTRIBUTED=1 is set in the environment.
 
-  On a Cloud TPU pod or under Slurm jax finds them itself when SSL_JAX_DISTRIBUTED=1; elsewhere set
-  JAX_COORDINATOR_ADDRESS=host:port, JAX_NUM_PROCESSES and JAX_PROCESS_ID as well. A process that says nothing for
-  SSL_JAX_PATIENCE seconds (30) is taken for dead, and the job ends.
+  On a Cloud TPU pod or under Slurm JAX finds the processes itself; elsewhere set also
+  JAX_COORDINATOR_ADDRESS=host:port, JAX_NUM_PROCESSES and JAX_PROCESS_ID. A process that sends no heartbeat
+  for SSL_JAX_PATIENCE seconds (default 30) is considered dead, and the job ends.
   """
   if os.environ.get("SSL_JAX_DISTRIBUTED") != "1":
     return
@@ -45,24 +44,25 @@ def start() -> None:
       )
     ),
   )
-  print(f"{whoami()}pid {os.getpid()}", file=sys.stderr, flush=True)  # the service names the dead by number
+  # Printed, because the service reports dead processes by their number.
+  print(f"{whoami()}pid {os.getpid()}", file=sys.stderr, flush=True)
 
 
 def whoami() -> str:
-  """ "process 1 of 4 on HOST: ", for what a process says of itself; "" where there is only one."""
+  """Returns the prefix "process 1 of 4 on HOST: " for messages of a process; "" if there is only one."""
   if not jax.distributed.is_initialized():
     return ""
   return f"process {jax.process_index()} of {jax.process_count()} on {socket.gethostname()}: "
 
 
 def make_mesh(devices=None) -> Mesh:
-  """A mesh with the one axis "data" over all devices of all processes, or the given ones."""
+  """Makes a mesh with the single axis "data" over the given devices, by default all of all processes."""
   devices = jax.devices() if devices is None else devices
   return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def check_batch(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
-  """Raises ValueError unless the global batch divides over the devices, and each device's rows into `accumulate` parts."""
+  """Raises ValueError unless the global batch is divisible by the number of devices times `accumulate`."""
   unit = mesh.size * accumulate
   if batch_size % unit:
     below = batch_size // unit * unit or unit
@@ -74,11 +74,11 @@ def check_batch(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
 
 
 def state_sharding(state: PyTree, mesh: Mesh, kind: str = "replicate") -> PyTree:
-  """NamedShardings for a (possibly abstract) state.
+  """Returns a NamedSharding for every leaf of a (possibly abstract) state.
 
   Args:
-    kind: "replicate": every device holds everything. "fsdp": each large leaf is cut along its longest axis that
-      divides by the number of devices; XLA gathers it where it is used.
+    kind: "replicate": every leaf is replicated. "fsdp": each leaf of at least 2**16 elements is sharded along
+      its longest axis whose length is divisible by the number of devices; XLA gathers it where it is used.
   """
 
   def shard(leaf):
@@ -92,7 +92,7 @@ def state_sharding(state: PyTree, mesh: Mesh, kind: str = "replicate") -> PyTree
 
 
 def compile_step(step: Step, mesh: Mesh, shardings: PyTree) -> Callable:
-  """jit of a train step: state sharded as given and donated, batch cut along its first axis, metrics replicated."""
+  """Wraps a train step in jit: state sharded as given and donated, batch axis sharded, metrics replicated."""
   batch, whole = NamedSharding(mesh, BATCH), NamedSharding(mesh, PartitionSpec())
 
   @functools.wraps(step)
@@ -107,9 +107,11 @@ def compile_step(step: Step, mesh: Mesh, shardings: PyTree) -> Callable:
 
 
 def constrain_rows(array: jax.Array) -> jax.Array:
-  """`array`, whose rows are images of the batch, cut over the devices of the step that is being compiled.
+  """Shards the rows of an array, which are images of the batch, over the devices of the step being compiled.
 
-  Only for rows that were put into another order: the compiler may then lose sight of them and let every device work on all.
+  This is needed only after the rows were reordered: the compiler may then lose their sharding and let every
+  device compute all rows. Outside of `compile_step`, or if the rows are not divisible by the number of
+  devices, the array is returned unchanged.
   """
   mesh = _mesh.get()
   if mesh is None or len(array) % mesh.size:
@@ -118,12 +120,12 @@ def constrain_rows(array: jax.Array) -> jax.Array:
 
 
 def per_device(function: Callable, mesh: Mesh, cut: tuple[bool, ...]) -> Callable:
-  """`function` run by every device on its own rows, without a word to the others.
+  """Wraps `function` so that every device runs it on its own rows, without collectives.
 
   Args:
-    cut: of each argument, whether it is rows that are divided over the devices, or the same for all. Results are rows.
+    cut: for each argument, True if its rows are sharded over the devices, False if it is replicated. Results
+      are sharded by rows.
   """
   specs = tuple(BATCH if rows else PartitionSpec() for rows in cut)
-  return jax.shard_map(
-    function, mesh=mesh, in_specs=specs, out_specs=BATCH, check_vma=False
-  )  # gradients are a device's own
+  # check_vma=False, so that gradients of replicated arguments stay local to a device.
+  return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=BATCH, check_vma=False)

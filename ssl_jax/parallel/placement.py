@@ -1,4 +1,4 @@
-"""Host arrays to a mesh and back, with one process or several."""
+"""Transfers arrays between the host and a mesh, with one process or several."""
 
 from __future__ import annotations
 
@@ -16,16 +16,21 @@ PyTree = Any
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
+  """Returns the sharding in which every device holds the whole array."""
   return NamedSharding(mesh, P())
 
 
 def along_data(mesh: Mesh, axis: int = 0) -> NamedSharding:
-  """Axis number `axis` split over the devices, the others whole."""
+  """Returns the sharding that splits axis number `axis` over the devices, and no other axis."""
   return NamedSharding(mesh, P(*[None] * axis, "data"))
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-  """Every leaf whole on every device. Leaves: host arrays or keys, equal on all processes, or arrays on the mesh."""
+  """Replicates every leaf on every device.
+
+  Args:
+    tree: its leaves are host arrays or PRNG keys, equal on all processes, or arrays on the mesh.
+  """
   sharding = replicated(mesh)
 
   def put(leaf):
@@ -39,16 +44,17 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 
 
 def spread(array: np.ndarray, mesh: Mesh, *, axis: int = 0) -> jax.Array:
-  """A full host copy, the same on every process, split along `axis`; left whole if it does not divide."""
+  """Shards a host array, equal on all processes, along `axis`; replicates it if `axis` is not divisible."""
   divides = array.shape[axis] % mesh.size == 0
   return _from_full_copy(array, along_data(mesh, axis) if divides else replicated(mesh))
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
-  """i64[b]: the places in a global batch whose rows lie on this process's devices, ascending.
+  """Returns i64[b]: the rows of a global batch that are on this process's devices, in ascending order.
 
-  They are not one block where the devices of several processes take turns in the mesh, as they do on TPU slices.
-  Raises: ValueError if there are several processes and the devices do not divide the batch.
+  They are not contiguous if the devices of different processes alternate in the mesh, as on TPU slices.
+
+  Raises: ValueError if there are several processes and the batch is not divisible by the number of devices.
   """
   if jax.process_count() == 1:
     return np.arange(batch_size)
@@ -56,10 +62,11 @@ def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
 
 
 def to_devices(tree: PyTree, mesh: Mesh) -> PyTree:
-  """A global batch split along its first axis over the mesh, from the rows that this process loaded (`local_rows`).
+  """Makes a global batch, sharded along the first axis, from the rows of this process (see `local_rows`).
 
-  Does not wait for the copy.
-  Raises: ValueError if the devices do not divide the rows.
+  The function does not wait for the copy to the devices.
+
+  Raises: ValueError if the rows are not divisible by the number of devices.
   """
   local = len(mesh.local_devices)
 
@@ -67,19 +74,19 @@ def to_devices(tree: PyTree, mesh: Mesh) -> PyTree:
     if jax.process_count() == 1:
       return jax.device_put(rows, along_data(mesh))
     if len(rows) % local:
-      raise ValueError(f"{len(rows)} rows do not divide over the {local} devices of this process")
+      raise ValueError(f"{len(rows)} rows are not divisible by the {local} devices of this process")
     shape = (len(rows) // local * mesh.size, *rows.shape[1:])
     parts = zip(np.split(rows, local), _pieces(mesh, shape[0]), strict=True)
     arrays = [jax.device_put(part, device) for part, (_, _, device) in parts]
     return jax.make_array_from_single_device_arrays(shape, along_data(mesh), arrays)
 
-  # With several processes jax takes this copy for an accidental one.
+  # With several processes JAX's transfer guard takes this copy for an implicit one.
   with jax.transfer_guard_host_to_device("allow"):
     return jax.tree.map(put, tree)
 
 
 def prefetch(batches: Iterator[dict[str, np.ndarray]], mesh: Mesh, ahead: int = 2) -> Iterator[dict]:
-  """Keeps `ahead` batches on their way to the devices, so that a step never waits for a copy."""
+  """Starts the copy of `ahead` further batches to the devices, so that a step does not wait for a copy."""
   waiting = collections.deque()
   for batch in batches:
     waiting.append(to_devices(batch, mesh))
@@ -89,16 +96,16 @@ def prefetch(batches: Iterator[dict[str, np.ndarray]], mesh: Mesh, ahead: int = 
 
 
 def _pieces(mesh: Mesh, batch_size: int) -> list[tuple[int, int, jax.Device]]:
-  """(First row, row after the last, device) of each device of this process, in the order of the rows."""
+  """Returns (first row, row after the last, device) for each device of this process, in the order of rows."""
   if batch_size % mesh.size:
-    raise ValueError(f"a batch of {batch_size} does not divide over {mesh.size} devices")
+    raise ValueError(f"a batch of {batch_size} is not divisible by {mesh.size} devices")
   found = along_data(mesh).addressable_devices_indices_map((batch_size,))
   spans = [(*rows.indices(batch_size)[:2], device) for device, (rows,) in found.items()]
   return sorted(spans, key=lambda span: span[0])
 
 
 def fetch(array: jax.Array) -> np.ndarray:
-  """The whole array on every process's host."""
+  """Returns the whole array on every host; if it is sharded over several processes, all must call this."""
   if array.is_fully_addressable or array.is_fully_replicated:
     return np.asarray(array)
   return multihost_utils.process_allgather(array, tiled=True)

@@ -251,15 +251,8 @@ def _measure(work: Work, chip: Chip, mesh: Mesh) -> dict[str, Any]:
   flops, accessed = hlo.cost(text)
   moved = traffic(text)
   images = work.images(mesh)
-  if chip.platform == "gpu":
-    # Calls into GPU libraries are opaque to the analysis: take the FLOPs of the program lowered for one CPU.
-    alone = parallel.make_mesh(jax.devices("cpu")[:1])
-    flops = (
-      hlo.cost(work.lower(alone).compiler_ir("hlo").get_hlo_module().to_string()).flops
-      / work.images(alone)
-      * images
-      / mesh.size
-    )
+  if chip.platform == "gpu":  # whose calls into libraries are opaque to the analysis
+    flops = _flops_on_cpu(work) * images / mesh.size
   compute, streaming = flops / chip.flops, moved / chip.bandwidth
   step, per_chip = max(compute, streaming), images / mesh.size
   return {
@@ -281,6 +274,13 @@ def _measure(work: Work, chip: Chip, mesh: Mesh) -> dict[str, Any]:
     },
     "collectives": hlo.collectives(text),
   }
+
+
+def _flops_on_cpu(work: Work) -> float:
+  """FLOPs for each image of the program lowered for one CPU."""
+  alone = parallel.make_mesh(jax.devices("cpu")[:1])
+  module = work.lower(alone).compiler_ir("hlo").get_hlo_module()
+  return hlo.cost(module.to_string()).flops / work.images(alone)
 
 
 def _required_bytes(error: str, given: int) -> int:

@@ -1,1 +1,1 @@
-"""A run from its config to its checkpoints: what is named is built, trained, saved, restored and measured."""
+"""Runs, from config to checkpoints: builds, trains, saves, restores and evaluates what a config names."""

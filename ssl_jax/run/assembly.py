@@ -1,4 +1,4 @@
-"""What a config names, built: shared by training, evaluation and planning."""
+"""Builds the parts of a run from its config. Training, evaluation and planning share this code."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class Assembly(NamedTuple):
   """The parts of a run."""
 
   method: Method
-  host: Transform  # what the host makes of a record
+  host: Transform  # turns a record into arrays on the host
   augment: Augment
   optimizer: optim.Optimizer
-  data: DataSpec  # with the elements of `host`
+  data: DataSpec  # includes the elements of `host`
   steps_per_epoch: int
   total_steps: int
   accumulate: int
 
   @property
   def batch(self) -> dict[str, jax.ShapeDtypeStruct]:
-    """The global batch that the host delivers."""
+    """Shapes and dtypes of the global batch that the host delivers."""
     size = self.data.batch_size
     return {
       name: jax.ShapeDtypeStruct((size, *spec.shape), spec.dtype) for name, spec in self.data.elements.items()
@@ -41,10 +41,13 @@ class Assembly(NamedTuple):
 
 
 def open_data(config: TrainConfig) -> tuple[Source, Transform]:
-  """(The records that `config.data` names, the transform that `config.host` makes of them).
+  """Opens the data set of `config.data` and makes the transform of `config.host`: (source, transform).
 
-  With `config.data.cache` the records are decoded into memory: as they are where all images have one size, else as the transform makes them.
-  Raises: ValueError for wrong options, data that does not exist, or records that lack what the transform needs.
+  With `config.data.cache` the records are decoded into memory. If the images differ in size and the transform
+  is not random, its results are stored; otherwise the decoded images are stored in their own size.
+
+  Raises: ValueError for wrong options, data that does not exist, or records that lack what the transform
+    needs.
   """
   data, transform = config.data, host_transform(config)
   source = sources.open_source(data.name, split=data.split, data_dir=data.data_dir, image_size=data.size)
@@ -57,7 +60,7 @@ def open_data(config: TrainConfig) -> tuple[Source, Transform]:
 
 
 def host_transform(config: TrainConfig) -> Transform:
-  """What the host makes of a record: views that it cuts, or what the device cuts views from."""
+  """Makes the transform of `config.host`; either it cuts the views itself, or the device cuts them later."""
   frame = host.Frame(config.data.size, config.data.interpolation)
   if config.data.crop == "host":
     frame = frame._replace(views=config.augment["views"], scale=config.augment["scale"])
@@ -65,11 +68,11 @@ def host_transform(config: TrainConfig) -> Transform:
 
 
 def assemble(config: TrainConfig, data: DataSpec) -> Assembly:
-  """Builds method, host transform, augmentation and optimiser.
+  """Builds the method, host transform, augmentation and optimiser of a run.
 
   Args:
-    data: its elements are filled in: they are those of the host transform.
-  Raises: ValueError for every wrong option, before anything compiles.
+    data: its elements are replaced by those of the host transform.
+  Raises: ValueError for a wrong option, before anything is compiled.
   """
   if data.num_examples < config.batch_size:
     raise ValueError(
@@ -99,9 +102,9 @@ def assemble(config: TrainConfig, data: DataSpec) -> Assembly:
 def abstract_state(
   parts: Assembly, config: TrainConfig, mesh: Mesh
 ) -> tuple[TrainState, Callable[[], TrainState]]:
-  """(The state as shapes with shardings, a function that makes the first one on the devices).
+  """Returns (the abstract state with shardings, a function that makes the initial state on the devices).
 
-  Raises: ValueError if the method takes another number of views than config.augment makes.
+  Raises: ValueError if the method takes a different number of views than config.augment makes.
   """
   init = make_init(parts.method, parts.augment, parts.optimizer.transform)
   key = jax.random.key(config.seed)
@@ -125,12 +128,12 @@ def abstract_state(
 
 
 def lower_train_step(parts: Assembly, abstract: TrainState, mesh: Mesh) -> jax.stages.Lowered:
-  """The train step for a mesh, ready to be compiled."""
+  """Lowers the train step for a mesh, ready to be compiled."""
   step = make_train_step(parts.method, parts.augment, parts.optimizer.transform, accumulate=parts.accumulate)
   shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
   return parallel.compile_step(step, mesh, shardings).lower(abstract, parts.batch)
 
 
 def compile_train_step(parts: Assembly, abstract: TrainState, mesh: Mesh) -> jax.stages.Compiled:
-  """The train step as one compiled program: a batch of another shape is an error, never a second compile."""
+  """Compiles the train step ahead of time: a batch of another shape is an error, not a recompilation."""
   return lower_train_step(parts, abstract, mesh).compile()

@@ -1,9 +1,10 @@
-"""Saving and restoring runs. The only file that imports Orbax.
+"""Saves and restores runs. This is the only module that imports Orbax.
 
-A checkpoint has three items: `model` (parameters, model state, EMA copy: all that evaluation needs), `train`
-(optimiser, the rest of `extra`, key, step) and `config` (JSON). A save is written beside and renamed when
-complete, so a killed process never leaves a half checkpoint that a restore would pick; its files' digests lie
-in it, so that one which is damaged later is passed over.
+A checkpoint has three items: `model` (parameters, model state and EMA copy: all that evaluation needs),
+`train` (optimiser state, the rest of `extra`, key and step) and `config` (JSON). A checkpoint is written to a
+temporary folder and renamed when it is complete, so that a killed process never leaves a partial checkpoint
+that could be restored. It contains the digests of its files, so that a checkpoint that is damaged later is
+skipped.
 """
 
 from __future__ import annotations
@@ -25,8 +26,11 @@ class Checkpoints:
   """The checkpoints of one run, in `workdir/checkpoints`."""
 
   def __init__(self, workdir: str | pathlib.Path, *, keep: int | None = None, keep_every: int = 0):
-    """Opens or creates the folder; `keep` the latest ones, plus each that is a multiple of `keep_every`
-    steps.
+    """Opens the folder for reading or, if `keep` is given, for saving, and creates it if needed.
+
+    Args:
+      keep: how many of the latest checkpoints to keep; None: read only.
+      keep_every: also keep each checkpoint whose step is a multiple of this; 0: none.
     """
     self.folder = pathlib.Path(workdir).resolve() / "checkpoints"
     options = ocp.CheckpointManagerOptions(
@@ -46,15 +50,14 @@ class Checkpoints:
     self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
 
   def steps(self) -> list[int]:
-    """Steps of all complete checkpoints, ascending."""
+    """Lists the steps of all complete checkpoints in ascending order."""
     return sorted(self._manager.all_steps())
 
   def latest(self) -> tuple[int, list[str]]:
-    """(The last checkpoint whose files are as they were saved, 0 if there is none; what is wrong with later
-    ones).
+    """Finds the last intact checkpoint: (its step, 0 if there is none; what is wrong with the later ones).
 
-    Those are moved to `workdir/damaged` if this is to save others: their steps will come again. All processes
-    get the answer of the first, which alone reads the files.
+    If this object also saves, damaged checkpoints are moved to `workdir/damaged`, because their steps will be
+    saved again. Only process 0 reads the files; the other processes get its step by a broadcast.
     """
     found, problems = 0, []
     for step in reversed(self.steps()) if jax.process_index() == 0 else ():
@@ -73,7 +76,7 @@ class Checkpoints:
     return found, problems
 
   def save(self, state: TrainState, config: dict, *, step: int) -> None:
-    """Starts to write `state`; returns when it is safe to overwrite the state's buffers."""
+    """Starts writing `state`; returns when its buffers may be overwritten or donated."""
     model, train = _split(state)
     self._manager.save(
       step,
@@ -83,9 +86,7 @@ class Checkpoints:
     )
 
   def save_weights(self, weights: Weights, average: Weights | None, config: dict, *, step: int) -> None:
-    """Starts to write a checkpoint without `train`: a network that was not trained here, which no run goes on
-    from.
-    """
+    """Starts writing a checkpoint without `train`: an imported network, from which no run can resume."""
     self._manager.save(
       step,
       args=ocp.args.Composite(
@@ -94,13 +95,13 @@ class Checkpoints:
     )
 
   def config(self, step: int) -> dict:
-    """The run's config as JSON."""
+    """Reads the `config` item of a checkpoint: the run's config and data as JSON."""
     return self._manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))["config"]
 
   def restore(self, step: int, like: TrainState) -> TrainState:
-    """The whole state, placed as `like` (abstract, with shardings) says.
+    """Restores the whole state with the shapes, dtypes and shardings of the abstract state `like`.
 
-    Raises: ValueError listing the leaves that are missing, extra or of another shape.
+    Raises: ValueError that lists the leaves that are missing, extra or of another shape.
     """
     model, train = _split(like)
     self._fits(step, "model", model)
@@ -109,11 +110,11 @@ class Checkpoints:
     return _join(restored["model"], restored["train"])
 
   def restore_weights(self, step: int, like: Weights, *, which: str = "params") -> Weights:
-    """Only the network: the trained one ("params") or its moving average ("ema").
+    """Restores only the network: the trained weights ("params") or their moving average ("ema").
 
     Args:
-      like: abstract weights of the method's network, with shardings; any number of devices.
-    Raises: ValueError listing leaves that do not fit, or if the run keeps no moving average.
+      like: abstract weights of the method's network, with shardings on any number of devices.
+    Raises: ValueError that lists leaves that do not fit, or if the run keeps no moving average.
     """
     stored = self._stored(step, "model")
     target = {"params": like.params, "model_state": like.model_state}
@@ -129,7 +130,7 @@ class Checkpoints:
     return Weights(found["params"], found["model_state"])
 
   def wait(self) -> None:
-    """Returns when the last save is on disk; raises what went wrong with it."""
+    """Waits until the last checkpoint is on disk; raises the error if writing it failed."""
     self._manager.wait_until_finished()
 
   def __enter__(self) -> Checkpoints:
@@ -142,7 +143,7 @@ class Checkpoints:
     return self.folder / f"step_{step}"
 
   def _write_digests(self) -> None:
-    """In the background, when all of a checkpoint is written but for its last name: seals it."""
+    """Writes the digests of a checkpoint, in the background, just before it is renamed to its final name."""
     for path in self.folder.glob("step_*tmp*") if jax.process_index() == 0 else ():
       digests.write_digests(path)
 
@@ -156,7 +157,9 @@ class Checkpoints:
       [f"missing {n} {want[n]}" for n in sorted(want.keys() - have.keys())]
       + [f"extra {n} {have[n]}" for n in extra]
       + [
-        f"{n} is {have[n]}, wanted {want[n]}" for n in sorted(have.keys() & want.keys()) if have[n] != want[n]
+        f"{n} is {have[n]}, expected {want[n]}"
+        for n in sorted(have.keys() & want.keys())
+        if have[n] != want[n]
       ]
     )
     if problems:
@@ -168,14 +171,14 @@ class Checkpoints:
 
 
 def _as(like: PyTree, partial: bool = False) -> ocp.args.PyTreeRestore:
-  """Restores leaves placed and typed as `like` says; `partial` leaves on disk what `like` lacks."""
+  """Arguments to restore the leaves of `like`; with `partial`, other leaves on disk are ignored."""
   return ocp.args.PyTreeRestore(
     like, restore_args=ocp.checkpoint_utils.construct_restore_args(like), partial_restore=partial
   )
 
 
 def _shapes(tree: PyTree) -> dict[str, Any]:
-  """{"params/encoder/...": shape} with one spelling for dicts, NamedTuples and what Orbax makes of them."""
+  """Returns {"params/encoder/...": shape}, with equal paths for dicts, NamedTuples and Orbax's metadata."""
   paths = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))[0]
   return {
     "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path): tuple(

@@ -1,4 +1,4 @@
-"""Digests of the files of a folder, so that one that changed or went missing later is known by name."""
+"""Writes and checks digests of the files in a folder, to detect files that were changed or removed later."""
 
 from __future__ import annotations
 
@@ -9,36 +9,37 @@ import pathlib
 from concurrent.futures import ThreadPoolExecutor
 
 DIGESTS = "digests.json"
-WITHOUT_DIGEST = "_CHECKPOINT_METADATA"  # Orbax's own notes of when it saved, which it completes last of all
+WITHOUT_DIGEST = "_CHECKPOINT_METADATA"  # Orbax's own metadata, which it completes after the digests
 
 
 def write_digests(folder: pathlib.Path) -> None:
-  """Writes the digests of all files under `folder` into it, in one stroke."""
-  beside = folder / f"{DIGESTS}.unfinished"
-  beside.write_text(json.dumps(_digests(folder)))
-  os.replace(beside, folder / DIGESTS)
+  """Writes the digests of all files under `folder` into it, atomically."""
+  unfinished = folder / f"{DIGESTS}.unfinished"
+  unfinished.write_text(json.dumps(_digests(folder)))
+  os.replace(unfinished, folder / DIGESTS)
 
 
 def find_damage(folder: pathlib.Path) -> str:
-  """What is wrong with a sealed folder, naming the file; "" if nothing is, or if it was never sealed.
+  """Checks a folder against its digests; returns what is wrong, with the names of up to six files, or "".
 
-  A file that a link puts there from elsewhere is wrong in any case, and not opened.
+  A folder without digests counts as intact. A symbolic link that leads out of the folder is always reported,
+  and its target is not opened.
   """
   outside = [path for path in folder.rglob("*") if not path.resolve().is_relative_to(folder.resolve())]
   if outside:
-    return f"{outside[0].relative_to(folder)} leads out of its folder"
+    return f"{outside[0].relative_to(folder)} is a link that leads out of its folder"
   try:
-    sealed = json.loads((folder / DIGESTS).read_text())
+    stored = json.loads((folder / DIGESTS).read_text())
   except FileNotFoundError:
     return ""
   except ValueError:
-    return f"{DIGESTS} is no JSON"
+    return f"{DIGESTS} is not valid JSON"
   found = _digests(folder)
-  missing = sorted(sealed.keys() - found.keys())
-  changed = sorted(name for name in sealed.keys() & found.keys() if sealed[name] != found[name])
+  missing = sorted(stored.keys() - found.keys())
+  changed = sorted(name for name in stored.keys() & found.keys() if stored[name] != found[name])
   return ", ".join(
     [f"{name} is missing" for name in missing[:3]]
-    + [f"{name} is not as it was saved" for name in changed[:3]]
+    + [f"{name} differs from what was saved" for name in changed[:3]]
   )
 
 

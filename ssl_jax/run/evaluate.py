@@ -1,7 +1,8 @@
-"""Measures a representation: restores a backbone, runs tasks, writes a table, JSON files and pictures."""
+"""Evaluates a representation: restores a backbone, runs tasks, and writes a table, JSON files and plots."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import pathlib
@@ -15,7 +16,7 @@ from jax.sharding import Mesh
 
 from ssl_jax import augment, parallel, tasks
 from ssl_jax.config.checked import options_of
-from ssl_jax.config.schema import EvaluateConfig, TrainConfig
+from ssl_jax.config.schema import EvaluateConfig, EvaluateDataConfig, TrainConfig
 from ssl_jax.core import Augment
 from ssl_jax.data import host, pipeline, sources, transforms
 from ssl_jax.log.console import Progress
@@ -32,12 +33,15 @@ from ssl_jax.view.neighbours import plot_neighbours
 
 
 def evaluate(config: EvaluateConfig, workdir: str | pathlib.Path, *, step: int = 0) -> dict:
-  """Runs every task of `config` on the run's backbone and the baselines asked for.
+  """Runs every task of `config` on the run's backbone and on the baselines in `config.baselines`.
 
-  Writes `workdir/evaluations/step<N>/<task>-<backbone>.json`, pictures and, of a k-NN search, an atlas
-  (.npz); prints a table.
+  Writes `workdir/evaluations/step<N>/<task>-<backbone>.json`, plots and, for a k-NN search, an atlas (.npz);
+  prints a table.
+
+  Args:
+    step: which checkpoint; 0: the last.
   Returns: {backbone: {task: scalars}}.
-  Raises: ValueError for bad configs, data or checkpoints, before anything is encoded.
+  Raises: ValueError for a wrong config, data or checkpoint, before any image is encoded.
   """
   jobs = {name: tasks.make(**{"task": name, **options}) for name, options in config.tasks.items()}
   mesh = parallel.make_mesh()
@@ -67,7 +71,7 @@ def evaluate(config: EvaluateConfig, workdir: str | pathlib.Path, *, step: int =
 
 
 def _atlas(result: Result, data: TaskData) -> knn_atlas.KnnAtlas:
-  """The atlas of a k-NN search; {} of other results. All processes call it."""
+  """Makes the atlas of a k-NN search, {} for other results. All processes must call it."""
   if "neighbours" not in result.predictions:
     return {}
   asked = data.train if result.protocol.get("leave_one_out") else data.test
@@ -75,14 +79,14 @@ def _atlas(result: Result, data: TaskData) -> knn_atlas.KnnAtlas:
 
 
 def task_data(config: EvaluateConfig, trained: TrainConfig, mesh: Mesh) -> TaskData:
-  """The splits that `config` names, as evaluation sees them: resized, centre-cropped, not augmented."""
-  data = config.data
-  name = data.name or trained.data.name
-  data_dir = data.data_dir or (trained.data.data_dir if name == trained.data.name else "")
-  size = data.size or trained.augment["size"]
-  resize = round(size / data.crop_ratio)
-  splits = {"train": data.train_split or trained.data.split, "test": data.test_split}
-  train, test = (_open(name, split, data_dir, resize, data.cache) for split in splits.values())
+  """Opens the splits that `config` names; images are resized and centre-cropped, but not augmented.
+
+  Args:
+    trained: the config of the training run, for the options of `config.data` that are "" or 0.
+  """
+  data = _with_defaults(config.data, trained)
+  resize = round(data.size / data.crop_ratio)
+  train, test = (_open(data, split, resize) for split in (data.train_split, data.test_split))
   test = sources.shuffled(test) if data.shuffle else test
 
   def square(size: int, resize: int) -> host.ImageAndLabel:
@@ -103,7 +107,7 @@ def task_data(config: EvaluateConfig, trained: TrainConfig, mesh: Mesh) -> TaskD
   read = functools.partial(
     pipeline.eval_batches,
     batch_size=config.batch_size,
-    transform=square(size, resize),
+    transform=square(data.size, resize),
     workers=data.workers,
     positions=parallel.local_rows(mesh, config.batch_size),
   )
@@ -115,28 +119,40 @@ def task_data(config: EvaluateConfig, trained: TrainConfig, mesh: Mesh) -> TaskD
     train_steps=train_steps,
     train_size=len(train),
     test_size=len(test),
-    augment=live_augment(config, size),
+    augment=live_augment(config, data.size),
     protocol={
-      "data": name,
-      "train_split": splits["train"],
-      "test_split": splits["test"],
+      "data": data.name,
+      "train_split": data.train_split,
+      "test_split": data.test_split,
       "shuffled": data.shuffle,
       "resize": resize,
       "interpolation": data.interpolation,
-      "crop": size,
-      "live_augment": {**dict(config.augment), "size": size, "views": 1},
+      "crop": data.size,
+      "live_augment": {**dict(config.augment), "size": data.size, "views": 1},
     },
   )
 
 
+def _with_defaults(data: EvaluateDataConfig, trained: TrainConfig) -> EvaluateDataConfig:
+  """Replaces the options of `data` that are "" or 0 by those of the training run."""
+  name = data.name or trained.data.name
+  return dataclasses.replace(
+    data,
+    name=name,
+    data_dir=data.data_dir or (trained.data.data_dir if name == trained.data.name else ""),
+    train_split=data.train_split or trained.data.split,
+    size=data.size or trained.augment["size"],
+  )
+
+
 def live_augment(config: EvaluateConfig, size: int) -> Augment:
-  """`config.augment` of one view of this side."""
+  """Makes the augmentation of `config.augment` for one view of `size` pixels per side."""
   return augment.make(config.augment["name"], **{**options_of(config.augment), "size": size, "views": 1})
 
 
-def _open(name: str, split: str, data_dir: str, size: int, cache: bool):
-  source = sources.open_source(name, split=split, data_dir=data_dir, image_size=size)
-  return sources.cached(source) if cache else source
+def _open(data: EvaluateDataConfig, split: str, size: int):
+  source = sources.open_source(data.name, split=split, data_dir=data.data_dir, image_size=size)
+  return sources.cached(source) if data.cache else source
 
 
 def _backbones(config: EvaluateConfig, run: Restored, data: TaskData) -> list[Backbone]:
@@ -153,8 +169,8 @@ def _write(
   config: EvaluateConfig,
   mesh,
 ) -> None:
-  """One JSON with the whole protocol, and pictures: the confusion matrix, and neighbours and the atlas where
-  there are any.
+  """Writes the scalars and the whole protocol as JSON, and the plots that the result allows: errors, the
+  confusion matrix, nearest neighbours with their atlas.
   """
   protocol = {
     **result.protocol,
@@ -189,7 +205,7 @@ def _write(
 
 
 def _plot_gain(path: pathlib.Path, protocol: dict, title: str) -> None:
-  """Errors with and without learning on the test images."""
+  """Plots the errors with and without learning on the test images."""
   found = {
     name: bars_of(protocol[field], protocol["standard_error"])
     for name, field in (("without", "error_without"), (protocol["mode"], "error"))
@@ -207,4 +223,4 @@ def _print(table: dict, folder: pathlib.Path) -> None:
     )
   console = rich.console.Console(soft_wrap=True)
   console.print(drawn)
-  console.print(f"figures with their protocol and pictures: {folder}", markup=False)
+  console.print(f"results with their protocol and plots: {folder}", markup=False)

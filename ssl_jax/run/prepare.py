@@ -1,4 +1,4 @@
-"""What a recipe needs to know of its data before a run."""
+"""Computes what a recipe needs to know about its data before a run, and writes it to a JSON file."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ BATCH = 64
 
 
 def prepare(words: Sequence[str], config: TrainConfig | None, output: str) -> pathlib.Path:
-  """Derives what the one word in `words` names from the data of `config`; returns the JSON file it wrote.
+  """Runs the preparation named by the only word in `words` on the data of `config`.
 
-  Raises: ValueError for an unknown word, a missing config or a file that is no .json.
+  Returns: the path of the JSON file that was written.
+  Raises: ValueError for an unknown word, a missing config, or an output that is not a .json file.
   """
   if len(words) != 1 or words[0] not in PREPARATIONS:
     raise ValueError(f"`ssl-jax prepare` takes one word{nearest(' '.join(words), PREPARATIONS)}")
@@ -40,8 +41,9 @@ def prepare(words: Sequence[str], config: TrainConfig | None, output: str) -> pa
 
 
 def colour_prior(config: TrainConfig) -> dict:
-  """Share of the pixels of all training images nearest to each of the 313 colours, and what it was counted
-  on.
+  """Counts which fraction of the pixels of all training images is nearest to each of the 313 colours.
+
+  Returns: {"colour_prior": the 313 fractions, and the data that they were counted on}.
   """
   size = config.data.size
   source, _ = open_data(dataclasses.replace(config, host={"name": "image"}))
@@ -50,8 +52,8 @@ def colour_prior(config: TrainConfig) -> dict:
   @jax.jit
   def count(images, mask):
     ab = cielab.rgb_to_lab(images.astype(jnp.float32) / 255)[..., 1:]
-    ab = jnp.where(mask[:, None, None, None], ab, 1e6)  # nowhere near a bin of the table
-    return colour_bins.count(ab)
+    ab = jnp.where(mask[:, None, None, None], ab, 1e6)  # far from every bin of the table
+    return colour_bins.count_colours(ab)
 
   total = np.zeros(len(colour_bins.TABLE), np.int64)
   with pipeline.eval_batches(
@@ -65,8 +67,8 @@ def colour_prior(config: TrainConfig) -> dict:
       total += np.asarray(count(batch["image"], batch["valid"]))
   print(
     f"{total.sum():,} pixels of {len(source):,} images of {config.data.name} {config.data.split}: "
-    f"{(total > 0).sum()} of {len(total)} colours occur, {total.max() / total.sum():.1%} of pixels have the most frequent, "
-    f"(a, b) = {tuple(colour_bins.TABLE[total.argmax()].tolist())}"
+    f"{(total > 0).sum()} of {len(total)} colours occur, {total.max() / total.sum():.1%} of pixels have the "
+    f"most frequent, (a, b) = {tuple(colour_bins.TABLE[total.argmax()].tolist())}"
   )
   return {
     "colour_prior": (total / total.sum()).tolist(),

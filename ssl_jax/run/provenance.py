@@ -1,4 +1,4 @@
-"""What ran where: enough to run it again."""
+"""Records what a run ran on: hardware, versions and commit, for reproduction."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def provenance(mesh: Mesh) -> dict[str, Any]:
-  """{"device": count and kind, "processes", "versions" of packages, "commit" of this code; "": not a
-  checkout}.
+  """Returns {"device": number and kind, "processes": their number, "versions": of packages, "commit": of this
+  code, "" if it is not a git checkout}.
   """
   return {
     "device": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",

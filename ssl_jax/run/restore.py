@@ -1,4 +1,4 @@
-"""The network of a run, restored from its checkpoint: to measure it, to draw it, to start another run from it."""
+"""Restores the network of a run from its checkpoint, to evaluate it, plot it or start another run from it."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from ssl_jax.run.assembly import abstract_state, assemble
 from ssl_jax.run.checkpoint import Checkpoints
 from ssl_jax.tasks.backbone import Backbone
 
-ENCODER_ABILITIES = (Pyramid,)  # what an encoder alone can do
+ENCODER_ABILITIES = (Pyramid,)  # abilities that need no other part than the encoder
 
 
 class Restored(NamedTuple):
-  """The network of a run, and the same network before training."""
+  """The restored network of a run, and the same network before training."""
 
   backbone: Backbone
   untrained: Callable[[], Backbone]
   config: TrainConfig
   step: int
-  data: DataSpec  # what it was trained on
+  data: DataSpec  # the data that it was trained on
   parts: tuple[str, ...]  # the parts of the network that the checkpoint holds; (): all
 
   @property
@@ -41,13 +41,13 @@ def restore(
 ) -> Restored:
   """Restores the `model` item of a run's checkpoint, on any number of devices.
 
-  Options that the run's config lacks, because they are younger than the run, get their defaults.
+  Options that the run's config lacks, because they were added later, get their default values.
 
   Args:
     mesh: the devices on which the weights are replicated; None: all devices.
     step: which checkpoint; 0: the last.
     weights: "params", or "ema" for the moving average.
-  Raises: ValueError if there is no such checkpoint, naming those that exist, or if it does not fit the config.
+  Raises: ValueError if the checkpoint does not exist, naming those that do, or does not fit the config.
   """
   if not pathlib.Path(workdir).is_dir():
     raise ValueError(
@@ -59,7 +59,7 @@ def restore(
 
 
 def _choose_step(checkpoints: Checkpoints, workdir: str | pathlib.Path, step: int) -> int:
-  """The checkpoint to restore. Raises ValueError if it does not exist or none is intact."""
+  """Chooses the checkpoint to restore. Raises ValueError if it does not exist or none is intact."""
   steps = checkpoints.steps()
   if not steps:
     raise ValueError(
@@ -71,7 +71,7 @@ def _choose_step(checkpoints: Checkpoints, workdir: str | pathlib.Path, step: in
   if problems and step in (0, *(s for s in steps if s > last)):
     print("\n".join(problems))
   if not (step or last):
-    raise ValueError(f"{workdir} holds no checkpoint that is intact")
+    raise ValueError(f"{workdir} holds no intact checkpoint")
   return step or last
 
 
@@ -85,7 +85,7 @@ def _restore(checkpoints: Checkpoints, mesh: Mesh, step: int, weights: str) -> R
   found = checkpoints.restore_weights(step, held, which=weights)
   protocol = {"method": config.method["name"], "encoder": dict(config.encoder), "weights": weights}
   method = parts.method
-  if stored.get("parts"):  # imported without a head or decoder
+  if stored.get("parts"):  # imported without its head or decoder
     kept = {kind: what for kind, what in method.abilities.items() if kind in ENCODER_ABILITIES}
     method = method._replace(abilities=kept)
 
@@ -99,5 +99,5 @@ def _restore(checkpoints: Checkpoints, mesh: Mesh, step: int, weights: str) -> R
 
 
 def only(weights: Weights, parts: Sequence[str] | None) -> Weights:
-  """Parameters and state of these parts of a network; of all parts if none is named."""
+  """Selects the parameters and state of the named parts of a network; of all parts if none is named."""
   return Weights(*({name: tree[name] for name in parts} for tree in weights)) if parts else weights

@@ -1,5 +1,6 @@
-"""Ctrl-C, SIGTERM and preemption as a wish that long work looks at between two steps, so that it can save
-first.
+"""Handles Ctrl-C, SIGTERM and preemption.
+
+They become a stop request that is polled between steps, so that the state can be saved first.
 """
 
 from __future__ import annotations
@@ -11,19 +12,18 @@ import signal
 import jax
 from jax.experimental import multihost_utils
 
-_polls = itertools.count(1)  # every process looks equally often, in all its works together
+_polls = itertools.count(1)  # shared by all loops of the process: every process polls equally often
 
 
 class Stopped(Exception):
-  """Work ended before its end because it was asked to. What it had is saved: the same command goes on."""
+  """A run or task ended early because of a stop request. Its state is saved: the same command resumes it."""
 
 
 class Stop:
-  """Turns the first SIGTERM or SIGINT into a wish to stop; the second ends the process at once.
+  """Turns the first SIGTERM or SIGINT into a stop request; the second ends the process immediately.
 
-  Of several processes it is enough that one is told: jax's preemption service has caught SIGTERM since
-    `parallel.start` and agrees
-  with the others on the look at which all of them stop.
+  If there are several processes, it is enough that one of them receives the signal: JAX's preemption service,
+  which handles SIGTERM since `parallel.start`, agrees with the others on the poll at which all of them stop.
   """
 
   def __enter__(self):
@@ -33,11 +33,12 @@ class Stop:
     return self
 
   def poll(self) -> str:
-    """Why to stop now, or "". Several processes must look in step: once in every step of a loop that they
-    share.
+    """Returns the reason to stop now, or "".
+
+    If there are several processes, all must poll in lockstep: once in every step of a loop that they share.
     """
     if self._shared and multihost_utils.reached_preemption_sync_point(next(_polls)):
-      return self._name or "a notice to one of the processes"
+      return self._name or "a request to one of the processes"
     return "" if self._shared else self._name
 
   def _on(self, number, frame):

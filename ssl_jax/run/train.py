@@ -1,4 +1,4 @@
-"""The only training loop. It knows no method by name."""
+"""The training loop. There is only this one; it contains nothing that is specific to a method."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Run(NamedTuple):
   source: Source
   transform: Transform
   mesh: Mesh
-  start: int  # steps that were done before
+  start: int  # number of steps that are already done
 
 
 def train(
@@ -63,13 +63,13 @@ def train(
   """Runs or resumes `config` in `workdir` until its last step; returns the last state.
 
   Args:
-    workdir: holds `checkpoints/`, `metrics.jsonl` and `starts.jsonl`. Calling again resumes from the last checkpoint,
-      bit for bit.
-    force: resume even though the config differs from the checkpoint's.
+    workdir: holds `checkpoints/`, `metrics.jsonl` and `starts.jsonl`. Another call resumes from the last
+      checkpoint, with bit-identical results.
+    force: resume even if the config differs from the checkpoint's.
     profile: steps to trace into `workdir/profile`, such as "20-25".
     hlo: write the compiled step to `workdir/hlo`.
-  Raises: ValueError for bad configs or data, before anything compiles; NonFiniteLoss, with nothing bad saved;
-    Stopped, on SIGTERM or Ctrl-C, with everything saved.
+  Raises: ValueError for a wrong config or wrong data, before anything is compiled; NonFiniteLoss, before a
+    state with such a loss is saved; Stopped on SIGTERM or Ctrl-C, after the state is saved.
   """
   workdir = pathlib.Path(workdir)
   mesh = parallel.make_mesh()
@@ -106,7 +106,8 @@ def train(
       console.note(f"saved step {int(state.step)} in {workdir}")
   if stopped:
     raise Stopped(
-      f"stopped by {stopped} at step {int(state.step)} of {parts.total_steps}; the same command goes on"
+      f"stopped by {stopped} at step {int(state.step)} of {parts.total_steps}; run the same command again to "
+      "resume"
     )
   return state
 
@@ -119,7 +120,7 @@ def _loop(
   trace: Profile,
   save: Callable[[TrainState, int], None],
 ) -> tuple[TrainState, str]:
-  """Takes the steps behind `run.start`; the metrics of a step are read while the next one runs.
+  """Takes the steps after `run.start`; the metrics of a step are read while the next one runs.
 
   Returns: (the last state, the signal that stopped the loop or "").
   """
@@ -146,7 +147,7 @@ def _loop(
       last = done == total or bool(stopped)
       log = last or done % config.log_every == 0
       due = last or done % config.checkpoint.every_steps == 0
-      if log or due:  # nothing is saved before its loss is known to be finite
+      if log or due:  # a state is saved only after its loss is known to be finite
         step_metrics.add(done, unread)
         unread = None
       if log:
@@ -177,21 +178,24 @@ def _batches(run: Run) -> pipeline.Batches:
 
 
 def _resume_from(checkpoints: Checkpoints, identity: dict, workdir: pathlib.Path, force: bool) -> int:
-  """The step to resume from: 0, or that of the last checkpoint, whose config and data must be these.
+  """Returns the step to resume from: that of the last intact checkpoint, or 0 if there is none.
 
-  Options that the checkpoint's config lacks, because they are younger than it, are compared by their defaults.
+  Options that the checkpoint's config lacks, because they were added later, are compared by their defaults.
+
+  Raises: ValueError if config or data differ from those of the checkpoint, unless `force` is set, or if the
+    checkpoint holds imported weights.
   """
   step, problems = checkpoints.latest()
   if problems:
     where = f"step {step}" if step else "the beginning"
-    print("\n".join(problems) + f"\ngoing on from {where}", flush=True)
+    print("\n".join(problems) + f"\nresuming from {where}", flush=True)
   if not step:
     return 0
   stored = checkpoints.config(step)
   if "imported" in stored:
     raise ValueError(
-      f"{workdir} holds imported weights, not a run that could go on; name another --workdir and start from them with "
-      f"--config.start.workdir={workdir}"
+      f"{workdir} holds imported weights, not a run that could be resumed; use another --workdir and start "
+      f"from the weights with --config.start.workdir={workdir}"
     )
   with contextlib.suppress(ValueError):  # an option that no longer exists is named as a difference
     stored["config"] = completed(stored["config"])
@@ -203,29 +207,29 @@ def _resume_from(checkpoints: Checkpoints, identity: dict, workdir: pathlib.Path
   ]
   if changed and not force:
     raise ValueError(
-      f"{workdir} holds a run with another config:\n  "
+      f"{workdir} holds a run with a different config:\n  "
       + "\n  ".join(changed)
-      + "\nUse the old values, another --workdir, or --force to go on with the new ones."
+      + "\nUse the old values, another --workdir, or --force to resume with the new ones."
     )
   return step
 
 
 @contextlib.contextmanager
 def _explain_full_disk(workdir: pathlib.Path) -> Iterator[None]:
-  """Turns the several kinds of errors that libraries raise for a full disk into one message."""
+  """Turns the different errors that libraries raise for a full disk into one OSError."""
   try:
     yield
   except (OSError, ValueError, RuntimeError) as error:
     if "No space left" not in str(error):
       raise
     raise OSError(
-      f"no space left on the disk of {workdir}: the last step was not saved. The checkpoints from before are whole; "
-      "free some space, and the same command goes on from the last of them"
+      f"no space left on the disk of {workdir}: the last step was not saved. The earlier checkpoints are "
+      "intact; free some space, and run the same command again to resume from the last of them"
     ) from error
 
 
 def _log_start(run: Run, workdir: pathlib.Path, state: TrainState, identity: dict) -> None:
-  """Appends to the log that the run was started, with what and where."""
+  """Appends a line to the log of starts: the step, the config, the data and the hardware."""
   if jax.process_index() == 0:
     line = {
       "step": run.start,
@@ -243,8 +247,8 @@ def _count(state: TrainState) -> int:
 def _headline(run: Run, compile_seconds: float, state: TrainState) -> str:
   config, total = run.config, run.parts.total_steps
   return (
-    f"{config.method['name']}, {config.encoder['name']} ({_count(state) / 1e6:.2f}M parameters), {len(run.source)} "
-    f"images of {config.data.name}, batch {config.batch_size}, {run.mesh.size} x "
+    f"{config.method['name']}, {config.encoder['name']} ({_count(state) / 1e6:.2f}M parameters), "
+    f"{len(run.source)} images of {config.data.name}, batch {config.batch_size}, {run.mesh.size} x "
     f"{run.mesh.devices.flat[0].device_kind}; compiled in {compile_seconds:.1f} s\n"
-    + (f"going on at step {run.start} of {total}" if run.start else f"{total} steps")
+    + (f"resuming at step {run.start} of {total}" if run.start else f"{total} steps")
   )

@@ -1,4 +1,4 @@
-"""Warm starts: the first state of a run with the encoder of another run."""
+"""Warm starts: puts the encoder of another run into the initial state of a run."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from ssl_jax.config.schema import TrainConfig, differences
 from ssl_jax.core import PyTree, TrainState, Weights
 from ssl_jax.run.restore import restore
 
-# Options of an encoder that may differ from those of the run that it starts from: its weights mean the same under each of them.
+# Encoder options that may differ from those of the other run: they do not change what the weights mean.
 FREE = ("batch_groups", "drop_path", "dtype", "image_size", "layers", "output_stride", "pool", "remat")
-# Parts of an encoder that exist for some uses of it only.
+# Parts of an encoder that exist only for some of its uses.
 OWN = ("fc_norm", "norm", "positions")
 
 
 def start_from(state: TrainState, config: TrainConfig, mesh) -> tuple[TrainState, str]:
-  """The first state of a run with the encoder of the run that `config.start` names, and a line that says what
-  was taken.
+  """Replaces the encoder in the initial state of a run by that of the run that `config.start` names.
 
-  The encoder's moving average, where the method keeps one, starts from the same weights.
-  Raises: ValueError if the encoders differ, naming the options, or leaves that do not fit.
+  The encoder's moving average, if the method keeps one, starts from the same weights.
+
+  Returns: (the new state, a line that says what was taken).
+  Raises: ValueError if the encoders differ, naming the options, or if leaves do not fit.
   """
   source = restore(config.start.workdir, mesh, step=config.start.step, weights=config.start.weights)
   _same_encoder(source.config, config)
   fresh, left = set(), set()
 
   def graft(weights: Weights) -> Weights:
-    if "frozen" in weights.model_state:  # what this method does not train it takes whole
+    if "frozen" in weights.model_state:  # then only these, which the method does not train, are taken
       return weights._replace(
         model_state={
           **weights.model_state,
@@ -47,11 +48,10 @@ def start_from(state: TrainState, config: TrainConfig, mesh) -> tuple[TrainState
   if getattr(extra, "ema", None):
     extra = extra._replace(ema=graft(extra.ema))
   state = state.replace(params=params, model_state=model_state, extra=extra)
-  state = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=placed)(
-    state
-  )  # the step donates its buffers
+  # Copied, because the train step donates the buffers of its state.
+  state = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=placed)(state)
   notes = [
-    f"{what} {', '.join(sorted(names))}" for what, names in (("new:", fresh), ("left behind:", left)) if names
+    f"{what} {', '.join(sorted(names))}" for what, names in (("new:", fresh), ("not used:", left)) if names
   ]
   return state, "; ".join(
     [f"starts from the encoder of {config.start.workdir} at step {source.step}", *notes]
@@ -60,29 +60,33 @@ def start_from(state: TrainState, config: TrainConfig, mesh) -> tuple[TrainState
 
 def _same_encoder(old: TrainConfig, new: TrainConfig) -> None:
   before, after = ({k: v for k, v in dict(c.encoder).items() if k not in FREE} for c in (old, new))
-  if (
-    before.get("positions") == "sincos" and after.get("positions") == "sincos_trained"
-  ):  # which starts from that table
-    before["positions"] = "sincos_trained"
+  if before.get("positions") == "sincos" and after.get("positions") == "sincos_trained":
+    before["positions"] = "sincos_trained"  # these are initialised with the table of "sincos"
   changed = differences(before, after, "config.encoder")
   if changed:
     raise ValueError(
-      f"config.start.workdir {new.start.workdir} holds another encoder:\n  "
+      f"config.start.workdir {new.start.workdir} holds a different encoder:\n  "
       + "\n  ".join(changed)
-      + "\nUse the old values, or another run to start from."
+      + "\nUse the old values, or start from another run."
     )
 
 
 def _graft(new: PyTree, old: PyTree, fresh: set, left: set) -> PyTree:
-  """`new` with the leaves of `old` under "encoder"; parts in OWN that only one of them has are noted."""
+  """Returns `new` with the leaves of `old` under "encoder".
+
+  The names of parts that only `new` has are added to `fresh`, of those that only `old` has to `left`. Inside
+  the encoder, only the parts in OWN may differ in this way.
+  """
   into, out = (_leaves(tree.get("encoder", {})) for tree in (new, old))
   fresh |= {path[0] for path in into.keys() - out.keys()} | (new.keys() - {"encoder"})
   left |= {path[0] for path in out.keys() - into.keys()} | (old.keys() - {"encoder"})
   problems = [
-    f"{'/'.join(path)} is in one of them only" for path in into.keys() ^ out.keys() if path[0] not in OWN
+    f"{'/'.join(path)} is in only one of the two encoders"
+    for path in into.keys() ^ out.keys()
+    if path[0] not in OWN
   ]
   problems += [
-    f"{'/'.join(path)} is {out[path].shape}, wanted {into[path].shape}"
+    f"{'/'.join(path)} is {out[path].shape}, expected {into[path].shape}"
     for path in into.keys() & out.keys()
     if out[path].shape != into[path].shape
   ]
@@ -97,10 +101,10 @@ def _graft(new: PyTree, old: PyTree, fresh: set, left: set) -> PyTree:
 
 
 def _frozen(new: PyTree, old: PyTree, workdir: str) -> PyTree:
-  """The parts of `old` that `new` has. Raises ValueError if one is missing or shaped differently."""
+  """Returns the parts of `old` that `new` has. Raises ValueError if a leaf is missing or of another shape."""
   wanted, found = _leaves(new), _leaves({name: part for name, part in old.items() if name in new})
   problems = [
-    f"{'/'.join(path)} is {found[path].shape if path in found else 'missing'}, wanted {leaf.shape}"
+    f"{'/'.join(path)} is {found[path].shape if path in found else 'missing'}, expected {leaf.shape}"
     for path, leaf in wanted.items()
     if path not in found or found[path].shape != leaf.shape
   ]
@@ -108,7 +112,7 @@ def _frozen(new: PyTree, old: PyTree, workdir: str) -> PyTree:
     raise ValueError(
       f"config.start.workdir {workdir} does not fit: "
       + "; ".join(sorted(problems)[:20])
-      + "\nUse the encoder and decoder options of that run, which must be of method 'mae'."
+      + "\nUse the encoder and decoder options of that run, whose method must be 'mae'."
     )
   return jax.tree_util.tree_map_with_path(lambda path, leaf: found[tuple(key.key for key in path)], new)
 

@@ -1,7 +1,7 @@
-"""Ways to measure a representation: one file is one task is one `make(**options) -> Task`.
+"""Tasks that measure a representation. Each task is one file with a function `make(**options) -> Task`.
 
-The folder is the registry: a module with a top-level `def make(` is a task under its file's name, every other
-module is a part that tasks share.
+The folder is the registry: a module with a top-level `def make(` is a task with the name of its file. All
+other modules hold code that several tasks share.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from ssl_jax.tasks.task import Task
 
 
 def known() -> tuple[str, ...]:
-  """Names of the tasks in this folder, sorted. Imports none: a missing extra breaks its own task only."""
+  """Returns the names of the tasks in this folder, sorted.
+
+  The function imports no task, so a missing optional package breaks only the task that needs it.
+  """
   folder = pathlib.Path(__file__).parent
   sources = {path.stem: path for path in folder.glob("*.py")}
   sources |= {path.parent.name: path for path in folder.glob("*/__init__.py")}
@@ -30,16 +33,19 @@ def known() -> tuple[str, ...]:
 
 
 def factory(name: str) -> Callable[..., Task]:
-  """`make` of the file called `name`; raises ValueError with the nearest known names."""
+  """Returns the function `make` of the file called `name`.
+
+  Raises: ValueError for an unknown name, with the nearest known ones.
+  """
   if name not in known():
     raise ValueError(f"config.tasks: no task is called {name!r}{nearest(name, known())}")
   return importlib.import_module(f"{__name__}.{name}").make
 
 
 def make(task: str, **options) -> Task:
-  """Makes the task called `task` with that task's own options.
+  """Makes the task called `task` with its own options.
 
-  Raises: ValueError for an unknown name or option, with the known and the nearest ones, or for an option's
-    value.
+  Raises: ValueError for an unknown name or option, with the known and the nearest ones, or for an invalid
+    value of an option.
   """
   return call_checked(factory(task), options, f"config.tasks.{task}")

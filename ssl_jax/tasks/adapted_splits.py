@@ -1,4 +1,4 @@
-"""Adaptation to the images of corrupted splits, in order, with results that survive a stop."""
+"""Adaptation to the images of corrupted splits, in order; partial results survive an interruption."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from ssl_jax.tasks.corrupted import CorruptedSplit
 from ssl_jax.tasks.features import extract as extract_features
 from ssl_jax.tasks.partial_results import PartialResults
 
-SAVE_EVERY = 60  # seconds
+SAVE_EVERY = 60  # seconds between two saves of the partial results
 FETCH_EVERY = 64  # samples of a stream between two transfers of results to the host
 
 
 class Work(NamedTuple):
-  """What is adapted to what."""
+  """The compiled adaptation, its weights, and the splits to which it is applied."""
 
   program: ttt.Program
   weights: Weights
-  trainable: Any  # the trainable parameters to begin with
+  trainable: Any  # the initial values of the trainable parameters
   key: jax.Array
   splits: list[CorruptedSplit]
   mesh: Mesh
 
 
 class Segment(NamedTuple):
-  """A corrupted batch of a split, whole on every process."""
+  """One corrupted batch of a split. Every process holds all of it."""
 
   samples: dict[str, np.ndarray]  # {"image": uint8[N, H, W, 3]}
   labels: np.ndarray  # i32[N]
-  index: np.ndarray  # i32[N]: places in the split
+  index: np.ndarray  # i32[N]: positions in the split
 
 
 class AdaptedRows:
-  """The results so far, by split and field, and where a stream stands; all of it is kept in the partial
-  results.
+  """The results so far, by split and field, and the current parameters of the streams. All of it is saved in
+  the partial results.
   """
 
   def __init__(self, kept: PartialResults, identity: dict):
@@ -53,38 +53,38 @@ class AdaptedRows:
     self.stream: list[np.ndarray] = [self._parts.pop(name)[0] for name in streams]
 
   def done(self, split: CorruptedSplit) -> int:
-    """How many images of the split have a result."""
+    """Returns the number of images of the split that have a result."""
     return sum(map(len, self._parts.get(f"{_name(split)}/label", ())))
 
   def count(self) -> int:
-    """How many images have a result, over all splits."""
+    """Returns the number of images that have a result, over all splits."""
     labels = [parts for name, parts in self._parts.items() if name.endswith("/label")]
     return sum(len(part) for parts in labels for part in parts)
 
   def add(self, split: CorruptedSplit, labels: np.ndarray, result: ttt.AdaptResult) -> float:
-    """Adds results that lie on the host; returns their mean loss at the last step, 0 without a step."""
+    """Adds results (host arrays). Returns their mean loss at the last step, or 0 if there are no steps."""
     for field, rows in {"label": labels, **result._asdict()}.items():
       self._parts.setdefault(f"{_name(split)}/{field}", []).append(rows)
     return float(result.losses[:, -1].mean()) if result.losses.shape[1] else 0.0
 
   def lap(self, images: int) -> None:
-    """So many images got a result since the last lap; the first lap compiles and is not timed."""
+    """Counts `images` results since the last lap. The first lap includes compilation and is not timed."""
     now = time.perf_counter()
     if self._clock is not None:
       self.seconds, self.timed = self.seconds + now - self._clock, self.timed + images
     self._clock = now
 
   def pause(self) -> None:
-    """The time until the next lap is not spent on adaptation."""
+    """Excludes the time until the next lap, because it is not spent on adaptation."""
     self._clock = None
 
   def of(self, split: CorruptedSplit) -> dict[str, np.ndarray]:
-    """All results of a split by field, and its labels."""
+    """Returns the labels and all results of a split, by field."""
     fields = ("label", *ttt.AdaptResult._fields)
     return {field: np.concatenate(self._parts[f"{_name(split)}/{field}"]) for field in fields}
 
   def save(self, *, now: bool) -> None:
-    """Saves if asked to, or if the last save is longer ago than SAVE_EVERY."""
+    """Saves the results if `now` is True or the last save was more than SAVE_EVERY seconds ago."""
     if now or time.monotonic() - self._saved > SAVE_EVERY:
       arrays = {name: np.concatenate(parts) for name, parts in self._parts.items()}
       streams = {f"stream/{i:05}": leaf for i, leaf in enumerate(self.stream)}
@@ -93,7 +93,10 @@ class AdaptedRows:
 
 
 def adapt_each(work: Work, rows: AdaptedRows) -> Iterator[float]:
-  """Adapts to every image from the trained weights, split by split; yields the loss of the images just done."""
+  """Adapts to every image, starting from the trained weights each time, split by split.
+
+  Yields the mean loss of the images that were just processed.
+  """
   for split in work.splits:
     seen, done = 0, rows.done(split)
     for segment in segments_of(split, work.mesh):
@@ -107,8 +110,9 @@ def adapt_each(work: Work, rows: AdaptedRows) -> Iterator[float]:
 
 
 def adapt_streams(work: Work, rows: AdaptedRows) -> Iterator[float]:
-  """Adapts along each split as a stream, as many at once as the program takes; yields the mean loss of their
-  last images.
+  """Adapts along each split as a stream. Program.size streams run at once.
+
+  Yields the mean loss of the images that were just processed.
   """
   size = work.program.size
   for group in (work.splits[i : i + size] for i in range(0, len(work.splits), size)):
@@ -133,27 +137,30 @@ def adapt_streams(work: Work, rows: AdaptedRows) -> Iterator[float]:
 
 
 def _first_params(work: Work, rows: AdaptedRows, size: int, *, resumed: bool):
-  """The trainable parameters of `size` streams: those that were kept, or the trained ones for each."""
+  """Returns the initial parameters of `size` streams: the saved ones if resumed, else the trained ones."""
   if resumed:
     return jax.tree.unflatten(jax.tree.structure(work.trainable), rows.stream)
   return jax.tree.map(lambda leaf: np.stack([np.asarray(leaf)] * size), work.trainable)
 
 
 def _adapt_part(work: Work, trainable, samples, index, part: slice):
-  """(Results of these places of all streams on the host, [streams, N, ...]; the parameters after them)."""
+  """Adapts to the samples at positions `part` of all streams.
+
+  Returns: (the results as host arrays [streams, N, ...], the trainable parameters after the last sample).
+  """
   placed = jax.tree.map(
     lambda leaf: placement.spread(leaf, work.mesh) if isinstance(leaf, np.ndarray) else leaf, trainable
   )
   mine, found = {name: leaf[part] for name, leaf in samples.items()}, []
-  for result, trainable in ttt.online(work.program, work.weights, placed, work.key, mine, index[part]):
+  for result, adapted in ttt.online(work.program, work.weights, placed, work.key, mine, index[part]):
     found.append(result)
-  return jax.tree.map(
-    lambda *leaves: np.stack([placement.fetch(leaf) for leaf in leaves], 1), *found
-  ), trainable
+    trainable = adapted
+  results = jax.tree.map(lambda *leaves: np.stack([placement.fetch(leaf) for leaf in leaves], 1), *found)
+  return results, trainable
 
 
 def segments_of(split: CorruptedSplit, mesh: Mesh) -> Iterator[Segment]:
-  """The corrupted images of a split batch by batch, in order."""
+  """Yields the corrupted images of a split batch by batch, in order."""
   for batch in split.batches():
     if jax.process_count() == 1 and "valid" in batch and not np.any(batch["valid"]):
       return
@@ -163,17 +170,17 @@ def segments_of(split: CorruptedSplit, mesh: Mesh) -> Iterator[Segment]:
 
 
 def image_at(split: CorruptedSplit, index: int, mesh: Mesh) -> Segment:
-  """The one image of a split with this number. Raises ValueError if there is none."""
+  """Returns the image of a split with this index. Raises ValueError if the split ends before it."""
   for segment in segments_of(split, mesh):
     if index in segment.index:
       row = slice(place := int(np.flatnonzero(segment.index == index)[0]), place + 1)
       samples = {name: leaf[row] for name, leaf in segment.samples.items()}
       return Segment(samples, segment.labels[row], segment.index[row])
-  raise ValueError(f"--index={index}: the test split ends before it")
+  raise ValueError(f"--index={index}: the test split ends before this image; use a smaller index")
 
 
 def pixels_of(params, model_state, images: jax.Array) -> jax.Array:
-  """The images themselves, flat: how the backbone of a split reads them for adaptation."""
+  """Returns the images themselves, flattened: the encoder of a split whose images are adapted to."""
   return images.reshape(len(images), -1)
 
 

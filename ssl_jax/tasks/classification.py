@@ -1,4 +1,4 @@
-"""The accuracy of a network's own classifier: how supervised training and fine-tuning are measured."""
+"""The accuracy of a network's own classifier, which measures supervised training and fine-tuning."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ssl_jax.tasks.task import Batches, Result, Task, TaskData, check_labels, ra
 def make() -> Task:
   """Top-1 and top-5 accuracy of the network's own classifier on the test images.
 
-  Raises, in `run`: methods.MissingAbility if the network has no classifier; ValueError if its classes are not
-    those of the data.
+  Raises, in `run`: methods.MissingAbility if the network has no classifier; ValueError if its number of
+    classes differs from that of the data.
   """
 
   def run(
@@ -46,7 +46,7 @@ def make() -> Task:
 
 
 def classifier_of(backbone: Backbone, task: str) -> Classifier:
-  """The network's own classifier. Raises methods.MissingAbility if it has none."""
+  """Returns the network's own classifier. Raises methods.MissingAbility if there is none."""
   cure = "fine-tune it first (configs/transfer/finetune.py), or use the tasks knn or linear_probe"
   return backbone.ability(Classifier, f"task {task!r}", cure)
 
@@ -54,10 +54,10 @@ def classifier_of(backbone: Backbone, task: str) -> Classifier:
 def classify(
   backbone: Backbone, batches: Batches, num_classes: int, mesh: Mesh, extract, task: str
 ) -> Features:
-  """The logits of the network's own classifier as features.
+  """Returns the logits of the network's own classifier as features.
 
-  Raises: methods.MissingAbility if it has no classifier; ValueError if its classes or the labels are not
-    those of the data.
+  Raises: methods.MissingAbility if the network has no classifier; ValueError if its number of classes differs
+    from `num_classes`, or a label is out of range.
   """
   predict = classifier_of(backbone, task).predict
   logits = extract(backbone.reading(predict), batches, mesh)

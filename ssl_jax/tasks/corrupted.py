@@ -1,4 +1,4 @@
-"""Test images under corruption: made on the fly or read from the published files."""
+"""Corrupted test images: computed on the fly or read from the published files."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from ssl_jax.tasks.backbone import Backbone
 from ssl_jax.tasks.task import Batches, TaskData, check_choice
 
 SEVERITIES = (1, 2, 3, 4, 5)
-SMALL = 64  # pixels a side below which the parameters are those for CIFAR
-CLEAN = "clean"  # the name of no corruption, at severity 0
+SMALL = 64  # images with a side below this many pixels use the parameters for CIFAR
+CLEAN = "clean"  # the name of the uncorrupted images, which have severity 0
 
 
 class Corruptions(NamedTuple):
-  """Which corruptions at which severities, with which parameters, of how many images."""
+  """The corruptions, their severities and parameters, and the number of images; see `choose_corruptions`."""
 
   names: tuple[str, ...]
   severities: tuple[int, ...]
@@ -39,7 +39,7 @@ class Corruptions(NamedTuple):
 
 
 class CorruptedSplit(NamedTuple):
-  """One corruption at one severity: what to read, and the network that sees it corrupted."""
+  """One corruption at one severity: the batches to read, and the backbone that gets them corrupted."""
 
   name: str
   severity: int
@@ -58,16 +58,19 @@ def choose_corruptions(
   examples: int,
   clean: bool = False,
 ) -> Corruptions:
-  """Checks the options that tasks on corrupted images share.
+  """Checks the options that the tasks on corrupted images share.
 
   Args:
-    corruptions: names; (): the fifteen of the benchmark. clean: whether "clean" is one of them, and with ()
-      the first.
-    table: "imagenet" or "cifar", see corrupt.make; "": cifar for images below 64 pixels. textures: of frost.
-    released: a folder with CIFAR-10-C's npy files (labels.npy among them) or ImageNet-C's
-      (CORRUPTION/SEVERITY/CLASS/ images).
-    examples: how many test images, the first ones; 0: all.
-  Raises: ValueError for an unknown name, a severity outside 1 to 5, a negative number.
+    task: the name of the task, for error messages.
+    corruptions: names; (): the fifteen of the benchmark.
+    severities: some of 1 to 5.
+    table: "imagenet" or "cifar", see corrupt.make; "": "cifar" for images below 64 pixels, else "imagenet".
+    textures: a folder of frost textures; "": procedural frost.
+    released: a folder with the .npy files of CIFAR-10-C (including labels.npy) or with the images of
+      ImageNet-C (CORRUPTION/SEVERITY/CLASS/); "": the corruptions are computed on the fly.
+    examples: number of test images, taken from the start of the split; 0: all.
+    clean: whether "clean" is a valid name; with corruptions=() it then comes first.
+  Raises: ValueError for an unknown name, a severity outside 1 to 5, or a negative number of examples.
   """
   known = (*corrupt.known(), *((CLEAN,) if clean else ()))
   names = tuple(corruptions) or (*((CLEAN,) if clean else ()), *corrupt.CORRUPTIONS)
@@ -81,24 +84,25 @@ def choose_corruptions(
   if table:
     check_choice("table", table, ("imagenet", "cifar"))
   if examples < 0:
-    raise ValueError(f"config.tasks.{task}.examples is {examples}; use 0 for all, or how many")
+    raise ValueError(f"config.tasks.{task}.examples is {examples}; use 0 for all, or a positive number")
   return Corruptions(names, tuple(severities), table, textures, released, examples)
 
 
 def corrupted_splits(
   chosen: Corruptions, backbone: Backbone, read, data: TaskData, mesh: Mesh, key: jax.Array
 ) -> tuple[Corruptions, list[CorruptedSplit]]:
-  """(The choice with its table, every corruption at every severity; severities of one corruption share a
-  program.)
+  """Returns (the choice with its table filled in, a split for every corruption at every severity).
 
-  Each image is corrupted as a function of its pixels and the key, so that batches, devices and order do not
-  matter.
+  The corruption of an image is a function of its pixels and the key, so the results do not depend on batches,
+  devices or order. All severities of one corruption share one compiled program.
 
   Args:
-    read: how the backbones of the splits read corrupted images; a function as `encode`.
-  Raises: ValueError if released files are asked for and missing, naming them; before anything is read.
+    read: the function that the backbones of the splits apply to the corrupted images; same arguments as
+      `encode`.
+  Raises: ValueError that names the missing files if released files are requested but incomplete; before
+    anything is read.
   """
-  first = next(iter(data.test()))["image"]  # this process's share of a batch
+  first = next(iter(data.test()))["image"]  # the rows of a batch that this process reads
   chosen = chosen._replace(table=chosen.table or ("cifar" if first.shape[1] < SMALL else "imagenet"))
   harmed = [name for name in chosen.names if name != CLEAN]
   files = (
@@ -121,7 +125,7 @@ def corrupted_splits(
 
 
 def origin(chosen: Corruptions) -> str:
-  """Where the corrupted images come from, for a protocol."""
+  """Returns the source of the corrupted images, for a protocol."""
   if chosen.released:
     return f"released files in {chosen.released}"
   frost = "of " + chosen.textures if chosen.textures else "procedural"
@@ -141,14 +145,14 @@ def _corrupted(
 
 
 def _with_classifier(backbone: Backbone, read) -> Backbone:
-  """The backbone with `read` as its encoder and as its classifier."""
+  """Returns the backbone with `read` as its encoder and as its classifier."""
   method = backbone.method._replace(
     encode=read, abilities={**backbone.method.abilities, Classifier: Classifier(read)}
   )
   return backbone._replace(method=method)
 
 
-@functools.lru_cache(maxsize=None)  # one function for equal arguments: one compile for all severities
+@functools.lru_cache(maxsize=None)  # equal arguments give the same function, so all severities compile once
 def _seen(read, name: str, table: str, textures: str):
   function = corrupt.make(name, table=table, textures=textures)
 
@@ -161,7 +165,7 @@ def _seen(read, name: str, table: str, textures: str):
 
 
 def _digest(image: jax.Array) -> jax.Array:
-  """u32[]: a number that depends on every pixel and its place."""
+  """u32[]: a number that depends on every pixel and its position."""
   levels = jnp.round(image * 255).astype(jnp.uint32).ravel()
   return (levels * (jnp.arange(levels.size, dtype=jnp.uint32) * jnp.uint32(2654435761) + jnp.uint32(1))).sum(
     dtype=jnp.uint32
@@ -169,7 +173,7 @@ def _digest(image: jax.Array) -> jax.Array:
 
 
 def first_of(batches: Batches, examples: int) -> Batches:
-  """The same batches without what lies behind the first `examples` images of the split."""
+  """Returns the same batches, in which only the first `examples` images of the split are valid; 0: all."""
   if not examples:
     return batches
 
@@ -190,8 +194,9 @@ def first_of(batches: Batches, examples: int) -> Batches:
 def _released(
   folder: str, names, severities, local_size: int, size: int, mesh: Mesh
 ) -> dict[tuple[str, int], Batches]:
-  """Batches of the published files by corruption and severity. Raises ValueError for what is missing, before
-  anything is read.
+  """Returns the batches of the published files by corruption and severity.
+
+  Raises: ValueError that names missing files, before anything is read.
   """
   root = pathlib.Path(folder)
   arrays = (root / "labels.npy").is_file()
@@ -203,9 +208,9 @@ def _released(
   missing = [str(path) for path in wanted if not path.exists()]
   if missing:
     raise ValueError(
-      f"released: {folder} lacks {len(missing)} of {len(wanted)}, {', '.join(missing[:3])} "
-      "among them; it must hold labels.npy and CORRUPTION.npy (CIFAR-10-C) or CORRUPTION/SEVERITY/CLASS/ (ImageNet-C). "
-      "Complete it, or name what there is in corruptions"
+      f"released: {folder} lacks {len(missing)} of {len(wanted)} files or folders, such as "
+      f"{', '.join(missing[:3])}; it must hold labels.npy and CORRUPTION.npy (CIFAR-10-C) or "
+      "CORRUPTION/SEVERITY/CLASS/ (ImageNet-C). Complete it, or name only the available ones in corruptions"
     )
   batch_size = local_size * jax.process_count()
   read = functools.partial(
@@ -224,15 +229,16 @@ def _released(
 
 
 def _rows(root: pathlib.Path, name: str, severity: int) -> Source:
-  """A severity of a file in CIFAR-10-C's form, uint8[5 N, 32, 32, 3]. Raises ValueError if the labels do not
-  fit it.
+  """Returns one severity of a file in the format of CIFAR-10-C, uint8[5 N, 32, 32, 3].
+
+  Raises: ValueError if the number of labels does not fit the number of images.
   """
   path = root / f"{name}.npy"
   images, labels = np.load(path, mmap_mode="r"), np.load(root / "labels.npy")
   if len(images) != len(labels) or len(labels) % len(SEVERITIES):
     raise ValueError(
-      f"{path} holds {len(images)} images and labels.npy {len(labels)}; both must hold five times as many as the "
-      "test set: fetch them again"
+      f"{path} holds {len(images)} images and labels.npy {len(labels)}; both must hold five times as many as "
+      "the test set: download them again"
     )
   count = len(labels) // len(SEVERITIES)
   mine = slice((severity - 1) * count, severity * count)
@@ -241,7 +247,7 @@ def _rows(root: pathlib.Path, name: str, severity: int) -> Source:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Rows:
-  """A Reader of arrays."""
+  """A Reader for arrays."""
 
   origin: str
   images: np.ndarray

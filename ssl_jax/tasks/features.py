@@ -1,4 +1,4 @@
-"""Frozen features of a set of images: encoded on all devices, kept on the host."""
+"""Frozen features of a set of images, encoded on all devices and stored on the host."""
 
 from __future__ import annotations
 
@@ -20,25 +20,29 @@ from ssl_jax.tasks.task import Batches
 
 
 class Features(NamedTuple):
-  """One row for each sample, in the order of `index`; the same on every process."""
+  """One row per sample, in the order of `index`. Every process holds the same arrays."""
 
   x: np.ndarray  # f32[N, ...]: a vector, or logits with axes of their own
   y: np.ndarray  # i32[N, ...]
-  index: np.ndarray  # i32[N]: place in the split
+  index: np.ndarray  # i32[N]: position in the split
 
 
 Extract = Callable[..., Features]  # (backbone, batches, mesh, *, layer, grid)
 
 
 def extract(backbone: Backbone, batches: Batches, mesh: Mesh, *, layer: str = "", grid: int = 1) -> Features:
-  """Encodes every image that counts.
+  """Encodes every valid image.
 
-  One compile for all batches; while the devices encode one, the host reads the next and fetches the last.
+  All batches share one compiled program. While the devices encode one batch, the host reads the next one and
+  fetches the results of the previous one.
 
   Args:
-    batches: as in TaskData; rows whose mask is False are dropped, a short batch is padded to the first's.
-    layer: a map of the network's Pyramid, averaged over `grid` x `grid` cells; "": what `encode` returns.
-  Raises: ValueError for an unknown layer, an empty split, rows read twice, features that are not finite.
+    batches: as in TaskData. Rows whose "valid" is False are dropped, and a short batch is padded to the size
+      of the first one.
+    layer: a feature map of the network's Pyramid; "": the output of `encode`.
+    grid: the feature map is averaged over `grid` x `grid` cells.
+  Raises: ValueError for an unknown layer, an empty split, rows that were read twice, or features that are not
+    finite.
   """
   function = feature_function(backbone, layer=layer, grid=grid)
   weights = placement.replicate(tuple(backbone.weights), mesh)
@@ -58,17 +62,17 @@ def extract(backbone: Backbone, batches: Batches, mesh: Mesh, *, layer: str = ""
 
 
 def remembered() -> Extract:
-  """An `extract` that remembers what it found, for several tasks on the same backbone and data.
+  """Returns an `extract` that caches its results, for several tasks on the same backbone and data.
 
-  It knows a backbone again by identity, so hand over the same object. What it remembers lives as long as the
-  function returned, N * D * 4 bytes a split: make one for each backbone.
+  The cache identifies a backbone by object identity, so pass the same object to every task. The cache lives
+  as long as the returned function and needs N * D * 4 bytes per split, so create one for each backbone.
   """
   found = {}
 
   def extract_once(backbone, batches, mesh, *, layer="", grid=1):
     name = (id(backbone), batches, mesh, layer, grid)
     if name not in found:
-      # The backbone is kept too: its id must not be given to another.
+      # The backbone is stored too, so that no other object can get its id.
       found[name] = backbone, extract(backbone, batches, mesh, layer=layer, grid=grid)
     return found[name][1]
 
@@ -76,9 +80,14 @@ def remembered() -> Extract:
 
 
 def feature_function(backbone: Backbone, *, layer: str = "", grid: int = 1) -> Callable[..., jax.Array]:
-  """Pure (params, model_state, images f32[B, H, W, 3]) -> f32[B, D]; one object for equal arguments."""
+  """Returns the pure function (params, model_state, images f32[B, H, W, 3]) -> f32[B, D].
+
+  Equal arguments give the same function object.
+  Raises: ValueError if `grid` is not positive; methods.MissingAbility for a layer of a network without
+    Pyramid.
+  """
   if grid < 1:
-    raise ValueError(f"grid={grid} cells a side; use 1 (the mean over the map) or more")
+    raise ValueError(f"grid={grid} cells per side; use 1 (the mean over the whole map) or more")
   if not layer:
     return backbone.method.encode
   return _pooled_layer(backbone.ability(Pyramid, f"layer={layer!r}").maps, layer, grid)
@@ -96,7 +105,7 @@ def _pooled_layer(pyramid, layer: str, grid: int):
 
 
 def pool(maps: jax.Array, grid: int) -> jax.Array:
-  """Mean over `grid` x `grid` cells; a cell spans floor(i h / g) to ceil((i + 1) h / g), as in PyTorch.
+  """Averages over `grid` x `grid` cells. Cell i spans floor(i h / g) to ceil((i + 1) h / g), as in PyTorch.
 
   Args:
     maps: f32[B, h, w, c].
@@ -116,26 +125,30 @@ def _cells(side: int, grid: int) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnames=("function", "mesh"))
 def encode_rows(params, model_state, rows, *, function, mesh):
-  """Rows split over the devices in, the whole batch on each out: every process can then read it."""
+  """Encodes rows that are sharded over the devices. The results are replicated, so that every process can
+  read them.
+  """
   x = function(params, model_state, to_float(rows["image"]))
   if x.ndim < 2 or len(x) != len(rows["label"]):
     raise ValueError(
-      f"features must be [B, ...] with at least one axis behind the batch's, these are {x.shape}"
+      f"features must be [B, ...] with at least one axis behind the batch axis, but they are {x.shape}"
     )
   out = (x.astype(jnp.float32), rows["label"], rows["index"], rows["valid"])
   return jax.lax.with_sharding_constraint(out, placement.replicated(mesh))
 
 
 def _complete(batch: dict[str, np.ndarray], size: int, read: int) -> dict[str, np.ndarray]:
-  """The four leaves that `encode_rows` takes, with `size` rows, those added masked out."""
+  """Returns the four arrays that `encode_rows` takes, padded to `size` rows; padded rows are not valid."""
   images = np.asarray(batch["image"])
   if images.dtype != np.uint8 or images.ndim < 4:
     raise ValueError(
-      f"evaluation images must be uint8[B, ..., H, W, 3], these are {images.dtype}{list(images.shape)}"
+      f"evaluation images must be uint8[B, ..., H, W, 3], but they are {images.dtype}{list(images.shape)}"
     )
   if len(images) > size:
-    raise ValueError(f"an evaluation batch of {len(images)} after one of {size}; use one size for all")
-  # Without "index" the numbers are distinct, and no more.
+    raise ValueError(
+      f"an evaluation batch has {len(images)} rows, but the first one had {size}; use one size for all"
+    )
+  # Without "index" the numbers are only guaranteed to be distinct.
   first = read + jax.process_index() * (2**31 // jax.process_count())
   rows = {
     "image": images,
@@ -154,7 +167,7 @@ def _fetch(encoded) -> tuple[np.ndarray, ...]:
 
 def _in_order(x: np.ndarray, y: np.ndarray, index: np.ndarray) -> Features:
   if not len(x):
-    raise ValueError("no images to extract features from: the mask leaves none")
+    raise ValueError("no images to extract features from: no row is valid")
   bad = len(x) - np.isfinite(x.reshape(len(x), -1)).all(axis=1).sum()
   if bad:
     raise ValueError(f"features of {bad} of {len(x)} images are not finite; the checkpoint may have diverged")
@@ -162,8 +175,8 @@ def _in_order(x: np.ndarray, y: np.ndarray, index: np.ndarray) -> Features:
   twice = len(x) - len(np.unique(index))
   if twice:
     raise ValueError(
-      f"{twice} of {len(x)} evaluation rows were read twice; each process must read its own "
-      "share, and padding must be masked"
+      f"{twice} of {len(x)} evaluation rows were read twice; each process must read its own rows, and padded "
+      "rows must not be valid"
     )
   if (order != np.arange(len(order))).any():
     x, y, index = x[order], y[order], index[order]

@@ -1,7 +1,8 @@
-"""Linear classifiers on frozen features: several learning rates trained side by side, each as if alone.
+"""Linear classifiers on frozen features. Several learning rates are trained at once, with the same results as
+one at a time.
 
-The heads are one stack, kernel f32[L, D, C]. They start from the same weights and see the same batches; a
-batch of features is read once and multiplied with the whole stack.
+All heads are stacked into one kernel f32[L, D, C]. They start from the same weights and see the same batches.
+A batch of features is read once and multiplied by the whole stack.
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ from ssl_jax.tasks.backbone import Backbone
 from ssl_jax.tasks.features import feature_function
 from ssl_jax.tasks.task import TaskData
 
-STREAM_BYTES = 256 << 20  # features sent to the devices at a time, where they do not fit there whole
+STREAM_BYTES = 256 << 20  # size of a chunk of features that is sent to the devices, if not all of them fit
 BATCHNORM_EPSILON = 1e-6  # as in MAE's probe
-BATCHNORM_MOMENTUM = 0.1  # share of the batch in the running moments
-SCORE_ROWS = 4096  # test rows scored at once
+BATCHNORM_MOMENTUM = 0.1  # weight of the current batch in the running moments
+SCORE_ROWS = 4096  # test rows that are scored at once
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-  """How heads are trained."""
+  """The settings with which heads are trained."""
 
-  learning_rates: tuple[float, ...]  # one a head, as the optimiser uses them
+  learning_rates: tuple[float, ...]  # one per head, as the optimiser uses them
   optimizer: str = "sgd"  # sgd, nesterov, lars
   momentum: float = 0.9
   weight_decay: float = 0.0
@@ -42,25 +43,31 @@ class Recipe:
   warmup_epochs: int = 0
   epochs: int = 100
   batch_size: int = 256
-  normalize: str = "none"  # batchnorm: without scale and shift, running moments in evaluation
+  normalize: str = "none"  # or batchnorm: without scale and shift, with running moments in evaluation
 
 
 class Moments(NamedTuple):
+  """The running moments of BatchNorm."""
+
   mean: jax.Array  # f32[D]
   variance: jax.Array  # f32[D], unbiased
 
 
 class Heads(NamedTuple):
-  """All that changes while heads are trained."""
+  """Everything that changes while heads are trained."""
 
-  step: jax.Array  # i32[]
+  step: jax.Array  # i32[]: number of completed steps
   params: PyTree  # {"kernel": f32[L, D, C], "bias": f32[L, C]}
   opt_state: PyTree
   moments: Moments | None
 
 
 def init_heads(key: jax.Array, recipe: Recipe, *, width: int, num_classes: int) -> Heads:
-  """Kernel N(0, 0.01), bias 0, the same in every head."""
+  """Returns heads with a kernel drawn from N(0, 0.01) and bias 0, the same for every learning rate.
+
+  Args:
+    width: number of features D.
+  """
   count = len(recipe.learning_rates)
   kernel = 0.01 * jax.random.normal(key, (1, width, num_classes), jnp.float32)
   params = {"kernel": jnp.tile(kernel, (count, 1, 1)), "bias": jnp.zeros((count, num_classes), jnp.float32)}
@@ -71,9 +78,9 @@ def init_heads(key: jax.Array, recipe: Recipe, *, width: int, num_classes: int) 
   return Heads(jnp.zeros((), jnp.int32), params, opt_state, moments)
 
 
-@functools.lru_cache(maxsize=None)  # one function for one recipe: two backbones share a compile
+@functools.lru_cache(maxsize=None)  # one function per recipe, so that two backbones share a compiled program
 def make_update(recipe: Recipe, *, steps_per_epoch: int) -> Callable[..., tuple[Heads, jax.Array]]:
-  """Returns pure `update(heads, x f32[B, D], y i32[B]) -> (heads, cross-entropy f32[L])`."""
+  """Returns the pure function `update(heads, x f32[B, D], y i32[B]) -> (heads, cross-entropy f32[L])`."""
   optimizer, schedule = _make_optimizer(recipe), make_schedule(recipe, steps_per_epoch=steps_per_epoch)
 
   def update(heads: Heads, x: jax.Array, y: jax.Array) -> tuple[Heads, jax.Array]:
@@ -100,26 +107,29 @@ def make_update(recipe: Recipe, *, steps_per_epoch: int) -> Callable[..., tuple[
 
 
 def cross_entropy(params: PyTree, x: jax.Array, y: jax.Array) -> jax.Array:
-  """f32[L]: each head's mean over the batch."""
+  """f32[L], in nats: the mean cross-entropy over the batch for each head."""
   scores = _scores(params, x)
   labels = jnp.broadcast_to(y[None, :], scores.shape[:2])
   return optax.softmax_cross_entropy_with_integer_labels(scores, labels).mean(axis=1)
 
 
 def make_schedule(recipe: Recipe, *, steps_per_epoch: int) -> Callable[[jax.Array], jax.Array]:
-  """Share of the learning rate at a step. Drops fall on epochs (MoCo), cosine and warm-up on steps."""
+  """Returns a function from the step to the fraction of the learning rate that is used.
+
+  The "steps" schedule changes at the end of an epoch (as in MoCo); cosine and warm-up change at every step.
+  """
   total, warmup = recipe.epochs * steps_per_epoch, recipe.warmup_epochs * steps_per_epoch
-  drops = [round(share * recipe.epochs) * steps_per_epoch for share in (0.6, 0.8)]
+  drops = [round(part * recipe.epochs) * steps_per_epoch for part in (0.6, 0.8)]
 
   def schedule(step: jax.Array) -> jax.Array:
     now = jnp.asarray(step).astype(jnp.float32)
     if recipe.schedule == "cosine":
-      share = 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip((now - warmup) / (total - warmup), 0, 1)))
+      fraction = 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip((now - warmup) / (total - warmup), 0, 1)))
     elif recipe.schedule == "steps":
-      share = 0.1 ** sum((now >= drop).astype(jnp.float32) for drop in drops)
+      fraction = 0.1 ** sum((now >= drop).astype(jnp.float32) for drop in drops)
     else:
-      share = jnp.ones((), jnp.float32)
-    return share * jnp.minimum(now / warmup, 1) if warmup else share
+      fraction = jnp.ones((), jnp.float32)
+    return fraction * jnp.minimum(now / warmup, 1) if warmup else fraction
 
   return schedule
 
@@ -135,16 +145,19 @@ def train_on_features(
   device_bytes: int,
   progress,
 ) -> tuple[Heads, np.ndarray]:
-  """Trains heads on features read once.
+  """Trains heads on features that have been computed once.
 
-  The order of epoch e is a permutation drawn from (key, e); the remainder of an epoch is dropped. Features of
-  at most `device_bytes` lie whole on every device, larger ones stay on the host and pass by in shuffled
-  chunks; both give the same heads.
+  The order of epoch e is a permutation drawn from (key, e). The last incomplete batch of an epoch is dropped.
+  Features of at most `device_bytes` are replicated on every device. Larger ones stay on the host and are sent
+  to the devices in shuffled chunks. Both ways give the same heads.
 
   Args:
-    x: f32[N, D]; y: i32[N]: full host copies.
-  Returns: the heads, and f32[L], each one's mean loss over the last epoch.
-  Raises: ValueError if there are fewer rows than the batch takes.
+    x: f32[N, D], all features, on the host.
+    y: i32[N], their labels.
+    key: for the initial weights and the order of the rows.
+    progress: called as progress(done steps, all steps, mean loss of the heads).
+  Returns: (the heads, f32[L]: the mean loss of each head over the last epoch).
+  Raises: ValueError if there are fewer rows than one batch.
   """
   size, steps = recipe.batch_size, len(x) // recipe.batch_size
   if not steps:
@@ -166,8 +179,8 @@ def train_on_features(
       else:
         batches = placement.spread(x[rows], mesh, axis=1), placement.spread(y[rows], mesh, axis=1)
         heads, losses = _scan_batches(heads, batches, update=update, mesh=mesh)
-      if before is not None:
-        progress(done, total, float(np.asarray(before).mean()))  # the chunk before: the devices do not wait
+      if before is not None:  # report the previous chunk, so that the devices never wait for the host
+        progress(done, total, float(np.asarray(before).mean()))
       before, done = losses, done + len(rows)
       recent.append(losses)
   last = np.concatenate(recent).mean(axis=0)
@@ -186,13 +199,23 @@ def train_live(
   grid: int,
   progress,
 ) -> tuple[Heads, np.ndarray]:
-  """Trains heads on augmented images, encoded in the same compiled step by the frozen backbone.
+  """Trains heads on augmented images, which the frozen backbone encodes in the same compiled step.
 
-  Returns and raises as `train_on_features`.
+  Args:
+    data: its `train_steps`, `train_size` and `augment` are used.
+    key: for the initial weights, the order of the images and the augmentation.
+    layer, grid: see `features.extract`.
+    progress: as in `train_on_features`.
+  Returns: as `train_on_features`.
+  Raises: ValueError if there are fewer images than one batch, the batch size is not divisible by the number
+    of devices, or `train_steps` ends early.
   """
   size, steps = recipe.batch_size, data.train_size // recipe.batch_size
   if not steps:
-    raise ValueError(f"batch_size={size} is more than the {data.train_size} training images")
+    raise ValueError(
+      f"batch_size={size} is more than the {data.train_size} training images; "
+      f"use batch_size<={data.train_size}"
+    )
   if size % mesh.size:
     raise ValueError(
       f"batch_size={size} is not divisible by {mesh.size} devices; use a multiple of {mesh.size}"
@@ -221,7 +244,7 @@ def train_live(
     heads, losses = step(heads, weights, batch)
     recent = [*recent[1 - steps :], losses] if steps > 1 else [losses]
     if before is not None:
-      before.block_until_ready()  # at most one step waits on the devices
+      before.block_until_ready()  # at most one step is queued on the devices
       if done % 50 == 0:
         progress(done, total, float(np.asarray(before).mean()))
     before = losses
@@ -233,21 +256,22 @@ def train_live(
 
 
 def score(heads: Heads, x: np.ndarray, mesh: Mesh):
-  """Yields the logits f32[L, b, C] of successive rows of x, f32[N, D], as (slice, array)."""
+  """Yields (slice of rows, logits f32[L, b, C]) for successive blocks of the rows of x, f32[N, D]."""
   for start in range(0, len(x), SCORE_ROWS):
     block = slice(start, min(start + SCORE_ROWS, len(x)))
-    short = 0 if len(x) <= SCORE_ROWS else start + SCORE_ROWS - block.stop  # one size, one compile
+    # All blocks have one size, so that one compiled program serves them.
+    short = 0 if len(x) <= SCORE_ROWS else start + SCORE_ROWS - block.stop
     rows = np.pad(x[block], [(0, short), (0, 0)])
-    yield (
-      block,
-      np.asarray(_evaluate(heads, placement.spread(rows, mesh), mesh=mesh))[:, : block.stop - start],
-    )
+    logits = np.asarray(_evaluate(heads, placement.spread(rows, mesh), mesh=mesh))
+    yield block, logits[:, : block.stop - start]
 
 
 def _make_optimizer(recipe: Recipe) -> optax.GradientTransformation:
-  """Updates of one head before the learning rate, which multiplies the momentum as in PyTorch."""
+  """Returns the optimiser of one head without its learning rate, which is applied after the momentum as in
+  PyTorch.
+  """
   parts = [optax.add_decayed_weights(recipe.weight_decay)] if recipe.weight_decay else []
-  if recipe.optimizer == "lars":  # MoCo v3 and MAE: the trust ratio is for the kernel only
+  if recipe.optimizer == "lars":  # as in MoCo v3 and MAE, the trust ratio applies to the kernel only
     trust = optax.scale_by_trust_ratio(trust_coefficient=0.001)
     parts.append(optax.masked(trust, {"kernel": True, "bias": False}))
   return optax.chain(*parts, optax.trace(recipe.momentum, nesterov=recipe.optimizer == "nesterov"))
@@ -258,7 +282,7 @@ def _init_on(mesh: Mesh, key: jax.Array, recipe: Recipe, *, width: int, num_clas
 
 
 def _scores(params: PyTree, x: jax.Array) -> jax.Array:
-  """f32[L, B, C]."""
+  """f32[L, B, C]: the logits of every head."""
   products = jnp.einsum("bd,ldc->lbc", x, params["kernel"], precision=jax.lax.Precision.HIGHEST)
   return products + params["bias"][:, None, :]
 
@@ -275,7 +299,7 @@ def _evaluate(heads: Heads, x: jax.Array, *, mesh: Mesh) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames=("update", "mesh"), donate_argnums=0)
 def _scan_rows(heads: Heads, source, rows: jax.Array, *, update, mesh: Mesh):
-  """One step for each row of `rows`, i32[S, B], numbers of rows of `source`."""
+  """Takes one step for each row of `rows`, i32[S, B], which holds row numbers of `source`."""
 
   def one(heads, batch):
     return jax.lax.with_sharding_constraint(
@@ -287,7 +311,7 @@ def _scan_rows(heads: Heads, source, rows: jax.Array, *, update, mesh: Mesh):
 
 @functools.partial(jax.jit, static_argnames=("update", "mesh"), donate_argnums=0)
 def _scan_batches(heads: Heads, batches, *, update, mesh: Mesh):
-  """One step for each of f32[S, B, D], i32[S, B]."""
+  """Takes one step for each of the S batches (f32[S, B, D], i32[S, B])."""
 
   def one(heads, batch):
     return jax.lax.with_sharding_constraint(update(heads, *batch), placement.replicated(mesh))

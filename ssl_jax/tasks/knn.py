@@ -1,4 +1,4 @@
-"""Weighted k-nearest-neighbour classification of frozen features: no training, nothing to tune.
+"""Weighted k-nearest-neighbour classification of frozen features, without training or tuning.
 
 Source: Wu et al. 2018 (Instance Discrimination), section 3.4; k and temperature as there and in DINO.
 """
@@ -19,12 +19,28 @@ from ssl_jax.tasks.features import Features
 from ssl_jax.tasks.features import extract as extract_features
 from ssl_jax.tasks.task import Result, Task, TaskData, check_labels, rank_of_label, silent
 
-CHUNK_BYTES = 256 << 20  # a device's share of similarities, and a chunk of the bank, stay below this
-VOTE_ROWS = 4096  # queries that vote at once on the host
+CHUNK_BYTES = 256 << 20  # upper limit for the similarities on one device, and for a chunk of the bank
+VOTE_ROWS = 4096  # number of queries whose votes are counted at once on the host
+
+
+class Settings(NamedTuple):
+  """The options of the task, see `make`."""
+
+  k: int
+  also: tuple[int, ...]
+  temperature: float
+  layer: str
+  grid: int
+  leave_one_out: bool
+
+  @property
+  def ks(self) -> tuple[int, ...]:
+    """All numbers of neighbours, `k` first."""
+    return (self.k, *(other for other in self.also if other != self.k))
 
 
 class Neighbours(NamedTuple):
-  """For each query its most similar bank rows, best first; of equally similar ones the earlier row."""
+  """The most similar bank rows of each query, best first; ties go to the earlier row."""
 
   similarity: np.ndarray  # f32[Q, K], cosine
   index: np.ndarray  # i32[Q, K], rows of the bank
@@ -39,58 +55,62 @@ def make(
   grid: int = 1,
   leave_one_out: bool = False,
 ) -> Task:
-  """k-NN of the test images among the training images, one view each, in evaluation mode.
+  """k-NN classification of the test images among the training images, with one evaluation view per image.
 
   Args:
-    k: neighbours of the headline `top1` and `top5` (DINO 20, InstDisc 200). Fixed beforehand, never the best.
-    also: further k, reported beside it as `top1_k10`, ... from the same search.
-    temperature: a neighbour of similarity s votes exp(s / temperature); inf: every neighbour counts the same.
+    k: number of neighbours for the main results `top1` and `top5` (DINO 20, InstDisc 200). It is fixed in
+      advance; the best k is never chosen.
+    also: further values of k from the same search, reported as `top1_k10`, ...
+    temperature: a neighbour of similarity s votes with the weight exp(s / temperature); inf: all neighbours
+      have the same weight.
     layer, grid: as in `features.extract`.
-    leave_one_out: for a set without labelled test images: every training image among all others.
-  Raises: ValueError for k < 1, temperature <= 0; in `run`: more neighbours than the bank holds.
+    leave_one_out: classify every training image among all others, for data without labelled test images.
+  Raises: ValueError for k < 1 or temperature <= 0; in `run`, if the bank holds fewer rows than neighbours.
   """
-  ks = (k, *(other for other in also if other != k))
-  if min(ks) < 1:
-    raise ValueError(f"k={min(ks)} neighbours; use 1 or more")
+  settings = Settings(k, also, temperature, layer, grid, leave_one_out)
+  if min(settings.ks) < 1:
+    raise ValueError(f"k={min(settings.ks)} neighbours; use 1 or more")
   if not temperature > 0:
     raise ValueError(f"temperature={temperature} must be above 0 (0.07 in the papers)")
+  return Task("knn", functools.partial(_run, settings))
 
-  def run(
-    backbone: Backbone,
-    data: TaskData,
-    mesh: Mesh,
-    key: jax.Array,
-    *,
-    extract=extract_features,
-    progress=silent,
-  ) -> Result:
-    del key, progress  # deterministic and short
-    bank = extract(backbone, data.train, mesh, layer=layer, grid=grid)
-    queries = bank if leave_one_out else extract(backbone, data.test, mesh, layer=layer, grid=grid)
-    check_labels(bank.y, data.num_classes, "training")
-    check_labels(queries.y, data.num_classes, "test")
-    found = nearest(queries.x, bank.x, k=max(ks), mesh=mesh, exclude_self=leave_one_out)
-    scalars, predictions = _scores(found, queries, bank, ks, temperature, data.num_classes)
-    protocol = {
-      **data.protocol,
-      **backbone.protocol,
-      "task": "knn",
-      "k": k,
-      "also": list(also),
-      "temperature": float(temperature),
-      "vote": "exp(similarity / temperature)",
-      "similarity": "cosine of l2-normalised features",
-      "backbone_mode": "evaluation",
-      "layer": layer or "encode",
-      "grid": grid,
-      "bank_rows": len(bank.x),
-      "query_rows": len(queries.x),
-      "dimensions": bank.x.shape[1],
-      "leave_one_out": leave_one_out,
-    }
-    return Result(scalars, protocol, predictions)
 
-  return Task("knn", run)
+def _run(
+  settings: Settings,
+  backbone: Backbone,
+  data: TaskData,
+  mesh: Mesh,
+  key: jax.Array,
+  *,
+  extract=extract_features,
+  progress=silent,
+) -> Result:
+  """Finds the neighbours of all queries in the bank and counts their votes; `key` is not used."""
+  k, also, temperature, layer, grid, leave_one_out = settings
+  bank = extract(backbone, data.train, mesh, layer=layer, grid=grid)
+  queries = bank if leave_one_out else extract(backbone, data.test, mesh, layer=layer, grid=grid)
+  check_labels(bank.y, data.num_classes, "training")
+  check_labels(queries.y, data.num_classes, "test")
+  found = nearest(queries.x, bank.x, k=max(settings.ks), mesh=mesh, exclude_self=leave_one_out)
+  scalars, predictions = _scores(found, queries, bank, settings.ks, temperature, data.num_classes)
+  protocol = {
+    **data.protocol,
+    **backbone.protocol,
+    "task": "knn",
+    "k": k,
+    "also": list(also),
+    "temperature": float(temperature),
+    "vote": "exp(similarity / temperature)",
+    "similarity": "cosine of l2-normalised features",
+    "backbone_mode": "evaluation",
+    "layer": layer or "encode",
+    "grid": grid,
+    "bank_rows": len(bank.x),
+    "query_rows": len(queries.x),
+    "dimensions": bank.x.shape[1],
+    "leave_one_out": leave_one_out,
+  }
+  return Result(scalars, protocol, predictions)
 
 
 def nearest(
@@ -102,19 +122,23 @@ def nearest(
   exclude_self: bool = False,
   chunk_rows: int = 0,
 ) -> Neighbours:
-  """The k bank rows of highest cosine for every query, exactly.
+  """Returns the k bank rows with the highest cosine similarity for every query; the search is exact.
 
-  Queries stay on the devices, split over them; the bank passes by once, in chunks that every device compares
-  with its own queries while the next is on its way. Device memory does not depend on the bank's size.
+  The queries are sharded over the devices and stay there. The bank is sent once, in chunks: every device
+  compares a chunk with its own queries while the next chunk is transferred. The device memory does not depend
+  on the size of the bank.
 
   Args:
-    queries: f32[Q, D]; bank: f32[N, D]: full host copies, finite, of any norm (zero is similar to none).
-    exclude_self: query i is bank row i, and not its own neighbour.
-    chunk_rows: bank rows at a time; 0: as many as CHUNK_BYTES allow.
-  Raises: ValueError where widths differ or the bank holds fewer than k (other) rows.
+    queries: f32[Q, D], on the host, finite, of any norm (a zero vector is similar to no row).
+    bank: f32[N, D], on the host, under the same conditions.
+    exclude_self: query i is bank row i, and must not be its own neighbour.
+    chunk_rows: number of bank rows per chunk; 0: as many as CHUNK_BYTES allows.
+  Raises: ValueError if the widths differ or the bank holds fewer than k (other) rows.
   """
   if queries.shape[1] != bank.shape[1]:
-    raise ValueError(f"queries have {queries.shape[1]} dimensions, the bank has {bank.shape[1]}")
+    raise ValueError(
+      f"queries have {queries.shape[1]} dimensions, the bank has {bank.shape[1]}; use one network for both"
+    )
   most = len(bank) - exclude_self
   if k > most:
     others = "other rows" if exclude_self else "rows"
@@ -139,21 +163,21 @@ def nearest(
       np.int32(valid),
       exclude_self=exclude_self,
     )
-    before[0].block_until_ready()  # at most one chunk waits on the devices
+    before[0].block_until_ready()  # at most one chunk is queued on the devices
   return Neighbours(*(placement.fetch(part)[:count] for part in best))
 
 
 def vote(
   neighbours: Neighbours, labels: np.ndarray, *, k: int, temperature: float, num_classes: int
 ) -> np.ndarray:
-  """Sum of exp(similarity / temperature) over a query's k nearest rows of each class.
+  """Sums exp(similarity / temperature) over those of the k nearest rows of a query that belong to each class.
 
-  Computed as exp((s - s_max) / temperature), so that a small temperature does not overflow.
+  It is computed as exp((s - s_max) / temperature), so that a small temperature does not overflow.
 
   Args:
-    labels: i32[N], of the bank.
-  Returns: f64[Q, num_classes], scaled so that the nearest neighbour weighs 1; -inf for a class without a
-    neighbour, which therefore is never among the top five.
+    labels: i32[N], the labels of the bank.
+  Returns: f64[Q, num_classes], scaled so that the nearest neighbour has the weight 1. A class without a
+    neighbour gets -inf, so it is never among the top five.
   """
   similarity, index = neighbours.similarity[:, :k].astype(np.float64), neighbours.index[:, :k]
   weights = np.exp((similarity - similarity[:, :1]) / temperature)
@@ -190,26 +214,31 @@ def _scores(found: Neighbours, queries: Features, bank: Features, ks, temperatur
 
 
 def _chunk_rows(queries: int, width: int) -> int:
-  """Rows that keep f32[queries, rows] and f32[rows, width] below CHUNK_BYTES; 256 at least."""
+  """Returns the number of rows that keeps f32[queries, rows] and f32[rows, width] below CHUNK_BYTES; at least
+  256.
+  """
   return max(256, CHUNK_BYTES // (4 * max(queries, width, 1)))
 
 
 def _unit(x: jax.Array) -> jax.Array:
+  """Returns the rows of x scaled to unit norm; a zero row stays zero."""
   return x / jnp.maximum(jnp.linalg.norm(x, axis=1, keepdims=True), 1e-12)
 
 
 @functools.partial(jax.jit, static_argnames="k")
 def _start(queries: jax.Array, *, k: int):
-  """Unit queries, and the running best before anything was seen: ([Q, k] similarity, [Q, k] row)."""
-  # Built from the queries so that it is split over the devices as they are.
+  """Returns (the queries with unit norm, the initial neighbours: similarity -inf and row 0, each [Q, k])."""
+  # Computed from the queries so that it has the same sharding.
   nothing = jnp.broadcast_to(queries[:, :1] * 0, (len(queries), k))
   return _unit(queries), (nothing - jnp.inf, nothing.astype(jnp.int32))
 
 
 @functools.partial(jax.jit, static_argnames="exclude_self")
 def _merge(best, unit, rows, chunk, start, valid, *, exclude_self: bool):
-  """The running best after `valid` more rows of the bank, of which the first is number `start`."""
-  # Full precision: a TPU or GPU would otherwise round to 8 or 10 bits and swap neighbours.
+  """Returns the best neighbours so far, updated with the first `valid` rows of a chunk, which begins at bank
+  row `start`.
+  """
+  # Full precision, because a TPU or GPU would otherwise round to 8 or 10 bits and swap neighbours.
   similarity = jnp.einsum("qd,nd->qn", unit, _unit(chunk), precision=jax.lax.Precision.HIGHEST)
   column = jnp.arange(len(chunk), dtype=jnp.int32)[None, :]
   allowed = column < valid
@@ -218,7 +247,7 @@ def _merge(best, unit, rows, chunk, start, valid, *, exclude_self: bool):
   similarity = jnp.where(allowed, similarity, -jnp.inf)
   k = best[0].shape[1]
   values, columns = jax.lax.top_k(similarity, min(k, len(chunk)))
-  values = jnp.concatenate([best[0], values], axis=1)  # earlier rows win ties, as in one search
+  values = jnp.concatenate([best[0], values], axis=1)  # earlier rows win ties, as in a search without chunks
   indices = jnp.concatenate([best[1], columns + start], axis=1)
   values, places = jax.lax.top_k(values, k)
   return values, jnp.take_along_axis(indices, places, axis=1)

@@ -1,4 +1,4 @@
-"""Where a task that takes hours keeps what it has found, so that it goes on after it was stopped."""
+"""Partial results of a task that takes hours, so that it can resume after an interruption."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ KEY = "identity"
 
 
 class PartialResults:
-  """One file of arrays that belong to one measurement. Process 0 writes, all read: the folder is shared by
-  the processes.
+  """One file with the arrays of one measurement. Process 0 writes the file and all processes read it, so its
+  folder must be shared between them.
   """
 
   def __init__(self, path: pathlib.Path | None = None):
-    """None: nothing is kept."""
+    """Uses the file `path`; with None, nothing is saved."""
     self._path = path
 
   def load(self, identity: dict) -> dict[str, np.ndarray]:
-    """The arrays that were kept for this very measurement; {} if there are none, or those of another."""
+    """Returns the arrays that were saved for the measurement `identity`; {} if there are none.
+
+    Arrays that were saved for another measurement are ignored.
+    """
     if self._path is None or not self._path.exists():
       return {}
     with np.load(self._path) as found:
@@ -30,7 +33,7 @@ class PartialResults:
     return arrays if str(arrays.pop(KEY)) == _text(identity) else {}
 
   def save(self, identity: dict, arrays: dict[str, np.ndarray]) -> None:
-    """Replaces what was kept, whole or not at all."""
+    """Replaces the saved arrays atomically."""
     if self._path is None or jax.process_index():
       return
     self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +42,7 @@ class PartialResults:
     os.replace(new, self._path)
 
   def clear(self) -> None:
-    """The measurement is done."""
+    """Deletes the file, after the measurement is complete."""
     if self._path is not None and not jax.process_index():
       self._path.unlink(missing_ok=True)
 

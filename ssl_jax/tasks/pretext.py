@@ -1,4 +1,4 @@
-"""How well a network solves the pretext task that it was trained on, on images that it has not seen."""
+"""How well a network solves the pretext task that it was trained on, measured on new images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ssl_jax.tasks.task import Result, Task, TaskData, silent
 def make() -> Task:
   """Loss and scores of the method's own pretext task on the test images, in evaluation mode.
 
-  The rotation, patch or permutation of each image is drawn from a fixed key, so that the figures are
+  The rotation, patch or permutation of each image is drawn from a fixed key, so the results are
   deterministic. The untrained network is the baseline.
   Raises, in `run`: methods.MissingAbility if the method has no pretext task.
   """
@@ -35,7 +35,7 @@ def make() -> Task:
     evaluate_task = backbone.ability(PretextTask, "task 'pretext'").evaluate_task
     names = sorted(
       jax.eval_shape(evaluate_task, *backbone.weights, _images(data)),
-      key=lambda name: (name != "accuracy", name),  # the headline first
+      key=lambda name: (name != "accuracy", name),  # the main score first
     )
     scores = extract(backbone.reading(_stacked(evaluate_task, tuple(names))), data.test, mesh)
     means = dict(zip(names, scores.x.mean(0, dtype=np.float64).tolist(), strict=True))
@@ -56,9 +56,9 @@ def _images(data: TaskData) -> jax.ShapeDtypeStruct:
   return jax.ShapeDtypeStruct(first.shape, jnp.float32)
 
 
-@functools.lru_cache(maxsize=None)  # one function for a network trained and untrained: they share a compile
+@functools.lru_cache(maxsize=None)  # trained and untrained networks share one compiled program
 def _stacked(evaluate_task, names: tuple[str, ...]):
-  """Returns a function that gives the scores as the columns of f32[B, K], the form of features."""
+  """Returns a function that gives the scores as the columns of f32[B, K], the layout of features."""
 
   def columns(params, model_state, images):
     scores = evaluate_task(params, model_state, images)

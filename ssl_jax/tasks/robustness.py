@@ -1,8 +1,10 @@
-"""What corruptions cost a classifier: its error under each of them at five severities, and the mean
+"""Robustness to corruptions: the error of a classifier under each corruption at five severities, and the mean
 corruption error.
 """
 
 from __future__ import annotations
+
+import functools
 
 import jax
 import numpy as np
@@ -10,13 +12,20 @@ from jax.sharding import Mesh
 
 from ssl_jax.tasks.backbone import Backbone
 from ssl_jax.tasks.classification import classifier_of, classify
-from ssl_jax.tasks.corrupted import SEVERITIES, choose_corruptions, corrupted_splits, first_of, origin
+from ssl_jax.tasks.corrupted import (
+  SEVERITIES,
+  Corruptions,
+  choose_corruptions,
+  corrupted_splits,
+  first_of,
+  origin,
+)
 from ssl_jax.tasks.features import Features
 from ssl_jax.tasks.features import extract as extract_features
 from ssl_jax.tasks.task import Result, Task, TaskData, silent
 
 CLEAN_ALEXNET = 0.435
-ALEXNET = {  # its error at severities 1 to 5: what a corruption error is divided by
+ALEXNET = {  # the errors of AlexNet at severities 1 to 5, which normalise a corruption error
   "gaussian_noise": (0.69528, 0.82542, 0.93554, 0.98138, 0.99452),
   "shot_noise": (0.71224, 0.85108, 0.93574, 0.98182, 0.99146),
   "impulse_noise": (0.78374, 0.89808, 0.94870, 0.98720, 0.99548),
@@ -44,22 +53,22 @@ def make(
   released: str = "",
   examples: int = 0,
 ) -> Task:
-  """Clean error, error by corruption and severity, their means, and mCE where all severities of the fifteen
-  were measured.
+  """Measures the clean error, the error for each corruption and severity, their means, and the mCE if all
+  severities of the fifteen corruptions were measured.
 
-  mCE is for ImageNet-C alone, whose normalisers are known; of CIFAR-10-C the mean error is published.
+  The mCE exists only for ImageNet-C, whose normalisers are known; for CIFAR-10-C the mean error is published.
 
-  Images are corrupted on device while they are evaluated, each as a function of its pixels and the seed, so
-  that batches, devices and order do not matter; one program a corruption serves all severities. `released`
-  reads the published files instead: these are other data, and results say which.
+  Images are corrupted on the device while they are evaluated. The corruption of an image is a function of its
+  pixels and the seed, so the results do not depend on batches, devices or order. One compiled program per
+  corruption serves all severities. `released` reads the published files instead; these are different data,
+  and the results state which were used.
 
   Args:
-    corruptions, severities: names; (): the fifteen of the benchmark.
-    table, textures, released, examples: see corrupted.choose_corruptions.
-  Raises: ValueError for unknown names, severities or values; in `run`, before any image is classified, if the
-    network has no classifier or a file is missing.
-  Source: Hendrycks & Dietterich 2019, section 4.1; mCE's normalisers are AlexNet's errors from the released
-    code.
+    corruptions, severities, table, textures, released, examples: see `corrupted.choose_corruptions`.
+  Raises: ValueError for unknown names, severities or values; in `run`, before any image is classified,
+    methods.MissingAbility if the network has no classifier and ValueError if a file is missing.
+  Source: Hendrycks & Dietterich 2019, section 4.1; the normalisers of the mCE are AlexNet's errors from the
+    released code.
   """
   chosen = choose_corruptions(
     "robustness",
@@ -70,47 +79,49 @@ def make(
     released=released,
     examples=examples,
   )
+  return Task("robustness", functools.partial(_run, chosen))
 
-  def run(
-    backbone: Backbone,
-    data: TaskData,
-    mesh: Mesh,
-    key: jax.Array,
-    *,
-    extract=extract_features,
-    progress=silent,
-  ) -> Result:
-    predict = classifier_of(backbone, "robustness").predict
-    exact, found = corrupted_splits(chosen, backbone, predict, data, mesh, key)
-    clean = classify(backbone, first_of(data.test, examples), data.num_classes, mesh, extract, "robustness")
-    errors = {}
-    for done, split in enumerate(found, 1):
-      logits = classify(split.backbone, split.batches, data.num_classes, mesh, extract, "robustness")
-      error = _error(logits)
-      errors.setdefault(split.name, {})[split.severity] = error
-      progress(done, len(found), error)
-    return Result(
-      _scalars(_error(clean), errors, normalised=exact.table == "imagenet"),
-      {
-        **data.protocol,
-        **backbone.protocol,
-        "task": "robustness",
-        "severities": list(severities),
-        "error": {name: {str(s): e for s, e in row.items()} for name, row in errors.items()},
-        "test_rows": len(clean.x),
-        "backbone_mode": "evaluation",
-        "corruption_data": origin(exact),
-      },
-    )
 
-  return Task("robustness", run)
+def _run(
+  chosen: Corruptions,
+  backbone: Backbone,
+  data: TaskData,
+  mesh: Mesh,
+  key: jax.Array,
+  *,
+  extract=extract_features,
+  progress=silent,
+) -> Result:
+  """Classifies the clean images and then every corrupted split."""
+  predict = classifier_of(backbone, "robustness").predict
+  exact, found = corrupted_splits(chosen, backbone, predict, data, mesh, key)
+  clean_images = first_of(data.test, chosen.examples)
+  clean = classify(backbone, clean_images, data.num_classes, mesh, extract, "robustness")
+  errors = {}
+  for done, split in enumerate(found, 1):
+    logits = classify(split.backbone, split.batches, data.num_classes, mesh, extract, "robustness")
+    error = _error(logits)
+    errors.setdefault(split.name, {})[split.severity] = error
+    progress(done, len(found), error)
+  protocol = {
+    **data.protocol,
+    **backbone.protocol,
+    "task": "robustness",
+    "severities": list(chosen.severities),
+    "error": {name: {str(s): e for s, e in row.items()} for name, row in errors.items()},
+    "test_rows": len(clean.x),
+    "backbone_mode": "evaluation",
+    "corruption_data": origin(exact),
+  }
+  return Result(_scalars(_error(clean), errors, normalised=exact.table == "imagenet"), protocol)
 
 
 def mean_corruption_error(errors: dict[str, dict[int, float]], clean: float) -> tuple[float, float]:
-  """(mCE, relative mCE), 1 for AlexNet: errors summed over severities over AlexNet's, averaged over the
-  fifteen.
+  """Returns (mCE, relative mCE); both are 1 for AlexNet.
 
-  Relative: with the clean error, respectively AlexNet's 43.5%, taken from every error first.
+  The mCE is the mean over the fifteen corruptions of the error summed over the severities, divided by the
+  same sum for AlexNet. For the relative mCE, the clean error (43.5% for AlexNet) is first subtracted from
+  every error.
   """
   ratios, relative = [], []
   for name, own in ALEXNET.items():

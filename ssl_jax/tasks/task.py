@@ -1,4 +1,4 @@
-"""What a task is, what it is given and what it hands back."""
+"""The types of a task, of its input and of its result."""
 
 from __future__ import annotations
 
@@ -10,65 +10,67 @@ import numpy as np
 from ssl_jax.config.checked import nearest
 from ssl_jax.core import Augment
 
-Batches = Callable[[], Iterator[dict[str, np.ndarray]]]  # each call starts a fresh pass
+Batches = Callable[[], Iterator[dict[str, np.ndarray]]]  # each call starts a new pass over the data
 
 
 class TaskData(NamedTuple):
-  """Labelled images, read as often as a task needs.
+  """Labelled images, which a task can read several times.
 
-  An evaluation batch is {"image": uint8[B, H, W, 3], "label": i32[B]} and, if there, "valid": bool[B] (rows
-  that count) and "index": i32[B] (the row's place in the split). With several processes each yields its own
-  share, all yield equally many batches of one size, and "index" makes the order of rows independent of how
-  many there are.
+  An evaluation batch is {"image": uint8[B, H, W, 3], "label": i32[B]} with the optional entries "valid":
+  bool[B] (False: a padded row, which is ignored) and "index": i32[B] (the position of the row in the split).
+  With several processes, each yields its own rows, all yield the same number of batches of the same size, and
+  "index" makes the order of the rows independent of the number of processes.
   """
 
-  train: Batches  # one evaluation-mode view an image: no augmentation
+  train: Batches  # one evaluation view per image, without augmentation
   test: Batches
   num_classes: int
   class_names: tuple[str, ...] = ()
   validation: Batches | None = None  # held-out TRAINING images, absent from `train` and `train_steps`
-  # What only a live linear probe needs:
+  # (global batch size, first step, step to end before, seed) -> shuffled full batches, of which each process
+  # yields its own rows; only a live linear probe needs it
   train_steps: Callable[[int, int, int, int], Iterator[dict[str, np.ndarray]]] | None = None
-  # (global batch size, first step, step to end before, seed) -> shuffled full batches, the process's share
-  train_size: int = 0  # images in an epoch of `train_steps`
-  test_size: int = 0  # images of the test split, for progress; 0: not known
-  augment: Augment | None = None  # on device, uint8 in, f32 in [0, 1] out; None: none
-  protocol: dict[str, Any] = {}  # data set, splits, resize, crop: repeated in every result's protocol
+  train_size: int = 0  # number of images in an epoch of `train_steps`
+  test_size: int = 0  # number of images in the test split, for progress; 0: unknown
+  augment: Augment | None = None  # on the device, uint8 in, f32 in [0, 1] out; None: no augmentation
+  protocol: dict[str, Any] = {}  # data set, splits, resize, crop: part of the protocol of every result
 
 
 class Result(NamedTuple):
-  """What a task found."""
+  """The result of a task."""
 
-  scalars: dict[str, float]  # the first is the headline, an accuracy in [0, 1]
-  protocol: dict[str, Any]  # all one must know to repeat the numbers; JSON can hold it
-  predictions: dict[str, np.ndarray] = {}  # by test row: "label", "prediction", "index", and the task's own
+  scalars: dict[str, float]  # the first one is the main result, often an accuracy or an error in [0, 1]
+  protocol: dict[str, Any]  # everything that is needed to reproduce the numbers; can be written as JSON
+  predictions: dict[str, np.ndarray] = {}  # one row per test image: "label", "prediction", "index" and others
 
 
 class Task(NamedTuple):
-  """A way to measure a backbone.
+  """A measurement of a backbone.
 
   `run(backbone, data, mesh, key, *, extract=features.extract, progress=silent) -> Result`. `mesh` has one
-  axis, "data", of any length; the result does not depend on that length. `extract` can be
-  `features.remembered()`, shared by several tasks on one backbone; `progress(done, total, loss)` is called
-  now and then, on every process.
+  axis, "data", of any length, and the result does not depend on that length. `extract` can be
+  `features.remembered()`, shared by several tasks on one backbone. `progress(done, total, loss)` is called
+  repeatedly, on every process.
   """
 
   name: str
   run: Callable[..., Result]
-  resumes: bool = False  # takes hours: `run` also takes `shelf`, where it keeps what it has found so far
+  resumes: bool = False  # True if it takes hours: `run` also takes `partial_results`, from which it resumes
 
 
 def silent(done: int, total: int, loss: float) -> None:
-  """The progress callback that reports nothing."""
+  """A progress callback that does nothing."""
 
 
 def rank_of_label(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-  """Place of each row's label among its scores, 0 is first; of equal scores the lower class comes first.
+  """Returns the rank of each row's label among its scores; 0 is the highest score.
 
-  So top-1 is `rank < 1`, exactly argmax; a constant score is right for one class only, not for all.
+  Of equal scores the lower class comes first. Top-1 is therefore `rank < 1`, exactly as with argmax, and a
+  constant score is correct for only one class.
 
   Args:
-    scores: float[..., Q, C]; labels: i32[Q]. A score that is -inf or nan is never chosen: its rank is C.
+    scores: float[..., Q, C]. A class whose score is not finite is never chosen: its rank is C.
+    labels: i32[Q].
   Returns: i64[..., Q].
   """
   labels = np.broadcast_to(labels, scores.shape[:-1])[..., None]
@@ -87,6 +89,6 @@ def check_labels(labels: np.ndarray, num_classes: int, split: str) -> None:
 
 
 def check_choice(what: str, value: str, known: Iterable[str]) -> None:
-  """Raises ValueError naming the known values, and the nearest, if `value` is not one of them."""
+  """Raises ValueError if `value` is not in `known`; the message names the nearest and all known values."""
   if value not in known:
     raise ValueError(f"unknown {what} {value!r}{nearest(value, known)}")

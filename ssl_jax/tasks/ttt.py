@@ -1,5 +1,5 @@
-"""Test-time training under corruption: the error of a network that learns on each test image before it
-predicts its class.
+"""Test-time training under corruption: the error of a network that adapts to each test image before it
+predicts the class of the image.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from ssl_jax.tasks.features import extract as extract_features
 from ssl_jax.tasks.partial_results import NOTHING_KEPT, PartialResults
 from ssl_jax.tasks.task import Result, Task, TaskData, check_choice, silent
 
-Table = dict[tuple[str, int], np.ndarray]  # one value for each image, by (corruption, severity)
+Table = dict[tuple[str, int], np.ndarray]  # one value per image, by (corruption, severity)
 
 
 class Settings(NamedTuple):
-  """The options of the task that the corruptions do not need, see `make`."""
+  """The options of the task except those of the corruptions, see `make`."""
 
   mode: str
   steps: int
@@ -74,45 +74,45 @@ def make(
   released: str = "",
   examples: int = 0,
 ) -> Task:
-  """Errors after adaptation, with standard errors, beside those of the same images without it; and what
-  adaptation costs.
+  """Measures the errors with and without adaptation on the same images, with standard errors, and the cost of
+  the adaptation.
 
-  Standard: adaptation to each image begins with the trained weights. Online: the images of one corruption and
-    severity are a stream in the
-  order of the split; each is predicted after learning on it, and the next begins with the weights that it
-  left. Either way an image whose adaptation diverges is predicted without it, and counted. A run that was
-  stopped resumes where it was.
+  Standard: the adaptation to each image starts from the trained weights. Online: the images of one corruption
+  and severity form a stream in the order of the split; each image is predicted after learning on it, and the
+  next image starts from the adapted weights. In both modes, an image whose adaptation diverges is predicted
+  without adaptation and counted as diverged. A run that was interrupted resumes where it stopped.
 
   Args:
     mode: "standard" or "online".
-    steps: for each image; in the paper 10 standard, 1 online.
-    copies: augmented copies of the image in each step, under config.augment, which should be that of
-      training.
-    learning_rate, optimizer, momentum, weight_decay: a constant rate; the optimiser state is initialised for
-      each image.
+    steps: optimiser steps for each image; in the paper 10 for standard, 1 for online.
+    copies: number of augmented copies of the image in each step. They are augmented with config.augment,
+      which should be the augmentation of the training.
+    learning_rate, optimizer, momentum, weight_decay: of the optimiser, with a constant learning rate; its
+      state is initialised for each image.
     trainable: which parameters adapt, by the first part of their pytree path or a pattern
-      ("encoder/*/kernel"); (): the method's choice.
-    threshold: adapt only to images on whose plain form the network's certainty of the task is below it; above
-      1: to all.
-    micro_batches: parts that the copies are split into to save memory. It does not change the results.
-    together: images (streams) at once on a device; 0: as many as suit the platform and the network. It does
-      not change the results.
-    curve: record the error after every step as well.
-    corruptions, table, textures, released, examples: see `corrupted.choose_corruptions`. () is "clean" and
-      the fifteen.
+      ("encoder/*/kernel"); (): the choice of the method.
+    threshold: adapt only to images for which the network's certainty of the task, measured on the image
+      without augmentation, is below this value; above 1: to all images.
+    micro_batches: number of parts that the copies are split into to save memory. It does not change the
+      results.
+    together: number of images (or streams) at once on a device; 0: as many as suit the platform and the
+      network. It does not change the results.
+    curve: also record the error after every step.
+    corruptions, table, textures, released, examples: see `corrupted.choose_corruptions`. corruptions=() means
+      "clean" and the fifteen of the benchmark.
     severities: some of 1 to 5.
   Raises: ValueError for options out of range; in `run`, methods.MissingAbility if the network has no task to
-    learn at test time.
+    learn at test time or no classifier.
   Source: Sun et al. 2020; Gandelsman et al. 2022.
   """
   check_choice("mode", mode, ("standard", "online"))
   if learning_rate <= 0:
     raise ValueError(
-      f"config.tasks.ttt.learning_rate is {learning_rate}; use a positive one, or steps=0 to learn nothing"
+      f"config.tasks.ttt.learning_rate is {learning_rate}; use a positive one, or steps=0 for no adaptation"
     )
   if together < 0:
     raise ValueError(
-      f"config.tasks.ttt.together is {together}; use 0 for the default, or how many images at once"
+      f"config.tasks.ttt.together is {together}; use 0 for the default, or a positive number of images"
     )
   chosen = choose_corruptions(
     "ttt",
@@ -183,7 +183,7 @@ def _run(
       rows.save(now=bool(stopped))
       if stopped:
         raise Stopped(
-          f"stopped by {stopped} after {rows.count()} of {total} images; the same command goes on"
+          f"stopped by {stopped} after {rows.count()} of {total} images; run the same command again to resume"
         )
   _, plain = corrupted_splits(chosen, backbone, predict, data, mesh, key)
   logits = [
@@ -195,7 +195,7 @@ def _run(
 
 
 def make_adapt(settings: Settings, adaptable: Adaptable, augment: Augment | None) -> ttt.Adapt:
-  """The inner loop of these settings. Raises ValueError for values out of range."""
+  """Returns the inner loop for these settings. Raises ValueError for values out of range."""
   rule = make_rule(
     settings.optimizer,
     learning_rate=settings.learning_rate,
@@ -217,7 +217,7 @@ def make_adapt(settings: Settings, adaptable: Adaptable, augment: Augment | None
 def make_rule(
   name: str, *, learning_rate: float, momentum: float, weight_decay: float
 ) -> optax.GradientTransformation:
-  """The optimiser of one sample: a constant learning rate."""
+  """Returns the optimiser for the adaptation to one sample, with a constant learning rate."""
   return optim.make_optimizer(
     total_steps=1,
     steps_per_epoch=1,
@@ -231,7 +231,7 @@ def make_rule(
 
 
 def _to_float(key: Key, batch: Batch) -> Batch:
-  """The augmentation that does nothing."""
+  """Converts the images to float; the augmentation if the data has none."""
   return {name: to_float(leaf) for name, leaf in batch.items()}
 
 
@@ -252,7 +252,7 @@ def _protocol(
 
 
 def _ledger(settings: Settings, rows: AdaptedRows, program: ttt.Program) -> dict[str, Any]:
-  """What adaptation to one sample costs."""
+  """Returns the cost of the adaptation to one sample."""
   passes = {
     "forward_and_backward": settings.steps * settings.copies,
     "forward": 2 + (settings.steps - 1) * settings.curve,
@@ -268,10 +268,12 @@ def _ledger(settings: Settings, rows: AdaptedRows, program: ttt.Program) -> dict
 def _report(
   rows: AdaptedRows, splits: list[CorruptedSplit], trained: list[np.ndarray]
 ) -> tuple[dict[str, float], dict[str, Any]]:
-  """(Scalars, the protocol's figures of every split). Means over splits leave the clean one out.
+  """Returns (the scalars, the figures of every split for the protocol).
+
+  Means over splits leave out the clean split, unless it is the only one.
 
   Args:
-    trained: the classes predicted without adaptation, for each split.
+    trained: for each split, the classes predicted without adaptation, i64[N].
   """
   found = {split[:2]: rows.of(split) for split in splits}
   wrong = {name: r["logits"].argmax(-1) != r["label"] for name, r in found.items()}
@@ -306,7 +308,7 @@ def _report(
 
 
 def _by_name(table: Table, reduce) -> dict[str, dict[str, Any]]:
-  """{corruption: {severity: reduced values}}."""
+  """Returns {corruption: {severity: reduced values}}."""
   found = {}
   for (name, severity), values in table.items():
     value = reduce(values)
@@ -315,5 +317,5 @@ def _by_name(table: Table, reduce) -> dict[str, dict[str, Any]]:
 
 
 def _standard_error(values: np.ndarray) -> float:
-  """The standard error of the mean of the values, one for each image."""
+  """Returns the standard error of the mean of the values, one value per image."""
   return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0

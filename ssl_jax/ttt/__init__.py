@@ -1,7 +1,7 @@
-"""Test-time training: a network goes on learning, without labels, on the very sample that it must predict.
+"""Test-time training: a network adapts, without labels, to the sample that it must predict.
 
-inner_loop: adaptation to one sample. batched: many samples, each from the trained weights, or streams that
-  carry the parameters along.
+inner_loop: the adaptation to one sample. batched: the adaptation to many samples, each from the trained
+weights, or along streams in which every sample starts from the parameters that the previous one left.
 """
 
 from ssl_jax.ttt.batched import (

@@ -1,4 +1,4 @@
-"""Test-time training of many samples: on all devices, several at once, each by itself or along a stream."""
+"""Test-time training of many samples on all devices, several at once, independently or along a stream."""
 
 from __future__ import annotations
 
@@ -20,32 +20,31 @@ from ssl_jax.parallel import placement
 from ssl_jax.tasks.backbone import Backbone
 from ssl_jax.ttt.inner_loop import Adapt, AdaptResult, make_adapt, select_params
 
-COPIES_AT_ONCE = 2048  # copies in one forward pass on an accelerator
-BYTES_AT_ONCE = 2**31  # of trainable parameters, their gradients and momenta
+COPIES_AT_ONCE = 2048  # number of copies in one forward pass on an accelerator
+BYTES_AT_ONCE = 2**31  # upper limit for the trainable parameters, their gradients and momenta
 
 Samples = dict[str, np.ndarray]  # arrays of N samples by name: {"image": uint8[N, H, W, 3]}
 
 
 class Program(NamedTuple):
-  """Adaptation compiled for a number of samples at once."""
+  """The adaptation, compiled for a fixed number of samples at once."""
 
-  respond: Callable[
-    ..., tuple[AdaptResult, PyTree]
-  ]  # (weights, trainable, key, samples [size, ...], indices i32[size])
-  size: int  # samples or streams at once, over all devices
-  memory: Callable[[], int]  # bytes on a device, arguments included, after the first call
+  # (weights, trainable, key, samples [size, ...], indices i32[size]) -> (AdaptResult, trainable)
+  respond: Callable[..., tuple[AdaptResult, PyTree]]
+  size: int  # number of samples or streams at once, over all devices
+  memory: Callable[[], int]  # bytes on one device including the arguments, known after the first call
   mesh: Mesh
 
 
 def images_at_once(adapt: Adapt, trainable: PyTree, platform: str = "") -> int:
-  """The default number of samples that a device adapts to at once; the results do not depend on it.
+  """Returns the default number of samples that a device adapts to at once. The results do not depend on it.
 
-  One on CPU, where convolutions whose weights differ by sample are slow (half the speed at 4, a third at 16).
-  On accelerators as many as make a forward pass of COPIES_AT_ONCE copies, provided that their own parameters,
-  gradients and momenta stay below BYTES_AT_ONCE.
+  On CPU it is 1, because convolutions whose weights differ between samples are slow there (half the speed at
+  4 samples, a third at 16). On accelerators it is the number of samples with COPIES_AT_ONCE copies in one
+  forward pass, limited so that their parameters, gradients and momenta stay below BYTES_AT_ONCE.
 
   Args:
-    platform: "cpu" or another; "": that of this machine.
+    platform: "cpu" or another one; "": the platform of this machine.
   """
   if (platform or jax.default_backend()) == "cpu":
     return 1
@@ -59,14 +58,15 @@ def compile_adapt(
   """Compiles `adapt` for `together` samples on each device of the mesh.
 
   Args:
-    carried: the trainable parameters have a leading axis of samples (streams), both as argument and as
-      result; otherwise all samples begin with the same ones.
-    loop: over the steps. "program": a loop inside one compiled program; "host": one program for a step,
-      called in turn, because a convolution inside a loop is 30 times slower on CPU; "auto": "host" on CPU.
+    carried: True if the trainable parameters have a leading axis of samples (streams), both as argument and
+      as result; otherwise all samples start from the same parameters.
+    loop: how the loop over the steps runs. "program": inside one compiled program; "host": one program per
+      step, called from the host, because a convolution inside a compiled loop is 30 times slower on CPU;
+      "auto": "host" on CPU, otherwise "program".
   Raises: ValueError if `together` is not positive.
   """
   if together < 1:
-    raise ValueError(f"together={together}; use 1 or more samples at once")
+    raise ValueError(f"together={together} samples at once; use 1 or more")
   rows = functools.partial(_OnRows, mesh=mesh)
   begin = rows(adapt.begin, (False, carried, False, True, True))
   step = rows(adapt.step, (False, True, False))
@@ -85,7 +85,7 @@ def compile_adapt(
 
 
 def _all_steps(adapt: Adapt, weights, trainable, key, sample, index):
-  """Adaptation to one sample as one function."""
+  """Runs the whole adaptation to one sample in one function."""
   state = adapt.begin(weights, trainable, key, sample, index)
   if adapt.steps:
     one = lambda state, number: (adapt.step(weights, state, number), None)
@@ -103,13 +103,13 @@ def standard(
   *,
   start: int = 0,
 ) -> Iterator[tuple[int, AdaptResult]]:
-  """Adapts to each sample from the same weights; yields (samples done, results of the last of them on the
-  host).
+  """Adapts to each sample, starting from the same weights each time.
 
   Args:
     samples: arrays with a leading axis of N samples.
-    indices: i32[N], from which the randomness of each sample is drawn.
+    indices: i32[N]; the random numbers of a sample depend on its index.
     start: the first sample that has no result yet.
+  Yields: (number of samples done, results of the latest samples on the host).
   """
   ahead, count = None, len(indices)
   for first in range(start, count, program.size):
@@ -128,13 +128,13 @@ def standard(
 def online(
   program: Program, weights: Weights, trainable: PyTree, key: Key, samples: Samples, indices: np.ndarray
 ) -> Iterator[tuple[AdaptResult, PyTree]]:
-  """Adapts to one sample of each stream after the other; yields (results on the devices, trainable parameters
-  after it).
+  """Adapts to one sample of every stream at a time, in order.
 
   Args:
-    trainable: with a leading axis of program.size streams.
+    trainable: the initial parameters, with a leading axis of program.size streams.
     samples: arrays [N, program.size, ...].
-    indices: i32[N].
+    indices: i32[N], the indices of the samples, the same in all streams.
+  Yields: (results of one sample per stream on the devices, the trainable parameters after it).
   """
   for number, index in enumerate(indices):
     sample = {name: leaf[number] for name, leaf in samples.items()}
@@ -160,16 +160,16 @@ def adapt(
   mesh: Mesh | None = None,
   **options,
 ) -> AdaptResult:
-  """Standard test-time training of samples at hand: predictions for each of them after learning on it.
+  """Standard test-time training of given samples: predicts each sample after adaptation to it.
 
   Args:
     backbone: of a run whose method is Adaptable ('joint', 'mae_probe'), see `restore`.
     samples: images, see `check_images`; or arrays by name with a leading axis of samples, as the host
       delivers them. Sample i draws from fold_in(key, i).
-    size: side of the images in training, in pixels; needed for images.
+    size: side of the training images in pixels; required if `samples` are images.
     augment, optimizer, steps, copies, options: see `make_adapt`.
     trainable: see `select_params`; (): the choice of the method.
-    together: samples at once on a device; 0: `images_at_once`.
+    together: number of samples at once on a device; 0: `images_at_once`.
     mesh: None: all devices.
   Returns: an AdaptResult with a leading axis of samples, on the host.
   Raises: ValueError for images that cannot be used; methods.MissingAbility if the network has no task to
@@ -189,8 +189,8 @@ def adapt(
 
 
 def initial_params(backbone: Backbone, trainable: tuple[str, ...] = ()) -> tuple[Weights, PyTree]:
-  """(All parameters that could adapt with the model state, those of them that do) of an adaptable backbone;
-  see `select_params`.
+  """Returns (all parameters that could adapt and the model state, the parameters that adapt) of an adaptable
+  backbone; see `select_params`.
   """
   adaptable = backbone.ability(Adaptable, "test-time training")
   weights = Weights(adaptable.params(*backbone.weights), backbone.weights.model_state)
@@ -198,9 +198,12 @@ def initial_params(backbone: Backbone, trainable: tuple[str, ...] = ()) -> tuple
 
 
 def check_images(images: np.ndarray, size: int) -> np.ndarray:
-  """Images in the form that adaptation takes, uint8[N, size, size, 3]: pixels in [0, 1] are rounded to grey
-  levels, one channel becomes three.
+  """Converts images to the format that adaptation takes, uint8[N, size, size, 3].
 
+  Pixels in [0, 1] are rounded to 256 levels, and a single channel is repeated three times.
+
+  Args:
+    images: uint8 or float in [0, 1], [N, size, size, 3], [N, size, size, 1] or [N, size, size].
   Raises: ValueError for pixels that are not finite or out of range, another size, or a number of channels
     other than 1 or 3.
   """
@@ -209,31 +212,31 @@ def check_images(images: np.ndarray, size: int) -> np.ndarray:
     images = images[..., None]
   if images.ndim != 4 or images.shape[-1] not in (1, 3):
     raise ValueError(
-      f"test images are {list(images.shape)}; they must be [N, {size}, {size}, 3], or 1 channel for grey"
+      f"test images are {list(images.shape)}; they must be [N, {size}, {size}, 3], or have 1 channel for grey"
     )
   if images.shape[1:3] != (size, size):
     raise ValueError(
-      f"test images are {images.shape[1]} x {images.shape[2]} pixels, but the network was trained on {size} x {size}; "
-      "resize them, or set config.data.size"
+      f"test images are {images.shape[1]} x {images.shape[2]} pixels, but the network was trained on "
+      f"{size} x {size}; resize them, or set config.data.size"
     )
   if images.shape[-1] == 1:
-    warnings.warn("test images have one channel; it is taken for red, green and blue alike", stacklevel=2)
+    warnings.warn("test images have one channel; it is used for red, green and blue", stacklevel=2)
   if images.dtype != np.uint8:
     bad = np.flatnonzero(
       ~(np.isfinite(images) & (images >= 0) & (images <= 1)).reshape(len(images), -1).all(1)
     )
     if len(bad):
       raise ValueError(
-        f"{len(bad)} of {len(images)} test images, number {bad[0]} first, have pixels that are no number or outside "
-        "[0, 1]; leave them out or repair them"
+        f"{len(bad)} of {len(images)} test images, number {bad[0]} first, have pixels that are not finite or "
+        "outside [0, 1]; leave them out or repair them"
       )
     images = np.round(images * 255).astype(np.uint8)
   return np.broadcast_to(images, (*images.shape[:3], 3)) if images.shape[-1] == 1 else images
 
 
 class _OnRows:
-  """A function of one sample applied to the samples of each device: vmapped where there are several, compiled
-  at its first call.
+  """Applies a function of one sample to the samples of each device. It is compiled at the first call, and
+  vmapped if a device has several samples.
   """
 
   def __init__(self, function: Callable, rows: tuple[bool, ...], *, mesh: Mesh):
@@ -256,7 +259,9 @@ class _OnRows:
 
 
 def _each(function: Callable, rows: tuple[bool, ...], *args):
-  """vmap over the arguments that are rows. A single row is not vmapped: its convolutions stay plain ones."""
+  """Applies vmap over the arguments that have rows. A single row is not vmapped, so that its convolutions
+  stay ordinary ones.
+  """
   count = next(len(jax.tree.leaves(arg)[0]) for arg, several in zip(args, rows) if several)
   if count > 1:
     return jax.vmap(function, [0 if several else None for several in rows])(*args)

@@ -1,9 +1,8 @@
-"""The inner loop of test-time training: a few optimiser steps on the self-supervised loss of one sample, then
-a prediction.
+"""The inner loop of test-time training: a few optimiser steps on the self-supervised loss of one sample, and
+then a prediction.
 
-A sample is a record as the host delivers it, without labels and without a batch axis: {"image": uint8[H, W,
-  3]}, or a window of frames, or a
-transition.
+A sample is a record as the host delivers it, without labels and without a batch axis: {"image":
+uint8[H, W, 3]}, a window of frames, or a transition.
 
 Source: Sun et al. 2020, section 2 and released code (rotation); Gandelsman et al. 2022 (masked autoencoding).
 """
@@ -24,29 +23,28 @@ from ssl_jax.augment.crops import to_float
 from ssl_jax.config.checked import nearest
 from ssl_jax.core import Augment, Batch, Key, PyTree, Weights
 
-ALWAYS = 1.001  # a threshold above every certainty: each sample is adapted to
+ALWAYS = 1.001  # a threshold above every certainty, so that all samples are adapted to
 
 Sample = dict[str, jax.Array]  # one example's arrays, by name
 
 
 class AdaptState(NamedTuple):
-  """Adaptation to one sample between two steps."""
+  """The state of the adaptation to one sample between two steps."""
 
-  trainable: PyTree  # the parameters that adapt; None in the place of the others
+  trainable: PyTree  # the parameters that adapt; None in place of the others
   opt_state: PyTree
   sample: Sample
   key: Key
   wanted: jax.Array  # bool[]: the network's certainty of the task is below the threshold
-  losses: jax.Array  # f32[steps]: each before its step
-  curve: (
-    jax.Array
-  )  # f32[K, ...]: logits before and after adaptation, or, if asked for, before it and after every step
+  losses: jax.Array  # f32[steps]: the loss before each step
+  # f32[K, ...]: the logits before and after adaptation, or with `curve=True` before it and after every step
+  curve: jax.Array
 
 
 class AdaptResult(NamedTuple):
-  """The outcome for one sample."""
+  """The result for one sample."""
 
-  logits: jax.Array  # f32[...]: after adaptation, or those before it where the sample was not adapted to
+  logits: jax.Array  # f32[...]: after adaptation, or before it if the sample was not adapted to
   curve: jax.Array  # f32[K, ...]: as in AdaptState; the first row is the prediction before adaptation
   losses: jax.Array  # f32[steps]
   adapted: jax.Array  # bool[]
@@ -54,15 +52,14 @@ class AdaptResult(NamedTuple):
 
 
 class Adapt(NamedTuple):
-  """Test-time training on ONE sample as three pure functions, to be vmapped over samples and joined by a loop
-  over steps.
+  """Test-time training on ONE sample as three pure functions, which the caller can vmap over samples and join
+  with a loop over steps.
   """
 
   begin: Callable[..., AdaptState]  # (weights, trainable, key, sample, index) -> AdaptState
   step: Callable[..., AdaptState]  # (weights, state, number of the step) -> AdaptState
-  finish: Callable[
-    ..., tuple[AdaptResult, PyTree]
-  ]  # (weights, first trainable, state) -> (AdaptResult, trainable)
+  # (weights, first trainable, state) -> (AdaptResult, trainable)
+  finish: Callable[..., tuple[AdaptResult, PyTree]]
   steps: int
   copies: int
 
@@ -91,22 +88,22 @@ def make_adapt(
   threshold: float = ALWAYS,
   curve: bool = False,
 ) -> Adapt:
-  """Returns the inner loop. One step augments `copies` copies of the sample, makes the task of them and
+  """Returns the inner loop. One step augments `copies` copies of the sample, makes the task from them, and
   updates the trainable parameters once.
 
-  `weights` are (all parameters that could adapt, model_state), `trainable` those to begin with, see
-  `select_params`. The optimiser state is initialised for each sample. Randomness depends on (key, index of
-  the sample, step) alone.
+  The functions take `weights` (all parameters that could adapt, model_state) and `trainable`, the initial
+  values of the parameters that adapt, see `select_params`. The optimiser state is initialised for each
+  sample. Random numbers depend only on (key, index of the sample, step).
 
   Args:
-    adaptable: of the method.
+    adaptable: the ability of the method.
     augment: applied to the copies, one view each; uint8 in.
     steps: optimiser steps for each sample, 0 or more.
-    copies: of the sample in each step.
-    micro_batches: parts that the copies are split into to save memory; the gradient is the same.
-    threshold: a sample is adapted to only if the network's certainty of the task on the plain sample is below
-      it.
-    curve: keep the logits after every step, at the cost of one more prediction each.
+    copies: number of copies of the sample in each step.
+    micro_batches: number of parts that the copies are split into to save memory; the gradient is the same.
+    threshold: a sample is adapted to only if the network's certainty of the task, measured on the sample
+      without augmentation, is below this value.
+    curve: keep the logits after every step, at the cost of one more prediction per step.
   Raises: ValueError for values out of range, or for a threshold if the method has no certainty.
   """
   if steps < 0 or copies < 1:
@@ -115,7 +112,7 @@ def make_adapt(
     raise ValueError(f"micro_batches={micro_batches} does not divide copies={copies}; use a divisor")
   if threshold < 1 and adaptable.certainty is None:
     raise ValueError(
-      f"threshold={threshold}, but this method has no certainty to compare it with; leave the threshold out"
+      f"threshold={threshold}, but this method has no certainty to compare it with; do not set a threshold"
     )
   loop = _Loop(adaptable, augment, optimizer, steps, copies, micro_batches, threshold, curve)
   bound = functools.partial
@@ -173,17 +170,17 @@ def _predict(loop: _Loop, weights: Weights, trainable: PyTree, sample: Sample) -
 
 
 def _alone(sample: Sample) -> Batch:
-  """The plain sample as a batch of one; uint8 becomes f32 in [0, 1]."""
+  """Returns the sample without augmentation as a batch of one; uint8 becomes f32 in [0, 1]."""
   return {name: to_float(leaf)[None] for name, leaf in sample.items()}
 
 
 def select_params(params: PyTree, names: tuple[str, ...]) -> PyTree:
-  """The parameters that `names` selects, with None in the place of the others.
+  """Returns the parameters that `names` selects, with None in place of the others.
 
   Args:
-    names: each the first part of a pytree path ("encoder", "decoder/mask"), or a pattern for all of a path
+    names: each is the first part of a pytree path ("encoder", "decoder/mask"), or a pattern for a whole path
       ("encoder/*/kernel": every matrix of the encoder).
-  Raises: ValueError for a name that fits no leaf, naming the nearest ones.
+  Raises: ValueError for a name that matches no leaf, with the nearest names.
   """
   paths = [_path(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
   for name in names:
@@ -198,14 +195,14 @@ def select_params(params: PyTree, names: tuple[str, ...]) -> PyTree:
 
 
 def merge_params(trainable: PyTree, params: PyTree) -> PyTree:
-  """`params` with the leaves that `trainable` holds."""
+  """Returns `params`, in which the leaves of `trainable` that are not None replace the original ones."""
   is_none = lambda leaf: leaf is None
   return jax.tree.map(lambda new, old: old if new is None else new, trainable, params, is_leaf=is_none)
 
 
 def _in_parts(value_and_grad, trainable: PyTree, task: PyTree, count: int) -> tuple[jax.Array, PyTree]:
-  """The mean of value and gradient over `count` equal parts of a task; the parts are processed in a loop
-  except on CPU.
+  """Returns the mean of the value and of the gradient over `count` equal parts of a task. The parts are
+  processed in a compiled loop, except on CPU.
   """
   parts = jax.tree.map(lambda leaf: jnp.moveaxis(leaf.reshape(-1, count, *leaf.shape[1:]), 1, 0), task)
   first = jax.tree.map(lambda leaf: leaf[0], parts)
@@ -215,7 +212,7 @@ def _in_parts(value_and_grad, trainable: PyTree, task: PyTree, count: int) -> tu
   def add(total, part):
     return jax.tree.map(jnp.add, total, value_and_grad(trainable, part)), None
 
-  def looped(parts):  # XLA keeps the temporaries of one part only
+  def looped(parts):  # XLA keeps the temporaries of only one part
     shapes = jax.eval_shape(value_and_grad, trainable, first)
     start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     return jax.lax.scan(add, start, parts)[0]

@@ -1,14 +1,15 @@
-"""Two MoCo v2 views of each image: our program against torchvision on PIL images, on the same cores.
+"""Measures two MoCo v2 views of each image: our program and torchvision on PIL images, on the same cores.
 
     python tests/benchmarks/augment.py [--data FOLDER] [--rounds 7]
 
-Needs the extra `bench` and torchvision. At 32 pixels on CIFAR-10, at 224 on centre squares of ImageNet
-photographs, both read from FOLDER (by default the folder of real images beside the checkout), both decoded
-beforehand. Each side ends with float32 views in [0, 1], without mean and standard deviation. Ours is one XLA
-program on one CPU device; torchvision runs in threads and in processes, one for each core (whose views stay
-in the process, which favours it), and the faster counts. All take turns. A ratio is the median over rounds of
-our images a second by torchvision's; above 1 we are faster. On a busy machine XLA loses more than they do, as
-its threads wait for each other after every operation. The last line is one JSON object.
+Needs the extra `bench` and torchvision. The images are CIFAR-10 at 32 pixels and centre squares of ImageNet
+photographs at 224; both are read from FOLDER (by default the folder of real images beside the checkout) and
+decoded before the measurement. Both sides produce float32 views in [0, 1] without normalisation. Ours is one
+XLA program on one CPU device. torchvision runs in threads and in processes, one for each core, and the faster
+of the two counts; its views stay in the worker processes, which is to its advantage. The contestants take
+turns. A ratio is the median over rounds of our images per second divided by torchvision's; above 1 ours is
+faster. On a busy machine XLA slows down more, because its threads wait for each other after every operation.
+The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -40,22 +41,20 @@ from torchvision import transforms as T  # noqa: E402
 
 DATA = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data"
 COUNTS = {32: 1024, 224: 64}  # images in a turn
-BATCHES = {
-  32: 256,
-  224: 16,
-}  # of ours; glibc takes more than 32 MB of views from fresh, unmapped memory each time
-CHUNKS = 4 * CORES  # pieces of a turn's work that the pools share out
+# Our batch sizes: glibc would allocate more than 32 MB of views from newly mapped memory every time.
+BATCHES = {32: 256, 224: 16}
+CHUNKS = 4 * CORES  # parts into which a pool divides the work of a turn
 
 
 def cifar(folder: pathlib.Path, count: int) -> np.ndarray:
-  """uint8[count, 32, 32, 3]: tiles of the first mosaic."""
+  """Returns uint8[count, 32, 32, 3]: tiles of the first mosaic."""
   mosaic = np.asarray(Image.open(folder / "cifar10" / "train_00.webp").convert("RGB"))
   rows, columns = mosaic.shape[0] // 32, mosaic.shape[1] // 32
   return mosaic.reshape(rows, 32, columns, 32, 3).swapaxes(1, 2).reshape(-1, 32, 32, 3)[:count]
 
 
 def imagenet(folder: pathlib.Path, count: int) -> np.ndarray:
-  """uint8[count, 224, 224, 3]: centre squares, none of them enlarged."""
+  """Returns uint8[count, 224, 224, 3]: centre squares, not enlarged."""
   archive = zipfile.ZipFile(folder / "imagenet1k_sample" / "images.zip")
   squares = []
   for row in csv.DictReader(io.TextIOWrapper(archive.open("labels.csv"))):
@@ -69,7 +68,7 @@ def imagenet(folder: pathlib.Path, count: int) -> np.ndarray:
 
 
 class Blur:
-  """MoCo v2's, as released."""
+  """The blur of MoCo v2, as in the released code."""
 
   def __call__(self, image: Image.Image) -> Image.Image:
     return image.filter(ImageFilter.GaussianBlur(radius=random.uniform(0.1, 2.0)))
@@ -90,13 +89,13 @@ def moco_v2(size: int) -> T.Compose:
 
 @functools.cache
 def pil_images(size: int, folder: pathlib.Path) -> list[Image.Image]:
-  """Decoded once in every process that asks."""
+  """Decodes the images, once in every process."""
   load = cifar if size == 32 else imagenet
   return [Image.fromarray(image) for image in load(folder, COUNTS[size])]
 
 
 def torch_views(size: int, folder: pathlib.Path, part: int) -> float:
-  """Two views of every CHUNKS-th image, stacked; returns a number so that processes send nothing home."""
+  """Makes two views of every CHUNKS-th image; returns one number, so that processes transfer no views."""
   torch.set_num_threads(1)
   view = moco_v2(size)
   stacked = torch.stack(
@@ -110,8 +109,8 @@ def torch_turn(pool: Executor, size: int, folder: pathlib.Path) -> Callable[[], 
 
 
 def our_turn(size: int, folder: pathlib.Path) -> Callable[[], None]:
-  """Puts uint8 batches on the device and waits for their views."""
-  import jax  # not in the worker processes, which read this file too
+  """Makes the turn that puts uint8 batches on the device and waits for their views."""
+  import jax  # here, so that worker processes, which import this file, do not load it
 
   from ssl_jax import augment
 
@@ -161,7 +160,7 @@ def main():
   }
   print(f"{CORES} cores, {platform.processor() or platform.machine()}, {versions}", flush=True)
   result = {"benchmark": "augment", "views": 2, "cores": CORES, "versions": versions}
-  # Started afresh rather than forked: a fork would copy XLA's threads half way through their work.
+  # Spawned rather than forked: a fork would copy the state of XLA's running threads.
   with (
     ThreadPoolExecutor(CORES) as threads,
     ProcessPoolExecutor(CORES, mp_context=get_context("spawn")) as processes,

@@ -1,11 +1,12 @@
-"""Corruptions on device against imagecorruptions, photographs of 224 pixels, and what a corrupted evaluation costs.
+"""Measures corruptions of 224-pixel photographs, ours and those of imagecorruptions, and their cost in use.
 
     python tests/benchmarks/corruptions.py [--images 8] [--rounds 3]
 
-Needs the extras `test` and `parity`. Each of the fifteen is applied at severity 3 to the same photographs, ours as it runs in an
-evaluation (one jitted program over the batch), theirs image by image, in turn in one process; the fastest of the rounds counts.
-Then a ResNet-18 encodes the batch, clean and corrupted. The last line is one JSON object: milliseconds an image, ratios above 1
-mean that we are faster, and the throughput of a corrupted evaluation over that of a clean one.
+Needs the extras `test` and `parity`. Each of the fifteen corruptions is applied at severity 3 to the same
+photographs: ours as in an evaluation (one jitted program over the batch), theirs image by image. Both run in
+turn in one process, and the fastest of the rounds counts. Then a ResNet-18 encodes the batch, clean and
+corrupted. The last line is one JSON object: milliseconds per image, ratios (above 1 ours is faster), and the
+throughput of a corrupted evaluation divided by that of a clean one.
 """
 
 import argparse
@@ -52,10 +53,12 @@ def main():
     )
     seconds = fastest(
       {
-        "ours": lambda: jax.block_until_ready(alone(keys, batch)),
-        "theirs": lambda: [reference.theirs(package, name, image, SEVERITY) for image in photographs],
+        "ours": lambda alone=alone: jax.block_until_ready(alone(keys, batch)),
+        "theirs": lambda name=name: [
+          reference.theirs(package, name, image, SEVERITY) for image in photographs
+        ],
         "clean": lambda: jax.block_until_ready(clean(batch)),
-        "corrupted": lambda: jax.block_until_ready(inside(keys, batch)),
+        "corrupted": lambda inside=inside: jax.block_until_ready(inside(keys, batch)),
       },
       args.rounds,
     )

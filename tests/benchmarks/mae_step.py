@@ -1,15 +1,17 @@
-"""The MAE step of ViT-Ti/16 at 224 px: ours against the same model and step in PyTorch, on the same device.
+"""Measures the MAE step of ViT-Ti/16 at 224 px: ours and the same step in PyTorch, on the same device.
 
     python tests/benchmarks/mae_step.py [--batch 32] [--rounds 5] [--decoder 192 4 3]
 
-Needs the extra `bench`. Both make the same step: random masking, encoder on the visible patches, decoder on all, masked
-norm-pix error, AdamW; float32, the same shapes and parameter counts. PyTorch runs eagerly, attention through its fused
-`scaled_dot_product_attention`, un-shuffling by gather as the released code does. Rounds alternate between the two, the
-fastest of each counts. The last line is one JSON object; `ratio` above 1 means that we are faster. Beside it:
+Needs the extra `bench`. Both compute the same step: random masking, encoder on the visible patches, decoder
+on all patches, masked error of normalised pixels, AdamW; in float32, with the same shapes and parameter
+counts. PyTorch runs eagerly, with its fused `scaled_dot_product_attention`, and restores the order of the
+patches by gather as the released code does. Rounds alternate between the two, and the fastest of each counts.
+The last line is one JSON object; `ratio` above 1 means that ours is faster. It also holds:
 
-- `encoder_cost_of_visible`: seconds of the encoder's forward and backward at ratio 0.75 over those with all patches.
-- `masking_share`: drawing the masks, taking the visible and the removed pixels, putting the decoder's sequence together and
-  the gradient of it all, as a share of the step.
+- `encoder_cost_of_visible`: seconds of the encoder's forward and backward pass at mask ratio 0.75, divided by
+  those with all patches.
+- `masking_share`: the fraction of the step's time that masking takes: drawing the masks, selecting the
+  visible and the removed pixels, assembling the decoder's sequence, and the gradient of all this.
 
 Start it with GLIBC_TUNABLES=glibc.malloc.hugetlb=1 in the environment, which `ssl-jax` sets for itself.
 """
@@ -142,7 +144,7 @@ def our_step(images: np.ndarray, decoder):
 
 
 def encoder_step(images: np.ndarray, keep: int):
-  """() -> forward and backward of the encoder that sees `keep` patches of each image."""
+  """Returns () -> forward and backward pass of the encoder on `keep` patches of each image."""
   encoder = models.make("vit_tiny", normalize="none")
   batch, length = len(images), (SIZE // PATCH) ** 2
   order = jnp.argsort(jax.random.uniform(jax.random.key(0), (batch, length)), axis=1)[:, :keep]
@@ -159,7 +161,7 @@ def encoder_step(images: np.ndarray, keep: int):
 
 
 def masking_step(images: np.ndarray, width: int):
-  """() -> everything that hiding patches costs, forward and backward, without the networks."""
+  """Returns () -> forward and backward pass of everything that masking adds, without the networks."""
   images, grid = jnp.asarray(images), (SIZE // PATCH,) * 2
   length, keep = grid[0] * grid[1], grid[0] * grid[1] // 4
   table = jnp.asarray(patches.sincos_positions(grid, width))
@@ -201,8 +203,8 @@ def main():
   )
   masking = fastest({"masking": masking_step(images, args.decoder[0])}, args.rounds)["masking"]
   print(
-    f"step: ours {step['ours']:.3f} s, PyTorch {step['torch']:.3f} s; encoder: visible {encoder['visible']:.3f} s, "
-    f"all {encoder['all']:.3f} s",
+    f"step: ours {step['ours']:.3f} s, PyTorch {step['torch']:.3f} s; "
+    f"encoder: visible {encoder['visible']:.3f} s, all {encoder['all']:.3f} s",
     flush=True,
   )
   print(

@@ -1,11 +1,12 @@
-"""The MoCo v2 step of a ResNet-18 at 32 px: ours against the same step in PyTorch, on the same device.
+"""Measures the MoCo v2 step of a ResNet-18 at 32 px: ours and the same step in PyTorch, on the same device.
 
     python tests/benchmarks/moco_step.py [--widths 16 64] [--batch 128] [--rounds 5]
 
-Needs the extra `bench`. Both make the same step: query forward and backward, key forward, InfoNCE against a queue of
-4,096, SGD with momentum and decay, moving average, enqueue; float32, BatchNorm over the whole batch, views already
-augmented, the stride-1 stem. PyTorch runs eagerly with channels-last tensors. Rounds alternate between the two, the
-fastest of each counts. The last line is one JSON object; ratios above 1 mean that we are faster.
+Needs the extra `bench`. Both compute the same step: forward and backward pass of the query, forward pass of
+the key, InfoNCE with a queue of 4,096, SGD with momentum and weight decay, moving average, enqueue; in
+float32, with BatchNorm over the whole batch, views augmented before the measurement, and the stride-1 stem.
+PyTorch runs eagerly with channels-last tensors. Rounds alternate between the two, and the fastest of each
+counts. The last line is one JSON object; ratios above 1 mean that ours is faster.
 """
 
 import argparse
@@ -41,7 +42,7 @@ class TorchBlock(nn.Module):
 
 
 class TorchMoco:
-  """The peer: one object that holds everything, as PyTorch's users write it."""
+  """The PyTorch side: one object that holds all state, as is usual there."""
 
   def __init__(self, width: int):
     layers, inner = (

@@ -1,11 +1,13 @@
-"""What the MoCo v2 step of a ResNet-50 moves, as TPU programs: ours against one written the obvious way. Nothing runs: both are compiled.
+"""Compares the memory traffic of two TPU programs for the MoCo v2 step of a ResNet-50: ours and a naive one.
 
     python tests/benchmarks/moco_traffic.py [--topology v5e:2x2] [--images 128]
 
-Both are given two float32 views of each image, on the chip and augmented. The obvious way: flax's BatchNorm over the whole batch, which
-GSPMD turns into reductions over all chips, no shuffling, the queue and the key encoder beside the query's. Ours: BatchNorm in groups of 32,
-keys dealt among them. MB an image are those to and from main memory by our count (ssl_jax/planning/traffic.py) and XLA's "bytes accessed".
-Needs libtpu (extra `tpu`) and takes minutes. The last line is one JSON object.
+Both are only compiled, not run. Their input is two augmented float32 views of each image, on the chip. The
+naive program uses Flax's BatchNorm over the whole batch, which GSPMD turns into reductions over all chips,
+does not shuffle keys, and holds the queue and both encoders in one replicated state. Ours uses BatchNorm in
+groups of 32, among which the keys are shuffled. Traffic is given in MB per image to and from main memory, by
+our count (ssl_jax/planning/traffic.py) and by XLA's "bytes accessed". Needs libtpu (extra `tpu`) and takes
+minutes. The last line is one JSON object.
 """
 
 import argparse
@@ -23,11 +25,7 @@ import optax  # noqa: E402
 from jax.sharding import NamedSharding, PartitionSpec  # noqa: E402
 
 from ssl_jax import methods, models, optim, parallel  # noqa: E402
-from ssl_jax.core import (  # noqa: E402
-  DataSpec,  # noqa: E402
-  make_init,
-  make_train_step,
-)
+from ssl_jax.core import DataSpec, make_init, make_train_step  # noqa: E402
 from ssl_jax.planning import hlo  # noqa: E402
 from ssl_jax.planning.topology import open_topology, quiet  # noqa: E402
 from ssl_jax.planning.traffic import traffic  # noqa: E402
@@ -57,7 +55,7 @@ class Naive(nn.Module):
 
 
 def naive(mesh, batch):
-  """The step, lowered."""
+  """Lowers the step."""
   network, rule = (
     Naive(),
     optax.chain(
@@ -114,7 +112,7 @@ def naive(mesh, batch):
 
 
 def ours(mesh, batch):
-  """The step, lowered."""
+  """Lowers the step."""
   count = batch["views"].shape[0]
   encoder = models.make("resnet50", batch_groups=count // 32, dtype="bfloat16", normalize="none")
   method = methods.make(

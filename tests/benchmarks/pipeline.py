@@ -1,16 +1,17 @@
-"""How much of the speed of bare decoding the input pipeline keeps: same files, same cores, side by side.
+"""Measures the input pipeline relative to bare decoding, with the same files and the same cores.
 
     python tests/benchmarks/pipeline.py [--archive FILE.zip] [--rounds 9]
 
-Three jobs, none with a device:
-  decode   the pipeline delivers the upper left corner of the decoded photograph; bare: Pillow alone, nothing
-  cut resize   shorter side to 256, centre crop of 224; bare: the same transform in a plain pool
-  crops    two random-resized crops of 224; bare: the same transform in a plain pool
-The pipeline decodes in threads or in worker processes, one for each core, in batches of 64; bare decoding
-uses `ThreadPoolExecutor.map` or `ProcessPoolExecutor.map` with as many. All contestants stay warm and take
-turns of about half a second. A ratio is the median over rounds of pipeline / bare images a second, for the
-pool that was faster; those ending in "_cpu" compare images per second of processor time, which other jobs on
-the machine disturb less. The last line is one JSON object; above 1 the pipeline is faster, 0.85 is the aim.
+There are three jobs, none of which uses a device:   decode   the pipeline delivers the upper left corner of
+the decoded photograph; bare: Pillow alone, uncropped   resize   shorter side to 256, centre crop of 224;
+bare: the same transform in a plain pool   crops    two random-resized crops of 224; bare: the same transform
+in a plain pool
+
+The pipeline decodes in threads or in worker processes, one for each core, in batches of 64. Bare decoding
+uses `ThreadPoolExecutor.map` or `ProcessPoolExecutor.map` with equally many. All contestants stay warm and
+take turns of about half a second. A ratio is the median over rounds of pipeline / bare images per second, for
+the faster pool; ratios ending in "_cpu" compare images per second of processor time, which other jobs on the
+machine disturb less. The last line is one JSON object; above 1 the pipeline is faster, and 0.85 is the aim.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ VERSIONS = ("grain", "pillow", "numpy")
 
 
 class Corner:
-  """The pipeline's least work: decode, keep what fits into 224x224."""
+  """The least work of the pipeline: decode, keep the upper left 224x224 pixels."""
 
   shape, random = (224, 224, 3), False
 
@@ -60,19 +61,19 @@ class Corner:
 
 
 def pillow(path: str) -> int:
-  """Bare decoding: nothing but Pillow."""
+  """Bare decoding with Pillow alone."""
   with Image.open(io.BytesIO(pathlib.Path(path).read_bytes())) as image:
     return np.asarray(image.convert("RGB") if image.mode != "RGB" else image).size
 
 
 def transformed(path: str, *, transform: Callable) -> int:
-  """The same transform as in the pipeline, its result thrown away."""
+  """Runs the same transform as the pipeline and discards its result."""
   rng = np.random.default_rng(len(path)) if transform.random else None
   return transform(rng, pathlib.Path(path).read_bytes()).size
 
 
 def jobs() -> dict[str, tuple[Callable, Callable]]:
-  """(transform of the pipeline, bare function of a path) by name."""
+  """Returns (transform of the pipeline, bare function of a path) by name."""
   resize = transforms.resize_center_crop(224, 256)
   crops = transforms.random_resized_crop(224, scale=(0.2, 1.0), views=2)
   return {
@@ -83,14 +84,14 @@ def jobs() -> dict[str, tuple[Callable, Callable]]:
 
 
 class Rate(NamedTuple):
-  """Images a second on the clock, and per second of processor time of this process and its children."""
+  """Images per second of wall time, and per second of processor time of this process and its children."""
 
   wall: float
   cpu: float
 
 
 def processor_seconds() -> float:
-  """Used by this process and those it started, so far."""
+  """The processor time that this process and its children have used so far."""
   total = 0.0
   for pid in [os.getpid(), *(child.pid for child in multiprocessing.active_children())]:
     with open(f"/proc/{pid}/stat") as stat:
@@ -99,7 +100,7 @@ def processor_seconds() -> float:
 
 
 def clocked(work: Callable[[], int]) -> Rate:
-  """The rate of `work`, which returns how many images it did."""
+  """Measures the rate of `work`, which returns how many images it processed."""
   began, used = time.perf_counter(), processor_seconds()
   images = work()
   return Rate(images / (time.perf_counter() - began), images / max(processor_seconds() - used, 1e-2))
@@ -111,9 +112,9 @@ def bare(pool: Executor, function: Callable, paths: list[str]) -> Callable[[], R
 
 
 def piped(batches: pipeline.Batches, workers: int) -> Callable[[], Rate]:
-  """Makes the turn of a running pipeline, clocked from when what it held ready is used up.
+  """Makes the turn of a running pipeline, timed after the batches that it had prefetched are consumed.
 
-  Afterwards it waits until as much is ready again: the next contestant has the cores for itself.
+  Afterwards it waits until equally many are prefetched again, so that the next contestant has all cores.
   """
   held = 4 * max(workers, 1)
 
@@ -128,7 +129,7 @@ def piped(batches: pipeline.Batches, workers: int) -> Callable[[], Rate]:
 
 
 def measure(source, paths: list[str], rounds: int) -> dict[str, dict[str, list[Rate]]]:
-  """{job: {contestant: images a second by round}}."""
+  """Returns {job: {contestant: rates by round}}."""
   rates = {name: {way: [] for way in WAYS} for name in jobs()}
   with contextlib.ExitStack() as stack:
     threads = stack.enter_context(ThreadPoolExecutor(CORES))
@@ -160,12 +161,12 @@ def measure(source, paths: list[str], rounds: int) -> dict[str, dict[str, list[R
 
 
 def medians(rates: dict[str, list[Rate]]) -> dict[str, int]:
-  """Images a second of each contestant."""
+  """Returns the median images per second of each contestant."""
   return {way: round(statistics.median(rate.wall for rate in found)) for way, found in rates.items()}
 
 
 def ratios(rates: dict[str, list[Rate]]) -> dict[str, float]:
-  """Pipeline over the bare pool that was faster, by what decodes in the pipeline."""
+  """Returns pipeline / faster bare pool, for threads and for workers of the pipeline."""
   best = rates[max(WAYS[:2], key=medians(rates).get)]
   found = {}
   for way in WAYS[2:]:

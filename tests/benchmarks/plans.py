@@ -1,6 +1,9 @@
-"""The table of plans: real programs compiled for chips that are not there. python tests/benchmarks/plans.py [NAME ...] [--output=FILE]
+"""Makes the table of plans: real programs, compiled for chips that are not present.
 
-Each takes minutes to compile on two cores. The figures are the compiler's and the same on every machine. The last line is one JSON object.
+    python tests/benchmarks/plans.py [NAME ...] [--output=FILE]
+
+Each program takes minutes to compile on two cores. The numbers come from the compiler and are the same on
+every machine. The last line is one JSON object.
 """
 
 import os
@@ -24,13 +27,8 @@ TTT = "ttt/mae.py:imagenet"
 # name: (recipe, changes, topology, evaluation, changes of its task ttt)
 PLANS = {
   "moco": ("pretrain/moco.py:e", MOCO, "v5e:8x8", "", {}),
-  "moco_128": (
-    "pretrain/moco.py:e",
-    dict(batch_size=2048, encoder=dict(batch_groups=64)),
-    "v5e:4x4",
-    "",
-    {},
-  ),  # 128 images a chip
+  # 128 images per chip
+  "moco_128": ("pretrain/moco.py:e", dict(batch_size=2048, encoder=dict(batch_groups=64)), "v5e:4x4", "", {}),
   "moco_global": (
     "pretrain/moco.py:e",
     dict(batch_size=4096, encoder=dict(batch_groups=1), method=dict(shuffle=False)),
@@ -46,7 +44,7 @@ PLANS = {
   "ttt_mae_at_once": ("transfer/vit_probe.py:vit_large", {}, "v5p:2x2x1", TTT, {}),
   "moco_h100": ("pretrain/moco.py:e", MOCO, "h100:8x8", "", {}),
   "mae_h100": ("pretrain/mae.py:large", {}, "h100:8x8", "", {}),
-  # weak scaling: 64 images a chip
+  # weak scaling: 64 images per chip
   **{
     f"moco_scaling_{chips}": (
       "pretrain/moco.py:e",
@@ -61,7 +59,7 @@ PLANS = {
 
 
 def load(file: str):
-  """The ConfigDict of FILE.py:VARIANT under configs."""
+  """Loads the ConfigDict of FILE.py:VARIANT under configs."""
   path, _, variant = file.partition(":")
   specification = importlib.util.spec_from_file_location("recipe", ROOT / path)
   module = importlib.util.module_from_spec(specification)

@@ -1,11 +1,13 @@
-"""Training steps of the pretext tasks against rotation's with as many backbone pixels, in one process.
+"""Measures the training steps of the pretext tasks, relative to rotation on equally many backbone pixels.
 
     python tests/benchmarks/pretext_steps.py [--size 128] [--batch 32] [--rounds 5]
 
-Every task cuts its pieces from images of one size, with the same ResNet-10 of width 16. Rotation gets as many pieces of that size:
-images to turn as have the same number of backbone pixels. So a ratio of 1 is what the pixels explain; above it are cutting, heads
-and losses. `ratio_large` is against rotation of uncut images with as many pixels: small pieces fill convolutions less well. Images
-are already augmented. The last line is one JSON object.
+All tasks cut their tiles from images of one size and use the same ResNet-10 of width 16. For `ratio`,
+rotation gets images of the size of a tile, so many that the backbone sees the same number of pixels. A ratio
+of 1 is what the number of pixels explains; what is above it is the cost of cutting, heads and losses.
+`ratio_large` is relative to rotation of whole images with the same number of pixels: convolutions are less
+efficient on small tiles. Images are augmented before the measurement. All runs share one process. The last
+line is one JSON object.
 """
 
 import argparse
@@ -20,7 +22,7 @@ SGD = dict(name="sgd", learning_rate=0.01, schedule="constant")
 
 
 def tasks(size: int) -> dict:
-  """Name -> (options of the method, options of the encoder, pieces of an image, their side)."""
+  """Returns name -> (options of the method, options of the encoder, tiles per image, side of a tile)."""
   tile = size // 4
   cells = dict(tile=tile, gap=tile // 4, jitter=size - 3 * tile - 2 * (tile // 4))
   return {
@@ -42,7 +44,7 @@ def main():
   found = {}
   for name, (options, encoding, pieces, side) in tasks(args.size).items():
     encoder = models.make("resnet10", width=16, stem="small", normalize="centred", **encoding)
-    step = lambda method, images, **options: train_step(
+    step = lambda method, images, encoder=encoder, **options: train_step(
       method, encoder, {"image": images}, optimizer=SGD, **options
     )[0]
     turned = args.batch * pieces / 4, args.batch * pieces * side**2 / (4 * args.size**2)

@@ -1,8 +1,9 @@
-"""Two real networks under 15 corruptions at 5 severities: the table and the heat maps of docs/results.md.
+"""Evaluates two real networks under 15 corruptions at 5 severities: table and heat maps of docs/results.md.
 
     python tests/benchmarks/robustness.py --data SHARED_DATA [--examples 2000] [--output FOLDER]
 
-SHARED_DATA holds `cifar10` and `weights` as tests/frozen.py reads them. The last line is one JSON object.
+SHARED_DATA holds the folders `cifar10` and `weights` that tests/frozen.py reads. The last line is one JSON
+object.
 """
 
 import argparse

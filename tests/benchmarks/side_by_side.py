@@ -1,4 +1,4 @@
-"""What benchmarks share: a training step of ours as a function to call, functions timed in turn, where it was measured."""
+"""Shared by benchmarks: our training step as a function, timing of functions in turn, the hardware used."""
 
 import importlib.metadata
 import os
@@ -12,7 +12,7 @@ from ssl_jax.core import DataSpec, make_init, make_train_step
 
 
 def train_step(name: str, encoder, batch: dict, *, optimizer: dict, classes: int = 10, **options):
-  """(() -> loss of one more step of the method on the batch, already augmented; number of parameters)."""
+  """Returns (() -> loss of one more step of the method on the augmented batch, number of parameters)."""
   method = methods.make(name, encoder, DataSpec(50_000, classes, len(next(iter(batch.values())))), **options)
   rule = optim.make_optimizer(total_steps=100, steps_per_epoch=10, batch_size=256, **optimizer)
   parts = (method, lambda key, batch: batch, rule.transform)
@@ -29,7 +29,7 @@ def train_step(name: str, encoder, batch: dict, *, optimizer: dict, classes: int
 
 
 def fastest(functions: dict, rounds: int) -> dict[str, float]:
-  """Seconds of each function, called in turn so that all meet the same machine; the least of `rounds`."""
+  """Returns the least seconds of each function over `rounds`, called in turn for equal conditions."""
   for function in functions.values():
     function(), function()
   seconds = {name: [] for name in functions}
@@ -42,7 +42,7 @@ def fastest(functions: dict, rounds: int) -> dict[str, float]:
 
 
 def peers_device():
-  """Where jax runs, as PyTorch's device, which its new tensors lie on from now on; with TF32 for float32, as jax has it there."""
+  """Makes the device that JAX uses PyTorch's default device, with TF32 for float32 as in JAX; returns it."""
   import torch
 
   device = torch.device("cuda" if jax.default_backend() == "gpu" else "cpu")
@@ -52,7 +52,7 @@ def peers_device():
 
 
 def machine(*packages: str) -> dict:
-  """Where and with which versions: part of every benchmark's result."""
+  """Returns the hardware and the package versions, which are part of every benchmark's result."""
   return {
     "machine": platform.processor() or platform.machine(),
     "cores": os.cpu_count(),

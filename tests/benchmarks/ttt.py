@@ -1,11 +1,12 @@
-"""Standard test-time training of ResNet-26, 32 copies a step, against the same in a plain PyTorch loop, in one process.
+"""Measures standard test-time training of a ResNet-26 with 32 copies per step: ours and a plain PyTorch loop.
 
     python tests/benchmarks/ttt.py [--steps 1,10] [--samples 3] [--rounds 3] [--together 1]
 
-Ours: the CIFAR-10 network of configs/pretrain/joint.py, its crops, flips and turns drawn inside the step, SGD, a prediction. PyTorch:
-the same network, eager, as the released code goes about it: for each image the weights are set back, each step augments 32 copies,
-turns them, one SGD step on trunk and rotation branch; then a prediction. `cost_of_n` is n samples over n times one. The last line is
-one JSON object.
+Both run in one process. Ours: the CIFAR-10 network of configs/pretrain/joint.py, with crops, flips and
+rotations drawn inside the step, SGD, and a prediction. PyTorch: the same network, eager, as in the released
+code: for each image the weights are reset, each step augments and rotates 32 copies and takes one SGD step on
+the trunk and the rotation branch; then follows a prediction. `cost_of_n` is the time of n samples divided by
+n times the time of one. The last line is one JSON object.
 """
 
 import argparse

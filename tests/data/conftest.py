@@ -1,4 +1,4 @@
-"""Pictures that several test files read."""
+"""Images that several test files use."""
 
 import io
 import subprocess
@@ -10,15 +10,16 @@ from PIL import Image
 
 
 def encoded(pixels: np.ndarray, kind: str = "PNG", **options) -> bytes:
-  """`pixels` uint8[H, W(, 3)] as a file."""
+  """Encodes `pixels` uint8[H, W(, 3)] as a file."""
   buffer = io.BytesIO()
   Image.fromarray(pixels).save(buffer, kind, **options)
   return buffer.getvalue()
 
 
 def smooth(height: int, width: int, phase: float = 0.0) -> np.ndarray:
-  """uint8[H, W, 3] without edges: JPEG keeps it to a few grey levels, and no flip or rotation leaves it as it
-  is.
+  """Makes a smooth image uint8[H, W, 3].
+
+  JPEG changes it only by a few grey levels, and every flip or rotation changes it.
   """
   y, x = np.mgrid[:height, :width] / max(height, width)
   waves = (np.sin(3 * x + y + phase), np.cos(2 * y - x), np.sin(x * y * 4 + phase))
@@ -27,7 +28,7 @@ def smooth(height: int, width: int, phase: float = 0.0) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def class_folder(tmp_path_factory):
-  """A folder of three classes with 4, 3 and 3 images, each of one grey level of its own."""
+  """A folder of three classes with 4, 3 and 3 images; each image has a different grey level."""
   root = tmp_path_factory.mktemp("classes")
   level = 0
   for name, count in (("ant", 4), ("bee", 3), ("cat", 3)):
@@ -40,7 +41,7 @@ def class_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tfds_folder(shared_data, tmp_path_factory):
-  """A TFDS folder with real photographs, written by the tool that users of the data set are given."""
+  """A TFDS folder with real photographs, written by the tool that comes with them."""
   tool = shared_data.parent / "tools" / "make_tfds.py"
   if not tool.is_file():
     pytest.skip(f"no {tool.name} beside the folder of real images")

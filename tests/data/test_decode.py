@@ -1,4 +1,4 @@
-"""Every odd file becomes upright RGB; every damaged one a DecodeError."""
+"""Unusual files are decoded to upright RGB; damaged ones raise DecodeError."""
 
 import io
 import struct
@@ -114,7 +114,7 @@ def tiff(order: str, entries: list[tuple[int, int, int, int]]) -> bytes:
   return b"Exif\0\0" + head + body + bytes(4)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL.TiffImagePlugin")  # as decode.py asks outside of tests
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL.TiffImagePlugin")  # as decode.py sets it
 @pytest.mark.parametrize(
   "exif, turned",
   [
@@ -173,11 +173,11 @@ def test_no_image(data, message):
 
 def test_decompression_bomb():
   data = bytearray(encoded(GREY))
-  data[16:24] = struct.pack(">II", 20000, 20000)  # the header promises 400 million pixels
+  data[16:24] = struct.pack(">II", 20000, 20000)  # the header states 400 million pixels
   data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
   with pytest.raises(DecodeError):
     decode.decode(bytes(data))
-  with pytest.raises(DecodeError, match="13x9 pixels are more than the limit of 100"):
+  with pytest.raises(DecodeError, match="13x9 pixels, which is more than the limit of 100"):
     decode.decode(encoded(COLOUR), max_pixels=100)
 
 

@@ -29,7 +29,7 @@ def test_processes_share_the_same_global_batch(kind, processes):
   parts = [kind(size=50, batch_size=8, positions=range(p, 8, processes), **seed) for p in range(processes)]
   for step in range(7):
     rows, shares = whole.rows(step), [part.rows(step) for part in parts]
-    for p, share in enumerate(shares):  # every second or fourth row, as devices that take turns hold them
+    for p, share in enumerate(shares):  # every second or fourth row: interleaved devices
       np.testing.assert_array_equal(share.indices, rows.indices[p::processes])
       np.testing.assert_array_equal(share.valid, rows.valid[p::processes])
       assert share.seeds == rows.seeds[p::processes]

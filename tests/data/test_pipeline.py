@@ -1,5 +1,6 @@
-"""Batches are the same whatever loads them; bad files are named, replaced, counted; nothing is left
-running.
+"""Batches do not depend on what loads them.
+
+Bad files are named, replaced and counted, and no thread or process is left running.
 """
 
 import dataclasses
@@ -50,7 +51,7 @@ def expected(synthetic):
 
 @pytest.fixture
 def levels(tmp_path):
-  """Makes a source of files, image i all of grey level i; those in `bad` are damaged in several ways."""
+  """Makes a source of files; image i has grey level i, and the files in `bad` are damaged in several ways."""
 
   def make(count: int, bad: tuple[int, ...] = ()):
     for i in range(count):
@@ -63,7 +64,7 @@ def levels(tmp_path):
 
 
 def shown(batches):
-  """The grey levels that were delivered, batch by batch."""
+  """Returns the grey levels that were delivered, batch by batch."""
   with batches:
     return [batch["image"][:, 0, 0, 0].tolist() for batch in batches]
 
@@ -117,7 +118,7 @@ def test_starting_late_equals_skipping(synthetic, expected, start):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CountingReader:
-  """Notes what is read."""
+  """Records what is read."""
 
   origin: object
   read_indices: list
@@ -148,7 +149,7 @@ def test_two_processes_read_the_same_global_batches(synthetic, kind):
     return list(pipeline.eval_batches(synthetic, batch_size=16, transform=WHOLE, **options))
 
   size = 8 if kind == "train" else 16
-  whole, parts = read(), [read(positions=range(p, size, 2)) for p in range(2)]  # devices take turns
+  whole, parts = read(), [read(positions=range(p, size, 2)) for p in range(2)]  # interleaved devices
   assert len(whole) == len(parts[0]) == len(parts[1])
   for one, *shares in zip(whole, *parts):
     for key in one:
@@ -229,7 +230,7 @@ def test_bad_images_of_a_cached_source(levels):
 
 @dataclasses.dataclass(frozen=True)
 class Broken:
-  """Makes what it should not, or fails."""
+  """Returns wrong elements, or raises an error."""
 
   made: dict
   random = False
@@ -246,15 +247,20 @@ def test_a_faulty_transform_is_no_bad_file(levels):
     shown(train(levels(20), transform=Broken({})))
   assert "while loading" in caught.value.__notes__[0]
   for made, message in (
-    ({"image": np.zeros((8, 9, 3), np.uint8)}, r"made image uint8\[8, 9, 3\], it declares uint8\[8, 8, 3\]"),
-    ({"image": np.zeros((8, 8, 3))}, r"made image float64\[8, 8, 3\], it declares uint8\[8, 8, 3\]"),
-    ({"mask": np.zeros((8, 8, 3))}, r"made \['mask'\], it declares \['image'\]"),
+    (
+      {"image": np.zeros((8, 9, 3), np.uint8)},
+      r"made image uint8\[8, 9, 3\], but it declares uint8\[8, 8, 3\]",
+    ),
+    ({"image": np.zeros((8, 8, 3))}, r"made image float64\[8, 8, 3\], but it declares uint8\[8, 8, 3\]"),
+    ({"mask": np.zeros((8, 8, 3))}, r"made \['mask'\], but it declares \['image'\]"),
   ):
     with pytest.raises(ValueError, match=message):
       shown(train(levels(20), transform=Broken(made)))
   bad_name = Broken({})
   object.__setattr__(bad_name, "elements", {"valid": ShapeDtype((), np.bool_)})
-  with pytest.raises(ValueError, match="an element called 'valid', a name that evaluation batches need"):
+  with pytest.raises(
+    ValueError, match="an element called 'valid', a name that is reserved for evaluation batches"
+  ):
     train(levels(20), transform=bad_name)
 
 
@@ -271,7 +277,7 @@ def test_closing_stops_all_threads(synthetic):
   assert not loading_threads() and next(batches, None) is None
   batches = train(synthetic, stop=10**6)
   next(batches)
-  del batches  # forgotten
+  del batches  # garbage-collected
   assert not loading_threads()
   assert len(list(train(synthetic))) == 14 and not loading_threads()  # read to the end
 
@@ -323,8 +329,8 @@ def test_steps_per_epoch(synthetic):
 @pytest.mark.parametrize(
   "options, message",
   [
-    ({"positions": range(4, 12)}, "positions .* do not lie in a batch of batch_size=8"),
-    ({"positions": ()}, "positions .* do not lie in a batch of batch_size=8"),
+    ({"positions": range(4, 12)}, "positions .* are not rows of a batch of batch_size=8"),
+    ({"positions": ()}, "positions .* are not rows of a batch of batch_size=8"),
     ({"batch_size": 0}, "batch_size=0; use a positive number"),
     ({"batch_size": 64}, "more than the 50 images"),
     ({"start": 5, "stop": 4}, "start=5 and stop=4"),
@@ -340,7 +346,7 @@ def test_errors(synthetic, options, message):
 
 @pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="no /dev/shm to run out of")
 def test_too_little_shared_memory():
-  with pytest.raises(ValueError, match="workers=1000 hand over .* MiB through /dev/shm.*--shm-size"):
+  with pytest.raises(ValueError, match="workers=1000 pass batches of .* MiB through /dev/shm.*--shm-size"):
     make_shared_buffers(1000, {"image": ShapeDtype((2, 1024, 1024, 3), np.uint8)}, 4096)
 
 
@@ -348,7 +354,7 @@ ORPHANS = """
 import multiprocessing, signal, sys, time
 from ssl_jax.data import host, pipeline, sources, transforms
 if __name__ == "__main__":
-  signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it starts in the background
+  signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in background processes
   source = sources.open_source("synthetic")
   batches = pipeline.train_batches(source, batch_size=8, seed=0, start=0, stop=10**6, workers=2,
                                    transform=host.ImageAndLabel(transforms.resize_center_crop(32)))
@@ -358,7 +364,7 @@ if __name__ == "__main__":
     time.sleep(60)
   except KeyboardInterrupt:
     for _ in range(20):
-      next(batches)  # the workers took no notice
+      next(batches)  # the workers ignored the signal
     batches.close()
     print("closed", flush=True)
 """
@@ -407,7 +413,7 @@ def test_workers_do_not_outlive_a_killed_run(tmp_path):
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks up processes in /proc")
 def test_interrupt_reaches_the_main_process_only(tmp_path):
-  """Ctrl-C goes to the whole group of processes: the workers go on until the main process closes them."""
+  """Ctrl-C is sent to the whole process group: the workers continue until the main process closes them."""
   process, workers = started(tmp_path)
   os.killpg(process.pid, signal.SIGINT)
   out, err = process.communicate(timeout=60)

@@ -1,4 +1,4 @@
-"""Records beside images and labels: masks and padded boxes through threads, processes, memory, resumption and broken files."""
+"""Records with masks and padded boxes: in threads and processes, cached, resumed, and with broken files."""
 
 import io
 import json
@@ -26,7 +26,7 @@ SIZE, COUNT = 24, 21
 
 
 def write_masks(root):
-  """Pairs of photographs of many sizes and masks that tell the place of every pixel: class = column // 4."""
+  """Photographs of many sizes with masks that encode the position of every pixel: class = column // 4."""
   (root / "images").mkdir(parents=True)
   (root / "masks").mkdir()
   for i in range(COUNT):
@@ -155,7 +155,7 @@ def test_broken_files_are_counted_and_replaced_or_marked(folders, kind, workers,
   with train:
     found = list(train)
   assert len(train.bad) == 1 and "4." in next(iter(train.bad))
-  after = transform(None, source[5])  # in the place of the broken one
+  after = transform(None, source[5])  # the replacement of the broken record
   rows = [row for batch in found for row in range(7) if np.array_equal(batch["image"][row], after["image"])]
   assert len(rows) == 2
   evaluation = pipeline.eval_batches(
@@ -171,7 +171,7 @@ def test_broken_files_are_counted_and_replaced_or_marked(folders, kind, workers,
 
 
 def test_image_and_mask_keep_their_places(folders):
-  """The red of a pixel and its class both tell its column, before and after the image is brought to a square."""
+  """The red value of a pixel and its class both encode its column, before and after the image is fitted."""
   source = open_kind(folders, "mask_folder")
   assert source.num_classes == 10 and source.class_names[9] == "column 9" and source.fields[1] == "mask"
   for fit in ("pad", "crop"):
@@ -242,7 +242,7 @@ def test_masks_are_numbers_not_colours(tmp_path):
     DecodeError, match="a mask must have one channel of 8 bits or a palette, but its mode is 'RGB'"
   ):
     decode.decode_mask(encoded(smooth(4, 4)))
-  with pytest.raises(DecodeError, match="its mask has 5x4 pixels, the image 4x4"):
+  with pytest.raises(DecodeError, match="the mask has 5x4 pixels, the image 4x4"):
     host.image_mask(host.Frame(8))(None, {"image": smooth(4, 4), "mask": np.zeros((4, 5), np.uint8)})
 
 
@@ -353,19 +353,19 @@ def test_files_that_are_not_in_cocos_form_are_named(folders, tmp_path):
   file = root / "annotations" / "instances_train.json"
   stored = json.loads(file.read_text())
   file.write_text(json.dumps({**stored, "images": stored["images"][:-2]}))
-  with pytest.raises(ValueError, match="instances_train.json is not in COCO's form: KeyError"):
+  with pytest.raises(ValueError, match="instances_train.json is not in COCO's format: KeyError"):
     sources.open_source("coco", data_dir=str(root))
   file.write_text("{")
-  with pytest.raises(ValueError, match="is not in COCO's form: JSONDecodeError"):
+  with pytest.raises(ValueError, match="is not in COCO's format: JSONDecodeError"):
     sources.open_source("coco", data_dir=str(root))
   with pytest.raises(ValueError, match="has no split 'val'.*known: train"):
     sources.open_source("coco", data_dir=str(root), split="val")
-  with pytest.raises(ValueError, match="holds no JSON file in COCO's form"):
+  with pytest.raises(ValueError, match="holds no annotation file of COCO"):
     sources.open_source("coco", data_dir=str(tmp_path))
 
 
 def test_real_photographs_with_boxes_and_masks(shared_data, tmp_path):
-  """COCO's own files: every box lies in its image, every mask has the image's size."""
+  """In the files of COCO itself, every box lies in its image and every mask has the size of its image."""
   root = tmp_path / "coco"
   for split in ("train", "val"):
     with zipfile.ZipFile(shared_data / f"coco256/{split}_images.zip") as archive:
@@ -376,7 +376,7 @@ def test_real_photographs_with_boxes_and_masks(shared_data, tmp_path):
   transform = host.image_boxes(host.Frame(96), max_boxes=source.most_rows["boxes"])
   with pipeline.eval_batches(source, batch_size=32, transform=transform, workers=2) as batches:
     found = [batch["boxes_valid"].sum() for batch in batches]
-  assert sum(found) > 0.99 * (929 + 409)  # a few are thinner than a pixel can tell
+  assert sum(found) > 0.99 * (929 + 409)  # a few are thinner than a pixel
   with zipfile.ZipFile(shared_data / "coco256/train_semantic.zip") as archive:
     archive.extractall(tmp_path / "pairs" / "masks")
   masks = {path.stem for path in (tmp_path / "pairs" / "masks").rglob("*.png")}

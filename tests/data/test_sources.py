@@ -1,4 +1,4 @@
-"""Folders, TFDS data sets, synthetic images, images in memory."""
+"""Sources: folders, TFDS data sets, synthetic images, cached images."""
 
 import pickle
 import shutil
@@ -58,22 +58,24 @@ def test_folder_with_splits(class_folder, tmp_path):
 
 
 def test_folder_errors(class_folder, tmp_path):
-  with pytest.raises(ValueError, match="holds no image; known endings: .png, .jpg, .jpeg, .webp"):
+  with pytest.raises(
+    ValueError, match="holds no image; known file name extensions: .png, .jpg, .jpeg, .webp"
+  ):
     sources.open_source("folder", data_dir=str(tmp_path))
-  with pytest.raises(ValueError, match="nowhere' is no folder"):
+  with pytest.raises(ValueError, match="nowhere' is not a folder"):
     sources.open_source("folder", data_dir=str(tmp_path / "nowhere"))
-  with pytest.raises(ValueError, match="no split 'test'; known: train. A part of one serves too"):
+  with pytest.raises(ValueError, match="no split 'test'; known: train. A part of a split is allowed too"):
     sources.open_source("folder", data_dir=str(class_folder), split="test")
   shutil.copytree(class_folder, tmp_path / "mixed")
   (tmp_path / "mixed" / "stray.png").write_bytes(encoded(smooth(8, 8)))
-  with pytest.raises(ValueError, match="1 images in no class folder, stray.png for one, and 10 in"):
+  with pytest.raises(ValueError, match="1 images outside of class folders, such as stray.png, and 10 inside"):
     sources.open_source("folder", data_dir=str(tmp_path / "mixed"))
 
 
 def test_unknown_names(tmp_path):
   with pytest.raises(ValueError, match="'sampel' needs data_dir, and it is empty.*did you mean 'sample'"):
     sources.open_source("sampel")
-  with pytest.raises(ValueError, match="no TFDS data set 'cifar10' in .*; there is none at all"):
+  with pytest.raises(ValueError, match="no TFDS data set 'cifar10' in .*; it holds no data set at all"):
     sources.open_source("cifar10", data_dir=str(tmp_path))
   for folder in ("cifar100/3.0.2", "imagenet_resized/32x32/0.1.0", "downloads/extracted"):
     (tmp_path / folder).mkdir(parents=True)
@@ -123,7 +125,7 @@ def test_files_outside_the_folder_are_not_opened(tfds_folder, tmp_path):
   info.write_text(info.read_text().replace("{DATASET}-{SPLIT}", "../../../{DATASET}-{SPLIT}"))
   assert "../../../" in info.read_text()
   name = info.parent.parent.relative_to(tmp_path / "copy").as_posix()
-  with pytest.raises(ValueError, match="names a file outside its folder: .*; it is not opened"):
+  with pytest.raises(ValueError, match="names a file outside its folder: .*; the data set is not opened"):
     sources.open_source(name, data_dir=str(tmp_path / "copy"))
 
 
@@ -140,7 +142,7 @@ def test_synthetic():
 
 
 def test_synthetic_classes_can_be_told_apart():
-  """By the direction of the strongest wave: a network can learn it, and no single pixel tells it."""
+  """Classifies by the direction of the strongest wave, which no single pixel determines."""
   source = sources.open_source("synthetic", image_size=32)
   spectra = [np.abs(np.fft.fft2(source[i]["image"].astype(float).mean(-1)))[:8].ravel() for i in range(300)]
   spectra = np.stack([s * (np.arange(len(s)) > 0) for s in spectra])

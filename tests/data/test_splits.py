@@ -1,4 +1,4 @@
-"""Our reading of the split syntax is that of TFDS."""
+"""Splits are resolved as TFDS resolves them."""
 
 import pytest
 import tensorflow_datasets as tfds
@@ -57,9 +57,9 @@ def test_parts_are_joined_in_order():
   "spec, message",
   [
     ("tran", "no split 'tran'; did you mean 'train'\\? known: test, train"),
-    ("train[", "is no split"),
-    ("train[:90x]", "is no split"),
-    ("", "is no split"),
+    ("train[", "is not a split"),
+    ("train[:90x]", "is not a split"),
+    ("", "is not a split"),
     ("train[5:5]", "selects nothing"),
     ("train[200:100]", "selects nothing"),
     ("train[:8001]", "reaches to 8001, but the split has 8000"),

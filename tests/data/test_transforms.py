@@ -19,7 +19,7 @@ JPEG = encoded(PHOTO, "JPEG", quality=95)
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("size, resize", [(32, 36), (32, 32), (64, 90), (100, 110)])
 def test_resize_center_crop_equals_pillow(size, resize, interpolation):
-  """As torchvision's Resize and CenterCrop do it, for a wide and a tall picture."""
+  """The result of torchvision's Resize and CenterCrop, for a wide and a tall image."""
   for data in (JPEG, encoded(PHOTO.swapaxes(0, 1).copy())):
     image = Image.open(io.BytesIO(data))
     w, h = image.size
@@ -49,7 +49,7 @@ def test_large_jpegs_are_decoded_smaller_and_look_the_same():
   transform = transforms.resize_center_crop(112)
   whole = transform(None, decode.decode(data))
   assert np.abs(transform(None, data).astype(int) - whole).mean() < 1.5
-  assert not np.array_equal(transform(None, data), whole)  # so the fast way was taken
+  assert not np.array_equal(transform(None, data), whole)  # so the reduced decoding was used
 
   def crops(size, scale):
     return [
@@ -59,7 +59,7 @@ def test_large_jpegs_are_decoded_smaller_and_look_the_same():
 
   reduced, exact = crops(64, (0.5, 1))
   assert 0 < np.abs(reduced.astype(int) - exact).mean() < 4
-  np.testing.assert_array_equal(*crops(300, (0.1, 0.2)))  # nothing to spare
+  np.testing.assert_array_equal(*crops(300, (0.1, 0.2)))  # too small for a reduced decoding
 
 
 def test_random_resized_crop_equals_pillow():
@@ -86,7 +86,7 @@ def test_random_resized_crop_equals_pillow():
   ],
 )
 def test_area_of_crops(width, height, scale, mean, small):
-  """Figures computed for 1e5 draws of torchvision's sampler."""
+  """The expected statistics were computed from 1e5 draws of torchvision's sampler."""
   rng = np.random.default_rng(0)
   boxes = np.array([transforms.random_box(rng, width, height, scale=scale) for _ in range(40_000)])
   sides = boxes[:, 2:] - boxes[:, :2]
@@ -119,7 +119,7 @@ def test_exif_rotated_pictures_are_cropped_upright():
 @pytest.mark.parametrize(
   "make, message",
   [
-    (lambda: transforms.resize_center_crop(32, 30), "resize=30 leaves less than the centre crop of size=32"),
+    (lambda: transforms.resize_center_crop(32, 30), "resize=30 is smaller than the centre crop of size=32"),
     (lambda: transforms.resize_center_crop(0), "size=0"),
     (lambda: transforms.resize_center_crop(8, interpolation="cubic"), "'cubic'; did you mean 'bicubic'"),
     (lambda: transforms.random_resized_crop(8, scale=(0.0, 1.0)), r"scale=\(0.0, 1.0\)"),

@@ -1,4 +1,4 @@
-"""Drills: a folder with hundreds of broken images, and options that make no sense."""
+"""Drills: a folder with hundreds of broken images."""
 
 import io
 import os
@@ -37,7 +37,7 @@ def chunk(name: bytes, content: bytes) -> bytes:
 
 
 def bomb(rng) -> bytes:
-  """A PNG of 20,000 x 20,000 white pixels, honestly compressed: 1.2 GB of RGB in a few kilobytes."""
+  """A valid PNG of 20,000 x 20,000 white pixels: 1.2 GB of RGB, compressed to a few kilobytes."""
   packed, row = zlib.compressobj(9), b"\0" + b"\xff" * 2500
   content = b"".join(packed.compress(row) for _ in range(20_000)) + packed.flush()
   header = (20_000).to_bytes(4, "big") * 2 + bytes([1, 0, 0, 0, 0])
@@ -45,7 +45,7 @@ def bomb(rng) -> bytes:
 
 
 def huge(rng) -> bytes:
-  """A header that promises 2^31 - 1 pixels a side, and nothing behind it."""
+  """A PNG whose header states 2^31 - 1 pixels per side, without image data."""
   return (
     b"\x89PNG\r\n\x1a\n"
     + chunk(b"IHDR", (2**31 - 1).to_bytes(4, "big") * 2 + bytes([8, 2, 0, 0, 0]))
@@ -93,9 +93,8 @@ def folder(tmp_path_factory) -> pathlib.Path:
   return root
 
 
-@pytest.mark.filterwarnings(
-  "ignore:Corrupt EXIF:UserWarning"
-)  # as decode.py sets it where pytest does not set it back
+# As decode.py sets it; pytest resets the filters.
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF:UserWarning")
 def test_two_hundred_broken_images_are_counted_and_masked(folder):
   source = sources.open_source("folder", data_dir=str(folder))
   assert len(source) == GOOD + EACH * len({**BROKEN, **ODD}) and EACH * len({**BROKEN, **ODD}) >= 200
@@ -112,11 +111,13 @@ def test_two_hundred_broken_images_are_counted_and_masked(folder):
 
 TRAIN = """
 import resource, sys
-from ssl_jax.config import TrainConfig, check, recipe
-from ssl_jax.train import train
+from ssl_jax import TrainConfig, check, recipe
+from ssl_jax import train
 train(check(TrainConfig, recipe(
-    method=dict(name="supervised"), encoder=dict(name="resnet10", width=4, stem="small"), augment=dict(name="supervised", views=1, size=16),
-    data=dict(name="folder", data_dir=sys.argv[1], size=16, max_bad_fraction=0.6), optimizer=dict(learning_rate=0.01), batch_size=20, epochs=2.0)), sys.argv[2])
+    method=dict(name="supervised"), encoder=dict(name="resnet10", width=4, stem="small"),
+    augment=dict(name="supervised", views=1, size=16),
+    data=dict(name="folder", data_dir=sys.argv[1], size=16, max_bad_fraction=0.6),
+    optimizer=dict(learning_rate=0.01), batch_size=20, epochs=2.0)), sys.argv[2])
 print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 

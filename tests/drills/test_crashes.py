@@ -1,6 +1,7 @@
-"""Drills: killed at any moment, out of space, damaged on disk. A run loses at most what it did since its last checkpoint.
+"""Drills: runs are killed at any moment, run out of disk space, or find a damaged checkpoint.
 
-The short form runs with the other tests, the long one with `bash launch/drills.sh`, whose last lines are its figures.
+A run loses at most the steps since its last checkpoint. The short form runs with the other tests, the long
+form with `bash launch/drills.sh`, which prints its results in the last lines.
 """
 
 import os
@@ -33,17 +34,17 @@ def equal(state, expected) -> None:
   jax.tree.map(np.testing.assert_array_equal, state, expected)
 
 
-def test_killed_at_random_moments_it_ends_bit_identical(recipe_file, undisturbed, tmp_path, record_property):
+def test_killed_at_random_moments_it_ends_bit_identical(recipe_file, undisturbed, tmp_path, record_property):  # noqa: F811
   rng, ended, saving = random.Random(0), 0, 0
   workdir = tmp_path / "run"
   for kill in range(KILLS):
     before = started(workdir)
     process = start(recipe_file, workdir)
-    wait_for(lambda: started(workdir) > before, process)
-    if kill % 3 == 1:  # while it saves
+    wait_for(lambda before=before: started(workdir) > before, process)
+    if kill % 3 == 1:  # during a save
       checkpoints = workdir / "checkpoints"
-      wait_for(
-        lambda: any("tmp" in path.name for path in checkpoints.glob("step*")) or process.poll() is not None,
+      wait_for(  # which calls the function before the next iteration
+        lambda: any("tmp" in path.name for path in checkpoints.glob("step*")) or process.poll() is not None,  # noqa: B023
         process,
       )
     else:
@@ -52,7 +53,7 @@ def test_killed_at_random_moments_it_ends_bit_identical(recipe_file, undisturbed
     process.communicate()
     saving += any("tmp" in path.name for path in (workdir / "checkpoints").glob("step*"))
     if (workdir / "checkpoints").exists():
-      with Checkpoints(workdir) as checkpoints:  # what is chosen is whole
+      with Checkpoints(workdir) as checkpoints:  # the chosen checkpoint is intact
         found, problems = checkpoints.latest()
         assert not problems and (found == 0 or checkpoints.config(found))
       if found == TOTAL:
@@ -64,7 +65,7 @@ def test_killed_at_random_moments_it_ends_bit_identical(recipe_file, undisturbed
   print(f"killed {KILLS} times, {saving} of them during a save; {ended + 1} runs ended bit-identical")
 
 
-def test_out_of_space_is_said_and_nothing_is_lost(recipe_file, undisturbed, tmp_path):
+def test_out_of_space_is_said_and_nothing_is_lost(recipe_file, undisturbed, tmp_path):  # noqa: F811
   disk = tmp_path / "disk"
   disk.mkdir()
   if subprocess.run(
@@ -88,34 +89,32 @@ def test_out_of_space_is_said_and_nothing_is_lost(recipe_file, undisturbed, tmp_
     except OSError:
       pass
     output = finish(process, 1)
-    said = output.strip().splitlines()[
-      -2
-    ]  # the last line is how to see where; before it TensorStore's threads may have complained, too
+    # The last line tells how to get a traceback; TensorStore's threads may have printed errors before.
+    said = output.strip().splitlines()[-2]
     assert (
       said.startswith(f"ssl-jax: no space left on the disk of {workdir}: ")
-      and "the same command goes on" in said
+      and "run the same command again to resume" in said
     ), output
     with Checkpoints(workdir) as checkpoints:
       found, problems = checkpoints.latest()
     assert 0 < found < TOTAL and not problems
     ballast.unlink()
-    assert f"going on at step {found} of {TOTAL}" in finish(start(recipe_file, workdir))
+    assert f"resuming at step {found} of {TOTAL}" in finish(start(recipe_file, workdir))
     equal(last_state(recipe_file, workdir), undisturbed[1])
   finally:
     subprocess.run(["umount", str(disk)], check=True)
 
 
 @pytest.mark.parametrize("number", range(FLIPS))
-def test_a_damaged_checkpoint_is_named_and_passed_over(number, recipe_file, undisturbed, tmp_path):
+def test_a_damaged_checkpoint_is_named_and_passed_over(number, recipe_file, undisturbed, tmp_path):  # noqa: F811
   workdir, rng = tmp_path / "run", random.Random(number)
   shutil.copytree(undisturbed[0], workdir)
   folder = workdir / "checkpoints" / f"step_{TOTAL}"
-  sealed = sorted(
-    path
-    for path in folder.rglob("*")
-    if path.is_file() and path.name not in (digests.SEAL, digests.UNSEALED) and path.stat().st_size
+  without = (digests.DIGESTS, digests.WITHOUT_DIGEST)
+  digested = sorted(
+    path for path in folder.rglob("*") if path.is_file() and path.name not in without and path.stat().st_size
   )
-  path = rng.choice(sealed)
+  path = rng.choice(digested)
   if number % 3 == 2:
     path.unlink()
   else:
@@ -124,10 +123,8 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(number, recipe_file, undi
     path.write_bytes(content)
   output = finish(start(recipe_file, workdir))
   name = path.relative_to(folder).as_posix()
-  assert (
-    f"the checkpoint of step {TOTAL} is damaged: {name} is {'missing' if number % 3 == 2 else 'not as it was saved'}"
-    in output
-  )
-  assert f"going on from step {TOTAL - 10}" in output
+  damage = "is missing" if number % 3 == 2 else "differs from what was saved"
+  assert f"the checkpoint of step {TOTAL} is damaged: {name} {damage}" in output
+  assert f"resuming from step {TOTAL - 10}" in output
   equal(last_state(recipe_file, workdir), undisturbed[1])
   assert [path.name[: len("step_60")] for path in (workdir / "damaged").iterdir()] == [f"step_{TOTAL}"]

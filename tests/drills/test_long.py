@@ -1,4 +1,4 @@
-"""Drills: thousands of steps take no more memory, no more open files and no second compilation."""
+"""Drills: over thousands of steps, memory and open files do not grow and nothing is compiled again."""
 
 import os
 import pathlib
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.drills
 
 
 def seen(number: int) -> tuple[int, int]:
-  """(Resident kilobytes, open files) of a process."""
+  """Returns (resident kilobytes, open files) of a process."""
   status = pathlib.Path(f"/proc/{number}/status").read_text()
   return int(re.search(r"VmRSS:\s+(\d+)", status)[1]), len(os.listdir(f"/proc/{number}/fd"))
 
@@ -32,13 +32,14 @@ def test_memory_and_files_do_not_grow_and_nothing_is_compiled_again(tmp_path, mo
   process = start(recipe, tmp_path / "run")
   moments = []
   for step in (EARLY, LATE - EARLY // 10):
-    wait_for(lambda: any(row["step"] >= step for row in rows(tmp_path / "run")), process)
+    wait_for(lambda step=step: any(row["step"] >= step for row in rows(tmp_path / "run")), process)
     moments.append(seen(process.pid))
   output, _ = process.communicate(timeout=300)
   assert process.returncode == 0, output
   (memory, files), (later, still) = moments
   print(
-    f"resident {memory / 1024:.0f} MB at step {EARLY}, {later / 1024:.0f} MB at {LATE - EARLY // 10}; {files} and {still} files open"
+    f"resident {memory / 1024:.0f} MB at step {EARLY}, {later / 1024:.0f} MB at {LATE - EARLY // 10}; "
+    f"{files} and {still} files open"
   )
   assert later < ALLOWED * memory and still <= files + 2
   after = output.split(f"step {EARLY // 10}/")[1]

@@ -1,4 +1,4 @@
-"""Drills: options that make no sense end in a ValueError that says so, or in a run; never inside a library."""
+"""Drills: any combination of options gives a clear ValueError or a run, never an error inside a library."""
 
 import os
 import typing
@@ -86,7 +86,7 @@ VALUES = st.one_of(
 
 
 def attempt(changes: dict) -> None:
-  """All that a run checks and traces before it compiles."""
+  """Does all checks and traces that a run does before it compiles."""
   tree = base().to_dict()
   for name, value in changes.items():
     *path, last = name.split(".")

@@ -1,4 +1,4 @@
-"""Colorization: what is asked, what it costs, how a map becomes a picture, the prior from data to config."""
+"""Colorization: the targets, the loss, the enlargement of maps, and the prior from the data to the config."""
 
 import json
 
@@ -44,9 +44,11 @@ def test_a_grey_image_costs_nothing_and_moves_nothing(started):
 
 
 def test_loss_is_that_of_a_recomputation(started):
-  """Lightness in, every fourth pixel asked, weight by the nearest bin, mean over places: written out with numpy."""
+  """The loss in numpy: the input is the lightness, every fourth pixel is a target with the weight of its
+  nearest bin, and the loss is the mean over the locations.
+  """
   method, start = started
-  bins = colour_bins.bins(PRIOR)
+  bins = colour_bins.make_bins(PRIOR)
   value = method.abilities[PretextTask].evaluate_task(start.params, start.model_state, IMAGES)["loss"]
   net = models.stack(
     models.last_map(models.make("resnet10", width=8, stem="small", output_stride=4)),
@@ -77,7 +79,7 @@ def test_without_a_prior_all_colours_weigh_the_same():
   scores = jax.jit(method.abilities[PretextTask].evaluate_task)(
     {**start.params, "head": flat}, start.model_state, IMAGES
   )
-  np.testing.assert_allclose(scores["loss"], np.log(313), rtol=1e-5)  # uniform answers
+  np.testing.assert_allclose(scores["loss"], np.log(313), rtol=1e-5)  # uniform predictions
   np.testing.assert_allclose(scores["auc"], scores["auc_rare"], rtol=1e-5)
 
 
@@ -103,7 +105,7 @@ def test_reconstruction_keeps_the_lightness(started):
     start.params, start.model_state, IMAGES, jax.random.key(0), temperature=1.0
   )
   np.testing.assert_array_equal(made.seen[..., 0], made.seen[..., 2])
-  # Untrained, the mean colour lies near that of the prior, which most lightnesses can show.
+  # Without training, the mean colour is near that of the prior, which is in the gamut for most lightnesses.
   found = np.asarray(cielab.rgb_to_lab(made.pasted))[..., 0]
   wanted = np.asarray(cielab.rgb_to_lab(IMAGES))[..., 0]
   assert np.median(np.abs(found - wanted)) < 0.5
@@ -114,9 +116,8 @@ def test_reconstruction_keeps_the_lightness(started):
 def test_the_representation_does_not_see_colour(started):
   method, start = started
   encode = jax.jit(method.encode)
-  grey = cielab.lab_to_rgb(
-    cielab.rgb_to_lab(IMAGES) * jnp.array([1.0, 0, 0])[None, None, None]
-  )  # of the same lightness
+  # grey images of the same lightness
+  grey = cielab.lab_to_rgb(cielab.rgb_to_lab(IMAGES) * jnp.array([1.0, 0, 0])[None, None, None])
   found, wanted = (encode(start.params, start.model_state, images) for images in (IMAGES, grey))
   assert np.abs(np.asarray(IMAGES - grey)).mean() > 0.1
   np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4)
@@ -125,7 +126,7 @@ def test_the_representation_does_not_see_colour(started):
 @pytest.mark.parametrize(
   "options, message",
   [
-    (dict(prior=(1.0,)), "takes 313 shares"),
+    (dict(prior=(1.0,)), "must be 313 fractions of pixels"),
     (dict(temperature=0.0), "config.method.temperature is 0.0; use a positive"),
     (dict(uniform=1.5), "uniform 1.5 a fraction in"),
     (dict(neighbours=0), "neighbours is 0; use 5"),
@@ -160,9 +161,8 @@ CONFIG = check(
 
 def test_a_prior_is_counted_on_the_data_of_a_recipe(tmp_path, capsys):
   path = prepare(["colour_prior"], CONFIG, str(tmp_path / "deep" / "prior.json"))
-  assert (
-    "25,600 pixels of 100 images" in capsys.readouterr().out
-  )  # the rows that fill the last batch do not count
+  # the padded rows of the last batch do not count
+  assert "25,600 pixels of 100 images" in capsys.readouterr().out
   found = json.loads(path.read_text())
   assert found["pixels"] == 100 * 16 * 16 and sum(found["colour_prior"]) == pytest.approx(1)
   source, _ = open_data(CONFIG)

@@ -1,4 +1,4 @@
-"""Lab and colour classes, against scikit-image, brute force and the values of the paper's code."""
+"""Lab and colour classes, compared with scikit-image, brute force and the values of the paper's code."""
 
 import json
 import warnings
@@ -35,7 +35,7 @@ def test_lab_is_scikit_images_and_comes_back():
   np.testing.assert_allclose(found, skimage.color.rgb2lab(images.astype(np.float64)), atol=2e-3)
   np.testing.assert_allclose(jax.jit(cielab.lab_to_rgb)(found), images, atol=1e-4)
   beyond = np.array([[60, 100, -100], [90, -80, 80], [5, 0, -60]], np.float32)
-  with warnings.catch_warnings(action="ignore"):  # it says that it clips
+  with warnings.catch_warnings(action="ignore"):  # scikit-image warns that it clips
     wanted = skimage.color.lab2rgb(beyond.astype(np.float64))
   np.testing.assert_allclose(cielab.lab_to_rgb(beyond), wanted, atol=2e-3)
   one = jnp.asarray(images[1, 2])
@@ -54,7 +54,7 @@ def test_table_has_the_released_313_bins():
   [(5, [0.648786, *[0.087804] * 4]), (10, [0.619218, *[0.083802] * 4, *[0.011341] * 4, 0.000208])],
 )
 def test_encoding_of_grey(neighbours, wanted):
-  which, weight = colour_bins.encode(jnp.zeros((1, 2)), colour_bins.bins(neighbours=neighbours))
+  which, weight = colour_bins.encode_colours(jnp.zeros((1, 2)), colour_bins.make_bins(neighbours=neighbours))
   np.testing.assert_allclose(weight[0], wanted, atol=1e-6)
   assert which[0, 0] == 120 and len(set(np.asarray(which[0]).tolist())) == neighbours
 
@@ -64,8 +64,8 @@ def test_encoding_of_grey(neighbours, wanted):
 def test_encoding_is_that_of_a_search_through_all_bins(prior, neighbours):
   rgb = np.random.default_rng(1).random((4000, 3), np.float32)
   ab = np.asarray(cielab.rgb_to_lab(jnp.asarray(rgb)))[:, 1:]
-  bins = colour_bins.bins(prior, neighbours=neighbours)
-  which, weight = jax.jit(lambda ab: colour_bins.encode(ab, bins))(ab)
+  bins = colour_bins.make_bins(prior, neighbours=neighbours)
+  which, weight = jax.jit(lambda ab: colour_bins.encode_colours(ab, bins))(ab)
   distance = np.linalg.norm(ab[:, None] - bins.centres[None], axis=-1)
   wanted = np.sort(distance, axis=1)[:, :neighbours]
   np.testing.assert_allclose(np.take_along_axis(distance, np.asarray(which), 1), wanted, atol=1e-3)
@@ -76,7 +76,7 @@ def test_encoding_is_that_of_a_search_through_all_bins(prior, neighbours):
 def test_bins_that_do_not_occur_are_left_out():
   shares = np.zeros(313)
   shares[[120, 5, 200]] = 2, 1, 1
-  bins = colour_bins.bins(tuple(shares))
+  bins = colour_bins.make_bins(tuple(shares))
   assert len(bins.centres) == 3 and bins.neighbours == 3 and bins.prior.tolist() == [0.25, 0.5, 0.25]
 
 
@@ -88,10 +88,9 @@ def test_weights_of_rebalancing():
   np.testing.assert_allclose(weights, [0.754170, 1.461204, 1.798405], atol=1e-6)
   assert bins.prior @ weights == pytest.approx(1)
   np.testing.assert_allclose(colour_bins.class_weights(bins, uniform=1.0), 1, atol=1e-6)
-  full = colour_bins.bins(PRIOR)
-  near = np.exp(
-    -np.square(full.centres[:, None] - full.centres[None]).sum(-1) / 50
-  )  # neighbours at 10: exp(-2)
+  full = colour_bins.make_bins(PRIOR)
+  # neighbouring bins at distance 10 get exp(-2)
+  near = np.exp(-np.square(full.centres[:, None] - full.centres[None]).sum(-1) / 50)
   smooth = near @ full.prior / (near @ full.prior).sum()
   assert smooth @ colour_bins.class_weights(full) == pytest.approx(1, abs=1e-5)
 
@@ -108,8 +107,8 @@ def test_annealing():
 
 
 def test_a_bin_encoded_and_decoded_cold_is_itself():
-  bins = colour_bins.bins()
-  which, weight = colour_bins.encode(jnp.asarray(bins.centres), bins)
+  bins = colour_bins.make_bins()
+  which, weight = colour_bins.encode_colours(jnp.asarray(bins.centres), bins)
   target = jnp.zeros((313, 313)).at[jnp.arange(313)[:, None], which].add(weight)
   found = colour_bins.annealed_mean(jnp.log(target + 1e-12), bins, temperature=0.02)
   np.testing.assert_allclose(found, bins.centres, atol=1e-3)
@@ -120,8 +119,8 @@ def test_a_bin_encoded_and_decoded_cold_is_itself():
 
 def test_cross_entropy_is_that_of_the_dense_target():
   rng = np.random.default_rng(0)
-  logits, bins = jnp.asarray(rng.normal(size=(6, 313)), jnp.float32), colour_bins.bins()
-  which, weight = colour_bins.encode(jnp.asarray(rng.uniform(-60, 60, (6, 2)), jnp.float32), bins)
+  logits, bins = jnp.asarray(rng.normal(size=(6, 313)), jnp.float32), colour_bins.make_bins()
+  which, weight = colour_bins.encode_colours(jnp.asarray(rng.uniform(-60, 60, (6, 2)), jnp.float32), bins)
   dense = np.zeros((6, 313))
   np.put_along_axis(dense, np.asarray(which), np.asarray(weight), 1)
   wanted = -(dense * np.asarray(jax.nn.log_softmax(logits), np.float64)).sum(1)
@@ -134,17 +133,16 @@ def test_cross_entropy_is_that_of_the_dense_target():
 def test_counting_finds_the_nearest_bin_of_every_colour():
   rgb = np.random.default_rng(2).random((5000, 3), np.float32)
   ab = np.asarray(cielab.rgb_to_lab(jnp.asarray(rgb)))[:, 1:]
-  found = np.asarray(jax.jit(colour_bins.count)(ab))
+  found = np.asarray(jax.jit(colour_bins.count_colours)(ab))
   nearest = np.linalg.norm(ab[:, None] - colour_bins.TABLE[None], axis=-1).argmin(1)
-  assert (
-    found.sum() == 5000 and np.abs(found - np.bincount(nearest, minlength=313)).sum() <= 2
-  )  # rounding at a border
+  # Rounding errors can move a colour across a border between two bins.
+  assert found.sum() == 5000 and np.abs(found - np.bincount(nearest, minlength=313)).sum() <= 2
 
 
 def test_every_8_bit_colour_rounds_to_a_bin():
   side = np.arange(0, 256, 5, dtype=np.float32) / 255
   rgb = np.stack(np.meshgrid(side, side, side), -1).reshape(-1, 3)
-  count = colour_bins.count(jax.jit(cielab.rgb_to_lab)(rgb)[:, 1:])
+  count = colour_bins.count_colours(jax.jit(cielab.rgb_to_lab)(rgb)[:, 1:])
   assert count.sum() == len(rgb) and 230 < (count > 0).sum() <= 261
 
 
@@ -153,15 +151,15 @@ def test_every_8_bit_colour_rounds_to_a_bin():
   [
     (
       (0.5, 0.5),
-      r"takes 313 shares of pixels, none negative, not 2 numbers such as \[0.5, 0.5\]; make them with",
+      r"must be 313 fractions of pixels, none negative .*, but it has 2 numbers such as \[0.5, 0.5\]",
     ),
     ((-1.0,) * 313, "none negative"),
-    ((0.0,) * 313, "takes 313 shares"),
+    ((0.0,) * 313, "must be 313 fractions of pixels"),
   ],
 )
 def test_refused_priors(prior, message):
   with pytest.raises(ValueError, match=message):
-    colour_bins.bins(prior)
+    colour_bins.make_bins(prior)
 
 
 def test_a_prior_is_read_from_its_file(tmp_path):

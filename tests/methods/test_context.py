@@ -1,4 +1,4 @@
-"""Context prediction: labels, pairs, the late joint, and the shortcut that lenses offer."""
+"""Context prediction: labels, pairs, the late join of features, and the shortcut of chromatic aberration."""
 
 import functools
 
@@ -26,7 +26,7 @@ def test_places_are_a_bijection_and_opposite_ones_add_up_to_7():
   first, second = context.PAIRS["centre"]
   assert context.relative_place(first, second).tolist() == list(range(8))
   np.testing.assert_array_equal(context.relative_place(second, first), 7 - np.arange(8))
-  assert context.relative_place(4, 2) == 2  # the cat's ear is at its face's upper right
+  assert context.relative_place(4, 2) == 2  # to the upper right, as the cat's ear in the paper
 
 
 def test_a_grid_has_40_ordered_pairs_each_label_as_often_as_its_opposite():
@@ -38,7 +38,7 @@ def test_a_grid_has_40_ordered_pairs_each_label_as_often_as_its_opposite():
 
 
 def test_joining_late_is_a_linear_layer_on_both_features():
-  """Against the concatenation written out; and the order of a pair matters."""
+  """Compared with an explicit concatenation; the order of a pair matters."""
   head = network(heads.Pairs(8, 16, (4, 0), (0, 4), 0.0))
   x = jax.random.normal(jax.random.key(0), (5, 9, 12))
   weights = head.init(jax.random.key(1), x)
@@ -75,10 +75,12 @@ def test_pieces_are_what_the_option_says(colour):
 
 
 def shifted(key, count: int, size: int = 24, strength: float = 0.12, waves: int = 24) -> jax.Array:
-  """Images f32[count, size, size, 3] that hold nothing but a radial colour shift, as of a lens that magnifies red more than blue.
+  """Images f32[count, size, size, 3] whose only cue is a radial colour shift, as from a lens that magnifies
+  red more than blue.
 
-  A grey texture of random waves is seen by each channel at places farther from or nearer to the centre. It is computed there, not
-  resampled, and looks the same everywhere: only the relation of the channels tells a place.
+  Every channel samples a grey texture of random waves at locations farther from or nearer to the centre. The
+  texture is evaluated there, not resampled, and looks the same everywhere: only the relation of the channels
+  reveals a location.
   """
   wave_key, phase_key = jax.random.split(key)
   waves_ = jax.random.normal(wave_key, (count, waves, 2)) * 0.7
@@ -92,7 +94,9 @@ def shifted(key, count: int, size: int = 24, strength: float = 0.12, waves: int 
 
 @functools.cache
 def accuracy_on_shifts(colour: str, steps: int = 120) -> float:
-  """Share of places told right on images that hold nothing but the shift, by a network trained on such."""
+  """Returns the accuracy on images whose only cue is the shift, for a network that was trained on such
+  images.
+  """
   method = methods.make("context", encoder(), DATA, colour=colour, **SMALL)
   images = jax.jit(functools.partial(shifted, count=32))
   rule = optax.adamw(3e-3)
@@ -130,7 +134,7 @@ def test_with_colour_dropping_a_colour_shift_tells_nothing():
 
 
 def test_refusals():
-  with pytest.raises(ValueError, match="tile 0, gap 2 and jitter 2 make no grid"):
+  with pytest.raises(ValueError, match="tile 0, gap 2 and jitter 2 do not form a grid"):
     methods.make("context", encoder(), DATA, **{**SMALL, "tile": 0})
   method = methods.make("context", encoder(), DATA)
   with pytest.raises(ValueError, match="take 255 pixels; use config.augment.size 255 or more"):

@@ -1,4 +1,4 @@
-"""Counting: pieces, the constraint, the margin."""
+"""Counting: the pieces, the constraint and the margin."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Jigsaw: the permutation set against brute force and published statistics, the shuffle."""
+"""Jigsaw: the permutation set against brute force and published statistics, and the shuffle."""
 
 import itertools
 
@@ -41,15 +41,14 @@ def distances(orders: np.ndarray) -> np.ndarray:
 def test_distances_are_the_greedy_rules(count, selection, mean, least):
   orders = permutation_set(count, selection)
   assert (np.sort(orders, 1) == np.arange(9)).all() and len(np.unique(orders, axis=0)) == count
-  assert distances(orders).mean() == pytest.approx(
-    mean, abs=0.02
-  )  # ties fall differently from another first one
+  # Ties are resolved differently after another first permutation.
+  assert distances(orders).mean() == pytest.approx(mean, abs=0.02)
   assert distances(orders).min() == least
 
 
 @pytest.mark.parametrize("selection", ["mean", "minimum"])
 def test_each_step_is_the_best_of_all_permutations(selection):
-  """By brute force: no permutation left out was farther from those chosen before, and of equals the first was taken."""
+  """Brute force: no other permutation was farther from those chosen before; ties went to the first one."""
   orders = permutation_set(12, selection, 5)
   every = np.array(list(itertools.permutations(range(9))))
   apart = np.stack([(every != order).sum(1) for order in orders])
@@ -71,7 +70,9 @@ def test_impossible_sets_are_refused(count):
 
 
 def test_sorting_the_permutation_restores_the_order_of_tiles():
-  """On images whose every cell is one grey level of its own, standardised tiles would lose it: so the corners are checked."""
+  """The tiles of random images are compared, because standardisation would erase a constant grey level per
+  cell.
+  """
   method = methods.make(
     "jigsaw", encoder(), DATA, jitter=0, grey=0.0, **{k: v for k, v in SMALL.items() if k != "jitter"}
   )

@@ -1,4 +1,6 @@
-"""Joint training: published sizes, branches that start alike, what is turned, and the baseline that parts at the end."""
+"""Joint training: published sizes, equal initial branches, the rotated inputs, and the baseline that branches
+at the end.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +56,7 @@ def test_loss_is_that_of_the_classes_and_of_all_four_turns(branch):
     method.abilities[Adaptable].loss(
       params,
       model_state,
-      (jax.vmap(lambda image: ops.rotate(image, turn))(BATCH["image"]), jnp.full(4, turn)),
+      (jax.vmap(lambda image, turn=turn: ops.rotate(image, turn))(BATCH["image"]), jnp.full(4, turn)),
     )
     for turn in range(4)
   ]

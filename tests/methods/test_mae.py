@@ -1,4 +1,4 @@
-"""The masked autoencoder against an independent computation, and what it must not depend on."""
+"""The masked autoencoder, compared with an independent computation, and its invariances."""
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from tests.models import transformer
 
 DATA = DataSpec(num_examples=1000, num_classes=10, batch_size=4)
 IMAGES = jax.random.uniform(jax.random.key(0), (4, 16, 16, 3))
+KEY = jax.random.key(3)
 DECODER = dict(decoder_width=8, decoder_depth=2, decoder_heads=2)
 ENCODER = dict(width=16, depth=2, heads=4, patch=4, normalize="cifar10")
 
@@ -25,19 +26,19 @@ def make(*, encoder=(), **options):
 
 
 def params_of(method):
-  """Weights that are nowhere zero or one."""
+  """Random weights, none of which are still 0 or 1."""
   leaves, tree = jax.tree.flatten(jax.jit(method.init)(jax.random.key(1), {"image": IMAGES}).params)
   keys = jax.random.split(jax.random.key(2), len(leaves))
   return tree.unflatten([leaf + 0.3 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys)])
 
 
-def loss_of(method, key=jax.random.key(3)):
+def loss_of(method, key=KEY):
   return jax.jit(
     lambda params, images: method.loss(params, {"encoder": {}, "decoder": {}}, (), {"image": images}, key)[0]
   )
 
 
-def order_of(key=jax.random.key(3), ratio=0.75, masking="random"):
+def order_of(key=KEY, ratio=0.75, masking="random"):
   """The masks that `loss` draws from its key."""
   return np.asarray(patches.random_order(jax.random.split(key)[0], 4, (4, 4), ratio, masking))
 
@@ -96,7 +97,7 @@ def test_constant_patches_stay_finite():
 def test_pixels_of_removed_patches_are_targets_only_and_those_of_visible_ones_input_only():
   method = make(norm_pix=False)
   params, order = params_of(method), order_of()
-  zero = jax.tree.map(jnp.zeros_like, params)  # predicts 0 whatever it sees
+  zero = jax.tree.map(jnp.zeros_like, params)  # predicts 0 for every input
   visible, removed = (np.zeros((4, 16), bool) for _ in range(2))
   np.put_along_axis(visible, order[:, :4], True, axis=1)
   removed = ~visible
@@ -156,7 +157,7 @@ def test_reconstruction_shows_what_was_seen_and_pastes_it(norm_pix):
 
 
 def test_reconstruction_of_normalised_pixels_has_the_true_patchs_statistics():
-  """A decoder that predicts a normalised patch exactly is shown as that patch: zero weights predict its mean."""
+  """An exact prediction of a normalised patch must be shown as that patch; zero weights predict its mean."""
   method = make(norm_pix=True)
   zero = jax.tree.map(jnp.zeros_like, params_of(method))
   made = method.abilities[Restorer].reconstruct(zero, {}, IMAGES, jax.random.key(5))

@@ -21,7 +21,7 @@ BATCH, QUEUE, DIM = 4, 12, 3
 
 
 class OneLayer(nn.Module):
-  """Flatten, dense, BatchNorm in groups: the smallest encoder with statistics."""
+  """Flatten, a dense layer and BatchNorm in groups: the smallest encoder with statistics."""
 
   batch_groups: int = 2
 
@@ -41,7 +41,7 @@ def views(step: int) -> dict:
 
 @functools.cache
 def history(steps: int = 5, **options):
-  """States before and after each step."""
+  """Returns the states before and after each step."""
   method = make(**options)
   same = lambda key, batch: batch
   sgd = optax.sgd(0.1)
@@ -61,7 +61,9 @@ def test_key_encoder_starts_as_a_copy_and_the_queue_on_the_sphere():
 
 
 def test_key_encoder_of_every_forward_pass_is_the_published_ones():
-  """Published: average first, with the parameters before this step's update, then encode the keys."""
+  """The published code first updates the average, with the parameters before the update of this step, and
+  then encodes the keys.
+  """
   _, states = history()
   published = states[0].params
   for state in states:
@@ -148,15 +150,14 @@ def test_a_deal_parts_the_images_of_a_group_and_a_second_restores_them(batch, gr
   dealt = moco.exchange_between_groups(rows, groups)
   np.testing.assert_array_equal(np.sort(dealt), rows)
   np.testing.assert_array_equal(moco.exchange_between_groups(dealt, groups), rows)
-  before = np.asarray(dealt).reshape(groups, -1) // (
-    batch // groups
-  )  # the group that each image of a group came from
+  # the group from which each image of a group comes
+  before = np.asarray(dealt).reshape(groups, -1) // (batch // groups)
   for group in before:
     assert np.bincount(group).max() == shared * (batch // groups)
 
 
 def test_devices_exchange_what_they_hold_and_share_the_work():
-  """Each of eight devices encodes its own keys: no device sees another's images but those that are dealt to it."""
+  """Each of eight devices encodes its own keys. It receives only the images that are exchanged with it."""
   batch = 64
   method = methods.make("moco", network(OneLayer(8)), DataSpec(1000, 10, batch), queue_size=128, dim=DIM)
   parts = (method, lambda key, views: views, optax.sgd(0.1))

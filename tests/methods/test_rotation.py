@@ -1,4 +1,4 @@
-"""Rotation: the turns, their labels, the branch."""
+"""Rotation: the turns, their labels and the branch."""
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +48,7 @@ def test_loss_starts_at_log_4_and_a_constant_image_has_equal_logits_in_all_turns
   assert float(value) == pytest.approx(np.log(4), abs=0.3) and float(aux.metrics["accuracy"].count) == 32
   flat = jnp.full((8, 16, 16, 3), 0.3)
   scores = jax.jit(method.abilities[PretextTask].evaluate_task)(start.params, start.model_state, flat)
-  np.testing.assert_allclose(scores["accuracy"], 0.25)  # one answer to four equal images
+  np.testing.assert_allclose(scores["accuracy"], 0.25)  # the same answer for four equal images
 
 
 @pytest.mark.parametrize("branch, width", [("stage1", 8), ("stage3", 32)])

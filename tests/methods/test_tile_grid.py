@@ -1,4 +1,4 @@
-"""Tiles lie where they should, and what is done to them does what it says."""
+"""The positions of the tiles, and the operations on them."""
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,8 @@ GRID = tile_grid.Grid(64, 21, 21)
 
 
 def test_tiles_lie_within_their_cells_and_reach_both_ends():
-  found = np.asarray(
-    jax.jit(lambda key: tile_grid.sample_corners(key, 12_000, GRID, 255))(jax.random.key(0))
-  )  # 108,000 tiles
+  sample = jax.jit(lambda key: tile_grid.sample_corners(key, 12_000, GRID, 255))
+  found = np.asarray(sample(jax.random.key(0)))  # 108,000 tiles
   cells = np.indices((3, 3)).reshape(2, 9).T * 85
   offset = found - cells
   assert offset.min() == 0 and offset.max() == 21
@@ -22,16 +21,15 @@ def test_tiles_lie_within_their_cells_and_reach_both_ends():
 
 
 def test_a_grid_smaller_than_the_image_lies_anywhere_in_it():
-  found = np.asarray(
-    tile_grid.sample_corners(jax.random.key(0), 2000, tile_grid.Grid(4, 1, 2), 20)
-  )  # extent 16
+  grid = tile_grid.Grid(4, 1, 2)  # extent 16
+  found = np.asarray(tile_grid.sample_corners(jax.random.key(0), 2000, grid, 20))
   assert found.min() == 0 and (found[:, 8] + 4).max() == 20
   steps = np.diff(found.reshape(-1, 3, 3, 2)[..., 1], axis=2)
   assert steps.min() == 5 - 2 and steps.max() == 5 + 2
 
 
 def test_doerschs_geometry():
-  """Corners of patches side by side are 144 +- 14 apart, borders at least 34."""
+  """The corners of neighbouring patches are 144 +- 14 apart, and their borders at least 34."""
   grid = tile_grid.Grid(96, 48, 14)
   assert grid.extent == 398
   found = np.asarray(tile_grid.sample_corners(jax.random.key(1), 4000, grid, 398)).reshape(-1, 3, 3, 2)
@@ -51,7 +49,10 @@ def test_what_is_cut_is_the_image_there():
 @pytest.mark.parametrize(
   "call, message",
   [
-    (lambda: tile_grid.Grid(0, 1, 1).check(), "tile 0, gap 1 and jitter 1 make no grid; use a positive tile"),
+    (
+      lambda: tile_grid.Grid(0, 1, 1).check(),
+      "tile 0, gap 1 and jitter 1 do not form a grid; use a positive tile",
+    ),
     (
       lambda: tile_grid.sample_corners(jax.random.key(0), 2, GRID, 224),
       "tile 64, two gaps of 21 and jitter 21 take 255 pixels; use config.augment.size 255 or more",
@@ -89,7 +90,7 @@ def test_colour_dropping_leaves_one_centred_channel_of_each_tile():
   assert (quiet.sum(-1) == 2).all()
   kept = (~quiet).argmax(-1)
   assert (np.bincount(kept.ravel(), minlength=3) > 80).all()
-  assert any(len(set(row)) > 1 for row in kept)  # each tile its own
+  assert any(len(set(row)) > 1 for row in kept)  # every tile draws its own channel
   for i, n in np.ndindex(5, 9):
     c = kept[i, n]
     np.testing.assert_allclose(found[i, n, ..., c], x[i, n, ..., c] - x[i, n, ..., c].mean(), atol=1e-6)

@@ -1,4 +1,4 @@
-"""Who holds what."""
+"""Shardings of states and batches, and train steps that do not depend on them."""
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +65,7 @@ def test_batches_that_do_not_divide_are_refused(batch, message):
 
 
 def test_cut_weights_parts_of_a_batch_and_remat_together_change_nothing():
-  """Two steps of a real transformer with all three, against neither, on eight devices."""
+  """Compares two steps of a real transformer with all three and with none of them, on eight devices."""
 
   def after(**changes):
     encoder = dict(

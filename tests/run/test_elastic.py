@@ -1,4 +1,4 @@
-"""A checkpoint of four devices on one and on eight, whole or cut: the same bits."""
+"""A checkpoint of four devices, replicated or sharded, is restored bit-identical on one and on eight."""
 
 import functools
 
@@ -34,7 +34,7 @@ def config(sharding: str) -> TrainConfig:
 
 
 def place(sharding: str, devices: int):
-  """(abstract state, a function that makes it)."""
+  """Returns (abstract state, a function that makes the initial state)."""
   made = config(sharding)
   return abstract_state(
     assemble(made, DataSpec(1000, 10, BATCH)), made, parallel.make_mesh(jax.devices()[:devices])
@@ -47,7 +47,7 @@ def bits(state):
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-  """{sharding: (workdir, the state)} written by four devices."""
+  """Returns {sharding: (workdir, state)} of checkpoints saved by four devices."""
   found = {}
   for sharding in ("replicate", "fsdp"):
     workdir = tmp_path_factory.mktemp(sharding)

@@ -1,4 +1,4 @@
-"""The system: pre-train tiny, checkpoint, restore the network, measure above chance; then everything that can be wrong."""
+"""The whole system: pretrain a tiny network, save, restore, evaluate above chance; then wrong inputs."""
 
 import json
 
@@ -93,7 +93,7 @@ def test_one_device_finds_what_eight_found(workdir, table, monkeypatch):
 def test_moving_average_is_another_network(workdir):
   mesh = parallel.make_mesh()
   trained, average = (restore(workdir, mesh, weights=which).backbone for which in ("params", "ema"))
-  first, second = (np.asarray(b.params["encoder"]["conv_stem"]["kernel"]) for b in (trained, average))
+  first, second = (np.asarray(b.weights.params["encoder"]["conv_stem"]["kernel"]) for b in (trained, average))
   assert first.shape == second.shape and np.abs(first - second).max() > 0
 
 
@@ -106,7 +106,7 @@ def test_refusals(workdir, tmp_path):
     measure(tmp_path)
   with pytest.raises(ValueError, match=r"no checkpoint of step 3; it has \[8, 16\]"):
     restore(workdir, parallel.make_mesh(), step=3)
-  with pytest.raises(ValueError, match="crop_ratio is 1.5; use a share in"):
+  with pytest.raises(ValueError, match="crop_ratio is 1.5; use a fraction in"):
     measure(workdir, data=dict(crop_ratio=1.5))
   with pytest.raises(ValueError, match="no task is called 'kn'; did you mean 'knn'"):
     measure(workdir, tasks=dict(kn={}))

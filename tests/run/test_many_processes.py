@@ -1,4 +1,8 @@
-"""Runs of several real processes as their user meets them: the same figures as one, stopped by a notice to one, killed, resumed."""
+"""Runs of several real processes, started as a user starts them.
+
+They log the same values as one process, stop together when one of them gets a signal, end when one is
+killed, and can be resumed.
+"""
 
 import contextlib
 import json
@@ -19,10 +23,11 @@ from tests.run.test_train import RECIPE, rows
 TOTAL = 24
 CHANGES = ("--config.epochs=6.0", "--config.log_every=1", "--config.checkpoint.every_steps=100")
 KNN = """
-from ssl_jax.config import EvaluateConfig, recipe
+from ssl_jax import EvaluateConfig, recipe
 
 def get_config():
-  return recipe(EvaluateConfig, tasks=dict(knn=dict(k=5, also=())), data=dict(train_split="train[:128]", test_split="train[128:192]"))
+  return recipe(EvaluateConfig, tasks=dict(knn=dict(k=5, also=())),
+                data=dict(train_split="train[:128]", test_split="train[128:192]"))
 """
 
 
@@ -36,7 +41,7 @@ def recipes(tmp_path_factory) -> pathlib.Path:
 
 @contextlib.contextmanager
 def job(recipes: pathlib.Path, command: str, workdir: pathlib.Path, *words: str, processes: int):
-  """The same command in each process, four devices in all; none outlives the test."""
+  """Starts a command in each process, with four devices in total; kills the processes at the end."""
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     port = free.getsockname()[1]
@@ -94,7 +99,7 @@ def wait_for_steps(workdir: pathlib.Path, count: int, started: list[subprocess.P
 
 @pytest.fixture(scope="module")
 def alone(recipes, tmp_path_factory) -> pathlib.Path:
-  """The folder of the run by one process with four devices."""
+  """The workdir of a run by one process with four devices."""
   workdir = tmp_path_factory.mktemp("alone")
   with job(recipes, "train", workdir, processes=1) as started:
     finish(started)
@@ -103,7 +108,7 @@ def alone(recipes, tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(scope="module")
 def stopped(recipes, tmp_path_factory) -> tuple[pathlib.Path, list[str]]:
-  """(Folder, outputs) of two processes, the second of which got a notice."""
+  """Returns (workdir, outputs) of two processes, the second of which got SIGTERM."""
   workdir = tmp_path_factory.mktemp("stopped")
   with job(recipes, "train", workdir, processes=2) as started:
     wait_for_steps(workdir, 3, started)
@@ -121,11 +126,11 @@ def test_a_notice_to_one_process_stops_both_at_one_step_and_either_number_goes_o
   assert (
     3 <= at < TOTAL
     and f"saved step {at}" in outputs[0]
-    and "stopped by a notice to one of the processes" in outputs[0]
+    and "stopped by a request to one of the processes" in outputs[0]
   )
   assert all(f"process {rank} of 2 on " in output for rank, output in enumerate(outputs))
   with job(recipes, "train", workdir, processes=1) as started:
-    assert f"going on at step {at} of {TOTAL}" in finish(started)[0]
+    assert f"resuming at step {at} of {TOTAL}" in finish(started)[0]
   found, expected = rows(workdir), rows(alone)
   assert [row["step"] for row in found] == list(range(1, TOTAL + 1))
   for name in ("loss", "gradient_norm", "contrast_accuracy"):
@@ -151,7 +156,7 @@ def test_two_processes_agree_that_a_checkpoint_is_damaged(recipes, alone, tmp_pa
   file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
   with job(recipes, "train", workdir, processes=2) as started:
     first, second = finish(started)
-  assert f"the checkpoint of step {TOTAL} is damaged: " in first and "going on from the beginning" in first
+  assert f"the checkpoint of step {TOTAL} is damaged: " in first and "resuming from the beginning" in first
   assert "damaged" not in second and f"saved step {TOTAL}" in first
   assert checkpoints(workdir) == [TOTAL] and len(list((workdir / "damaged").iterdir())) == 1
   assert [row["loss"] for row in rows(workdir)] == pytest.approx(

@@ -1,4 +1,4 @@
-"""A run that starts from another's encoder: what is taken, what is new, what is refused."""
+"""Warm starts from the encoder of another run: what is taken, what is new, what is refused."""
 
 import re
 
@@ -12,8 +12,9 @@ from ssl_jax.config.schema import EvaluateConfig, TrainConfig, check
 from ssl_jax.core import DataSpec
 from ssl_jax.run.assembly import abstract_state, assemble
 from ssl_jax.run.evaluate import evaluate
-from ssl_jax.run.restore import restore, start_from
+from ssl_jax.run.restore import restore
 from ssl_jax.run.train import train
+from ssl_jax.run.warm_start import start_from
 from tests.recipes import save
 
 VIT = dict(name="vit", width=16, depth=2, heads=2, patch=4)
@@ -23,7 +24,7 @@ STRONG = dict(augment=dict(name="finetune", views=1, size=16, scale=(0.6, 1.0)))
 
 
 def mae(**changes) -> TrainConfig:
-  """A masked autoencoder in small."""
+  """The config of a small masked autoencoder."""
   return check(
     TrainConfig,
     recipe(
@@ -43,7 +44,7 @@ def mae(**changes) -> TrainConfig:
 
 
 def finetune(workdir, **changes) -> TrainConfig:
-  """The published recipe in small."""
+  """The config of the published fine-tuning recipe, for a small network."""
   start = dict(workdir=str(workdir), **changes.pop("start", {}))
   encoder = {
     **VIT,
@@ -75,7 +76,7 @@ def finetune(workdir, **changes) -> TrainConfig:
 
 @pytest.fixture(scope="module", autouse=True)
 def one_device():
-  """Programs for eight devices take long to compile, and nothing here depends on their number."""
+  """Uses one device: programs for eight take long to compile, and these tests do not depend on the number."""
   whole = parallel.make_mesh
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(parallel, "make_mesh", lambda devices=None: whole(jax.devices()[:1]))
@@ -88,7 +89,7 @@ def workdir(tmp_path_factory):
 
 
 def probe(workdir, **options) -> TrainConfig:
-  """A classifier on the frozen autoencoder."""
+  """The config of a classifier on the frozen autoencoder."""
   return check(
     TrainConfig,
     recipe(
@@ -120,16 +121,15 @@ def test_a_frozen_network_is_taken_whole_and_never_moves(workdir, tmp_path):
   train(probe(workdir), tmp_path)
   mesh = parallel.make_mesh()
   source, found = restore(workdir, mesh).backbone, restore(tmp_path, mesh)
-  jax.tree.map(
-    np.testing.assert_array_equal, found.backbone.weights.model_state["frozen"], source.params
-  )  # decoder included
+  frozen = found.backbone.weights.model_state["frozen"]  # includes the decoder
+  jax.tree.map(np.testing.assert_array_equal, frozen, source.weights.params)
   assert set(found.backbone.weights.params) == {"head"}
   before, after = (
     jax.tree.leaves(backbone.weights.params) for backbone in (found.untrained(), found.backbone)
   )
   assert all(np.abs(a - b).max() > 1e-3 for a, b in zip(after, before, strict=True))
   with pytest.raises(
-    ValueError, match=r"does not fit: .*decoder/embed/kernel is \(16, 8\), wanted \(16, 4\)"
+    ValueError, match=r"does not fit: .*decoder/embed/kernel is \(16, 8\), expected \(16, 4\)"
   ):
     train(probe(workdir, decoder_width=4, decoder_heads=1), tmp_path / "other")
 
@@ -151,10 +151,8 @@ def first_state(config: TrainConfig):
 def test_encoder_is_taken_and_the_rest_is_new(workdir):
   trained = restore(workdir, parallel.make_mesh()).backbone.weights.params["encoder"]
   fresh, state, note = first_state(finetune(workdir))
-  assert (
-    note
-    == f"starts from the encoder of {workdir} at step 8; new: fc_norm, head, positions; left behind: decoder, norm"
-  )
+  parts = "new: fc_norm, head, positions; not used: decoder, norm"
+  assert note == f"starts from the encoder of {workdir} at step 8; {parts}"
   same = jax.tree.map(
     lambda a, b: bool((np.asarray(a) == np.asarray(b)).all()),
     state.params["encoder"]["blocks"],
@@ -165,9 +163,8 @@ def test_encoder_is_taken_and_the_rest_is_new(workdir):
   np.testing.assert_array_equal(
     state.params["head"]["Dense_0"]["kernel"], fresh.params["head"]["Dense_0"]["kernel"]
   )
-  jax.tree.map(
-    np.testing.assert_array_equal, state.extra.ema.params, state.params
-  )  # the average starts there too
+  # The moving average starts from the same weights.
+  jax.tree.map(np.testing.assert_array_equal, state.extra.ema.params, state.params)
   assert (
     np.asarray(fresh.params["encoder"]["embed"]["kernel"]) != np.asarray(trained["embed"]["kernel"])
   ).any()
@@ -182,7 +179,7 @@ def test_older_step_by_name(workdir):
   [
     (
       dict(normalize="cifar10"),
-      "holds another encoder:\n  config.encoder.normalize: imagenet -> cifar10\nUse the old values",
+      "holds a different encoder:\n  config.encoder.normalize: imagenet -> cifar10\nUse the old values",
     ),
     (dict(depth=3), "config.encoder.depth: 2 -> 3"),
     (dict(positions="learned"), "config.encoder.positions: sincos -> learned"),
@@ -194,12 +191,12 @@ def test_another_encoder_is_refused_with_the_differences(workdir, encoder, messa
 
 
 def test_positions_of_another_image_size_are_refused(tuned):
-  with pytest.raises(ValueError, match=r"does not fit: positions is \(16, 16\), wanted \(4, 16\)"):
+  with pytest.raises(ValueError, match=r"does not fit: positions is \(16, 16\), expected \(4, 16\)"):
     first_state(finetune(tuned, augment=dict(name="none", views=1, size=8)))
 
 
 def test_what_is_not_there_is_refused(workdir, tmp_path):
-  with pytest.raises(ValueError, match="is no folder of a run; train one first"):
+  with pytest.raises(ValueError, match="is not the folder of a run; train one first"):
     first_state(finetune(tmp_path / "nowhere"))
   with pytest.raises(ValueError, match="holds no moving average"):
     first_state(finetune(workdir, start=dict(weights="ema")))
@@ -231,7 +228,7 @@ def test_fine_tuned_classifier_and_its_average_are_measured(tuned):
   ]
   assert np.abs(kernels[0] - kernels[1]).max() > 0
   with pytest.raises(
-    ValueError, match="'raw pixels' is not; use the tasks knn or linear_probe, or fine-tune it first"
+    ValueError, match="'raw pixels' does not have; .*fine-tune it first .*use the tasks knn or linear_probe"
   ):
     measure(baselines=("pixels",))
 
@@ -239,7 +236,7 @@ def test_fine_tuned_classifier_and_its_average_are_measured(tuned):
 def test_a_run_that_goes_on_starts_from_nothing_again(workdir, tuned, capsys):
   train(finetune(workdir, **STRONG), tuned)
   said = capsys.readouterr().out
-  assert "going on at step 100" in said and "starts from the encoder" not in said
+  assert "resuming at step 100" in said and "starts from the encoder" not in said
 
 
 def test_conv_network_starts_from_the_average_of_a_contrastive_one(tmp_path):
@@ -267,8 +264,8 @@ def test_conv_network_starts_from_the_average_of_a_contrastive_one(tmp_path):
     ),
   )
   _, state, note = first_state(config)
-  assert note.endswith("at step 4; new: head; left behind: head")
-  average = restore(tmp_path, parallel.make_mesh(), weights="ema").backbone
+  assert note.endswith("at step 4; new: head; not used: head")
+  average = restore(tmp_path, parallel.make_mesh(), weights="ema").backbone.weights
   for part, found in ((state.params, average.params), (state.model_state, average.model_state)):
     assert jax.tree.leaves(part["encoder"])
     jax.tree.map(np.testing.assert_array_equal, part["encoder"], found["encoder"])

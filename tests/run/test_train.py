@@ -1,4 +1,4 @@
-"""The training loop as a user meets it: real processes, killed, stopped, resumed; and runs that must not start."""
+"""The training loop in real processes: killed, stopped and resumed; and runs that must not start."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from ssl_jax.run.train import train
 
 TOTAL, EVERY = 60, 10
 RECIPE = """
-from ssl_jax.config import recipe
+from ssl_jax import recipe
 
 def get_config():
   return recipe(
@@ -140,13 +140,12 @@ def test_a_signal_saves_says_so_and_exits_75(number, recipe_file, undisturbed, t
   wait_for(lambda: bool(rows(tmp_path)), process)
   process.send_signal(number)
   output = finish(process, 75)
-  assert re.search(
-    rf"stopped by {signal.Signals(number).name} at step \d+ of {TOTAL}; the same command goes on", output
-  )
+  name = signal.Signals(number).name
+  assert re.search(rf"stopped by {name} at step \d+ of {TOTAL}; run the same command again to resume", output)
   with Checkpoints(tmp_path) as checkpoints:
     stopped_at = checkpoints.steps()[-1]
   assert stopped_at < TOTAL
-  assert f"going on at step {stopped_at} of {TOTAL}" in finish(start(recipe_file, tmp_path))
+  assert f"resuming at step {stopped_at} of {TOTAL}" in finish(start(recipe_file, tmp_path))
   jax.tree.map(np.testing.assert_array_equal, last_state(recipe_file, tmp_path), undisturbed[1])
 
 
@@ -181,9 +180,9 @@ def test_steps_are_traced_and_the_program_is_written(recipe_file, tmp_path):
 @pytest.mark.parametrize(
   "steps, message",
   [
-    ("five", "--profile=five: no steps; use two numbers"),
+    ("five", "--profile=five is not a range of steps; use two numbers"),
     ("9-8", "use later steps"),
-    ("55-60", "the run goes on after step 60"),
+    ("55-60", "the run continues after step 60"),
   ],
 )
 def test_steps_that_cannot_be_traced_are_refused(steps, message, recipe_file, undisturbed):
@@ -193,7 +192,7 @@ def test_steps_that_cannot_be_traced_are_refused(steps, message, recipe_file, un
 
 def test_changed_config_is_refused_with_the_differences(recipe_file, undisturbed):
   changed = config(recipe_file, seed=3, log_every=7)
-  with pytest.raises(ValueError, match=r"another config:\n  config.seed: 0 -> 3\nUse the old values"):
+  with pytest.raises(ValueError, match=r"a different config:\n  config.seed: 0 -> 3\nUse the old values"):
     train(changed, undisturbed[0])
 
 

@@ -1,4 +1,4 @@
-"""Small labelled image sets, served as tasks expect them, and meshes of any size."""
+"""Small labelled image sets in the format of the tasks, and meshes of any size."""
 
 import jax
 import numpy as np
@@ -14,7 +14,7 @@ SIDE = 4
 
 
 def with_params(backbone: Backbone, params) -> Backbone:
-  """The backbone with other parameters."""
+  """Returns the backbone with other parameters."""
   return backbone._replace(weights=backbone.weights._replace(params=params))
 
 
@@ -73,7 +73,7 @@ def make_data(batches_of):
 
 @pytest.fixture(scope="session")
 def blobs():
-  """blobs(count, seed) -> (images uint8[count, 4, 4, 3], labels): three classes, a hyperplane apart."""
+  """blobs(count, seed) -> (images uint8[count, 4, 4, 3], labels): three linearly separable classes."""
   centres = np.random.default_rng(0).uniform(60, 195, (3, SIDE, SIDE, 3))
 
   def blobs(count, seed, noise=10.0):
@@ -87,7 +87,7 @@ def blobs():
 
 @pytest.fixture(scope="session")
 def noise():
-  """noise(count, seed, classes) -> images that say nothing about their balanced labels."""
+  """noise(count, seed, classes) -> (images, balanced labels) that are independent of each other."""
 
   def noise(count, seed, classes=10):
     draw = np.random.default_rng(seed)
@@ -99,7 +99,7 @@ def noise():
 
 @pytest.fixture(scope="session")
 def dense():
-  """A backbone of one matrix, 48 -> 16, with a feature map and a running mean it must not move."""
+  """A backbone of one matrix, 48 -> 16, with a feature map and a running mean that must not change."""
   params = {"weight": np.random.default_rng(1).standard_normal((48, 16)).astype(np.float32) / 7}
   model_state = {"mean": np.full(48, 0.5, np.float32)}
 

@@ -25,7 +25,7 @@ def test_pixels_are_centred_twice(blobs):
 def test_mean_image_leaves_out_masked_rows(blobs, batches_of):
   images, labels = blobs(70, 0)
   np.testing.assert_allclose(mean_image(batches_of(images, labels, 64)), images.mean(0) / 255, atol=1e-6)
-  with pytest.raises(ValueError, match="mean image of no images"):
+  with pytest.raises(ValueError, match="no images to compute a mean image from"):
     mean_image(lambda: iter(()))
 
 

@@ -75,7 +75,7 @@ def test_remembered_extracts_once_per_backbone_split_and_layer(dense, blobs, bat
 
 
 def adaptive_pool(maps, grid):
-  """One cell at a time, as torch.nn.AdaptiveAvgPool2d documents it."""
+  """Averages one cell at a time, as in the documentation of torch.nn.AdaptiveAvgPool2d."""
   h, w = maps.shape[1:3]
 
   def edge(i, side):
@@ -108,15 +108,15 @@ def test_what_cannot_be_extracted_is_named(dense, blobs, batches_of, mesh_of):
     ValueError, match="layer='late' needs a network with the ability Pyramid, which 'dense' does not have"
   ):
     extract(dense._replace(method=encoder_only(dense.method.encode)), data, mesh, layer="late")
-  with pytest.raises(ValueError, match="grid=0 cells a side"):
+  with pytest.raises(ValueError, match="grid=0 cells per side"):
     extract(dense, data, mesh, layer="late", grid=0)
   with pytest.raises(ValueError, match="the split is empty"):
     extract(dense, lambda: iter(()), mesh)
-  with pytest.raises(ValueError, match=r"must be uint8\[B, ..., H, W, 3\], these are float32\[64, 4, 4, 3\]"):
+  with pytest.raises(ValueError, match=r"must be uint8\[B, ..., H, W, 3\], but they are float32\[64, 4, 4"):
     extract(dense, batches_of(images.astype(np.float32), labels), mesh)
   with pytest.raises(
     ValueError,
-    match=r"features must be \[B, ...\] with at least one axis behind the batch's, these are \(64,\)",
+    match=r"features must be \[B, ...\] with at least one axis behind the batch axis, but they are \(64,\)",
   ):
     extract(dense.reading(lambda params, model_state, images: images.sum((1, 2, 3))), data, mesh)
   with pytest.raises(ValueError, match="features of 64 of 64 images are not finite"):

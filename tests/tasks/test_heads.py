@@ -1,4 +1,4 @@
-"""The optimisation of linear heads against plain numpy."""
+"""The optimisation of linear heads, compared with numpy."""
 
 import dataclasses
 
@@ -25,7 +25,7 @@ def gradient(kernel, bias, x, y):
 
 
 def train_in_numpy(params, recipe, rate, steps, x=X):
-  """SGD as PyTorch writes it (spec 00, section 6), LARS as MoCo v3 does, on the full batch."""
+  """SGD as in PyTorch and LARS as in MoCo v3, on the full batch."""
   momentum = {name: np.zeros_like(value) for name, value in params.items()}
   for step in range(steps):
     gradients = gradient(**params, x=x, y=Y)
@@ -59,7 +59,7 @@ def test_optimisers_follow_their_formulas(mesh_of, optimizer, schedule, weight_d
   }[schedule]
   for head, rate in enumerate(rates):
     params = {name: np.asarray(value[head], np.float64) for name, value in start.params.items()}
-    expected = train_in_numpy(params, recipe, lambda step: rate * share(step), epochs)
+    expected = train_in_numpy(params, recipe, lambda step, rate=rate: rate * share(step), epochs)
     for name, value in expected.items():
       np.testing.assert_allclose(found.params[name][head], value, rtol=1e-3, atol=1e-5)
   assert losses.shape == (2,) and int(found.step) == epochs
@@ -163,7 +163,7 @@ def test_the_key_decides_order_and_start(mesh_of, monkeypatch):
   same = jax.random.key(0)
   monkeypatch.setattr(heads_lib, "init_heads", lambda key, *rest, **more: init_heads(same, *rest, **more))
   first, other = (train(mesh_of(1), key=key)[0].params["kernel"] for key in (0, 1))
-  assert np.abs(first - other).max() > 1e-3  # the same start in another order
+  assert np.abs(first - other).max() > 1e-3  # the same initial weights, another order
 
 
 def test_every_step_is_reported_and_one_compile_serves_all_epochs(mesh_of):

@@ -24,7 +24,7 @@ def unit(x):
   ],
 )
 def test_toy_example(mesh_of, temperature, winner, shares):
-  """Spec: one near A against two farther B; the temperature decides."""
+  """One near neighbour of class A and two farther ones of class B: the temperature decides."""
   bank, labels = np.array([[1, 0], [0.8, 0.6], [0.6, 0.8]], np.float32), np.array([0, 1, 1], np.int32)
   found = nearest(np.array([[1, 0]], np.float32), bank, k=3, mesh=mesh_of(1))
   votes = vote(found, labels, k=3, temperature=temperature, num_classes=2)[0]
@@ -33,7 +33,7 @@ def test_toy_example(mesh_of, temperature, winner, shares):
 
 
 def test_toy_example_tells_temperature_from_distance():
-  """Weights e^14.2857, e^11.4286, e^8.5714, up to the common factor of the nearest."""
+  """The weights are e^14.2857, e^11.4286 and e^8.5714, up to a common factor."""
   found = Neighbours(np.array([[1.0, 0.8, 0.6]], np.float32), np.array([[0, 1, 2]]))
   votes = vote(found, np.array([0, 1, 2]), k=3, temperature=0.07, num_classes=4)[0]
   np.testing.assert_allclose(votes[:3], np.exp(np.array([14.2857, 11.4286, 8.5714]) - 14.2857), rtol=1e-4)
@@ -58,7 +58,7 @@ def test_ties_go_to_the_earlier_row_in_any_chunking(mesh_of):
 
 
 def test_negative_similarity_beats_padding(mesh_of):
-  """The last chunk is padded; its empty rows must lose even against the opposite of the query."""
+  """The last chunk is padded; its padded rows must lose even against the opposite of the query."""
   found = nearest(
     np.array([[1, 0]], np.float32),
     np.array([[-1, 0], [-1, 0.1], [-1, 0.2]], np.float32),
@@ -99,7 +99,7 @@ def test_too_many_neighbours_are_refused(mesh_of):
 
 
 def run(bank, queries, num_classes, mesh, **options):
-  """The task on ready features: extraction is replaced."""
+  """Runs the task on given features: the extraction is replaced."""
   from ssl_jax.core import Weights
   from ssl_jax.tasks.backbone import Backbone, encoder_only
   from ssl_jax.tasks.task import TaskData
@@ -123,13 +123,13 @@ def features(count, width, classes, seed):
 
 @pytest.mark.parametrize("k,temperature", [(1, 0.07), (5, 0.07), (20, 0.07), (20, 1.0), (50, np.inf)])
 def test_equals_scikit_learn(mesh_of, k, temperature):
-  """Cosine votes as callable weights on euclidean distances of unit vectors: s = 1 - d^2 / 2."""
+  """Votes by cosine as weights of euclidean distances between unit vectors: s = 1 - d^2 / 2."""
   bank, queries = features(200, 8, 7, 0), features(90, 8, 7, 1)
   oracle = KNeighborsClassifier(k, weights=lambda d: np.exp(-(d**2) / 2 / temperature), algorithm="brute")
   oracle.fit(unit(bank.x).astype(np.float64), bank.y)
   expected = oracle.predict_proba(unit(queries.x).astype(np.float64))
   result = run(bank, queries, 7, mesh_of(8), k=k, also=(), temperature=temperature)
-  if temperature < np.inf:  # equal weights tie, which either may break its own way
+  if temperature < np.inf:  # equal weights give ties, which the two may break differently
     np.testing.assert_array_equal(result.predictions["prediction"], expected.argmax(1))
     assert result.scalars["top1"] == (expected.argmax(1) == queries.y).mean()
   found = Neighbours(result.predictions["similarity"], result.predictions["neighbours"])
@@ -148,7 +148,7 @@ def test_limits_of_k_and_temperature(mesh_of):
   warm = run(bank, queries, 5, mesh_of(1), k=50, also=(), temperature=float("inf"))
   np.testing.assert_array_equal(one.predictions["prediction"], nearest_label)
   np.testing.assert_array_equal(cold.predictions["prediction"], nearest_label)
-  assert one.scalars["top1"] == one.scalars["top5"]  # one neighbour names one class
+  assert one.scalars["top1"] == one.scalars["top5"]  # one neighbour votes for one class
   counts = np.stack([np.bincount(row, minlength=5) for row in warm.predictions["neighbour_labels"]])
   np.testing.assert_array_equal(warm.predictions["prediction"], counts.argmax(1))
 
@@ -166,14 +166,14 @@ def test_several_k_equal_one_at_a_time_on_any_number_of_devices(mesh_of):
 
 def test_leave_one_out_ignores_the_test_set(mesh_of):
   bank = features(40, 8, 4, 6)
-  bank = bank._replace(x=np.tile(bank.x[:20], (2, 1)), y=np.tile(bank.y[:20], 2))  # everyone has a twin
+  bank = bank._replace(x=np.tile(bank.x[:20], (2, 1)), y=np.tile(bank.y[:20], 2))  # every row occurs twice
   result = run(bank, None, 4, mesh_of(1), k=1, also=(), leave_one_out=True)
   assert result.scalars["top1"] == 1.0
   assert (result.predictions["neighbours"][:, 0] != np.arange(40)).all()
 
 
 def test_images_to_accuracy(dense, blobs, noise, make_data, mesh_of):
-  """Separable classes are found; noise scores chance within three standard errors."""
+  """Separable classes are found; on noise the accuracy is at chance within three standard errors."""
   data = make_data(blobs(150, 0), blobs(70, 1), 3, class_names=("a", "b", "c"))
   result = knn.make(k=5, also=()).run(dense, data, mesh_of(8), jax.random.key(0))
   assert result.scalars["top1"] == 1.0

@@ -42,7 +42,7 @@ def test_noise_scores_chance(dense, noise, make_data, mesh_of, live):
 
 
 def test_the_rate_is_chosen_on_training_images_only(dense, blobs, noise, make_data, mesh_of):
-  """The sweep's winner must not change when the test labels do."""
+  """The chosen learning rate must not change when the test labels do."""
   train, (images, labels) = blobs(160, 0, noise=60.0), blobs(70, 1, noise=60.0)
   rates = (1e-4, 3.0, 0.03)
   honest = probe(dense, make_data(train, (images, labels), 3), mesh_of(1), learning_rates=rates)
@@ -86,7 +86,7 @@ def test_live_without_augmentation_agrees_with_cached(dense, blobs, make_data, m
 
 
 def test_augmentation_reaches_training_and_not_the_test_images(dense, blobs, make_data, mesh_of):
-  """Every training image is inverted: heads learn inverted classes, and upright test images fool them."""
+  """Every training image is inverted: the heads learn inverted images and misclassify the original ones."""
   seen = []
 
   def invert(key, batch):
@@ -100,7 +100,7 @@ def test_augmentation_reaches_training_and_not_the_test_images(dense, blobs, mak
   matching = probe(dense, make_data(train, (inverted, test[1]), 3, augment=invert), mesh_of(1), live=True)
   assert matching.scalars["top1"] == 1.0 and upright.scalars["top1"] < 0.9 and seen
   cached = probe(dense, make_data(train, test, 3, augment=invert), mesh_of(1))
-  assert cached.scalars["top1"] == 1.0  # features read once are of the evaluation view
+  assert cached.scalars["top1"] == 1.0  # features that are computed once use the evaluation view
 
 
 def test_the_backbone_stays_bit_identical(dense, blobs, make_data, mesh_of):
@@ -118,7 +118,7 @@ def test_a_backbone_that_moves_is_an_error(dense, blobs, make_data, mesh_of):
 
   def train_steps(*arguments):
     for batch in data.train_steps(*arguments):
-      moving.model_state["mean"][0] += 1e-3
+      moving.weights.model_state["mean"][0] += 1e-3
       yield batch
 
   with pytest.raises(RuntimeError, match="changed the backbone it measures: digest .* became"):
@@ -194,7 +194,7 @@ def test_divergence_is_told_and_never_wins(dense, blobs, make_data, mesh_of):
     ({"normalize": "batch_norm"}, "unknown normalize 'batch_norm'; did you mean 'batchnorm'"),
     ({"held_out": 1.0}, "held_out=1.0 must lie between 0 and 1"),
     ({"learning_rates": (0.8, -1.0)}, r"learning_rates=\(0.1, -0.125\), .* must be positive"),
-    ({"warmup_epochs": 10}, "warmup_epochs=10 leaves nothing of epochs=10"),
+    ({"warmup_epochs": 10}, "warmup_epochs=10 must be less than epochs=10"),
   ],
 )
 def test_wrong_options_are_named(options, message):

@@ -1,4 +1,4 @@
-"""The pretext task as a measure: on images not seen, in evaluation mode, padding left out."""
+"""The pretext task as a measure: on new images, in evaluation mode, without the padded rows."""
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ def test_scores_are_means_over_the_images_that_count(dense, make_data, noise, me
   )
   found = tasks.make("pretext").run(backbone, data, mesh_of(8), KEY)
   grey = (images / 255).mean((1, 2, 3))
-  assert list(found.scalars) == ["accuracy", "loss"]  # the headline first
+  assert list(found.scalars) == ["accuracy", "loss"]  # the main score first
   assert found.scalars == pytest.approx({"accuracy": (grey > 0.5).mean(), "loss": grey.mean()}, abs=1e-6)
   assert found.protocol["test_rows"] == 100 and found.protocol["backbone"] == "dense"
   again = tasks.make("pretext").run(backbone, data, mesh_of(1), KEY)
@@ -35,6 +35,6 @@ def test_a_network_without_a_task_is_refused(dense, make_data, noise, mesh_of):
   data = make_data(noise(64, 0), noise(64, 1), 10)
   with pytest.raises(
     ValueError,
-    match="task 'pretext' needs .* PretextTask, which 'dense' does not have; .*colorization, context, counting",
+    match="task 'pretext' needs .* PretextTask, which 'dense' does not have; .*colorization, context",
   ):
     tasks.make("pretext").run(dense, data, mesh_of(1), KEY)

@@ -1,4 +1,4 @@
-"""Robustness: mCE, real networks under corruption, released files, independence of batches and devices."""
+"""Robustness: mCE, real networks on corrupted images, released files, independence of batches and devices."""
 
 import jax
 import numpy as np
@@ -35,7 +35,7 @@ def images(shared_data):
 def test_clean_accuracy_of_real_networks_is_the_stated_one_and_falls_with_severity(
   name, shared_data, images, mesh_of
 ):
-  """All 7,500 images clean; 500 of them under a noise and a blur."""
+  """All 7,500 images without corruption, and 500 of them with a noise and a blur."""
   network = frozen.backbone(shared_data, name)
   found = tasks.make("classification").run(network, frozen.data(*images, batch_size=750), mesh_of(1), KEY)
   assert round(7500 * found.scalars["top1"]) == frozen.RIGHT[name]
@@ -59,7 +59,7 @@ def test_logits_of_real_networks_are_the_references(shared_data, images):
 
 
 def labelled(count: int):
-  """Images of one grey level each, and what `bright` makes of them."""
+  """Images of one grey level each, and the classes that `bright` predicts for them."""
   draw = np.random.default_rng(0)
   levels = draw.integers(40, 216, count)
   return np.broadcast_to(levels[:, None, None, None], (count, 32, 32, 3)).astype(np.uint8), (
@@ -69,7 +69,7 @@ def labelled(count: int):
 
 @pytest.fixture
 def bright(dense):
-  """A classifier of light and dark images."""
+  """A classifier that distinguishes light and dark images."""
 
   def predict(params, model_state, images):
     light = images.mean((1, 2, 3)) - 0.5
@@ -127,7 +127,7 @@ def test_released_folders_are_read_by_class(bright, make_data, mesh_of, tmp_path
   assert task.run(bright, make_data(labelled(90), labelled(90), 2), mesh_of(1), KEY).scalars["error"] == 0
   missing = tasks.make("robustness", corruptions=("snow", "fog"), severities=(4, 5), released=str(tmp_path))
   with pytest.raises(
-    ValueError, match=r"lacks 3 of 4, .*snow/5, .*fog/4.*Complete it, or name what there is"
+    ValueError, match=r"lacks 3 of 4 files .*snow/5, .*fog/4.*Complete it, or name only the available"
   ):
     missing.run(bright, make_data(labelled(90), labelled(90), 2), mesh_of(1), KEY)
 

@@ -1,4 +1,4 @@
-"""Test-time training as a measure: what it reports, that it resumes sample-exact, and that devices do not matter."""
+"""Test-time training as a measure: its report, its exact resumption, and its independence of devices."""
 
 import functools
 import json
@@ -14,7 +14,7 @@ from ssl_jax import augment, methods, models, tasks
 from ssl_jax.abilities import Adaptable, Classifier
 from ssl_jax.core import DataSpec, Weights
 from ssl_jax.run.stop import Stopped
-from ssl_jax.tasks import ttt as task_module
+from ssl_jax.tasks import adapted_splits
 from ssl_jax.tasks.backbone import Backbone
 from ssl_jax.tasks.partial_results import PartialResults
 
@@ -32,7 +32,7 @@ def network() -> Backbone:
 
 
 def without(kind: type) -> Backbone:
-  """The network without one of its abilities."""
+  """Returns the network without one of its abilities."""
   method = network().method
   kept = {other: what for other, what in method.abilities.items() if other != kind}
   return network()._replace(method=method._replace(abilities=kept))
@@ -49,7 +49,7 @@ def data(make_data):
 
 @pytest.fixture(scope="module")
 def undisturbed(data, mesh_of):
-  """By mode: what a run on one device finds that nothing disturbs."""
+  """By mode: the result of an uninterrupted run on one device."""
   return functools.cache(
     lambda mode: tasks.make("ttt", mode=mode, steps=2, **QUICK).run(network(), data, mesh_of(1), KEY)
   )
@@ -57,7 +57,7 @@ def undisturbed(data, mesh_of):
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch):
-  monkeypatch.setattr(task_module, "FETCH_EVERY", 3)
+  monkeypatch.setattr(adapted_splits, "FETCH_EVERY", 3)
 
 
 @pytest.mark.parametrize("mode", ["standard", "online"])
@@ -68,12 +68,10 @@ def test_what_is_reported(mode, data, mesh_of, undisturbed):
   )
   protocol = json.loads(json.dumps(found.protocol))
   assert list(found.scalars)[0] == "error" and set(SOME) <= set(found.scalars)
-  assert found.scalars["error"] == pytest.approx(
-    np.mean([found.scalars[name] for name in SOME[1:]])
-  )  # without the clean one
-  assert found.scalars["error_without"] == pytest.approx(
-    plain.scalars["error"]
-  )  # of the very same corrupted images
+  # The mean leaves out the clean images.
+  assert found.scalars["error"] == pytest.approx(np.mean([found.scalars[name] for name in SOME[1:]]))
+  # The corrupted images are the same as in the other task.
+  assert found.scalars["error_without"] == pytest.approx(plain.scalars["error"])
   assert found.scalars["gain"] == pytest.approx(found.scalars["error_without"] - found.scalars["error"])
   assert found.scalars["adapted"] == 1 and found.scalars["diverged"] == 0
   error = protocol["error"]["contrast"]["5"]

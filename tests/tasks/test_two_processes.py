@@ -1,4 +1,4 @@
-"""Two processes with two devices each find what one process finds."""
+"""Two processes with two devices each give the same results as one process."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""One of two processes that measure together: `two_processes.py PORT RANK OUTPUT`, run by its test."""
+"""One of two processes of one measurement: `two_processes.py PORT RANK OUTPUT`, started by its test."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def toy(count, seed):
 
 
 def share(images, labels, size=16):
-  """Every second row; both processes yield equally many batches, the shorter share padded and masked."""
+  """Every second row. Both processes yield the same number of batches; padded rows are not valid."""
   rank, processes = jax.process_index(), jax.process_count()
 
   def batches():
@@ -44,7 +44,7 @@ def share(images, labels, size=16):
 
 
 def learner() -> Backbone:
-  """A matrix that is judged by its first three outputs and learns by making the others small."""
+  """A matrix whose first three outputs are the logits; it adapts by making the other outputs small."""
   weight = np.random.default_rng(3).standard_normal((48, 6)).astype(np.float32) / 7
 
   def outputs(params, model_state, images):
@@ -67,7 +67,7 @@ def learner() -> Backbone:
 
 
 def measure():
-  """Everything a task does, on all devices of all processes."""
+  """Runs all tasks on all devices of all processes."""
   mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
   train, test = toy(101, 0), toy(61, 1)
 

@@ -1,4 +1,6 @@
-"""The inner loop: theory, what moves, what the answers must not depend on, what happens when learning fails."""
+"""The inner loop: theory, the parameters that adapt, invariances of the predictions, and diverging
+adaptation.
+"""
 
 import functools
 
@@ -28,7 +30,7 @@ SMALL = dict(decoder_width=16, decoder_depth=1, decoder_heads=2)
 
 @functools.cache
 def trained(name: str):
-  """(Adaptable, weights, moving leaves) of a network that has learned nothing, but whose every leaf is its own."""
+  """Returns (Adaptable, weights, trainable leaves) of an untrained network in which all leaves differ."""
   if name == "joint":
     method = methods.make("joint", models.make("preresnet14", width=8, stem="small"), DATA)
   else:
@@ -86,13 +88,13 @@ def answers(program, name="joint", rows=slice(None)) -> ttt.AdaptResult:
 
 
 def stream(program, name="joint", rows=slice(None)):
-  """Answers of one stream and the moving leaves behind it."""
+  """Returns the results of one stream and the trainable leaves after it."""
   _, weights, moving = trained(name)
   moving, found = jax.tree.map(lambda leaf: leaf[None], moving), []
-  for answer, moving in ttt.online(
-    program, weights, moving, KEY, {"image": IMAGES[rows][:, None]}, INDICES[rows]
-  ):
+  samples = {"image": IMAGES[rows][:, None]}
+  for answer, adapted in ttt.online(program, weights, moving, KEY, samples, INDICES[rows]):
     found.append(jax.tree.map(lambda leaf: np.asarray(leaf[0]), answer))
+    moving = adapted
   return jax.tree.map(lambda *parts: np.stack(parts), *found), jax.tree.map(
     lambda leaf: np.asarray(leaf[0]), moving
   )
@@ -106,7 +108,9 @@ def unadapted(name="joint", rows=slice(None)) -> np.ndarray:
 
 
 def test_one_step_at_the_right_rate_solves_the_linear_toy():
-  """y1 = v A x is judged, y2 = w A x is learned: the rate of the paper's proof makes the judgement exact."""
+  """The prediction is y1 = v A x, the task is y2 = w A x; the learning rate of the paper's proof makes y1
+  exact.
+  """
   draw = np.random.default_rng(1)
   A, x, v, w = (draw.standard_normal(shape).astype(np.float32) for shape in ((5, 4), 4, 5, 5))
   y1, y2 = np.float32(0.7), np.float32(-0.4)
@@ -177,9 +181,8 @@ def test_each_image_stands_alone_and_a_stream_does_not():
   np.testing.assert_array_equal(answers(program_of(), rows=slice(5, 6)).logits, alone.logits[5:6])
   online = program_of(carried=True)
   first, _ = stream(online, rows=slice(2))
-  np.testing.assert_allclose(
-    first.logits[0], alone.logits[0], rtol=1e-5, atol=1e-5
-  )  # as long as nothing came before
+  # the first image of a stream has no predecessor
+  np.testing.assert_allclose(first.logits[0], alone.logits[0], rtol=1e-5, atol=1e-5)
   assert np.abs(first.logits[1] - alone.logits[1]).max() > 1e-4
   assert np.abs(first.logits[1] - stream(online, rows=[1, 0])[0].logits[0]).max() > 1e-4  # the order matters
 
@@ -220,7 +223,7 @@ def test_micro_batches_change_nothing():
 
 
 def test_a_loop_over_parts_finds_their_mean(monkeypatch):
-  """What accelerators run; on CPU the parts are written out."""
+  """The loop that accelerators run; on CPU the parts are unrolled."""
   monkeypatch.setattr(jax.lax, "platform_dependent", lambda *values, cpu, default: default(*values))
   task = jax.random.normal(jax.random.key(0), (8, 3))
   gradient_of = jax.value_and_grad(lambda moving, part: jnp.square(part @ moving["w"]).mean())
@@ -259,7 +262,7 @@ def test_what_diverges_is_judged_without_learning_and_counted():
   _, _, before = trained("joint")
   found, after = stream(program_of(rate=1e30, carried=True), rows=slice(2))
   assert found.diverged.all() and np.isfinite(found.logits).all()
-  jax.tree.map(np.testing.assert_array_equal, after, before)  # the stream goes on from sound weights
+  jax.tree.map(np.testing.assert_array_equal, after, before)  # the stream continues from finite weights
 
 
 def test_learning_lowers_the_loss_of_the_same_masks():
@@ -328,12 +331,12 @@ def test_images_at_hand_are_judged_in_one_call():
 @pytest.mark.parametrize(
   "images, message",
   [
-    (np.full((2, 8, 8, 3), np.nan), r"2 of 2 test images, number 0 first, have pixels that are no number"),
+    (np.full((2, 8, 8, 3), np.nan), r"2 of 2 test images, number 0 first, have pixels that are not finite"),
     (
       np.zeros((2, 8, 9, 3)),
       "test images are 8 x 9 pixels, but the network was trained on 8 x 8; resize them",
     ),
-    (np.zeros((2, 8, 8, 2)), r"test images are \[2, 8, 8, 2\]; they must be \[N, 8, 8, 3\], or 1 channel"),
+    (np.zeros((2, 8, 8, 2)), r"test images are \[2, 8, 8, 2\]; they must be \[N, 8, 8, 3\], or have 1"),
     (np.full((1, 8, 8, 3), 200.0), r"outside \[0, 1\]"),
   ],
 )
@@ -343,9 +346,7 @@ def test_images_it_cannot_take_are_refused(images, message):
 
 
 def test_grey_and_float_images_are_converted():
-  with pytest.warns(
-    UserWarning, match="test images have one channel; it is taken for red, green and blue alike"
-  ):
+  with pytest.warns(UserWarning, match="test images have one channel; it is used for red, green and blue"):
     found = ttt.check_images(np.full((2, 8, 8, 1), 0.5, np.float32), 8)
   assert found.shape == (2, 8, 8, 3) and found.dtype == np.uint8 and (found == 128).all()
 

@@ -1,1 +1,1 @@
-"""What several pretext tasks share. A package, so that `methods.known()` does not take it for a method."""
+"""Code that several pretext tasks share. It is a package, so `methods.known()` does not list it."""

@@ -1,7 +1,7 @@
-"""CIE Lab and sRGB, on device. Lightness L lies in [0, 100]; a and b are 0 for grey.
+"""Conversion between CIE Lab and sRGB, on the device. The lightness L is in [0, 100]; a and b are 0 for grey.
 
-White point D65 and matrices as scikit-image has them. Over all 8-bit colours a lies in [-86.2, 98.3], b in
-[-107.9, 94.5].
+The white point is D65, and the matrices are those of scikit-image. Over all 8-bit colours a is in
+[-86.2, 98.3] and b in [-107.9, 94.5].
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ _TO_XYZ = np.array(
   [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]]
 )
 _WHITE = np.array([0.95047, 1.0, 1.08883])
-_TO_XYZ = (_TO_XYZ / _WHITE[:, None]).astype(np.float32)  # relative to white
+_TO_XYZ = (_TO_XYZ / _WHITE[:, None]).astype(np.float32)  # relative to the white point
 _FROM_XYZ = np.linalg.inv(_TO_XYZ.astype(np.float64)).astype(np.float32)
-_TO_LAB = np.array(
-  [[0, 116, 0], [500, -500, 0], [0, 200, -200]], np.float32
-)  # of f(x), f(y), f(z); L is 16 less
+# (f(x), f(y), f(z)) -> (L + 16, a, b)
+_TO_LAB = np.array([[0, 116, 0], [500, -500, 0], [0, 200, -200]], np.float32)
 _FROM_LAB = np.array([[1 / 116, 1 / 500, 0], [1 / 116, 0, 0], [1 / 116, 0, -1 / 200]], np.float32)
 
 
 def rgb_to_lab(images: jax.Array) -> jax.Array:
-  """sRGB f32[..., 3] in [0, 1] -> (L, a, b)."""
+  """Converts sRGB f32[..., 3] in [0, 1] to (L, a, b), f32[..., 3]."""
   linear = jnp.where(
     images > 0.04045, _power((jnp.maximum(images, 0.04045) + 0.055) / 1.055, 2.4), images / 12.92
   )
@@ -34,7 +33,7 @@ def rgb_to_lab(images: jax.Array) -> jax.Array:
 
 
 def lab_to_rgb(lab: jax.Array) -> jax.Array:
-  """The inverse of `rgb_to_lab`; colours that sRGB does not have are clipped to [0, 1]."""
+  """The inverse of `rgb_to_lab`; colours outside the gamut of sRGB are clipped to [0, 1]."""
   root = _times(_FROM_LAB, lab + jnp.array([16.0, 0.0, 0.0]).reshape((1,) * (lab.ndim - 1) + (3,)))
   xyz = jnp.where(root > 0.2068966, root**3, (root - 16 / 116) / 7.787)
   linear = jnp.clip(_times(_FROM_XYZ, xyz), 0, 1)
@@ -44,12 +43,12 @@ def lab_to_rgb(lab: jax.Array) -> jax.Array:
 
 
 def lightness(images: jax.Array) -> jax.Array:
-  """Images [..., 3] as grey ones, f32[..., 3]: L / 100 in every channel."""
+  """Converts sRGB images [..., 3] to grey images f32[..., 3] that hold L / 100 in every channel."""
   return jnp.broadcast_to(rgb_to_lab(images)[..., :1] / 100, images.shape)
 
 
 def _power(base: jax.Array, exponent: float) -> jax.Array:
-  """Of a positive base: a logarithm and an exponential, which vectorise where a general power does not."""
+  """Computes a power of a positive base as exp(exponent log(base)), which vectorises better than `**`."""
   return jnp.exp(exponent * jnp.log(base))
 
 

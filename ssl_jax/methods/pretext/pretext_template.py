@@ -1,5 +1,5 @@
-"""The common form of most pretext tasks: make inputs from each image, encode all of them with one network,
-let a head answer.
+"""The common structure of most pretext tasks: make several inputs from each image, encode all of them with
+one network, and predict the answer with a head.
 
 Rotation, context prediction, jigsaw and counting differ in how the inputs are made and in the head.
 """
@@ -17,7 +17,7 @@ from ssl_jax.core import Aux, Init, Key, Method, Weights, keep_extra
 from ssl_jax.metrics import Mean
 from ssl_jax.models import Network, readers, stack
 
-Scores = dict[str, jax.Array]  # f32[B, ...] or bool[B, ...], unreduced; "loss" is minimised
+Scores = dict[str, jax.Array]  # each f32[B, ...] or bool[B, ...], not reduced; "loss" is minimised
 ABILITIES = (Pyramid, PretextTask)
 
 
@@ -36,11 +36,10 @@ def make_pretext_method(
     encoder: images f32[B N, h, w, 3] -> features.
     head: those features as [B, N, ...] -> outputs.
     make_task: (key, images f32[B, H, W, 3]) -> examples.
-    score: (outputs, targets) -> scores, "loss" among them.
+    score: (outputs, targets) -> scores, which must contain "loss".
     prepare: the pixel transform that `make_task` applies to every input, f32[B, H, W, 3] -> the same shape.
-      In evaluation it is applied to
-      whole images. None: there is none.
-    read: the functions `encode` and `Pyramid.maps`; None: those of the network without its head.
+      In evaluation it is applied to whole images. None: no transform.
+    read: the functions `encode` and `Pyramid.maps`; None: those of the encoder.
   """
   net = stack(encoder, head)
   encode, maps = (_after(prepare, reader) for reader in read or readers(encoder))
@@ -68,19 +67,24 @@ def make_pretext_method(
 
 
 def score_classes(logits: jax.Array, targets: jax.Array) -> Scores:
-  """Cross-entropy in nats and accuracy of every answer: logits f32[B, M, C], targets i32[B, M]."""
+  """Returns the cross-entropy in nats and the accuracy of every answer, each [B, M].
+
+  Args:
+    logits: f32[B, M, C].
+    targets: i32[B, M].
+  """
   flat = logits.reshape(-1, logits.shape[-1])
   loss = losses.cross_entropy(flat, targets.ravel()).reshape(targets.shape)
   return {"loss": loss, "accuracy": logits.argmax(-1) == targets}
 
 
 def mean_by_image(values: jax.Array) -> jax.Array:
-  """f32[B]: the mean of each image's values, f32 or bool [B, ...]."""
+  """f32[B]: the mean over the values of each image, f32 or bool [B, ...]."""
   return values.astype(jnp.float32).reshape(len(values), -1).mean(1)
 
 
 def _after(prepare: Callable | None, reader: Callable) -> Callable:
-  """The reader applied to prepared images."""
+  """Returns a function that applies the reader to prepared images."""
   if prepare is None:
     return reader
   return lambda params, model_state, images: reader(params, model_state, prepare(images))

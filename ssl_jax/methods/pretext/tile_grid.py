@@ -1,8 +1,8 @@
-"""Three by three tiles of an image, and what keeps a network from knowing their places by anything but their
-content.
+"""Three by three tiles of an image, and the operations that prevent a network from finding their positions by
+anything except their content.
 
-Tiles that were standardised leave here as 0.5 + z / 4: an encoder that normalises as "centred" computes with
-z, and a person can look at them.
+Standardised tiles z are returned as 0.5 + z / 4: an encoder with normalize="centred" recovers z, and the
+tiles can be shown as images.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ PLACES = (
   "below",
   "lower right",
 )
-OPPONENT = np.array([-1.0, 2.0, -1.0])  # green against magenta: where lenses disperse most visibly
+OPPONENT = np.array([-1.0, 2.0, -1.0])  # the green-magenta axis, on which the dispersion of lenses shows most
 PROJECTION = (np.eye(3) - np.outer(OPPONENT, OPPONENT) / (OPPONENT @ OPPONENT)).astype(np.float32)
-COARSEST = 10 / 96  # least share of its resolution that a tile is reduced to
+COARSEST = 10 / 96  # smallest fraction of its side length to which a tile is downsampled
 
 
 class Grid(NamedTuple):
-  """Nine tiles of `tile` x `tile` pixels, `tile + gap` apart, each moved by 0 to `jitter` pixels either way."""
+  """Nine tiles of `tile` x `tile` pixels, `tile + gap` apart, each moved by 0 to `jitter` pixels per axis."""
 
   tile: int
   gap: int
@@ -45,26 +45,27 @@ class Grid(NamedTuple):
     return 3 * self.tile + 2 * self.gap + self.jitter
 
   def check(self) -> Grid:
-    """Itself. Raises ValueError for sizes that make no grid."""
+    """Returns the grid itself. Raises ValueError for sizes that do not form a grid."""
     if self.tile < 1 or self.gap < 0 or self.jitter < 0:
       raise ValueError(
-        f"config.method: tile {self.tile}, gap {self.gap} and jitter {self.jitter} make no grid; use a positive "
-        "tile, and 0 or more for the others"
+        f"config.method: tile {self.tile}, gap {self.gap} and jitter {self.jitter} do not form a grid; use a "
+        "positive tile, and 0 or more for the others"
       )
     return self
 
 
 def sample_corners(key: Key, count: int, grid: Grid, size: int) -> jax.Array:
-  """i32[count, 9, 2]: upper left corners (row, column) of the tiles of as many images of `size` x `size`, in
-  reading order.
+  """i32[count, 9, 2]: the upper left corners (row, column) of the tiles in reading order, for `count` images
+  of `size` x `size` pixels.
 
-  Where the image leaves room, the grid lies anywhere in it.
+  If the image is larger than the grid, the position of the grid is uniformly random.
   Raises: ValueError if the grid does not fit.
   """
   if grid.extent > size:
     raise ValueError(
       f"three tiles of config.method.tile {grid.tile}, two gaps of {grid.gap} and jitter {grid.jitter} take "
-      f"{grid.extent} pixels; use config.augment.size {grid.extent} or more, or smaller ones (it is {size})"
+      f"{grid.extent} pixels; use config.augment.size {grid.extent} or more (it is {size}), or smaller tiles,"
+      " gaps and jitter"
     )
   origin_key, jitter_key = jax.random.split(key)
   origin = jax.random.randint(origin_key, (count, 1, 2), 0, size - grid.extent + 1)
@@ -73,7 +74,7 @@ def sample_corners(key: Key, count: int, grid: Grid, size: int) -> jax.Array:
 
 
 def cut_tiles(images: jax.Array, corners: jax.Array, side: int) -> jax.Array:
-  """f32[B, N, side, side, C]: the squares of images [B, H, W, C] at corners i32[B, N, 2]."""
+  """f32[B, N, side, side, C]: the squares of the images [B, H, W, C] at the corners i32[B, N, 2]."""
   one = lambda image, corner: lax.dynamic_slice(
     image, (corner[0], corner[1], jnp.int32(0)), (side, side, image.shape[-1])
   )
@@ -81,18 +82,23 @@ def cut_tiles(images: jax.Array, corners: jax.Array, side: int) -> jax.Array:
 
 
 def random_grey(key: Key, images: jax.Array, p: float) -> jax.Array:
-  """Images [B, H, W, 3], each grey with probability `p`: colours of neighbouring pieces cannot be matched."""
+  """Converts each image of [B, H, W, 3] to grey with probability `p`, so that the colours of neighbouring
+  pieces cannot be matched.
+  """
   grey = colour.luma(jnp.moveaxis(images, -1, 0), "pt")[..., None]
   return jnp.where(jax.random.bernoulli(key, p, (len(images), 1, 1, 1)), grey, images)
 
 
 def project(images: jax.Array) -> jax.Array:
-  """[..., 3] without the component along green-magenta (Doersch et al. 2015, section 3.1): B = I - a'a / aa'."""
+  """Removes the green-magenta component of colours [..., 3] with the matrix B = I - a'a / aa'.
+
+  Source: Doersch et al. 2015, section 3.1.
+  """
   return jnp.einsum("...c,cd->...d", images, jnp.asarray(PROJECTION), precision=lax.Precision.HIGHEST)
 
 
 def shift_channels(key: Key, images: jax.Array, most: int) -> jax.Array:
-  """Every channel of [B, H, W, 3] displaced by 0 to `most` pixels either way: [B, H - most, W - most, 3]."""
+  """Shifts every channel of [B, H, W, 3] by 0 to `most` pixels per axis: [B, H - most, W - most, 3]."""
   if not most:
     return images
   height, width = (side - most for side in images.shape[1:3])
@@ -102,11 +108,11 @@ def shift_channels(key: Key, images: jax.Array, most: int) -> jax.Array:
 
 
 def drop_colour(key: Key, tiles: jax.Array) -> jax.Array:
-  """[..., h, w, 3] with one random channel left, its mean taken away; the others are noise of half a grey
-  level.
+  """Keeps one random channel of each tile [..., h, w, 3] and subtracts its mean; the other channels become
+  uniform noise of at most half a grey level.
 
-  Each tile keeps a channel of its own: what two channels do to each other, chromatic aberration say, cannot
-    be seen.
+  Every tile draws its own channel. Relations between channels, such as chromatic aberration, are then not
+  visible.
   Source: Doersch et al. 2015, released code.
   """
   which_key, noise_key = jax.random.split(key)
@@ -117,10 +123,10 @@ def drop_colour(key: Key, tiles: jax.Array) -> jax.Array:
 
 
 def random_coarse(key: Key, tiles: jax.Array, p: float) -> jax.Array:
-  """[B, N, s, s, 3]: each tile with probability `p` reduced to fewer pixels, more than 10 of 96, and enlarged
-  again, bilinearly.
+  """Downsamples each tile of [B, N, s, s, 3] with probability `p` and upsamples it again, bilinearly.
 
-  The number of pixels left is uniform. So no network can tell tiles by their sharpness.
+  The side of the downsampled tile is at least 10/96 of s, and its number of pixels is uniformly distributed.
+  This prevents a network from recognising tiles by their sharpness.
   Source: Doersch et al. 2015, released code.
   """
   side = tiles.shape[-2]
@@ -137,14 +143,14 @@ def random_coarse(key: Key, tiles: jax.Array, p: float) -> jax.Array:
 
 
 def apply_both(matrices: jax.Array, images: jax.Array) -> jax.Array:
-  """Matrices [..., t, s] along both sides of images [..., s, s, 3]: [..., t, t, 3]."""
+  """Applies matrices [..., t, s] to rows and columns of images [..., s, s, 3]: [..., t, t, 3]."""
   halfway = jnp.einsum("...ts,...swc->...twc", matrices, images, precision=resample.PRECISION)
   return jnp.einsum("...uw,...twc->...tuc", matrices, halfway, precision=resample.PRECISION)
 
 
 def standardize(tiles: jax.Array) -> jax.Array:
-  """[..., h, w, 3]: each tile and channel with mean 0 and deviation 1 (0 where it is constant), as 0.5 + z /
-  4.
+  """Standardises each channel of each tile [..., h, w, 3] to mean 0 and deviation 1 (a constant channel
+  becomes 0), and returns the result z as 0.5 + z / 4.
   """
   centred = tiles - tiles.mean((-3, -2), keepdims=True)
   deviation = jnp.sqrt(jnp.square(centred).mean((-3, -2), keepdims=True))
@@ -152,10 +158,10 @@ def standardize(tiles: jax.Array) -> jax.Array:
 
 
 def equalize(tiles: jax.Array) -> jax.Array:
-  """[..., h, w, 3]: each tile with channel means 0 and a root mean square over all channels of 1, as 0.5 + z
-  / 4.
+  """Scales each tile [..., h, w, 3] to channel means of 0 and a root mean square of 1 over all channels, and
+  returns the result z as 0.5 + z / 4.
 
-  Released code then multiplies by 50, which a network with BatchNorm does not notice.
+  The released code then multiplies by 50, which makes no difference for a network with BatchNorm.
   """
   centred = tiles - tiles.mean((-3, -2), keepdims=True)
   power = jnp.sqrt(jnp.square(centred).mean((-3, -2, -1), keepdims=True))
