@@ -6,6 +6,7 @@ end, because Linux allows a process 65,530 memory maps, and compiled programs wo
 limit.
 """
 
+import contextlib
 import functools
 import gc
 import os
@@ -62,27 +63,36 @@ def shared_data() -> pathlib.Path:
 
 @pytest.fixture(autouse=True, scope="module")
 def bounded_memory(request):
-  """Fails if the worker has used more memory or memory maps than allowed; frees what the module compiled."""
+  """Fails if a module needs more memory or memory maps than a worker may; gives back what it compiled."""
+  reset_peak()
   yield
-  maps, peak = memory_maps(), peak_bytes()
+  name, maps, peak = request.module.__name__, memory_maps(), peak_bytes()
   for value in vars(request.module).values():
-    if isinstance(value, functools._lru_cache_wrapper) and value.__module__ == request.module.__name__:
+    if isinstance(value, functools._lru_cache_wrapper) and value.__module__ == name:
       value.cache_clear()
   jax.clear_caches()
   gc.collect()
-  name = request.module.__name__
+  if report := os.environ.get("SSL_JAX_TEST_MEMORY"):  # a file that gets a line for each module
+    with open(report, "a") as file:
+      file.write(f"{maps:6} maps {peak / 2**30:5.2f} GiB {name}\n")
   assert maps <= MOST_MAPS, f"{maps} memory maps at the end of {name}; {MOST_MAPS} are allowed"
-  assert peak <= MOST_BYTES, f"{peak / 2**30:.2f} GiB at the end of {name}; 3 are allowed"
+  assert peak <= MOST_BYTES, f"{name} took up to {peak / 2**30:.2f} GiB; 3 are allowed"
 
 
 def memory_maps() -> int:
-  """Returns the number of memory maps of this process; 0 if the system does not report it."""
+  """Memory maps of this process; 0 where the system does not tell."""
   path = pathlib.Path("/proc/self/maps")
   return len(path.read_bytes().splitlines()) if path.exists() else 0
 
 
 def peak_bytes() -> int:
-  """Returns the largest resident size of this process so far; 0 if the system does not report it."""
+  """The largest resident size since `reset_peak`; 0 where the system does not tell."""
   path = pathlib.Path("/proc/self/status")
   lines = path.read_text().splitlines() if path.exists() else []
   return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
+
+
+def reset_peak() -> None:
+  """Makes the present resident size the peak, on Linux."""
+  with contextlib.suppress(OSError):
+    pathlib.Path("/proc/self/clear_refs").write_text("5")
