@@ -30,6 +30,7 @@ EXTRAS = {
     *REPORT,
     *FILES,
     *LINT,
+    "setuptools>=77",  # builds the wheel that a test installs
     "playwright>=1.49,<2",
     "scikit-image>=0.24,<0.28",
     "scipy>=1.13,<2",

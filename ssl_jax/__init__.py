@@ -26,7 +26,7 @@ _MODULES = {  # public name: the module that defines it
   "train": "run.train",
 }
 
-__all__ = ["__version__", *_MODULES]
+__all__ = ["__version__", *_MODULES]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

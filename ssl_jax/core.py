@@ -6,6 +6,7 @@ method can do besides learning is described in abilities.py.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -151,8 +152,8 @@ def make_train_step(
     params = optax.apply_updates(state.params, updates)
     extra = method.after_update(state.extra, params, aux.carry)
     metrics = {"loss": Mean.of(loss), "gradient_norm": Mean.of(optax.tree.norm(gradients)), **aux.metrics}
-    state = state.replace(
-      step=state.step + 1, params=params, model_state=aux.model_state, extra=extra, opt_state=opt_state
+    state = dataclasses.replace(
+      state, step=state.step + 1, params=params, model_state=aux.model_state, extra=extra, opt_state=opt_state
     )
     return state, metrics
 

@@ -22,7 +22,7 @@ _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
 _ORDERS = np.array(list(itertools.permutations(range(4))), np.int32)
 
 
-def clip(planes: jax.Array) -> jax.Array:
+def clip(planes: jax.typing.ArrayLike) -> jax.Array:
   """Clips values to [0, 1]."""
   return jnp.clip(planes, 0.0, 1.0)
 

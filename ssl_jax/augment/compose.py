@@ -19,7 +19,7 @@ from jax import lax
 
 from ssl_jax.augment import crops, recipes, records
 from ssl_jax.config.checked import call_checked, nearest
-from ssl_jax.core import Augment, Batch, Key
+from ssl_jax.core import Augment, Batch, Key, PyTree
 
 _ALL = {**recipes.VIEWS, **recipes.PAIRS, **records.RECORDS}
 
@@ -159,7 +159,7 @@ def _every_view(view: recipes.View, views: int) -> Callable:
   return apply
 
 
-def for_each(function: Callable, *arrays) -> jax.Array:
+def for_each(function: Callable, *arrays) -> PyTree:
   """Applies `function` to every row of the arrays and stacks the results.
 
   This is a loop over the rows on a single CPU device and a `vmap` elsewhere; the module docstring says why.
@@ -167,7 +167,7 @@ def for_each(function: Callable, *arrays) -> jax.Array:
   return _loop_or_vmap(lambda *rows: lax.map(lambda row: function(*row), rows), jax.vmap(function), *arrays)
 
 
-def _loop_or_vmap(looped: Callable, vectorised: Callable, *arrays) -> jax.Array:
+def _loop_or_vmap(looped: Callable, vectorised: Callable, *arrays) -> PyTree:
   """Calls `looped` on CPU and `vectorised` on any other platform, with the same arrays.
 
   With several devices `vectorised` is used on CPU too: a loop over a sharded batch axis would fetch its rows

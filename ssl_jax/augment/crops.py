@@ -6,7 +6,7 @@ A sampler draws all of its attempts at once and takes the first that fits, so th
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -179,11 +179,11 @@ def crop_resize(
 
 
 def crop_planes(
-  image: jax.Array, box: Box, shape: tuple[int, int], *, method: str, antialias: bool, flip=False
+  image: jax.Array, box: Box, shape: tuple[int, int], *, method: str, antialias: bool, flip: bool | jax.Array = False
 ) -> jax.Array:
   """Like `crop_resize`, but to any `shape` (height, width); returns planes f32[3, width, height]."""
   height, width, _ = image.shape
-  kernel = dict(method=method, antialias=antialias)
+  kernel: dict[str, Any] = dict(method=method, antialias=antialias)
   rows = resample.crop_taps(box.top, box.height, full=height, size=shape[0], **kernel)
   columns = resample.crop_taps(box.left, box.width, full=width, size=shape[1], flip=flip, **kernel)
   if image.dtype == jnp.uint8:

@@ -73,7 +73,7 @@ def record_crop(
     height, width = image_size(record)
     box = crops.SAMPLERS[sampler](box_key, height, width, scale=scale)
     rectangle = (side.astype(jnp.float32) for side in box)
-    window = Window(*rectangle, jax.random.bernoulli(flip_key, flip))
+    window = Window(*rectangle, flip=jax.random.bernoulli(flip_key, flip))
     return move(record, window, size, MEAN, _longest(record) / size)
 
   return augment

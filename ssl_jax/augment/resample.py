@@ -31,7 +31,7 @@ class Taps(NamedTuple):
   weight: jax.Array  # f32[S, T]
 
 
-def crop_taps(start, length, *, full: int, size: int, method: str, antialias: bool, flip=False) -> Taps:
+def crop_taps(start, length, *, full: int, size: int, method: str, antialias: bool, flip: bool | jax.Array = False) -> Taps:
   """Returns the taps that resample the `length` pixels from `start` on to `size` pixels, along one side.
 
   Pixel centres lie at i + 1/2. The kernel is the triangle or Keys' cubic with a = -1/2, stretched by the
@@ -62,7 +62,7 @@ def crop_taps(start, length, *, full: int, size: int, method: str, antialias: bo
 
 
 def window_taps(
-  start, length, *, bound, size: int, largest_scale: float, flip=False
+  start, length, *, bound, size: int, largest_scale: float, flip: bool | jax.Array = False
 ) -> tuple[Taps, jax.Array]:
   """Taps of a window that need not lie on whole pixels or within the image, along one side: bilinear,
   antialiased.
@@ -121,7 +121,7 @@ def _resample_by_gathering(rows: Taps, columns: Taps, planes: jax.Array) -> jax.
 
 def _gather(taps: Taps, plane: jax.Array) -> jax.Array:
   pick = lambda t: plane.at[taps.index[:, t]].get(mode="promise_in_bounds").astype(jnp.float32)
-  return sum(pick(t) * taps.weight[:, t, None] for t in range(taps.index.shape[1]))
+  return sum(pick(t) * taps.weight[:, t, None] for t in range(taps.index.shape[1]))  # pyright: ignore[reportReturnType]
 
 
 def _resample_by_matmul(rows: Taps, columns: Taps, planes: jax.Array) -> jax.Array:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, cast
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from ssl_jax.config.checked import nearest
 from ssl_jax.config.recipe_files import find_recipe
@@ -20,7 +20,7 @@ class Flag(NamedTuple):
   """One flag of a command. The value of a flag in RECIPES is a recipe, whose options can be overridden."""
 
   name: str  # with underscores; the command line also accepts dashes
-  default: object  # None: no default. Its type, bool, int or str, is the type of the flag.
+  default: Any  # None: no default. Its type, bool, int or str, is the type of the flag.
   help: str
   required: bool = True  # only read if the flag has no default
 
@@ -56,9 +56,10 @@ def parse(name: str, command: Command, words: list[str]) -> types.SimpleNamespac
       _define(spec, values, words)
     _check_overrides(words)
     rest = values([f"ssl-jax {name}", *words])[1:]
-    missing = [
-      spec for spec in command.flags if spec.default is None and spec.required and not values[spec.name].value
-    ]
+    needed = [spec for spec in command.flags if spec.default is None and spec.required]
+    if "print_config" in values and values["print_config"].value:
+      needed = [CONFIG]
+    missing = [spec for spec in needed if not values[spec.name].value]
     if missing:
       raise ValueError(f"--{missing[0].name} is missing: {missing[0].help}")
     if rest and not command.takes_words:
@@ -124,7 +125,7 @@ def _check_overrides(words: list[str]) -> None:
     loader, alone = flags.FlagValues(), ["ssl-jax", f"--{recipe}={file}"]
     config_flags.DEFINE_config_file(recipe, flag_values=loader, sys_argv=alone)
     loader(alone)
-    options = _options(loader[recipe].value.to_dict(), recipe)
+    options = _options(cast(ConfigDict, loader[recipe].value).to_dict(), recipe)
     for word in words:
       name = word.lstrip("-").split("=")[0]
       if name.startswith(f"{recipe}.") and name not in options:

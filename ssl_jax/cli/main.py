@@ -84,15 +84,19 @@ def _overview() -> str:
   )
 
 
+def _docstring(command: Command) -> str:
+  return inspect.getdoc(command.run) or ""
+
+
 def _summary(command: Command) -> str:
   """The first line of the docstring of the command's function."""
-  return inspect.getdoc(command.run).partition("\n")[0]
+  return _docstring(command).partition("\n")[0]
 
 
 def _help(name: str) -> str:
   """The docstring of the command's function, followed by the flags, whose descriptions form one column."""
   command = COMMANDS[name]
-  lines = [inspect.getdoc(command.run)]
+  lines = [_docstring(command)]
   if command.flags:
     lines += ["", "Flags:"]
     width = max(len(spec.name) for spec in command.flags)

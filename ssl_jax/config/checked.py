@@ -12,7 +12,7 @@ import inspect
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 
 def options_of(section: Mapping) -> dict:
@@ -121,4 +121,4 @@ def defaults_of(function) -> dict:
 
 def plain(value):
   """Returns a dataclass as a dict, and any other value unchanged."""
-  return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+  return dataclasses.asdict(cast(Any, value)) if dataclasses.is_dataclass(value) else value

@@ -124,7 +124,7 @@ class EvaluateConfig:
       raise ValueError(f"config.batch_size is {self.batch_size}; use a positive number")
 
 
-def check(kind: type, config: Mapping):
+def check(kind: type, config: Mapping | ml_collections.ConfigDict):
   """Converts a ConfigDict, or the dict from a checkpoint, to the frozen dataclass `kind`.
 
   Raises: ValueError that names the field, its value, and the nearest known names or the expected type.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import pathlib
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -63,7 +64,7 @@ def import_weights(
   abstract, _ = abstract_state(parts, plan.config, parallel.make_mesh(jax.local_devices()[:1]))
   wanted = only(Weights(abstract.params, abstract.model_state), plan.parts)
   weights = _fill(wanted, plan.tensors, plan.form, f"{source}")
-  average = plan.average and _fill(wanted, plan.average, plan.form, f"{source}, moving average")
+  average = _fill(wanted, plan.average, plan.form, f"{source}, moving average") if plan.average else None
   identity = {
     **_identity(plan.config, plan.data, plan.parts),
     "imported": f"{kind} from {pathlib.Path(source).name}",
@@ -124,7 +125,7 @@ def export_weights(
     files.need("flatbuffers")
     side = size or run.config.augment["size"]
     (batch,) = jax_export.symbolic_shape("b")
-    encode = jax.jit(lambda images: run.backbone.method.encode(*weights, images))
+    encode = jax.jit(lambda images: run.backbone.method.encode(weights.params, weights.model_state, images))
     program = jax_export.export(encode, platforms=("cpu", "cuda", "tpu"))(
       jax.ShapeDtypeStruct((batch, side, side, 3), jnp.float32)
     )
@@ -194,7 +195,7 @@ def _fill(wanted: Weights, tensors: Tensors, form: Form, what: str) -> Weights:
   return jax.tree.unflatten(jax.tree.structure(wanted), made)
 
 
-def _form(encoder: dict, params: PyTree) -> Form:
+def _form(encoder: Mapping, params: PyTree) -> Form:
   if "blocks" in params["encoder"]:
     return Form(patch=encoder["patch"])
   if "conv_stem" not in params["encoder"]:

@@ -42,7 +42,7 @@ def read_tensors(path: str | pathlib.Path) -> tuple[Tensors, dict[str, Any]]:
 def write_tensors(path: pathlib.Path, tensors: Tensors, note: dict[str, Any]) -> None:
   """Writes .npz or .safetensors, with `note` (the config of the network) under the name NOTE."""
   if path.suffix == ".npz":
-    np.savez(path, **tensors, **{NOTE: np.array(json.dumps(note))})
+    np.savez(path, **tensors, **{NOTE: np.array(json.dumps(note))})  # pyright: ignore[reportArgumentType]
   else:
     content = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
     # safetensors' save_file would make the file readable only by its owner.

@@ -116,7 +116,9 @@ def _resnet(inner: list[str], bottleneck: bool) -> Tensor:
   *blocks, layer, leaf = inner
   name = (BOTTLENECK if bottleneck else BASIC).get(layer, layer)
   for block in blocks:
-    stage, number = map(int, re.fullmatch(r"stage(\d+)_block(\d+)", block).groups())
+    # Without a match this raises AttributeError, which the caller reports.
+    found = re.fullmatch(r"stage(\d+)_block(\d+)", block)
+    stage, number = map(int, found.groups())  # pyright: ignore[reportOptionalMemberAccess]
     name = f"layer{stage}.{number - 1}.{name}"
   return Tensor(f"{name}.weight", KERNEL) if leaf == "kernel" else Tensor(f"{name}.{NORM[leaf]}", SAME)
 

@@ -16,6 +16,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from ssl_jax.config.checked import nearest
 from ssl_jax.core import Key
@@ -77,7 +78,7 @@ def make(name: str, *, table: Literal["imagenet", "cifar"] = "imagenet", texture
     function = functools.partial(function, textures=textures)
 
   def corrupt(key: Key, image: jax.Array, severity) -> jax.Array:
-    if not isinstance(severity, jax.core.Tracer) and not 1 <= int(severity) <= 5:
+    if not isinstance(severity, Tracer) and not 1 <= int(severity) <= 5:
       raise ValueError(f"severity is {int(severity)}; use 1 to 5")
     if min(image.shape[:2]) < LEAST_SIDE:
       raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import cast
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,8 +46,8 @@ def _disk(radius: float, sigma: float) -> np.ndarray:
   gauss = np.exp(-(np.arange(-taps, taps + 1) ** 2) / (2 * sigma**2))
   gauss /= gauss.sum()
   padded = np.pad(disk, taps, mode="reflect")
-  across = sum(g * padded[:, i : i + len(disk)] for i, g in enumerate(gauss))
-  return sum(g * across[i : i + len(disk)] for i, g in enumerate(gauss))
+  across = cast(np.ndarray, sum(g * padded[:, i : i + len(disk)] for i, g in enumerate(gauss)))
+  return cast(np.ndarray, sum(g * across[i : i + len(disk)] for i, g in enumerate(gauss)))
 
 
 def _transfer(kernel: np.ndarray, height: int, width: int) -> np.ndarray:

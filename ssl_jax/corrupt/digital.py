@@ -113,7 +113,7 @@ def _field(key, rows, severity, height: int, width: int) -> jax.Array:
     )
     for side in (height, width)
   ]
-  return both_sides(*(jnp.asarray(bank)[severity - 1] for bank in banks), noise)[..., 0]
+  return both_sides(*(jnp.asarray(bank)[severity - 1] for bank in banks), image=noise)[..., 0]
 
 
 def _sample(image, rows, columns, *, mode: str) -> jax.Array:

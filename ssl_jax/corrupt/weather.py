@@ -114,7 +114,8 @@ def _textures(folder: str, scale: float, least: int) -> np.ndarray:
     if not folder
     else [Image.open(_frost_file(folder, i + 1)).convert("RGB") for i in range(FROSTS)]
   )
-  sizes = [tuple(max(round(side * scale), least) for side in picture.size) for picture in pictures]
+  scaled = lambda side: max(round(side * scale), least)
+  sizes = [(scaled(picture.width), scaled(picture.height)) for picture in pictures]
   pictures = [
     np.asarray(picture.resize(size, Image.Resampling.BICUBIC)) for picture, size in zip(pictures, sizes)
   ]

@@ -39,7 +39,8 @@ class Transform(Protocol):
   "boxes_valid" is False.
   """
 
-  random: bool  # whether a call draws from `rng`; if it does not, `rng` may be None
+  @property
+  def random(self) -> bool: ...  # whether a call draws from `rng`; if it does not, `rng` may be None
 
   @property
   def elements(self) -> Elements: ...

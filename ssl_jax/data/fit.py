@@ -57,13 +57,13 @@ class Fit:
   def place(self, width: int, height: int) -> Place:
     """Computes where an image of this size lies on the canvas."""
     if self.fit == "crop":
-      resized = shorter_side_to(self.size, width, height)
-      offset = tuple(round((side - self.size) / 2) for side in resized)
+      across, down = shorter_side_to(self.size, width, height)
+      left, top = (round((side - self.size) / 2) for side in (across, down))
     else:
       factor = min(1.0, self.size / max(width, height))
-      resized = tuple(max(1, min(self.size, round(side * factor))) for side in (width, height))
-      offset = (0, 0)
-    return Place((width, height), resized, offset, self.size)
+      across, down = (max(1, min(self.size, round(side * factor))) for side in (width, height))
+      left, top = 0, 0
+    return Place((width, height), (across, down), (left, top), self.size)
 
   def image(self, opened: decode.Opened, place: Place) -> np.ndarray:
     """Returns the image uint8[size, size, 3], padded with black. Raises DecodeError for a damaged image."""

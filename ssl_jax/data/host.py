@@ -34,7 +34,8 @@ class Frame(NamedTuple):
 class ImageTransform(Protocol):
   """Turns an image into pixels of one shape; see transforms.py."""
 
-  random: bool
+  @property
+  def random(self) -> bool: ...
 
   @property
   def shape(self) -> tuple[int, ...]: ...

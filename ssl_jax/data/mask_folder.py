@@ -77,7 +77,7 @@ def _pair_folders(root: pathlib.Path) -> dict[str, tuple[pathlib.Path, pathlib.P
         f"{root} holds no pair of folders with images and masks; it needs one of {', '.join(IMAGES)} and "
         f"one of {', '.join(MASKS)}, or such a pair in each of the folders train, val or test"
       )
-    return found
+    return {name: pair for name, pair in found.items() if pair}
   inside = [name for name in SPLIT_FOLDERS if (whole[0] / name).is_dir() and (whole[1] / name).is_dir()]
   return {name: (whole[0] / name, whole[1] / name) for name in inside} or {"train": whole}
 

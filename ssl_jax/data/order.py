@@ -25,7 +25,7 @@ class TrainOrder:
   size: int  # records in the source
   batch_size: int  # global
   seed: int
-  positions: Sequence[int]  # rows of the global batch that this process loads
+  positions: Positions  # rows of the global batch that this process loads
 
   def rows(self, step: int) -> Rows:
     """Global batch n of an epoch is the slice [n B, (n + 1) B) of its permutation."""
@@ -43,7 +43,7 @@ class EvalOrder:
 
   size: int
   batch_size: int  # global
-  positions: Sequence[int]
+  positions: Positions
 
   def rows(self, step: int) -> Rows:
     """As in training. Every process has equally many batches, even if none of its rows is valid."""

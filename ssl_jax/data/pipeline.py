@@ -14,10 +14,10 @@ import os
 import signal
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import grain
 import numpy as np
@@ -25,7 +25,7 @@ from absl import flags
 
 from ssl_jax.data.elements import RESERVED, Transform
 from ssl_jax.data.load import Bad, LoadBatch, Loaded
-from ssl_jax.data.order import EvalOrder, TrainOrder
+from ssl_jax.data.order import EvalOrder, Positions, TrainOrder
 from ssl_jax.data.reader import Source, cores
 from ssl_jax.data.shared_buffers import SharedBuffers, make_shared_buffers
 
@@ -62,7 +62,7 @@ def train_batches(
   transform: Transform,
   workers: int = 0,
   threads: int = 0,
-  positions: Sequence[int] | None = None,
+  positions: Positions | None = None,
   max_bad_fraction: float = 0.01,
 ) -> Batches:
   """Makes the shuffled batches of steps `start` to `stop - 1`; each depends on (seed, step) alone.
@@ -101,7 +101,7 @@ def eval_batches(
   transform: Transform,
   workers: int = 0,
   threads: int = 0,
-  positions: Sequence[int] | None = None,
+  positions: Positions | None = None,
   max_bad_fraction: float = 0.01,
 ) -> Batches:
   """Makes batches with every record once, in order; every process gets equally many, all of the same size.
@@ -143,8 +143,9 @@ class Batches:
     self._load, self._names = load, (*load.elements, *extra)
     self._concurrency = min(workers or threads or cores(), cores())
     self._seconds: collections.deque[float] = collections.deque(maxlen=64)
-    self._buffers = make_shared_buffers(workers, load.elements, load.rows) if workers else None
+    self._buffers = None
     if workers:
+      self._buffers = make_shared_buffers(workers, load.elements, load.rows)
       self._iterator, stop = _in_processes(load, steps, workers, self._buffers)
     else:
       self._iterator, stop = _in_threads(load, steps, threads or cores())
@@ -157,12 +158,13 @@ class Batches:
     if not self._close.alive:
       raise StopIteration
     try:
-      loaded = next(self._iterator)
+      loaded = next(cast(Iterator[Loaded], self._iterator))  # None only after `close`
       self._account(loaded)
     except BaseException:  # StopIteration, too
       self.close()
       raise
-    arrays = {} if loaded.buffer is None else self._buffers.copy_out(loaded.buffer)
+    buffers = cast(SharedBuffers, self._buffers)  # None if no batch is in a buffer
+    arrays = {} if loaded.buffer is None else buffers.copy_out(loaded.buffer)
     found = loaded.batch | arrays
     return {name: found[name] for name in self._names}
 
@@ -288,7 +290,8 @@ def _begin_worker(index: int, count: int) -> None:
 
 
 def _die_with_parent() -> None:
-  multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+  parent = cast(multiprocessing.process.BaseProcess, multiprocessing.parent_process())
+  multiprocessing.connection.wait([parent.sentinel])
   os._exit(1)
 
 
@@ -298,7 +301,7 @@ def _max_bad(source: Source, fraction: float) -> int:
   return int(fraction * len(source) + 1e-9)
 
 
-def _positions(batch_size: int, positions: Sequence[int] | None) -> Sequence[int]:
+def _positions(batch_size: int, positions: Positions | None) -> Positions:
   """Returns the positions, by default all. Raises ValueError if one is not a row of the batch."""
   if batch_size < 1:
     raise ValueError(f"batch_size={batch_size}; use a positive number")

@@ -60,7 +60,7 @@ class Source:
     """The file path or record id of record `index`, for messages."""
     return self.reader.name(index)
 
-  def read_each(self, indices: Sequence[int]) -> list[Record | DecodeError]:
+  def read_each(self, indices: Sequence[int]) -> Sequence[Record | DecodeError]:
     """As `__getitems__`, but with a DecodeError in the place of each record that cannot be read."""
     try:
       return self.__getitems__(indices)

@@ -13,6 +13,7 @@ import os
 import shutil
 import time
 from multiprocessing.shared_memory import SharedMemory
+from typing import cast
 
 import numpy as np
 
@@ -38,22 +39,26 @@ class SharedBuffers:
   def _memory(self) -> SharedMemory:
     return SharedMemory(self.name)
 
+  @property
+  def _bytes(self) -> memoryview:
+    return cast(memoryview, self._memory.buf)  # None only after `remove`
+
   def __reduce__(self):
     return SharedBuffers, (self.name, self.workers, self.elements, self.rows)
 
   def wanted(self) -> bool:
     """Whether more batches are needed: False after `stop`."""
-    return not self._memory.buf[_STOP]
+    return not self._bytes[_STOP]
 
   def stop(self) -> None:
     """In the main process: tells all workers to stop."""
-    self._memory.buf[_STOP] = 1
+    self._bytes[_STOP] = 1
 
   def reserve(self, worker: int) -> int | None:
     """Waits for a free buffer of `worker` and returns its number; None if no more batches are needed."""
     while self.wanted():
       for number in range(worker * PER_WORKER, (worker + 1) * PER_WORKER):
-        if not self._memory.buf[number]:
+        if not self._bytes[number]:
           return number
       time.sleep(1e-3)
     return None
@@ -62,18 +67,18 @@ class SharedBuffers:
     """Returns the arrays [rows, ...] of buffer `number` by name, as views of the shared memory."""
     found, offset = {}, _HEADER + number * buffer_bytes(self.elements, self.rows)
     for name, spec in self.elements.items():
-      found[name] = np.ndarray((self.rows, *spec.shape), spec.dtype, self._memory.buf, offset)
+      found[name] = np.ndarray((self.rows, *spec.shape), spec.dtype, self._bytes, offset)
       offset += _aligned(self.rows * spec.size_in_bytes)
     return found
 
   def hand_over(self, number: int) -> None:
     """In a worker: marks the buffer as full."""
-    self._memory.buf[number] = 1
+    self._bytes[number] = 1
 
   def copy_out(self, number: int) -> dict[str, np.ndarray]:
     """In the main process: returns a copy of the buffer's arrays and marks the buffer as free."""
     found = {name: array.copy() for name, array in self.arrays(number).items()}
-    self._memory.buf[number] = 0
+    self._bytes[number] = 0
     return found
 
   def remove(self) -> None:

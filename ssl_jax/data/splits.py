@@ -47,7 +47,7 @@ def _parts(spec: str) -> list[re.Match]:
     raise ValueError(
       f"split={spec!r} is not a split; use 'train', 'train[:90%]', 'train[100:200]' or join several with '+'"
     )
-  return parts
+  return [part for part in parts if part]
 
 
 def _slice(part: re.Match, size: int, spec: str) -> range:

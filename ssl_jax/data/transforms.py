@@ -17,6 +17,7 @@ Device crop or host crop? Each has a cost.
 
 from __future__ import annotations
 
+from typing import cast
 import dataclasses
 import math
 
@@ -144,7 +145,8 @@ def random_resized_crop(
   Source: Szegedy et al. 2015, as torchvision samples it (`random_box`).
   """
   _check(size, interpolation)
-  scale, ratio = tuple(map(float, scale)), tuple(map(float, ratio))
+  pair = lambda values: cast(tuple[float, float], tuple(map(float, values)))
+  scale, ratio = pair(scale), pair(ratio)
   if not 0 < scale[0] <= scale[1] <= 1:
     raise ValueError(f"scale={scale}: fractions of the area must satisfy 0 < least <= greatest <= 1")
   if not 0 < ratio[0] <= ratio[1]:

@@ -6,6 +6,7 @@ import json
 import math
 import pathlib
 import time
+from typing import cast
 
 import jax
 import rich.console
@@ -61,8 +62,9 @@ class Console:
     if not self._enabled:
       return
     self._file.write(json.dumps(row) + "\n")
-    for name, value in row.items() if self._board else ():
-      self._board.add_scalar(name, value, row["step"])
+    if self._board:
+      for name, value in row.items():
+        self._board.add_scalar(name, value, row["step"])
     figures = (
       f"loss {row['loss']:.4f}  {row['images_per_second']:.0f} images/s "
       f"(input alone {row['input_images_per_second']:.0f}, step alone {row['step_images_per_second']:.0f}), "
@@ -77,8 +79,8 @@ class Console:
 
   def _left(self, step: int) -> str:
     """The time until the last step, at the mean speed since this process started to train."""
-    start, since = self._first
-    seconds = (time.monotonic() - since) / max(step - start, 1) * (self._bar.tasks[0].total - step)
+    (start, since), total = self._first, cast(float, self._bar.tasks[0].total)
+    seconds = (time.monotonic() - since) / max(step - start, 1) * (total - step)
     return clock(seconds)
 
   def __enter__(self) -> Console:
@@ -144,7 +146,7 @@ def _step(row: str) -> float:
 
 def _tensorboard(workdir: pathlib.Path):
   try:
-    import tensorboardX
+    import tensorboardX  # pyright: ignore[reportMissingImports]
   except ImportError as error:
     raise ValueError(
       "config.tensorboard is set, but tensorboardX is not installed; pip install 'ssl_jax[tensorboard]'"

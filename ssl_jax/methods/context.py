@@ -103,7 +103,8 @@ def relative_place(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def _neighbours() -> tuple[np.ndarray, np.ndarray]:
   cells = np.arange(9)
   far = np.maximum(abs(cells[:, None] // 3 - cells // 3), abs(cells[:, None] % 3 - cells % 3))
-  return np.nonzero(far == 1)
+  centres, others = np.nonzero(far == 1)
+  return centres, others
 
 
 PAIRS = {"centre": (np.full(8, CENTRE), np.delete(np.arange(9), CENTRE)), "all": _neighbours()}

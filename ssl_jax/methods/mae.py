@@ -110,12 +110,12 @@ class Autoencoder(NamedTuple):
 
     See `patches.random_order`. If `mask_ratio` is 0, the ratio of the method is used.
     """
-    grid = patches.grid_of(*images.shape[1:3], self.patch)
+    grid = patches.grid_of(*images.shape[1:3], patch=self.patch)
     return patches.random_order(key, images.shape[0], grid, mask_ratio or self.mask_ratio, self.masking)
 
   def mask_of(self, order: jax.Array, images: jax.Array, mask_ratio: float = 0.0) -> Mask:
     """Returns the mask that an order of the patches of these images describes."""
-    grid = patches.grid_of(*images.shape[1:3], self.patch)
+    grid = patches.grid_of(*images.shape[1:3], patch=self.patch)
     return Mask(order, grid, patches.visible_count(grid[0] * grid[1], mask_ratio or self.mask_ratio))
 
   def predict(self, params: PyTree, images: jax.Array, mask: Mask, *, everywhere: bool = False, **training):

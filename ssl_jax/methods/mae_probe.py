@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from ssl_jax import losses, metrics
 from ssl_jax.abilities import Adaptable, Classifier, Pyramid, Restorer
 from ssl_jax.core import Aux, Batch, DataSpec, Init, Method, PyTree, Weights, keep_extra
 from ssl_jax.methods.mae import Autoencoder, autoencoder
-from ssl_jax.models import Network, network, vit_head
+from ssl_jax.models import Network, network, vit, vit_head
 
 ABILITIES = (Pyramid, Classifier, Restorer, Adaptable)
 
@@ -68,7 +68,7 @@ def make(
     decoder_depth=decoder_depth,
     decoder_heads=decoder_heads,
   )
-  vision = encoder.module
+  vision = cast(vit.ViT, encoder.module)  # `autoencoder` has checked it
   top = vit_head.TokenProbe(data.num_classes)
   if head == "transformer":
     sizes = (data.num_classes, head_width, head_depth, head_heads)

@@ -100,11 +100,11 @@ def split(encoder: Network, layer: str) -> tuple[Network, Network]:
         else "only a ResNet can be split; use '', or config.encoder.name='resnet18'"
       )
     )
-  trunk, branch = ({"until": layer}, {"since": layer})
-  return tuple(
+  trunk, branch = (
     Network(functools.partial(encoder.init, **part), functools.partial(encoder.apply, **part), module)
-    for part in (trunk, branch)
+    for part in ({"until": layer}, {"since": layer})
   )
+  return trunk, branch
 
 
 def last_map(encoder: Network) -> Network:

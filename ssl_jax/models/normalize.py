@@ -30,4 +30,6 @@ def denormalize(images: jax.Array, kind: str) -> jax.Array:
 
 
 def _statistics(images: jax.Array, kind: str) -> tuple[jax.Array, jax.Array]:
-  return tuple(jnp.asarray(v, jnp.float32).reshape((1,) * (images.ndim - 1) + (3,)) for v in NORMALIZE[kind])
+  shape = (1,) * (images.ndim - 1) + (3,)
+  mean, std = (jnp.asarray(v, jnp.float32).reshape(shape) for v in NORMALIZE[kind])
+  return mean, std

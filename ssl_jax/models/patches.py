@@ -36,7 +36,7 @@ def grid_of(height: int, width: int, patch: int) -> tuple[int, int]:
 
 def patchify(images: jax.Array, patch: int) -> jax.Array:
   """[B, H, W, C] -> [B, L, patch * patch * C], L = (H / patch) (W / patch). Raises: as `grid_of`."""
-  grid_of(*images.shape[1:3], patch)
+  grid_of(*images.shape[1:3], patch=patch)
   return einops.rearrange(images, "b (h p) (w q) c -> b (h w) (p q c)", p=patch, q=patch)
 
 

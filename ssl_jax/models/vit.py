@@ -7,7 +7,7 @@ Source: Dosovitskiy et al. 2021; details (pre-norm, exact GELU, epsilon 1e-6, Xa
 from __future__ import annotations
 
 import functools
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import flax.linen as nn
 import jax
@@ -199,7 +199,7 @@ class ViT(nn.Module, kw_only=True):
   def __call__(
     self, images: jax.Array, *, train: bool, pyramid: bool = False, visible: jax.Array | None = None
   ):
-    grid = patches.grid_of(*images.shape[1:3], self.patch)
+    grid = patches.grid_of(*images.shape[1:3], patch=self.patch)
     dtype = jnp.dtype(self.dtype)
     pixels = patches.patchify(normalize(images, self.normalize), self.patch)
     # Pixels need no gradient, so selecting their rows adds no scatter to the backward pass.
@@ -213,7 +213,7 @@ class ViT(nn.Module, kw_only=True):
     if pyramid:
       return {
         f"block{i + 1}": x[:, 1:].reshape(x.shape[0], *grid, -1).astype(jnp.float32)
-        for i, x in enumerate(maps)
+        for i, x in enumerate(cast(jax.Array, maps))
       }
     if self.pool == "fc_norm" and visible is None:
       return layer_norm(x[:, 1:].astype(jnp.float32).mean(1), "fc_norm")

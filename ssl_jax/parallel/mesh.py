@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 import contextvars
 import functools
 import os
@@ -32,18 +33,14 @@ def start() -> None:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
   address = os.environ.get("JAX_COORDINATOR_ADDRESS")
   patience = int(os.environ.get("SSL_JAX_PATIENCE", "30"))
-  jax.distributed.initialize(
-    heartbeat_timeout_seconds=patience,
-    **(
-      {}
-      if address is None
-      else dict(
-        coordinator_address=address,
-        num_processes=int(os.environ["JAX_NUM_PROCESSES"]),
-        process_id=int(os.environ["JAX_PROCESS_ID"]),
-      )
-    ),
-  )
+  job: dict[str, Any] = {}
+  if address is not None:
+    job = dict(
+      coordinator_address=address,
+      num_processes=int(os.environ["JAX_NUM_PROCESSES"]),
+      process_id=int(os.environ["JAX_PROCESS_ID"]),
+    )
+  jax.distributed.initialize(heartbeat_timeout_seconds=patience, **job)
   # Printed, because the service reports dead processes by their number.
   print(f"{whoami()}pid {os.getpid()}", file=sys.stderr, flush=True)
 

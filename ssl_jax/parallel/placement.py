@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -95,12 +95,13 @@ def prefetch(batches: Iterator[dict[str, np.ndarray]], mesh: Mesh, ahead: int = 
   yield from waiting
 
 
-def _pieces(mesh: Mesh, batch_size: int) -> list[tuple[int, int, jax.Device]]:
+def _pieces(mesh: Mesh, batch_size: int) -> list[tuple[int, int, Any]]:
   """Returns (first row, row after the last, device) for each device of this process, in the order of rows."""
   if batch_size % mesh.size:
     raise ValueError(f"a batch of {batch_size} is not divisible by {mesh.size} devices")
   found = along_data(mesh).addressable_devices_indices_map((batch_size,))
-  spans = [(*rows.indices(batch_size)[:2], device) for device, (rows,) in found.items()]
+  slices = [(cast(tuple[slice], index)[0].indices(batch_size), device) for device, index in found.items()]
+  spans = [(start, stop, device) for (start, stop, _), device in slices]
   return sorted(spans, key=lambda span: span[0])
 
 

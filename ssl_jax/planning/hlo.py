@@ -8,7 +8,9 @@ import re
 from typing import NamedTuple
 
 import jax
-from jaxlib import _hlo, _jax  # XLA's cost analysis; the public API of jax offers it only for whole programs
+
+# XLA's cost analysis; the public API of jax offers it only for whole programs. Neither module has types.
+from jaxlib import _hlo, _jax  # pyright: ignore[reportAttributeAccessIssue]
 
 ITEM_BYTES = {
   "pred": 1,

@@ -10,7 +10,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -161,7 +161,7 @@ def _evaluating(
     }
     return features.encode_rows.lower(
       *network.weights,
-      {name: _rows(*leaf, mesh) for name, leaf in rows.items()},
+      {name: _rows(*leaf, mesh=mesh) for name, leaf in rows.items()},
       function=network.method.encode,
       mesh=mesh,
     )
@@ -222,7 +222,7 @@ def _bytes_per_chip(tree: Any) -> int:
   return sum(
     math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
     for leaf in jax.tree.leaves(tree)
-    if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
   )
 
 
@@ -239,7 +239,7 @@ def _measure(work: Work, chip: Chip, mesh: Mesh) -> dict[str, Any]:
       "fits": False,
       "memory": {**memory, "total": _required_bytes(str(error), sum(memory.values())), "usable": usable},
     }
-  sizes, text = compiled.memory_analysis(), compiled.as_text()
+  sizes, text = cast(Any, compiled.memory_analysis()), cast(str, compiled.as_text())
   memory |= {"temporaries": sizes.temp_size_in_bytes, "program": sizes.generated_code_size_in_bytes}
   memory["total"] = (
     sizes.argument_size_in_bytes
@@ -279,7 +279,7 @@ def _measure(work: Work, chip: Chip, mesh: Mesh) -> dict[str, Any]:
 def _flops_on_cpu(work: Work) -> float:
   """FLOPs for each image of the program lowered for one CPU."""
   alone = parallel.make_mesh(jax.devices("cpu")[:1])
-  module = work.lower(alone).compiler_ir("hlo").get_hlo_module()
+  module = cast(Any, work.lower(alone).compiler_ir("hlo")).get_hlo_module()
   return hlo.cost(module.to_string()).flops / work.images(alone)
 
 

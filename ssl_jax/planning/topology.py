@@ -77,4 +77,5 @@ def quiet() -> Iterator[None]:
     yield
   finally:
     os.dup2(saved, 2)
-    os.close(saved), os.close(null)
+    os.close(saved)
+    os.close(null)

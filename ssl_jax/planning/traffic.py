@@ -44,7 +44,7 @@ class Instruction(NamedTuple):
 Computation = dict[str, Instruction]  # by name; the last one is the result
 
 
-def traffic(program: str) -> int:
+def traffic(program: str) -> float:
   """Bytes read and written in main memory by one run of an optimised program on one chip.
 
   Each operation reads its operands and writes its results once; for a fusion, values passed between its
@@ -66,7 +66,7 @@ def traffic(program: str) -> int:
   )
 
 
-def _moved(part: Computation, parsed: dict[str, Computation]) -> int:
+def _moved(part: Computation, parsed: dict[str, Computation]) -> float:
   """Bytes that the instructions of a computation move, without the computations that they call."""
   total = 0
   for instruction in part.values():

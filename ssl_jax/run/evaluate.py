@@ -191,7 +191,7 @@ def _write(
   matrix = confusion_matrix(found["label"], found["prediction"], data.num_classes)
   plot_confusion(folder / f"{name}.png", matrix, class_names=data.class_names, title=name)
   if seen:
-    np.savez_compressed(folder / f"{name}.npz", **seen)
+    np.savez_compressed(folder / f"{name}.npz", **seen)  # pyright: ignore[reportArgumentType]
     plot_neighbours(
       folder / f"{name}-neighbours.png",
       seen["query_image"],

@@ -47,7 +47,7 @@ def start_from(state: TrainState, config: TrainConfig, mesh) -> tuple[TrainState
   extra = state.extra
   if getattr(extra, "ema", None):
     extra = extra._replace(ema=graft(extra.ema))
-  state = state.replace(params=params, model_state=model_state, extra=extra)
+  state = dataclasses.replace(state, params=params, model_state=model_state, extra=extra)
   # Copied, because the train step donates the buffers of its state.
   state = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=placed)(state)
   notes = [

@@ -116,7 +116,7 @@ def mean_image(batches: Batches) -> np.ndarray:
     return totals.sum(axis=0) / counts.sum()
   if not count:
     raise ValueError("there are no images to compute a mean image from: the split is empty")
-  return (total / (255 * count)).astype(np.float32)
+  return np.asarray(total / (255 * count), np.float32)
 
 
 def digest(backbone: Backbone) -> str:

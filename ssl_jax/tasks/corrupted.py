@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from ssl_jax.augment.compose import for_each
 from ssl_jax.config.checked import nearest
 from ssl_jax.core import Weights
 from ssl_jax.data import host, pipeline, sources, transforms
+from ssl_jax.data.elements import Record
 from ssl_jax.data.reader import Source
 from ssl_jax.tasks.backbone import Backbone
 from ssl_jax.tasks.task import Batches, TaskData, check_choice
@@ -135,7 +137,7 @@ def origin(chosen: Corruptions) -> str:
 def _corrupted(
   backbone: Backbone, read, name: str, severity: int, key: jax.Array, chosen: Corruptions
 ) -> Backbone:
-  see = _seen(read, name, chosen.table, chosen.textures)
+  see = _seen(read, name, cast(Literal["imagenet", "cifar"], chosen.table), chosen.textures)
   state = {
     "network": backbone.weights.model_state,
     "severity": np.int32(severity),
@@ -153,7 +155,7 @@ def _with_classifier(backbone: Backbone, read) -> Backbone:
 
 
 @functools.lru_cache(maxsize=None)  # equal arguments give the same function, so all severities compile once
-def _seen(read, name: str, table: str, textures: str):
+def _seen(read, name: str, table: Literal["imagenet", "cifar"], textures: str):
   function = corrupt.make(name, table=table, textures=textures)
 
   def encode(params, model_state, images):
@@ -256,7 +258,7 @@ class _Rows:
   def __len__(self) -> int:
     return len(self.images)
 
-  def read(self, indices):
+  def read(self, indices: Sequence[int]) -> list[Record]:
     return [{"image": np.asarray(self.images[i]), "label": int(self.labels[i])} for i in indices]
 
   def name(self, index: int) -> str:

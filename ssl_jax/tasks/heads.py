@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -126,7 +126,7 @@ def make_schedule(recipe: Recipe, *, steps_per_epoch: int) -> Callable[[jax.Arra
     if recipe.schedule == "cosine":
       fraction = 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip((now - warmup) / (total - warmup), 0, 1)))
     elif recipe.schedule == "steps":
-      fraction = 0.1 ** sum((now >= drop).astype(jnp.float32) for drop in drops)
+      fraction = cast(jax.Array, 0.1 ** sum((now >= drop).astype(jnp.float32) for drop in drops))
     else:
       fraction = jnp.ones((), jnp.float32)
     return fraction * jnp.minimum(now / warmup, 1) if warmup else fraction
@@ -226,16 +226,18 @@ def train_live(
   augment = data.augment or (lambda key, batch: {**batch, "image": to_float(batch["image"])})
   update = make_update(recipe, steps_per_epoch=steps)
   augment_data, kind = np.asarray(jax.random.key_data(augment_key)), jax.random.key_impl(augment_key)
+  train_steps = cast(Callable[..., Iterator], data.train_steps)  # the task has checked it
 
   @functools.partial(jax.jit, donate_argnums=0)
   def step(heads, weights, batch):
-    step_key = jax.random.fold_in(jax.random.wrap_key_data(augment_data, impl=kind), heads.step)
+    drawn = jax.random.wrap_key_data(augment_data, impl=kind)  # pyright: ignore[reportArgumentType]
+    step_key = jax.random.fold_in(drawn, heads.step)
     x = function(*weights, augment(step_key, batch)["image"]).astype(jnp.float32)
     heads, losses = update(heads, x, batch["label"])
     return jax.lax.with_sharding_constraint((heads, losses), placement.replicated(mesh))
 
   heads, before, recent = None, None, []
-  for done, batch in enumerate(data.train_steps(size, 0, total, _seed(order_key))):
+  for done, batch in enumerate(train_steps(size, 0, total, _seed(order_key))):
     batch = {"image": np.asarray(batch["image"]), "label": np.asarray(batch["label"], np.int32)}
     batch = placement.to_devices(batch, mesh)
     if heads is None:

@@ -6,7 +6,7 @@ Source: Wu et al. 2018 (Instance Discrimination), section 3.4; k and temperature
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -203,7 +203,7 @@ def _scores(found: Neighbours, queries: Features, bank: Features, ks, temperatur
     scalars |= {f"top1{suffix}": float((ranks < 1).mean()), f"top5{suffix}": float((ranks < 5).mean())}
   predictions = {
     "label": queries.y,
-    "prediction": headline.astype(np.int32),
+    "prediction": cast(np.ndarray, headline).astype(np.int32),
     "index": queries.index,
     "features": queries.x,
     "neighbours": bank.index[found.index],

@@ -255,7 +255,8 @@ def hold_out(features: Features, fraction: float, key: jax.Array) -> tuple[Featu
   seed = int(jax.random.bits(jax.random.fold_in(key, 1), dtype=np.uint32))
   order = np.random.default_rng(seed).permutation(len(features.x))
   count = max(1, round(fraction * len(order)))
-  return tuple(Features(*(leaf[rows] for leaf in features)) for rows in (order[count:], order[:count]))
+  rest, held = (Features(*(leaf[rows] for leaf in features)) for rows in (order[count:], order[:count]))
+  return rest, held
 
 
 def evaluate(heads: Heads, features: Features, mesh: Mesh) -> Scores:

@@ -38,7 +38,7 @@ class PartialResults:
       return
     self._path.parent.mkdir(parents=True, exist_ok=True)
     new = self._path.with_suffix(".new.npz")
-    np.savez(new, **arrays, **{KEY: _text(identity)})
+    np.savez(new, **arrays, **{KEY: _text(identity)})  # pyright: ignore[reportArgumentType]
     os.replace(new, self._path)
 
   def clear(self) -> None:

@@ -43,7 +43,7 @@ class Settings(NamedTuple):
   steps: int
   copies: int
   learning_rate: float
-  optimizer: str
+  optimizer: Literal["sgd", "nesterov", "adamw"]
   momentum: float
   weight_decay: float
   threshold: float
@@ -163,7 +163,7 @@ def _run(
   together = settings.together or ttt.images_at_once(adapt, first)
   together = min(together, -(-len(splits) // mesh.size)) if streams else together
   program = ttt.compile_adapt(adapt, mesh, together=together, carried=streams)
-  work = Work(program, *placement.replicate((weights, first, key), mesh), splits, mesh)
+  work = Work(program, *placement.replicate((weights, first, key), mesh), splits=splits, mesh=mesh)
   protocol = _protocol(settings, exact, adaptable, backbone, data)
   identity = {
     **protocol,
@@ -215,7 +215,7 @@ def make_adapt(settings: Settings, adaptable: Adaptable, augment: Augment | None
 
 
 def make_rule(
-  name: str, *, learning_rate: float, momentum: float, weight_decay: float
+  name: Literal["sgd", "nesterov", "adamw"], *, learning_rate: float, momentum: float, weight_decay: float
 ) -> optax.GradientTransformation:
   """Returns the optimiser for the adaptation to one sample, with a constant learning rate."""
   return optim.make_optimizer(

@@ -184,7 +184,7 @@ def adapt(
   program = compile_adapt(inner, mesh, together=together or images_at_once(inner, first), carried=False)
   count = len(next(iter(samples.values())))
   placed = placement.replicate((weights, first, key), mesh)
-  found = standard(program, *placed, dict(samples), np.arange(count, dtype=np.int32))
+  found = standard(program, *placed, samples=dict(samples), indices=np.arange(count, dtype=np.int32))
   return jax.tree.map(lambda *parts: np.concatenate(parts), *(result for _, result in found))
 
 

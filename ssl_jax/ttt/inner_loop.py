@@ -12,7 +12,7 @@ from __future__ import annotations
 import fnmatch
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -123,7 +123,8 @@ def _begin(loop: _Loop, weights: Weights, trainable: PyTree, key: Key, sample: S
   wanted = jnp.array(True)
   if loop.threshold < 1:
     params = merge_params(trainable, weights.params)
-    wanted = loop.adaptable.certainty(params, weights.model_state, _alone(sample))[0] < loop.threshold
+    certainty = cast(Callable[..., jax.Array], loop.adaptable.certainty)  # `make_adapt` has checked it
+    wanted = certainty(params, weights.model_state, _alone(sample))[0] < loop.threshold
   first = _predict(loop, weights, trainable, sample)
   rows = jnp.broadcast_to(first[None], (loop.steps + 1 if loop.curve else 2, *first.shape))
   opt_state, key = loop.optimizer.init(trainable), jax.random.fold_in(key, index)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +51,8 @@ def show_adaptation(request: PictureRequest, output: pathlib.Path) -> None:
   Raises: methods.MissingAbility if the network has no task to learn at test time; ValueError if the config
     has no task of kind "ttt", for an unknown corruption or severity and for an index out of range.
   """
-  config, options = request.config, _first_task(request.config)
+  config = cast(EvaluateConfig, request.config)
+  options = _first_task(config)
   mesh = parallel.make_mesh(jax.local_devices()[:1])
   run = restore(request.workdir, mesh, step=request.step, weights=config.weights)
   adaptable = run.backbone.ability(
@@ -95,8 +96,9 @@ def record_adaptation(
   step, seen, restored = jax.jit(adapt.step), None, []
   state = jax.jit(adapt.begin)(weights, trainable, key, sample, np.int32(index))
   moments = {round(x) for x in np.linspace(0, adapt.steps, MOMENTS)}
-  restore_image = adaptable.reconstruct and jax.jit(
-    lambda trainable: adaptable.reconstruct(
+  reconstruct = adaptable.reconstruct
+  restore_image = reconstruct and jax.jit(
+    lambda trainable: reconstruct(
       ttt.merge_params(trainable, weights.params),
       weights.model_state,
       to_float(jnp.asarray(image))[None],
@@ -132,7 +134,7 @@ def plot_adaptation(
     for steps, image in history.restored
   ]
   figure = Figure(figsize=(max(1.25 * len(images), 7.5), 4.6), layout="constrained", dpi=120)
-  above, below = figure.subfigures(2, 1, height_ratios=(1, 1.6))
+  above, below = cast(np.ndarray, figure.subfigures(2, 1, height_ratios=(1, 1.6)))
   for axis, (name, image) in zip(above.subplots(1, len(images), squeeze=False)[0], images):
     axis.imshow(np.clip(image, 0, 1), interpolation="nearest")
     axis.set_title(name, fontsize=7.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import cast
 import functools
 import pathlib
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ def show_augmentations(request: PictureRequest, output: pathlib.Path) -> None:
 
   Raises: ValueError for an index out of range and for wrong options of the config.
   """
-  config = request.config
+  config = cast(TrainConfig, request.config)
   source, transform = open_images(config, request.index, 1)
   record = source[request.index]
   image = record["image"]

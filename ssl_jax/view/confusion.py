@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 import pathlib
 from collections.abc import Sequence
 
@@ -74,7 +75,7 @@ def _write_cells(axes: Axes, matrix: np.ndarray, fractions: np.ndarray) -> None:
     if images:
       fraction, right = fractions[row, column], row == column
       percent = "<1%" if f"{fraction:.0%}" == "0%" else f"{fraction:.0%}"
-      style = dict(ha="center", va="center", color="white" if fraction > 0.4 else "#1c2733")
+      style: dict[str, Any] = dict(ha="center", va="center", color="white" if fraction > 0.4 else "#1c2733")
       size, weight = (11, "bold") if right else (9.5, "normal")
       axes.text(column, row - 0.12, percent, fontsize=size, weight=weight, **style)
       axes.text(column, row + 0.27, f"{images:,}", fontsize=7.5, **style)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ssl_jax.config.schema import TrainConfig
+from typing import cast
 import pathlib
 
 import jax
@@ -21,7 +23,7 @@ def show_corruptions(request: PictureRequest, output: pathlib.Path) -> None:
   The parameters are those of CIFAR-10-C for images below 64 pixels, else those of ImageNet-C.
   Raises: ValueError for an index out of range and for images that are too small for the corruptions.
   """
-  config = request.config
+  config = cast(TrainConfig, request.config)
   size = request.size or config.augment["size"]
   table = "cifar" if size < SMALL else "imagenet"
   functions = {name: jax.jit(corrupt.make(name, table=table)) for name in corrupt.CORRUPTIONS}

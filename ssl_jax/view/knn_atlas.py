@@ -6,6 +6,7 @@ network nor the data.
 
 from __future__ import annotations
 
+from typing import cast
 import pathlib
 from collections.abc import Sequence
 
@@ -101,7 +102,7 @@ def images_at(batches: Batches, indices: np.ndarray) -> np.ndarray:
       f"{(~found).sum()} of {len(wanted)} image numbers are not in the split, the first is "
       f'{wanted[~found][0]}; with several processes batches need an "index"'
     )
-  return images[where.reshape(indices.shape)]
+  return cast(np.ndarray, images)[where.reshape(indices.shape)]
 
 
 def _principal_components(features: np.ndarray) -> np.ndarray:

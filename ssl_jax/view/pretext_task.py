@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ssl_jax.config.schema import TrainConfig
+from typing import cast
 import pathlib
 
 import jax
@@ -21,7 +23,7 @@ def show_pretext_task(request: PictureRequest, output: pathlib.Path) -> None:
   Raises: methods.MissingAbility if the method has no pretext task; ValueError for an index out of range and
     for wrong options of the config.
   """
-  config = request.config
+  config = cast(TrainConfig, request.config)
   source, transform = open_images(config, request.index, request.images)
   data = DataSpec(max(len(source), config.batch_size), max(source.num_classes, 2), config.batch_size)
   parts = assemble(config, data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import cast
 import functools
 import pathlib
 from collections.abc import Callable, Sequence
@@ -80,7 +81,7 @@ def _over_epochs(
     made = reconstruct(*restore(workdir, mesh, step=step).backbone.weights, mask_ratio=ratio)
     seen = made.seen if seen is None else seen
     columns.append(Column(f"step {step}\nerror {_error(made, images):.4f}", made.pasted))
-  return [[Column(f"{ratio:.0%} masked", seen)], columns]
+  return [[Column(f"{ratio:.0%} masked", cast(jax.Array, seen))], columns]
 
 
 def _error(made: Reconstruction, images: jax.Array) -> float:

@@ -52,7 +52,7 @@ def trained(name: str):
   )
 
 
-@functools.cache
+@functools.lru_cache(maxsize=4)  # what is evicted gives its memory maps back
 def program_of(
   name="joint",
   *,

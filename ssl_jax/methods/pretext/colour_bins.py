@@ -84,8 +84,8 @@ def make_bins(prior: tuple[float, ...] = (), *, neighbours: int = 5) -> Bins:
     )
   centres = TABLE[fractions > 0].astype(np.float32)
   neighbours = min(neighbours, len(centres))
-  prior = (fractions[fractions > 0] / fractions.sum()).astype(np.float32)
-  return Bins(centres, prior, _candidates(centres, neighbours), neighbours)
+  kept = (fractions[fractions > 0] / fractions.sum()).astype(np.float32)
+  return Bins(centres, kept, _candidates(centres, neighbours), neighbours)
 
 
 def _candidates(centres: np.ndarray, neighbours: int) -> np.ndarray:

@@ -151,7 +151,7 @@ def _embed_plots(records: Sequence[Record]) -> EmbeddedPlots:
   drawn = [plot for group in groups for plot in group.values()]
   script, places = components(drawn) if drawn else ("", ())
   html = iter(places)
-  return EmbeddedPlots(*({title: next(html) for title in group} for group in groups), script)
+  return EmbeddedPlots(*({title: next(html) for title in group} for group in groups), script=script)
 
 
 def _summary(record: Record) -> Facts:

@@ -91,7 +91,7 @@ def maps(evaluations: Sequence[Evaluation]) -> dict[str, figure]:
       )
     flat = _flat(atlas["components"])
     predicted = [names[label] for label in atlas["prediction"]]
-    columns = tuple(f"{name}{place}" for name in ("x", "y", "guess"))
+    columns = (f"x{place}", f"y{place}", f"guess{place}")
     for name, column in zip(columns, (flat[:, 0], flat[:, 1], predicted)):
       sources[images].add(column, name)
     plots[evaluation.backbone] = _map_plot(sources[images], columns, names, atlas["label"])
@@ -106,7 +106,7 @@ def bars(evaluation: Evaluation) -> figure:
   without, adapted = _errors_of(evaluation.protocol)
   rows = [name.replace("_", " ") for name in adapted]
   plot = _figure(
-    y_range=FactorRange(*rows[::-1]), height=90 + 34 * len(rows), tools="save", x_axis_label="error, %"
+    y_range=FactorRange(factors=rows[::-1]), height=90 + 34 * len(rows), tools="save", x_axis_label="error, %"
   )
   series = (("without", without, 0.19, GREY), (evaluation.protocol["mode"], adapted, -0.19, COLOURS[0]))
   _add_legend(plot, [(name, [_add_bars(plot, rows, name, *rest)]) for name, *rest in series])
@@ -157,7 +157,7 @@ def _curve_plot(
     for j, name in enumerate(names):
       if not any(name in row for row in record.rows):
         continue
-      look = dict(line_width=2, color=COLOURS[i % len(COLOURS)], line_dash=DASHES[j % len(DASHES)])
+      look: dict[str, Any] = dict(line_width=2, color=COLOURS[i % len(COLOURS)], line_dash=DASHES[j % len(DASHES)])
       line = plot.line("step", name, source=source, **look)
       parts = (record.name if len(runs) > 1 else "", name.replace("_", " ") if len(names) > 1 else "")
       label = ", ".join(filter(None, parts))
@@ -179,7 +179,7 @@ def _map_plot(
   """One map. `columns` are the names of x, y and the predicted class in the source."""
   x, y, guess = columns
   plot = _figure(height=460, tools=TOOLS, match_aspect=True)
-  look = dict(size=7, line_color=None, fill_alpha=0.8)
+  look: dict[str, Any] = dict(size=7, line_color=None, fill_alpha=0.8)
   present = np.unique(labels)
   if len(present) <= NAMED_CLASSES:
     palette, items = (Category10[10] if len(present) <= 10 else Category20[20]), []
@@ -239,8 +239,8 @@ def _add_bars(plot: figure, rows: Sequence[str], name: str, table: Bars, shift: 
   )
   place = dodge("row", shift, range=plot.y_range)
   drawn = plot.hbar(place, right="error", height=0.34, source=source, color=colour)
-  heads = dict(upper_head=None, lower_head=None)
-  whisker = dict(base=place, lower="low", upper="high", dimension="width", line_color="#808080")
+  heads: dict[str, Any] = dict(upper_head=None, lower_head=None)
+  whisker: dict[str, Any] = dict(base=place, lower="low", upper="high", dimension="width", line_color="#808080")
   plot.add_layout(Whisker(source=source, **whisker, **heads))
   tooltips = [("@row", f"{name} @error{{0.0}} ± @spread{{0.0}}")]
   plot.add_tools(HoverTool(renderers=[drawn], tooltips=tooltips))
