@@ -6,7 +6,9 @@ import re
 import setuptools
 
 HERE = pathlib.Path(__file__).parent
-VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "ssl_jax" / "__init__.py").read_text(), re.MULTILINE)[1]
+VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "ssl_jax" / "__init__.py").read_text(), re.MULTILINE)[
+  1
+]
 
 REPORT = ["bokeh>=3.6,<4", "scikit-learn>=1.5,<2"]
 LINT = ["ruff>=0.14,<0.18", "pyright[nodejs]>=1.1.400,<1.2"]
@@ -41,7 +43,9 @@ EXTRAS = {
     "jax[tpu]>=0.10.2,<0.13; sys_platform == 'linux' and platform_machine == 'x86_64'",
   ],
 }
-CONFIGS = [f"ssl_jax.configs.{path.name}" for path in sorted((HERE / "configs").iterdir()) if any(path.glob("*.py"))]
+CONFIGS = [
+  f"ssl_jax.configs.{path.name}" for path in sorted((HERE / "configs").iterdir()) if any(path.glob("*.py"))
+]
 
 setuptools.setup(
   name="ssl_jax",
@@ -52,7 +56,9 @@ setuptools.setup(
   license="Apache-2.0",
   python_requires=">=3.11",
   packages=[*setuptools.find_packages(include=["ssl_jax", "ssl_jax.*"]), "ssl_jax.configs", *CONFIGS],
-  package_dir={"ssl_jax.configs": "configs"},  # the recipes lie beside the package and are installed inside it
+  package_dir={
+    "ssl_jax.configs": "configs"
+  },  # the recipes lie beside the package and are installed inside it
   package_data={"ssl_jax": ["py.typed", "data/sample/**/*", "view/report/page.*"]},
   install_requires=[
     # jax 0.11.2 on CPU: infinities where a reduction divides by a square root (MAE's loss).

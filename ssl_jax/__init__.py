@@ -21,7 +21,7 @@ _MODULES = {  # public name: the module that defines it
   "check_variant": "config.recipe_files",
   "evaluate": "run.evaluate",
   "plan": "planning",
-  "recipe": "config.recipe",
+  "recipe": "config.recipe_builder",
   "restore": "run.restore",
   "train": "run.train",
 }

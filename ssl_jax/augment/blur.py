@@ -100,7 +100,7 @@ def _multiply_bands(outer: jax.Array, inner: jax.Array) -> jax.Array:
   taps, size = outer.shape
   padded = jnp.pad(inner, ((0, 0), (taps // 2, taps // 2)))
   place = lambda k: jnp.pad(outer[None, k] * padded[:, k : k + size], ((k, taps - 1 - k), (0, 0)))
-  return sum(place(k) for k in range(taps))  # pyright: ignore[reportReturnType]
+  return sum(place(k) for k in range(taps))  # pyright: ignore[reportReturnType]  # at least one term
 
 
 def _by_shifting(first: jax.Array, second: jax.Array, planes: jax.Array) -> jax.Array:
@@ -115,7 +115,7 @@ def _shift_and_add(band: jax.Array, plane: jax.Array, *, axis: int) -> jax.Array
   padded = lax.optimization_barrier(padded)
   shifted = lambda k: lax.slice_in_dim(padded, k, k + size, axis=axis)
   terms = (jnp.expand_dims(band[k], 1 - axis) * shifted(k) for k in range(taps))
-  return sum(terms)  # pyright: ignore[reportReturnType]
+  return sum(terms)  # pyright: ignore[reportReturnType]  # at least one term
 
 
 def _by_matmul(first: jax.Array, second: jax.Array, planes: jax.Array) -> jax.Array:
@@ -127,4 +127,4 @@ def _dense(band: jax.Array) -> jax.Array:
   """Returns the square matrix [S, S] that a band represents."""
   taps, size = band.shape
   terms = (band[k, :, None] * np.eye(size, k=k - taps // 2, dtype=np.float32) for k in range(taps))
-  return sum(terms)  # pyright: ignore[reportReturnType]
+  return sum(terms)  # pyright: ignore[reportReturnType]  # at least one term

@@ -103,7 +103,7 @@ def _batched(apply: Callable, views: int, *, crop: bool) -> Augment:
 
 
 def _batched_records(one: records.RecordAugment) -> Augment:
-  """The augmentation of a batch of whole records: record i of the global batch uses the key fold_in(key, i)."""
+  """The augmentation of a batch of whole records: record i of the global batch uses fold_in(key, i)."""
 
   def augment(key: Key, batch: Batch) -> Batch:
     arrays = {name: jnp.asarray(leaf) for name, leaf in batch.items()}

@@ -179,7 +179,13 @@ def crop_resize(
 
 
 def crop_planes(
-  image: jax.Array, box: Box, shape: tuple[int, int], *, method: str, antialias: bool, flip: bool | jax.Array = False
+  image: jax.Array,
+  box: Box,
+  shape: tuple[int, int],
+  *,
+  method: str,
+  antialias: bool,
+  flip: bool | jax.Array = False,
 ) -> jax.Array:
   """Like `crop_resize`, but to any `shape` (height, width); returns planes f32[3, width, height]."""
   height, width, _ = image.shape

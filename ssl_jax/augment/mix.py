@@ -39,7 +39,9 @@ def random_mix(key: Key, images: jax.Array, *, mixup: float, cutmix: float) -> t
   cut = jax.random.bernoulli(which_key, 0.5 if mixup and cutmix else float(cutmix > 0))
   blend = jax.random.beta(mixup_key, mixup, mixup) if mixup else jnp.ones(())
   inside = (
-    _random_box(cutmix_key, *images.shape[1:3], alpha=cutmix) if cutmix else jnp.zeros(images.shape[1:3], bool)
+    _random_box(cutmix_key, *images.shape[1:3], alpha=cutmix)
+    if cutmix
+    else jnp.zeros(images.shape[1:3], bool)
   )
   weight = jnp.where(cut, jnp.where(inside, 0.0, 1.0), blend)  # [H, W]
   return other + weight[None, :, :, None] * (images - other), weight.mean()

@@ -31,7 +31,9 @@ class Taps(NamedTuple):
   weight: jax.Array  # f32[S, T]
 
 
-def crop_taps(start, length, *, full: int, size: int, method: str, antialias: bool, flip: bool | jax.Array = False) -> Taps:
+def crop_taps(
+  start, length, *, full: int, size: int, method: str, antialias: bool, flip: bool | jax.Array = False
+) -> Taps:
   """Returns the taps that resample the `length` pixels from `start` on to `size` pixels, along one side.
 
   Pixel centres lie at i + 1/2. The kernel is the triangle or Keys' cubic with a = -1/2, stretched by the
@@ -121,7 +123,8 @@ def _resample_by_gathering(rows: Taps, columns: Taps, planes: jax.Array) -> jax.
 
 def _gather(taps: Taps, plane: jax.Array) -> jax.Array:
   pick = lambda t: plane.at[taps.index[:, t]].get(mode="promise_in_bounds").astype(jnp.float32)
-  return sum(pick(t) * taps.weight[:, t, None] for t in range(taps.index.shape[1]))  # pyright: ignore[reportReturnType]
+  terms = (pick(t) * taps.weight[:, t, None] for t in range(taps.index.shape[1]))
+  return sum(terms)  # pyright: ignore[reportReturnType]  # at least one term
 
 
 def _resample_by_matmul(rows: Taps, columns: Taps, planes: jax.Array) -> jax.Array:

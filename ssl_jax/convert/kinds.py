@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssl_jax.config.checked import nearest
-from ssl_jax.config.recipe import recipe
+from ssl_jax.config.recipe_builder import recipe
 from ssl_jax.config.schema import TrainConfig, check
 from ssl_jax.convert.files import Tensors
 from ssl_jax.convert.names import Form

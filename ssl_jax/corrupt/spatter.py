@@ -105,7 +105,7 @@ def _filtered(levels: jax.Array, kernel: np.ndarray) -> jax.Array:
   """Correlates [H, W] with a kernel [3, 3]; the border is mirrored without repeating the edge pixel."""
   height, width = levels.shape
   padded = jnp.pad(levels, 1, mode="reflect")
-  return sum(# pyright: ignore[reportReturnType]
+  return sum(  # pyright: ignore[reportReturnType]  # at least one term
     float(kernel[i, j]) * padded[i : i + height, j : j + width]
     for i in range(3)
     for j in range(3)

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+Positions = Sequence[int] | np.ndarray  # rows of a global batch
+
 
 class Rows(NamedTuple):
   """The rows of a global batch that one process loads."""

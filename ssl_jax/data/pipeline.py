@@ -290,8 +290,8 @@ def _begin_worker(index: int, count: int) -> None:
 
 
 def _die_with_parent() -> None:
-  parent = cast(multiprocessing.process.BaseProcess, multiprocessing.parent_process())
-  multiprocessing.connection.wait([parent.sentinel])
+  parent = multiprocessing.parent_process()  # every worker has one
+  multiprocessing.connection.wait([parent.sentinel])  # pyright: ignore[reportOptionalMemberAccess]
   os._exit(1)
 
 

@@ -30,7 +30,7 @@ SAMPLE = pathlib.Path(__file__).parent / "sample"  # from Fashion-MNIST, under t
 _CHUNK = 64  # images read in one call
 
 
-def open_source(name: str, *, split: str = "train", data_dir: str = "", image_size: int = 32) -> Source:
+def make(name: str, *, split: str = "train", data_dir: str = "", image_size: int = 32) -> Source:
   """Opens a split of a data set. Nothing is decoded yet.
 
   Args:

@@ -10,7 +10,7 @@ import os
 import pathlib
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 os.environ.setdefault("TFDS_DISABLE_PROGRESS", "1")
 
@@ -48,7 +48,8 @@ class RecordReader:
 
   def _record(self, data: bytes) -> Record:
     # Only two features are needed: reading them takes a tenth of the time of TFDS's own deserialisation.
-    features = tf_example_pb2.Example.FromString(data).features.feature
+    example = tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]  # made at import
+    features = example.FromString(data).features.feature
     label = features[self.label].int64_list.value[0] if self.label else -1
     return {"image": features[self.image].bytes_list.value[0], "label": label}
 
@@ -67,7 +68,7 @@ def open_tfds(name: str, data_dir: str, split: str) -> Source:
     for a data set without images.
   """
   folder = find(name, data_dir)
-  builder = tfds.builder_from_directory(folder)
+  builder = cast(Any, tfds.builder_from_directory(folder))  # TFDS types every feature as optional
   if builder.info.file_format.value != "array_record":
     builder = _in_array_record(folder, builder.info.file_format.value)
   _stay_inside(builder, folder)
@@ -115,7 +116,7 @@ def prepared(root: pathlib.Path) -> list[str]:
   return sorted({path.parent.relative_to(root).as_posix() for path in found if _VERSION.fullmatch(path.name)})
 
 
-def _in_array_record(folder: pathlib.Path, stored: str):
+def _in_array_record(folder: pathlib.Path, stored: str) -> Any:
   """Opens the data set from its array_record files. Raises ValueError if it has none."""
   if not any(folder.glob("*.array_record*")):
     raise ValueError(

@@ -17,9 +17,9 @@ Device crop or host crop? Each has a cost.
 
 from __future__ import annotations
 
-from typing import cast
 import dataclasses
 import math
+from typing import cast
 
 import numpy as np
 from PIL import Image
@@ -78,8 +78,8 @@ class RandomResizedCrop:
   def shape(self) -> tuple[int, ...]:
     return (self.views, self.size, self.size, 3)
 
-  def __call__(self, rng: np.random.Generator, image: bytes | np.ndarray) -> np.ndarray:
-    opened = decode.open_image(image)
+  def __call__(self, rng: np.random.Generator | None, image: bytes | np.ndarray) -> np.ndarray:
+    rng, opened = cast(np.random.Generator, rng), decode.open_image(image)
     boxes = [random_box(rng, *opened.size, scale=self.scale, ratio=self.ratio) for _ in range(self.views)]
     smallest = min(min(box[2] - box[0], box[3] - box[1]) for box in boxes)
     loaded = decode.load(opened, shrink=power_of_two(smallest / self.size) if self.reduce else 1)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
 import contextvars
 import functools
 import os
 import socket
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec

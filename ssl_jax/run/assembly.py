@@ -50,7 +50,7 @@ def open_data(config: TrainConfig) -> tuple[Source, Transform]:
     needs.
   """
   data, transform = config.data, host_transform(config)
-  source = sources.open_source(data.name, split=data.split, data_dir=data.data_dir, image_size=data.size)
+  source = sources.make(data.name, split=data.split, data_dir=data.data_dir, image_size=data.size)
   host.check_source(config.host["name"], transform, source)
   if not data.cache:
     return source, transform

@@ -151,7 +151,7 @@ def live_augment(config: EvaluateConfig, size: int) -> Augment:
 
 
 def _open(data: EvaluateDataConfig, split: str, size: int):
-  source = sources.open_source(data.name, split=split, data_dir=data.data_dir, image_size=size)
+  source = sources.make(data.name, split=split, data_dir=data.data_dir, image_size=size)
   return sources.cached(source) if data.cache else source
 
 

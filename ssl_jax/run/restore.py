@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from ssl_jax import parallel
 from ssl_jax.abilities import Pyramid
-from ssl_jax.config.recipe import completed
+from ssl_jax.config.recipe_builder import completed
 from ssl_jax.config.schema import TrainConfig, check
 from ssl_jax.core import DataSpec, Method, Weights
 from ssl_jax.run.assembly import abstract_state, assemble

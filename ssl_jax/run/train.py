@@ -12,7 +12,7 @@ import jax
 from jax.sharding import Mesh
 
 from ssl_jax import parallel
-from ssl_jax.config.recipe import completed
+from ssl_jax.config.recipe_builder import completed
 from ssl_jax.config.schema import TrainConfig, differences, to_json
 from ssl_jax.core import DataSpec, Step, TrainState
 from ssl_jax.data import pipeline

@@ -224,7 +224,7 @@ def _released(
   if arrays:
     return {(name, s): functools.partial(read, _rows(root, name, s)) for name in names for s in severities}
   return {
-    (name, s): functools.partial(read, sources.open_source("folder", data_dir=str(root / name / str(s))))
+    (name, s): functools.partial(read, sources.make("folder", data_dir=str(root / name / str(s))))
     for name in names
     for s in severities
   }

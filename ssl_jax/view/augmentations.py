@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import cast
 import functools
 import pathlib
 from collections.abc import Sequence
+from typing import cast
 
 import jax
 import jax.numpy as jnp

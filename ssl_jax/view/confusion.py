@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ssl_jax.config.schema import TrainConfig
-from typing import cast
 import pathlib
+from typing import cast
 
 import jax
 import jax.numpy as jnp
 
 from ssl_jax import corrupt
+from ssl_jax.config.schema import TrainConfig
 from ssl_jax.tasks.corrupted import SMALL
 from ssl_jax.view.columns import Column, plot_columns
 from ssl_jax.view.request import PictureRequest, crop_images

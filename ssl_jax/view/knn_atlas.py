@@ -6,9 +6,9 @@ network nor the data.
 
 from __future__ import annotations
 
-from typing import cast
 import pathlib
 from collections.abc import Sequence
+from typing import cast
 
 import jax
 import numpy as np

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from ssl_jax.config.schema import TrainConfig
-from typing import cast
 import pathlib
+from typing import cast
 
 import jax
 import numpy as np
 
 from ssl_jax import methods
 from ssl_jax.abilities import PretextExamples, PretextTask
+from ssl_jax.config.schema import TrainConfig
 from ssl_jax.core import DataSpec
 from ssl_jax.run.assembly import assemble
 from ssl_jax.view.columns import Column, plot_columns

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import cast
 import functools
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import jax
 import numpy as np

@@ -183,7 +183,7 @@ def main() -> None:
   with tempfile.TemporaryDirectory() as folder:
     with zipfile.ZipFile(args.archive) as archive:
       archive.extractall(folder)
-    source = sources.open_source("folder", data_dir=folder)
+    source = sources.make("folder", data_dir=folder)
     paths = [source.name(i % len(source)) for i in np.random.default_rng(0).permutation(STEPS * BATCH)]
     rates = measure(source, paths, args.rounds)
   kept = {f"{name}_{way}": ratio for name, found in rates.items() for way, ratio in ratios(found).items()}

@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 
 from ssl_jax.config.checked import call_checked, nearest
-from ssl_jax.config.recipe import recipe
+from ssl_jax.config.recipe_builder import recipe
 from ssl_jax.config.recipe_files import check_variant
 from ssl_jax.config.schema import EvaluateConfig, TrainConfig, check, differences, to_json
 from tests.recipes import CONFIGS

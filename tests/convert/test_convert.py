@@ -11,7 +11,7 @@ import pytest
 
 from ssl_jax import parallel
 from ssl_jax.abilities import Classifier, Restorer
-from ssl_jax.config.recipe import recipe
+from ssl_jax.config.recipe_builder import recipe
 from ssl_jax.config.schema import EvaluateConfig, TrainConfig, check
 from ssl_jax.convert import Options, export_weights, files, import_weights, kinds
 from ssl_jax.run.evaluate import evaluate

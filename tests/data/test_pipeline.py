@@ -30,7 +30,7 @@ WHOLE = host.ImageAndLabel(transforms.resize_center_crop(8))
 
 @pytest.fixture(scope="module")
 def synthetic():
-  return sources.open_source("synthetic", split="train[:50]", image_size=16)
+  return sources.make("synthetic", split="train[:50]", image_size=16)
 
 
 def train(source, **options):
@@ -58,7 +58,7 @@ def levels(tmp_path):
       data = encoded(np.full((8, 8, 3), i, np.uint8))
       damaged = (b"", data[:40], b"no image at all")[i % 3]
       (tmp_path / f"{i:03d}.png").write_bytes(damaged if i in bad else data)
-    return sources.open_source("folder", data_dir=str(tmp_path))
+    return sources.make("folder", data_dir=str(tmp_path))
 
   return make
 
@@ -189,7 +189,7 @@ def test_bad_files_are_replaced_by_the_next_and_named_once(levels, caplog):
 def test_the_label_is_that_of_the_replacement(class_folder, tmp_path):
   shutil.copytree(class_folder, tmp_path / "x")
   (tmp_path / "x" / "ant" / "3.png").write_bytes(b"")
-  source = sources.open_source("folder", data_dir=str(tmp_path / "x"))
+  source = sources.make("folder", data_dir=str(tmp_path / "x"))
   with train(source, batch_size=10, stop=1, transform=WHOLE, max_bad_fraction=0.1) as batches:
     batch = next(batches)
   place = np.random.default_rng((1, 0)).permutation(10).tolist().index(3)
@@ -355,7 +355,7 @@ import multiprocessing, signal, sys, time
 from ssl_jax.data import host, pipeline, sources, transforms
 if __name__ == "__main__":
   signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in background processes
-  source = sources.open_source("synthetic")
+  source = sources.make("synthetic")
   batches = pipeline.train_batches(source, batch_size=8, seed=0, start=0, stop=10**6, workers=2,
                                    transform=host.ImageAndLabel(transforms.resize_center_crop(32)))
   next(batches)

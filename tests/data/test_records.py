@@ -85,7 +85,7 @@ KINDS = sorted(TRANSFORMS)
 
 
 def open_kind(folders, kind):
-  return sources.open_source(kind, data_dir=str(folders / kind))
+  return sources.make(kind, data_dir=str(folders / kind))
 
 
 def read(source, kind, **options):
@@ -147,7 +147,7 @@ def test_broken_files_are_counted_and_replaced_or_marked(folders, kind, workers,
   shutil.copytree(folders / kind, root)
   broken = root / ("masks/04.png" if kind == "mask_folder" else "train/4.png")
   broken.write_bytes(broken.read_bytes()[:50])
-  source = sources.open_source(kind, data_dir=str(root))
+  source = sources.make(kind, data_dir=str(root))
   transform = TRANSFORMS[kind]
   train = pipeline.train_batches(
     source, batch_size=7, seed=0, start=0, stop=3, transform=transform, workers=workers, max_bad_fraction=0.1
@@ -328,23 +328,23 @@ def test_what_does_not_fit_is_refused_before_anything_is_read(folders):
 
 def test_folders_of_pairs_say_what_is_missing(folders, tmp_path):
   with pytest.raises(ValueError, match="is not a folder; give the one that holds the images and masks"):
-    sources.open_source("mask_folder", data_dir=str(tmp_path / "nothing"))
+    sources.make("mask_folder", data_dir=str(tmp_path / "nothing"))
   with pytest.raises(
     ValueError, match="holds no pair of folders with images and masks; it needs one of images"
   ):
-    sources.open_source("mask_folder", data_dir=str(tmp_path))
+    sources.make("mask_folder", data_dir=str(tmp_path))
   root = tmp_path / "pairs"
   shutil.copytree(folders / "mask_folder", root)
   (root / "masks" / "07.png").unlink()
   with pytest.raises(ValueError, match=r"07.jpg has no mask 07.png in .*masks; add it or remove the image"):
-    sources.open_source("mask_folder", data_dir=str(root))
+    sources.make("mask_folder", data_dir=str(root))
   split = tmp_path / "split"
   for name in ("train", "val"):
     shutil.copytree(folders / "mask_folder", split / name)
-  found = sources.open_source("mask_folder", data_dir=str(split), split="train[:5]+val")
+  found = sources.make("mask_folder", data_dir=str(split), split="train[:5]+val")
   assert len(found) == 5 + COUNT and "val" in found.name(5)
   with pytest.raises(ValueError, match="has no split 'test'"):
-    sources.open_source("mask_folder", data_dir=str(split), split="test")
+    sources.make("mask_folder", data_dir=str(split), split="test")
 
 
 def test_files_that_are_not_in_cocos_form_are_named(folders, tmp_path):
@@ -354,14 +354,14 @@ def test_files_that_are_not_in_cocos_form_are_named(folders, tmp_path):
   stored = json.loads(file.read_text())
   file.write_text(json.dumps({**stored, "images": stored["images"][:-2]}))
   with pytest.raises(ValueError, match="instances_train.json is not in COCO's format: KeyError"):
-    sources.open_source("coco", data_dir=str(root))
+    sources.make("coco", data_dir=str(root))
   file.write_text("{")
   with pytest.raises(ValueError, match="is not in COCO's format: JSONDecodeError"):
-    sources.open_source("coco", data_dir=str(root))
+    sources.make("coco", data_dir=str(root))
   with pytest.raises(ValueError, match="has no split 'val'.*known: train"):
-    sources.open_source("coco", data_dir=str(root), split="val")
+    sources.make("coco", data_dir=str(root), split="val")
   with pytest.raises(ValueError, match="holds no annotation file of COCO"):
-    sources.open_source("coco", data_dir=str(tmp_path))
+    sources.make("coco", data_dir=str(tmp_path))
 
 
 def test_real_photographs_with_boxes_and_masks(shared_data, tmp_path):
@@ -371,7 +371,7 @@ def test_real_photographs_with_boxes_and_masks(shared_data, tmp_path):
     with zipfile.ZipFile(shared_data / f"coco256/{split}_images.zip") as archive:
       archive.extractall(root / f"{split}_images")
     shutil.copy(shared_data / f"coco256/{split}_detection.json", root)
-  source = sources.open_source("coco", data_dir=str(root), split="train+val")
+  source = sources.make("coco", data_dir=str(root), split="train+val")
   assert len(source) == 192 and source.num_classes == 80 and sum(map(len, source.reader.boxes)) == 929 + 409
   transform = host.image_boxes(host.Frame(96), max_boxes=source.most_rows["boxes"])
   with pipeline.eval_batches(source, batch_size=32, transform=transform, workers=2) as batches:
@@ -384,7 +384,7 @@ def test_real_photographs_with_boxes_and_masks(shared_data, tmp_path):
   for path in (root / "train_images").rglob("*.jpg"):
     if path.stem in masks:
       shutil.copy(path, tmp_path / "pairs" / "images")
-  pairs = sources.open_source("mask_folder", data_dir=str(tmp_path / "pairs"))
+  pairs = sources.make("mask_folder", data_dir=str(tmp_path / "pairs"))
   transform = host.image_mask(host.Frame(96))
   with pipeline.eval_batches(pairs, batch_size=25, transform=transform) as batches:
     first = next(batches)

@@ -11,7 +11,7 @@ from ssl_jax.data import make_sample, sources
 
 @pytest.fixture(scope="module")
 def sample():
-  return {split: sources.cached(sources.open_source("sample", split=split)) for split in ("train", "test")}
+  return {split: sources.cached(sources.make("sample", split=split)) for split in ("train", "test")}
 
 
 def test_counts_and_balance(sample):
@@ -43,7 +43,7 @@ def test_size_and_licence():
 
 def test_reading_needs_no_tensorflow():
   program = (
-    "import sys; from ssl_jax.data import sources; sources.open_source('sample', split='test')[0]; "
+    "import sys; from ssl_jax.data import sources; sources.make('sample', split='test')[0]; "
     "print(sorted({'tensorflow', 'jax', 'grain'} & set(sys.modules)))"
   )
   assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "[]\n"

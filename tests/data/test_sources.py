@@ -18,7 +18,7 @@ def level(source, i):
 
 
 def test_folder_with_classes(class_folder):
-  source = sources.open_source("folder", data_dir=str(class_folder))
+  source = sources.make("folder", data_dir=str(class_folder))
   assert len(source) == 10 and source.num_classes == 3 and source.class_names == ("ant", "bee", "cat")
   assert [source[i]["label"] for i in range(10)] == [0] * 4 + [1] * 3 + [2] * 3
   assert [level(source, i) for i in range(10)] == list(range(20, 220, 20))
@@ -28,7 +28,7 @@ def test_folder_with_classes(class_folder):
 
 
 def test_folder_slices(class_folder):
-  source = sources.open_source("folder", data_dir=str(class_folder), split="train[80%:]+train[:1]")
+  source = sources.make("folder", data_dir=str(class_folder), split="train[80%:]+train[:1]")
   assert [level(source, i) for i in range(3)] == [180, 200, 20]
   assert [source[i]["label"] for i in range(3)] == [2, 2, 0] and source.num_classes == 3
 
@@ -36,7 +36,7 @@ def test_folder_slices(class_folder):
 def test_folder_without_classes(tmp_path):
   for name in ("b.PNG", "a.jpeg", "c.webp", "notes.txt", ".hidden.png"):
     (tmp_path / name).write_bytes(encoded(smooth(8, 8)))
-  source = sources.open_source("folder", data_dir=str(tmp_path))
+  source = sources.make("folder", data_dir=str(tmp_path))
   assert [source.name(i)[-6:] for i in range(len(source))] == ["a.jpeg", "/b.PNG", "c.webp"]
   assert source[0]["label"] == -1 and source.num_classes == 0 and source.class_names == ()
 
@@ -48,43 +48,43 @@ def test_folder_with_splits(class_folder, tmp_path):
   deeper = tmp_path / "val" / "cat" / "2024" / "may"
   deeper.mkdir(parents=True)
   (deeper / "x.jpg").write_bytes(encoded(smooth(8, 8), "JPEG"))
-  source = sources.open_source("folder", data_dir=str(tmp_path), split="val")
+  source = sources.make("folder", data_dir=str(tmp_path), split="val")
   assert source.num_classes == 3  # a class that has no image here keeps its number
   assert [source[i]["label"] for i in range(len(source))] == [1] * 3 + [2] * 4
   assert source.name(6).endswith("val/cat/2024/may/x.jpg")
-  assert len(sources.open_source("folder", data_dir=str(tmp_path), split="train+val")) == 17
+  assert len(sources.make("folder", data_dir=str(tmp_path), split="train+val")) == 17
   with pytest.raises(ValueError, match="no split 'test'.*known: train, val"):
-    sources.open_source("folder", data_dir=str(tmp_path), split="test")
+    sources.make("folder", data_dir=str(tmp_path), split="test")
 
 
 def test_folder_errors(class_folder, tmp_path):
   with pytest.raises(
     ValueError, match="holds no image; known file name extensions: .png, .jpg, .jpeg, .webp"
   ):
-    sources.open_source("folder", data_dir=str(tmp_path))
+    sources.make("folder", data_dir=str(tmp_path))
   with pytest.raises(ValueError, match="nowhere' is not a folder"):
-    sources.open_source("folder", data_dir=str(tmp_path / "nowhere"))
+    sources.make("folder", data_dir=str(tmp_path / "nowhere"))
   with pytest.raises(ValueError, match="no split 'test'; known: train. A part of a split is allowed too"):
-    sources.open_source("folder", data_dir=str(class_folder), split="test")
+    sources.make("folder", data_dir=str(class_folder), split="test")
   shutil.copytree(class_folder, tmp_path / "mixed")
   (tmp_path / "mixed" / "stray.png").write_bytes(encoded(smooth(8, 8)))
   with pytest.raises(ValueError, match="1 images outside of class folders, such as stray.png, and 10 inside"):
-    sources.open_source("folder", data_dir=str(tmp_path / "mixed"))
+    sources.make("folder", data_dir=str(tmp_path / "mixed"))
 
 
 def test_unknown_names(tmp_path):
   with pytest.raises(ValueError, match="'sampel' needs data_dir, and it is empty.*did you mean 'sample'"):
-    sources.open_source("sampel")
+    sources.make("sampel")
   with pytest.raises(ValueError, match="no TFDS data set 'cifar10' in .*; it holds no data set at all"):
-    sources.open_source("cifar10", data_dir=str(tmp_path))
+    sources.make("cifar10", data_dir=str(tmp_path))
   for folder in ("cifar100/3.0.2", "imagenet_resized/32x32/0.1.0", "downloads/extracted"):
     (tmp_path / folder).mkdir(parents=True)
     if folder[-1].isdigit():
       (tmp_path / folder / "dataset_info.json").write_text("{}")
   with pytest.raises(ValueError, match="did you mean 'cifar100'.? known: cifar100, imagenet_resized/32x32"):
-    sources.open_source("cifar10", data_dir=str(tmp_path))
+    sources.make("cifar10", data_dir=str(tmp_path))
   with pytest.raises(ValueError, match="mount the bucket as a folder"):
-    sources.open_source("cifar10", data_dir="gs://bucket/tfds")
+    sources.make("cifar10", data_dir="gs://bucket/tfds")
 
 
 def test_the_highest_version_is_found(tmp_path):
@@ -96,7 +96,7 @@ def test_the_highest_version_is_found(tmp_path):
 
 
 def test_tfds(tfds_folder):
-  source = sources.open_source("imagenet2012", data_dir=str(tfds_folder), split="validation[:50%]")
+  source = sources.make("imagenet2012", data_dir=str(tfds_folder), split="validation[:50%]")
   assert len(source) == 80 and source.num_classes == 1000 and source.native_shape is None
   again = pickle.loads(pickle.dumps(source))
   indices = [7, 0, 79, 7]
@@ -106,17 +106,17 @@ def test_tfds(tfds_folder):
   assert source.name(3) == "imagenet2012/5.1.0 validation[:50%], record 3"
   labels = {source[i]["label"] for i in range(80)}
   assert len(labels) == 80  # one image a class
-  whole = sources.open_source("imagenet2012", data_dir=str(tfds_folder), split="validation")
+  whole = sources.make("imagenet2012", data_dir=str(tfds_folder), split="validation")
   assert whole[3] == source[3]
 
 
 def test_tfds_errors(tfds_folder):
   with pytest.raises(ValueError, match="no split 'test'.*known: train, validation"):
-    sources.open_source("imagenet2012", data_dir=str(tfds_folder), split="test")
+    sources.make("imagenet2012", data_dir=str(tfds_folder), split="test")
   with pytest.raises(ValueError, match=r"split='train\[10:5\]' of imagenet2012/5.1.0"):
-    sources.open_source("imagenet2012", data_dir=str(tfds_folder), split="train[10:5]")
+    sources.make("imagenet2012", data_dir=str(tfds_folder), split="train[10:5]")
   with pytest.raises(ValueError, match="incompatible with 640 examples"):
-    sources.open_source("imagenet2012", data_dir=str(tfds_folder), split="train[:1000]")
+    sources.make("imagenet2012", data_dir=str(tfds_folder), split="train[:1000]")
 
 
 def test_files_outside_the_folder_are_not_opened(tfds_folder, tmp_path):
@@ -126,12 +126,12 @@ def test_files_outside_the_folder_are_not_opened(tfds_folder, tmp_path):
   assert "../../../" in info.read_text()
   name = info.parent.parent.relative_to(tmp_path / "copy").as_posix()
   with pytest.raises(ValueError, match="names a file outside its folder: .*; the data set is not opened"):
-    sources.open_source(name, data_dir=str(tmp_path / "copy"))
+    sources.make(name, data_dir=str(tmp_path / "copy"))
 
 
 def test_synthetic():
-  train = sources.open_source("synthetic", image_size=16)
-  test = sources.open_source("synthetic", split="test[:50%]", image_size=16)
+  train = sources.make("synthetic", image_size=16)
+  test = sources.make("synthetic", split="test[:50%]", image_size=16)
   assert len(train) == synthetic.SIZES["train"] and len(test) == synthetic.SIZES["test"] // 2
   assert train[5]["image"].shape == (16, 16, 3) == train.native_shape and train[5]["image"].dtype == np.uint8
   np.testing.assert_array_equal(train[5]["image"], pickle.loads(pickle.dumps(train))[5]["image"])
@@ -143,7 +143,7 @@ def test_synthetic():
 
 def test_synthetic_classes_can_be_told_apart():
   """Classifies by the direction of the strongest wave, which no single pixel determines."""
-  source = sources.open_source("synthetic", image_size=32)
+  source = sources.make("synthetic", image_size=32)
   spectra = [np.abs(np.fft.fft2(source[i]["image"].astype(float).mean(-1)))[:8].ravel() for i in range(300)]
   spectra = np.stack([s * (np.arange(len(s)) > 0) for s in spectra])
   spectra /= np.linalg.norm(spectra, axis=1, keepdims=True)
@@ -152,7 +152,7 @@ def test_synthetic_classes_can_be_told_apart():
 
 
 def test_cached_images_are_the_decoded_ones(class_folder):
-  source = sources.open_source("folder", data_dir=str(class_folder))
+  source = sources.make("folder", data_dir=str(class_folder))
   held = sources.cached(source, threads=2)
   assert held.native_shape == (8, 8, 3) and held.num_classes == 3 and held.name(2) == source.name(2)
   for i in range(10):
@@ -164,7 +164,7 @@ def test_cached_images_are_the_decoded_ones(class_folder):
 def test_cached_bad_images_stay_bad(class_folder, tmp_path):
   shutil.copytree(class_folder, tmp_path / "x")
   (tmp_path / "x" / "ant" / "1.png").write_bytes(b"broken")
-  held = sources.cached(sources.open_source("folder", data_dir=str(tmp_path / "x")))
+  held = sources.cached(sources.make("folder", data_dir=str(tmp_path / "x")))
   with pytest.raises(DecodeError, match="not a PNG"):
     held[1]
   found = held.read_each([0, 1, 2])
@@ -174,7 +174,7 @@ def test_cached_bad_images_stay_bad(class_folder, tmp_path):
 def test_cached_needs_one_size(tmp_path):
   (tmp_path / "a.png").write_bytes(encoded(smooth(8, 8)))
   (tmp_path / "b.png").write_bytes(encoded(smooth(8, 9)))
-  source = sources.open_source("folder", data_dir=str(tmp_path))
+  source = sources.make("folder", data_dir=str(tmp_path))
   with pytest.raises(
     ValueError, match=r"b.png has image \(8, 9, 3\), others have \(8, 8, 3\).*set cache=False"
   ):
@@ -182,14 +182,12 @@ def test_cached_needs_one_size(tmp_path):
   held = sources.cached(source, transform=host.ImageAndLabel(transforms.resize_center_crop(8)))
   assert held[1]["image"].shape == (8, 8, 3)
   with pytest.raises(ValueError, match="2 images of .* take .* GiB of memory, the limit is 0.0 GiB"):
-    sources.cached(
-      sources.open_source("folder", data_dir=str(tmp_path), split="train[:1]+train[:1]"), max_bytes=300
-    )
+    sources.cached(sources.make("folder", data_dir=str(tmp_path), split="train[:1]+train[:1]"), max_bytes=300)
 
 
 def test_a_file_that_vanished_is_reported_in_its_place(class_folder, tmp_path):
   shutil.copytree(class_folder, tmp_path / "x")
-  source = sources.open_source("folder", data_dir=str(tmp_path / "x"))
+  source = sources.make("folder", data_dir=str(tmp_path / "x"))
   (tmp_path / "x" / "bee" / "0.png").unlink()
   found = source.read_each([3, 4, 5])
   assert [isinstance(record, DecodeError) for record in found] == [False, True, False]
@@ -197,7 +195,7 @@ def test_a_file_that_vanished_is_reported_in_its_place(class_folder, tmp_path):
 
 
 def test_a_shuffled_source_shows_every_image_once_in_a_fixed_order():
-  plain = sources.open_source("sample", split="test[:50]")
+  plain = sources.make("sample", split="test[:50]")
   mixed, again, other = (sources.shuffled(plain, seed) for seed in (0, 0, 1))
   labels = [record["label"] for record in mixed.__getitems__(range(50))]
   assert sorted(mixed.name(i) for i in range(50)) == sorted(plain.name(i) for i in range(50))

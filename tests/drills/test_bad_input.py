@@ -96,7 +96,7 @@ def folder(tmp_path_factory) -> pathlib.Path:
 # As decode.py sets it; pytest resets the filters.
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF:UserWarning")
 def test_two_hundred_broken_images_are_counted_and_masked(folder):
-  source = sources.open_source("folder", data_dir=str(folder))
+  source = sources.make("folder", data_dir=str(folder))
   assert len(source) == GOOD + EACH * len({**BROKEN, **ODD}) and EACH * len({**BROKEN, **ODD}) >= 200
   with pipeline.eval_batches(
     source,

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ssl_jax import parallel
-from ssl_jax.config.recipe import recipe
+from ssl_jax.config.recipe_builder import recipe
 from ssl_jax.config.schema import TrainConfig, check
 from ssl_jax.core import DataSpec
 from ssl_jax.data import sources, splits
@@ -142,7 +142,7 @@ def test_any_split_is_a_range_or_an_error(spec):
 def test_any_size_and_batch(batch, size, augment):
   try:
     attempt({"batch_size": batch, "augment.size": size, "encoder.patch": max(size // 2, 1)})
-    source = sources.open_source("synthetic", image_size=max(size, 1))
+    source = sources.make("synthetic", image_size=max(size, 1))
     assert len(source) == 2048
   except ValueError as error:
     assert str(error)

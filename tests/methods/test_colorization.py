@@ -9,7 +9,7 @@ import pytest
 
 from ssl_jax import methods, models
 from ssl_jax.abilities import PretextTask, Restorer
-from ssl_jax.config.recipe import recipe
+from ssl_jax.config.recipe_builder import recipe
 from ssl_jax.config.schema import TrainConfig, check
 from ssl_jax.core import DataSpec, Weights
 from ssl_jax.methods import colorization

@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from ssl_jax import parallel
-from ssl_jax.config.recipe import recipe
+from ssl_jax.config.recipe_builder import recipe
 from ssl_jax.config.schema import TrainConfig, check
 from ssl_jax.core import DataSpec
 from ssl_jax.run.assembly import abstract_state, assemble, compile_train_step

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 from ssl_jax import parallel
-from ssl_jax.config.recipe import recipe
+from ssl_jax.config.recipe_builder import recipe
 from ssl_jax.config.schema import EvaluateConfig, TrainConfig, check
 from ssl_jax.planning import chips, open_topology, plan, write
 from ssl_jax.planning.hlo import Cost, collectives, cost

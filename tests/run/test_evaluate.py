@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ssl_jax import parallel
-from ssl_jax.config.recipe import recipe
+from ssl_jax.config.recipe_builder import recipe
 from ssl_jax.config.schema import EvaluateConfig, TrainConfig, check
 from ssl_jax.run.evaluate import evaluate, restore
 from ssl_jax.run.train import train

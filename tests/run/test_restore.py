@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ssl_jax import parallel
-from ssl_jax.config.recipe import recipe
+from ssl_jax.config.recipe_builder import recipe
 from ssl_jax.config.schema import EvaluateConfig, TrainConfig, check
 from ssl_jax.core import DataSpec
 from ssl_jax.run.assembly import abstract_state, assemble

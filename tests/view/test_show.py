@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from ssl_jax import methods
-from ssl_jax.config.recipe import recipe
+from ssl_jax.config.recipe_builder import recipe
 from ssl_jax.config.schema import EvaluateConfig, TrainConfig, check
 from ssl_jax.run.evaluate import evaluate
 from ssl_jax.run.train import train

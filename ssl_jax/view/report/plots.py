@@ -109,8 +109,11 @@ def bars(evaluation: Evaluation) -> figure:
     y_range=FactorRange(factors=rows[::-1]), height=90 + 34 * len(rows), tools="save", x_axis_label="error, %"
   )
   series = (("without", without, 0.19, GREY), (evaluation.protocol["mode"], adapted, -0.19, COLOURS[0]))
-  _add_legend(plot, [(name, [_add_bars(plot, rows, name, *rest)]) for name, *rest in series])
-  plot.x_range.start = 0
+  _add_legend(
+    plot,
+    [(name, [_add_bars(plot, rows, name, table, shift, colour)]) for name, table, shift, colour in series],
+  )
+  plot.x_range.start = 0  # pyright: ignore[reportAttributeAccessIssue]  # a DataRange1d
   plot.ygrid.visible = False
   return plot
 
@@ -157,7 +160,9 @@ def _curve_plot(
     for j, name in enumerate(names):
       if not any(name in row for row in record.rows):
         continue
-      look: dict[str, Any] = dict(line_width=2, color=COLOURS[i % len(COLOURS)], line_dash=DASHES[j % len(DASHES)])
+      look: dict[str, Any] = dict(
+        line_width=2, color=COLOURS[i % len(COLOURS)], line_dash=DASHES[j % len(DASHES)]
+      )
       line = plot.line("step", name, source=source, **look)
       parts = (record.name if len(runs) > 1 else "", name.replace("_", " ") if len(names) > 1 else "")
       label = ", ".join(filter(None, parts))
@@ -240,7 +245,9 @@ def _add_bars(plot: figure, rows: Sequence[str], name: str, table: Bars, shift: 
   place = dodge("row", shift, range=plot.y_range)
   drawn = plot.hbar(place, right="error", height=0.34, source=source, color=colour)
   heads: dict[str, Any] = dict(upper_head=None, lower_head=None)
-  whisker: dict[str, Any] = dict(base=place, lower="low", upper="high", dimension="width", line_color="#808080")
+  whisker: dict[str, Any] = dict(
+    base=place, lower="low", upper="high", dimension="width", line_color="#808080"
+  )
   plot.add_layout(Whisker(source=source, **whisker, **heads))
   tooltips = [("@row", f"{name} @error{{0.0}} ± @spread{{0.0}}")]
   plot.add_tools(HoverTool(renderers=[drawn], tooltips=tooltips))
@@ -258,7 +265,10 @@ def _add_legend(plot: figure, items: list[tuple[str, list]]) -> None:
   widest = max(len(label) for label, _ in items)
   legend = Legend(
     location="left",
-    items=[LegendItem(label={"value": label}, renderers=renderers) for label, renderers in items],
+    items=[
+      LegendItem(label={"value": label}, renderers=renderers)  # pyright: ignore[reportArgumentType]
+      for label, renderers in items
+    ],
     click_policy="hide",
     orientation="horizontal",
     ncols=max(1, min(5, 40 // (widest + 3))),

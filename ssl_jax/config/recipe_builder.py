@@ -54,7 +54,9 @@ def _factories(sections: Mapping) -> list[tuple[tuple[str, ...], Any]]:
     "host": host.factory,
     "augment": augment.factory,
   }
-  found: list[tuple[tuple[str, ...], Any]] = [((s,), lookup(sections[s].get("name", ""))) for s, lookup in lookups.items() if s in sections]
+  found: list[tuple[tuple[str, ...], Any]] = [
+    ((s,), lookup(sections[s].get("name", ""))) for s, lookup in lookups.items() if s in sections
+  ]
   found += [(("optimizer",), optim.make_optimizer)] if "optimizer" in sections else []
   return found + [
     (("tasks", name), tasks.factory(options.get("task", name)))
