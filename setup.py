@@ -50,12 +50,12 @@ CONFIGS = [
 setuptools.setup(
   name="ssl_jax",
   version=VERSION,
-  description="Self-supervised visual representation learning in JAX: learn, measure, keep learning at test time",
+  description="Self-supervised visual representation learning in JAX: learn, measure, adapt at test time",
   long_description=(HERE / "README.md").read_text() if (HERE / "README.md").exists() else "",
   long_description_content_type="text/markdown",
   license="Apache-2.0",
   python_requires=">=3.11",
-  packages=[*setuptools.find_packages(include=["ssl_jax", "ssl_jax.*"]), "ssl_jax.configs", *CONFIGS],
+  packages=[*setuptools.find_packages(include=["ssl_jax", "ssl_jax.*"]), *CONFIGS],
   package_dir={
     "ssl_jax.configs": "configs"
   },  # the recipes lie beside the package and are installed inside it

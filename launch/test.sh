@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the project and the dependencies of its tests into .venv, and runs the tests.
+# Installs the project and the dependencies of its tests into .venv, checks style and types, and runs the tests.
 # Usage: launch/test.sh [ARGUMENTS OF PYTEST], for example launch/test.sh -k moco
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -9,4 +9,7 @@ if [ -n "${CI:-}" ] && ! command -v chromium > /dev/null && command -v apt-get >
   { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } > /dev/null 2>&1 ||
     echo "Chromium could not be installed: the browser tests of the report will be skipped" >&2
 fi
+ruff check --quiet .
+ruff format --quiet --check .
+pyright --warnings > "$PWD/.venv/pyright.log" || { cat "$PWD/.venv/pyright.log" >&2; exit 1; }
 exec python -m pytest -n 2 --dist loadgroup "$@"

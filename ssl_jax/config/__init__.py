@@ -1,7 +1,10 @@
-"""Configs: recipes are written, completed with every default, checked once, and read as frozen dataclasses from then on.
+"""Configs: recipes are written, completed with every default, checked once, and read as frozen dataclasses
+from then on.
 
-checked: options against signatures; everybody may import it. schema: the sections. recipe_builder: the only module that
-imports what the options belong to. recipe_files: where recipes lie. The names below are imported when first used, so
+checked: options against signatures; everybody may import it. schema: the sections. recipe_builder: the only
+  module that
+imports what the options belong to. recipe_files: where recipes lie. The names below are imported when first
+  used, so
 that importing `checked` imports nothing else.
 """
 
@@ -18,7 +21,7 @@ _MODULES = {  # public name: the module that defines it
   "to_json": "schema",
 }
 
-__all__ = list(_MODULES)
+__all__ = ["EvaluateConfig", "TrainConfig", "check", "recipe", "to_json"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

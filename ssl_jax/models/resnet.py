@@ -128,7 +128,7 @@ class ResNet(nn.Module):
       )(x)
       maps["stem"] = x = nn.relu(norm(name="norm_stem")(x))
     if self.stem == "imagenet" and done <= 1 <= last:
-      x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))  # pyright: ignore[reportArgumentType]  # linen infers str
+      x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))  # pyright: ignore[reportArgumentType]
     block_of = nn.remat(Block) if self.remat == "full" else Block
     for stage, (stride, *dilations) in enumerate(self._strides()):
       if not done <= stage + 1 <= last:

@@ -230,7 +230,7 @@ def train_live(
 
   @functools.partial(jax.jit, donate_argnums=0)
   def step(heads, weights, batch):
-    drawn = jax.random.wrap_key_data(augment_data, impl=kind)  # pyright: ignore[reportArgumentType]  # numpy is allowed
+    drawn = jax.random.wrap_key_data(augment_data, impl=kind)  # pyright: ignore[reportArgumentType]
     step_key = jax.random.fold_in(drawn, heads.step)
     x = function(*weights, augment(step_key, batch)["image"]).astype(jnp.float32)
     heads, losses = update(heads, x, batch["label"])

@@ -17,7 +17,7 @@ RECIPES = {"crop": CROP, "jitter": JITTER, "fit": FIT}
 
 
 def record() -> dict[str, jax.Array]:
-  """Every pixel tells its place, in the image as red and green, in the mask as its column; boxes frame a blue square."""
+  """Pixels tell their place by red and green, in the mask by column; a box frames a blue square."""
   row, column = np.mgrid[:HEIGHT, :WIDTH]
   image = np.stack([4 * column, 6 * row, np.zeros_like(row)], -1).astype(np.uint8)
   image[10:22, 20:34, 2] = 255
