@@ -72,7 +72,7 @@ def record_crop(
     box_key, flip_key = jax.random.split(key)
     height, width = image_size(record)
     box = crops.SAMPLERS[sampler](box_key, height, width, scale=scale)
-    rectangle = (side.astype(jnp.float32) for side in box)
+    rectangle = [side.astype(jnp.float32) for side in box]
     window = Window(*rectangle, flip=jax.random.bernoulli(flip_key, flip))
     return move(record, window, size, MEAN, _longest(record) / size)
 
