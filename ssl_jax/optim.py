@@ -62,6 +62,9 @@ def make_optimizer(
   Raises: ValueError for a value out of range.
   Source: Goyal et al. 2017 (SGD), You et al. 2017 (LARS), Chen et al. 2020 (both scaling rules).
   """
+  for option, value in dict(locals()).items():
+    if isinstance(value, float) and math.isinf(value):
+      raise ValueError(f"config.optimizer.{option} is {value}; use a finite number")
   if learning_rate <= 0:
     raise ValueError(f"config.optimizer.learning_rate is {learning_rate}; use a positive value")
   if list(milestones) != sorted(set(milestones)):

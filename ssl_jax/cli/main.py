@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 import os
@@ -28,7 +29,10 @@ def main() -> None:
   The process exits with status 0 on success, 1 on an error, 2 if the command line is wrong, 75 if it was
   asked to stop and has saved its work (the same command resumes it), and 130 if it was interrupted.
   """
-  words = sys.argv[1:]
+  for stream in (sys.stdout, sys.stderr):
+    with contextlib.suppress(AttributeError, OSError):  # names of classes or files may not fit its encoding
+      stream.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]
+  words = [_expanded(word) for word in sys.argv[1:]]
   if not words or words[0] in ("-h", "--help", "help"):
     print(_overview())
     sys.exit(0 if words else 2)
@@ -49,6 +53,12 @@ def main() -> None:
   _call(COMMANDS[name], values)
 
 
+def _expanded(word: str) -> str:
+  """Expands the "~" of "--flag=~/path", which shells leave as it is."""
+  name, equals, value = word.partition("=")
+  return f"{name}={os.path.expanduser(value)}" if equals and value.startswith("~") else word
+
+
 def _call(command: Command, values) -> None:
   """Runs the command; turns an error into a message on stderr and an exit status."""
   from ssl_jax.run.stop import Stopped  # imported here because it imports jax, which would slow down --help
@@ -57,14 +67,17 @@ def _call(command: Command, values) -> None:
     command.run(values)
   except Stopped as stopped:
     exit_with(str(stopped), 75)
-  except (ValueError, OSError, RuntimeError) as error:
+  except KeyboardInterrupt:
+    exit_with("interrupted", 130)
+  except Exception as error:
     if os.environ.get("SSL_JAX_TRACEBACK"):
       raise
     from ssl_jax import parallel
 
-    exit_with(f"{parallel.whoami()}{error}\n(set SSL_JAX_TRACEBACK=1 to see the traceback)", 1)
-  except KeyboardInterrupt:
-    exit_with("interrupted", 130)
+    # These types carry messages for users; any other is an oversight, whose type helps to find it.
+    kind = "" if isinstance(error, (ValueError, OSError, RuntimeError)) else f"{type(error).__name__}: "
+    message = "\n".join([f"{kind}{error}", *getattr(error, "__notes__", ())])
+    exit_with(f"{parallel.whoami()}{message}\n(set SSL_JAX_TRACEBACK=1 to see the traceback)", 1)
 
 
 def _overview() -> str:

@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import functools
 import inspect
+import math
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -77,6 +78,10 @@ def _typed(value, hint, where: str):
     raise ValueError(f"{where} is {value!r} of type {type(value).__name__}; use a tuple, such as ()")
   if origin in (types.UnionType, typing.Union):
     return value
+  if isinstance(value, float) and math.isnan(value):
+    raise ValueError(f"{where} is not a number (nan); use a number")
+  if isinstance(value, int) and not -(2**63) <= value < 2**63:
+    raise ValueError(f"{where} is {value}; use a number of at most 64 bits, below 2^63")
   if hint is float and isinstance(value, int) and not isinstance(value, bool):
     return float(value)
   if isinstance(hint, type) and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):

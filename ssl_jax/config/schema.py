@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -27,6 +28,13 @@ class DataConfig:
   cache: bool = False  # decode all records into memory, once: for small data sets
   workers: int = 0  # number of processes that decode; 0: threads of this process decode
   max_bad_fraction: float = 0.01  # fraction of records that may be undecodable before the run stops
+
+  def __post_init__(self):
+    if self.size <= 0:
+      raise ValueError(f"config.data.size is {self.size}; use a number of pixels, such as 224")
+    if not 0 <= self.max_bad_fraction <= 1:
+      raise ValueError(f"config.data.max_bad_fraction is {self.max_bad_fraction}; use a fraction in [0, 1]")
+    _check_workers(self.workers)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,6 +85,19 @@ class TrainConfig:
     for field in ("batch_size", "epochs", "log_every", "accumulate"):
       if getattr(self, field) <= 0:
         raise ValueError(f"config.{field} is {getattr(self, field)}; use a positive number")
+    if math.isinf(self.epochs):
+      raise ValueError("config.epochs is inf; use a number of passes over the data, such as 200")
+    _check_seed(self.seed)
+
+
+def _check_workers(workers: int) -> None:
+  if workers < 0:
+    raise ValueError(f"config.data.workers is {workers}; use 0 for threads, or a number of processes")
+
+
+def _check_seed(seed: int) -> None:
+  if seed < 0:
+    raise ValueError(f"config.seed is {seed}; use 0 or a positive number")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,6 +121,9 @@ class EvaluateDataConfig:
       raise ValueError(
         f"config.data.crop_ratio is {self.crop_ratio}; use a fraction in (0, 1], such as 0.875"
       )
+    if self.size < 0:
+      raise ValueError(f"config.data.size is {self.size}; use 0 for the size of the training, or more")
+    _check_workers(self.workers)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,6 +146,7 @@ class EvaluateConfig:
   def __post_init__(self):
     if self.batch_size <= 0:
       raise ValueError(f"config.batch_size is {self.batch_size}; use a positive number")
+    _check_seed(self.seed)
 
 
 def check(kind: type, config: Mapping | ml_collections.ConfigDict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import pathlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -51,6 +52,7 @@ def make(name: str, *, split: str = "train", data_dir: str = "", image_size: int
       f"data set {name!r} needs data_dir, and it is empty; set it to the folder of images or "
       f"of TFDS data sets. Only sample and synthetic need no folder{_meant(name)}"
     )
+  data_dir = os.path.expanduser(data_dir)
   if name in _FOLDERS:
     return _FOLDERS[name](data_dir, split)
   from ssl_jax.data import tfds_records  # here: importing TFDS takes half a second

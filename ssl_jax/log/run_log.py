@@ -23,6 +23,14 @@ def lines(path: pathlib.Path) -> list[dict[str, Any]]:
   return found
 
 
+def read_json(path: str | pathlib.Path, cure: str) -> Any:
+  """Reads a JSON file. Raises ValueError that names a damaged file and tells `cure`."""
+  try:
+    return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+  except ValueError as error:  # also UnicodeDecodeError
+    raise ValueError(f"{path} is damaged or incomplete ({error}); {cure}") from error
+
+
 def append(path: pathlib.Path, line: dict[str, Any]) -> None:
   """Appends a line to a JSONL file, which is created if it does not exist."""
   with path.open("a") as file:

@@ -43,6 +43,12 @@ def network(module: nn.Module) -> Network:
     variables = {"params": weights.params, **weights.model_state}
     if not train:
       return module.apply(variables, inputs, train=False, **call), weights.model_state
+    drop_path = getattr(module, "drop_path", 0)
+    if key is None and drop_path:
+      raise ValueError(
+        f"config.encoder.drop_path is {drop_path}, but this method draws no random numbers for its encoder; "
+        "use 0"
+      )
     rngs = None if key is None else {"drop": key}
     return module.apply(variables, inputs, train=True, mutable=list(weights.model_state), rngs=rngs, **call)
 

@@ -81,6 +81,11 @@ def assemble(config: TrainConfig, data: DataSpec) -> Assembly:
     )
   steps_per_epoch = data.num_examples // config.batch_size
   total_steps = max(round(config.epochs * steps_per_epoch), 1)
+  if total_steps >= 2**31:
+    raise ValueError(
+      f"config.epochs is {config.epochs}: {total_steps:.3g} steps of {config.batch_size} images, and a run "
+      "has less than 2^31"
+    )
   transform = host_transform(config)
   data = data._replace(elements=check_elements(transform.elements))
   encoder = models.make(config.encoder["name"], **options_of(config.encoder))
@@ -118,6 +123,11 @@ def abstract_state(
       f"method {config.method['name']!r} takes {wanted} of an image, but config.augment.views is "
       f"{config.augment['views']}; use {1 if error.args[0] == 'image' else 2}"
     ) from None
+  except ZeroDivisionError as error:  # flax divides by the number of a layer's inputs or outputs
+    raise ValueError(
+      "a layer has no inputs or no outputs: a width or number in config.method or config.encoder is 0; use a "
+      "positive one"
+    ) from error
   shardings = parallel.state_sharding(shapes, mesh, config.sharding)
   abstract = jax.tree.map(lambda s, d: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=d), shapes, shardings)
 

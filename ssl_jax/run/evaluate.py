@@ -18,14 +18,14 @@ from ssl_jax import augment, parallel, tasks
 from ssl_jax.config.checked import options_of
 from ssl_jax.config.schema import EvaluateConfig, EvaluateDataConfig, TrainConfig
 from ssl_jax.core import Augment
-from ssl_jax.data import host, pipeline, sources, transforms
+from ssl_jax.data import classes, host, pipeline, sources, transforms
 from ssl_jax.log.console import Progress
 from ssl_jax.run.provenance import provenance
 from ssl_jax.run.restore import Restored, restore
 from ssl_jax.tasks import features
 from ssl_jax.tasks.backbone import Backbone, mean_image, pixels
 from ssl_jax.tasks.partial_results import PartialResults
-from ssl_jax.tasks.task import Result, TaskData
+from ssl_jax.tasks.task import NEVER_TRAINED, Result, TaskData
 from ssl_jax.view import knn_atlas
 from ssl_jax.view.confusion import confusion_matrix, plot_confusion
 from ssl_jax.view.errors import bars_of, plot_bars, plot_errors
@@ -50,7 +50,7 @@ def evaluate(config: EvaluateConfig, workdir: str | pathlib.Path, *, step: int =
   data = task_data(config, run.config, mesh)
   folder = pathlib.Path(workdir) / "evaluations" / f"step{run.step}"
   folder.mkdir(parents=True, exist_ok=True)
-  table = {}
+  table, notes = {}, []
   for backbone in _backbones(config, run, data):
     extract = features.remembered()
     for name, task in jobs.items():
@@ -62,11 +62,14 @@ def evaluate(config: EvaluateConfig, workdir: str | pathlib.Path, *, step: int =
         key = jax.random.key(config.seed)
         result = task.run(backbone, data, mesh, key, extract=extract, progress=progress, **options)
       table.setdefault(backbone.name, {})[name] = dict(result.scalars)
+      result = result._replace(class_names=result.class_names or data.class_names)
+      if names := result.protocol.get(NEVER_TRAINED):
+        notes.append(f"{name}: test classes without a training image: {classes.listed(names)}")
       seen = _atlas(result, data)
       if jax.process_index() == 0:
-        _write(folder, file, result, seen, data, config, mesh)
+        notes += _write(folder, file, result, seen, config, mesh)
   if jax.process_index() == 0:
-    _print(table, folder)
+    _print(table, folder, notes)
   return table
 
 
@@ -161,16 +164,11 @@ def _backbones(config: EvaluateConfig, run: Restored, data: TaskData) -> list[Ba
 
 
 def _write(
-  folder: pathlib.Path,
-  name: str,
-  result: Result,
-  seen: knn_atlas.KnnAtlas,
-  data: TaskData,
-  config: EvaluateConfig,
-  mesh,
-) -> None:
-  """Writes the scalars and the whole protocol as JSON, and the plots that the result allows: errors, the
-  confusion matrix, nearest neighbours with their atlas.
+  folder: pathlib.Path, name: str, result: Result, seen: knn_atlas.KnnAtlas, config: EvaluateConfig, mesh
+) -> list[str]:
+  """Writes the scalars and the whole protocol as JSON, the atlas of a k-NN search, and the plots.
+
+  Returns: what is wrong with plots that could not be drawn; the results do not depend on them.
   """
   protocol = {
     **result.protocol,
@@ -181,17 +179,28 @@ def _write(
   (folder / f"{name}.json").write_text(
     json.dumps({"scalars": result.scalars, "protocol": protocol}, indent=1)
   )
+  if seen:
+    np.savez_compressed(folder / f"{name}.npz", **seen)  # pyright: ignore[reportArgumentType]
+  try:
+    _plot(folder, name, result, seen)
+  except Exception as error:
+    return [f"{name}: a plot could not be drawn: {type(error).__name__}: {str(error)[:200]}"]
+  return []
+
+
+def _plot(folder: pathlib.Path, name: str, result: Result, seen: knn_atlas.KnnAtlas) -> None:
+  """Draws what the result allows: errors, the confusion matrix, the nearest neighbours."""
   if "error_without" in result.protocol:
     _plot_gain(folder / f"{name}.png", result.protocol, title=name)
   elif "error" in result.protocol:
     plot_errors(folder / f"{name}.png", result.protocol["error"], title=f"{name}: error, %")
-  found = result.predictions
+  found, class_names = result.predictions, result.class_names
   if not found:
     return
-  matrix = confusion_matrix(found["label"], found["prediction"], data.num_classes)
-  plot_confusion(folder / f"{name}.png", matrix, class_names=data.class_names, title=name)
+  count = max(len(class_names), 1 + int(max(found["label"].max(), found["prediction"].max())))
+  matrix = confusion_matrix(found["label"], found["prediction"], count)
+  plot_confusion(folder / f"{name}.png", matrix, class_names=class_names, title=name)
   if seen:
-    np.savez_compressed(folder / f"{name}.npz", **seen)  # pyright: ignore[reportArgumentType]
     plot_neighbours(
       folder / f"{name}-neighbours.png",
       seen["query_image"],
@@ -199,7 +208,7 @@ def _write(
       seen["neighbour_image"],
       seen["neighbour_label"],
       similarity=seen["similarity"],
-      class_names=data.class_names,
+      class_names=class_names,
       title=name,
     )
 
@@ -213,7 +222,7 @@ def _plot_gain(path: pathlib.Path, protocol: dict, title: str) -> None:
   plot_bars(path, found, title=title)
 
 
-def _print(table: dict, folder: pathlib.Path) -> None:
+def _print(table: dict, folder: pathlib.Path, notes: list[str]) -> None:
   headlines = {name: next(iter(scalars)) for name, scalars in next(iter(table.values())).items()}
   drawn = rich.table.Table("%", *table)
   for name, headline in headlines.items():
@@ -223,4 +232,6 @@ def _print(table: dict, folder: pathlib.Path) -> None:
     )
   console = rich.console.Console(soft_wrap=True)
   console.print(drawn)
+  for note in dict.fromkeys(notes):
+    console.print(note, markup=False)
   console.print(f"results with their protocol and plots: {folder}", markup=False)

@@ -49,7 +49,8 @@ def restore(
     weights: "params", or "ema" for the moving average.
   Raises: ValueError if the checkpoint does not exist, naming those that do, or does not fit the config.
   """
-  if not pathlib.Path(workdir).is_dir():
+  workdir = pathlib.Path(workdir).expanduser()
+  if not workdir.is_dir():
     raise ValueError(
       f"{workdir} is not the folder of a run; train one first: ssl-jax train --config=... --workdir={workdir}"
     )
@@ -78,6 +79,7 @@ def _choose_step(checkpoints: Checkpoints, workdir: str | pathlib.Path, step: in
 def _restore(checkpoints: Checkpoints, mesh: Mesh, step: int, weights: str) -> Restored:
   stored = checkpoints.config(step)
   config = check(TrainConfig, completed(stored["config"]))
+  class_names = tuple(stored["data"].pop("class_names", ()))  # checkpoints of earlier versions have none
   data = DataSpec(batch_size=config.batch_size, **stored["data"])
   parts = assemble(config, data)
   abstract, init = abstract_state(parts, config, mesh)
@@ -92,9 +94,10 @@ def _restore(checkpoints: Checkpoints, mesh: Mesh, step: int, weights: str) -> R
   def untrained() -> Backbone:
     fresh = init()
     first = Weights(fresh.params, fresh.model_state)
-    return Backbone(first, method, {**protocol, "backbone": "untrained", "step": 0})
+    return Backbone(first, method, {**protocol, "backbone": "untrained", "step": 0}, class_names)
 
-  backbone = Backbone(found, method, {**protocol, "backbone": config.method["name"], "step": step})
+  described = {**protocol, "backbone": config.method["name"], "step": step}
+  backbone = Backbone(found, method, described, class_names)
   return Restored(backbone, untrained, config, step, parts.data, tuple(stored.get("parts", ())))
 
 

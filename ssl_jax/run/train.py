@@ -15,7 +15,7 @@ from ssl_jax import parallel
 from ssl_jax.config.recipe_builder import completed
 from ssl_jax.config.schema import TrainConfig, differences, to_json
 from ssl_jax.core import DataSpec, Step, TrainState
-from ssl_jax.data import pipeline
+from ssl_jax.data import classes, pipeline
 from ssl_jax.data.elements import Transform
 from ssl_jax.data.reader import Source
 from ssl_jax.log.console import Console
@@ -71,7 +71,7 @@ def train(
   Raises: ValueError for a wrong config or wrong data, before anything is compiled; NonFiniteLoss, before a
     state with such a loss is saved; Stopped on SIGTERM or Ctrl-C, after the state is saved.
   """
-  workdir = pathlib.Path(workdir)
+  workdir = pathlib.Path(workdir).expanduser()
   mesh = parallel.make_mesh()
   parallel.check_batch(config.batch_size, mesh, config.accumulate)
   source, transform = open_data(config)
@@ -79,7 +79,11 @@ def train(
   abstract, init = abstract_state(parts, config, mesh)
   identity = {
     "config": to_json(config),
-    "data": {"num_examples": len(source), "num_classes": source.num_classes},
+    "data": {
+      "num_examples": len(source),
+      "num_classes": source.num_classes,
+      "class_names": list(source.class_names),
+    },
   }
   workdir.mkdir(parents=True, exist_ok=True)
   keep = {"keep": config.checkpoint.keep, "keep_every": config.checkpoint.keep_every}
@@ -202,9 +206,12 @@ def _resume_from(checkpoints: Checkpoints, identity: dict, workdir: pathlib.Path
   changed = [
     line
     for part in ("config", "data")
-    for line in differences(stored[part], identity[part], part)
+    for line in differences(*(_without_names(found[part]) for found in (stored, identity)), where=part)
     if not line.startswith(HARMLESS)
   ]
+  names = (found["data"].get("class_names", ()) for found in (stored, identity))
+  if renamed := classes.changed(*names):
+    changed.append(renamed)
   if changed and not force:
     raise ValueError(
       f"{workdir} holds a run with a different config:\n  "
@@ -212,6 +219,11 @@ def _resume_from(checkpoints: Checkpoints, identity: dict, workdir: pathlib.Path
       + "\nUse the old values, another --workdir, or --force to resume with the new ones."
     )
   return step
+
+
+def _without_names(stored: dict) -> dict:
+  """Leaves out the class names, which `classes.changed` compares."""
+  return {name: value for name, value in stored.items() if name != "class_names"}
 
 
 @contextlib.contextmanager

@@ -32,6 +32,7 @@ class Backbone(NamedTuple):
   weights: Weights
   method: Method
   protocol: Mapping[str, Any] = {}  # method, checkpoint, step: repeated in the protocol of every result
+  class_names: tuple[str, ...] = ()  # of the images it was trained on, whose numbers its classifier uses
 
   @property
   def name(self) -> str:

@@ -18,7 +18,7 @@ from ssl_jax.abilities import Classifier
 from ssl_jax.augment.compose import for_each
 from ssl_jax.config.checked import nearest
 from ssl_jax.core import Weights
-from ssl_jax.data import host, pipeline, sources, transforms
+from ssl_jax.data import classes, host, pipeline, sources, transforms
 from ssl_jax.data.elements import Record
 from ssl_jax.data.reader import Source
 from ssl_jax.tasks.backbone import Backbone
@@ -108,7 +108,7 @@ def corrupted_splits(
   chosen = chosen._replace(table=chosen.table or ("cifar" if first.shape[1] < SMALL else "imagenet"))
   harmed = [name for name in chosen.names if name != CLEAN]
   files = (
-    _released(chosen.released, harmed, chosen.severities, len(first), first.shape[1], mesh)
+    _released(chosen.released, harmed, chosen.severities, data.class_names, first.shape, mesh)
     if chosen.released
     else {}
   )
@@ -194,11 +194,16 @@ def first_of(batches: Batches, examples: int) -> Batches:
 
 
 def _released(
-  folder: str, names, severities, local_size: int, size: int, mesh: Mesh
+  folder: str, names, severities, class_names: Sequence[str], batch: tuple[int, ...], mesh: Mesh
 ) -> dict[tuple[str, int], Batches]:
   """Returns the batches of the published files by corruption and severity.
 
-  Raises: ValueError that names missing files, before anything is read.
+  The classes of image folders get their numbers among `class_names`, by name: a set may lack some.
+
+  Args:
+    batch: the shape of the images that this process reads of a batch.
+  Raises: ValueError that names missing files, or classes that are not in `class_names`, before anything is
+    read.
   """
   root = pathlib.Path(folder)
   arrays = (root / "labels.npy").is_file()
@@ -214,20 +219,24 @@ def _released(
       f"{', '.join(missing[:3])}; it must hold labels.npy and CORRUPTION.npy (CIFAR-10-C) or "
       "CORRUPTION/SEVERITY/CLASS/ (ImageNet-C). Complete it, or name only the available ones in corruptions"
     )
-  batch_size = local_size * jax.process_count()
+  batch_size = batch[0] * jax.process_count()
   read = functools.partial(
     pipeline.eval_batches,
     batch_size=batch_size,
-    transform=host.ImageAndLabel(transforms.resize_center_crop(size)),
+    transform=host.ImageAndLabel(transforms.resize_center_crop(batch[1])),
     positions=parallel.local_rows(mesh, batch_size),
   )
   if arrays:
     return {(name, s): functools.partial(read, _rows(root, name, s)) for name in names for s in severities}
-  return {
-    (name, s): functools.partial(read, sources.make("folder", data_dir=str(root / name / str(s))))
-    for name in names
-    for s in severities
-  }
+
+  def images(name: str, severity: int) -> Source:
+    data_dir = str(root / name / str(severity))
+    source = sources.make("folder", data_dir=data_dir)
+    if not class_names:
+      return source
+    return classes.renumbered(source, class_names, what=f"the images in {data_dir}", owner="the test data")
+
+  return {(name, s): functools.partial(read, images(name, s)) for name in names for s in severities}
 
 
 def _rows(root: pathlib.Path, name: str, severity: int) -> Source:

@@ -17,7 +17,7 @@ from ssl_jax.parallel import placement
 from ssl_jax.tasks.backbone import Backbone
 from ssl_jax.tasks.features import Features
 from ssl_jax.tasks.features import extract as extract_features
-from ssl_jax.tasks.task import Result, Task, TaskData, check_labels, rank_of_label, silent
+from ssl_jax.tasks.task import Result, Task, TaskData, check_labels, never_trained, rank_of_label, silent
 
 CHUNK_BYTES = 256 << 20  # upper limit for the similarities on one device, and for a chunk of the bank
 VOTE_ROWS = 4096  # number of queries whose votes are counted at once on the host
@@ -60,12 +60,13 @@ def make(
   Args:
     k: number of neighbours for the main results `top1` and `top5` (DINO 20, InstDisc 200). It is fixed in
       advance; the best k is never chosen.
-    also: further values of k from the same search, reported as `top1_k10`, ...
+    also: further values of k from the same search, reported as `top1_k10`, ...; those above the number of
+      training images are left out.
     temperature: a neighbour of similarity s votes with the weight exp(s / temperature); inf: all neighbours
       have the same weight.
     layer, grid: as in `features.extract`.
     leave_one_out: classify every training image among all others, for data without labelled test images.
-  Raises: ValueError for k < 1 or temperature <= 0; in `run`, if the bank holds fewer rows than neighbours.
+  Raises: ValueError for k < 1 or temperature <= 0; in `run`, if there are fewer than k training images.
   """
   settings = Settings(k, also, temperature, layer, grid, leave_one_out)
   if min(settings.ks) < 1:
@@ -88,6 +89,9 @@ def _run(
   """Finds the neighbours of all queries in the bank and counts their votes; `key` is not used."""
   k, also, temperature, layer, grid, leave_one_out = settings
   bank = extract(backbone, data.train, mesh, layer=layer, grid=grid)
+  rows = len(bank.x) - leave_one_out
+  also = tuple(other for other in also if other <= rows)
+  settings = settings._replace(also=also)
   queries = bank if leave_one_out else extract(backbone, data.test, mesh, layer=layer, grid=grid)
   check_labels(bank.y, data.num_classes, "training")
   check_labels(queries.y, data.num_classes, "test")
@@ -96,6 +100,7 @@ def _run(
   protocol = {
     **data.protocol,
     **backbone.protocol,
+    **never_trained(bank.y, queries.y, data.class_names),
     "task": "knn",
     "k": k,
     "also": list(also),

@@ -28,6 +28,7 @@ from ssl_jax.tasks.task import (
   TaskData,
   check_choice,
   check_labels,
+  never_trained,
   rank_of_label,
   silent,
 )
@@ -169,13 +170,13 @@ def _run(
   validation = read(data.validation, "validation") if data.validation and settings.several else None
   if settings.live:
     heads, losses = _train_live(settings, backbone, data, mesh, key, progress)
-    train_rows = data.train_size
+    train_rows, unseen = data.train_size, {}
   else:
     train = read(data.train, "training")
     if validation is None and settings.several:
       train, validation = hold_out(train, settings.held_out, key)
     heads, losses = _train_on_features(settings, train, data.num_classes, mesh, key, progress)
-    train_rows = len(train.x)
+    train_rows, unseen = len(train.x), never_trained(train.y, test.y, data.class_names)
   after = digest(backbone)
   if before != after:
     raise RuntimeError(f"the linear probe changed the backbone it measures: digest {before} became {after}")
@@ -190,6 +191,7 @@ def _run(
   protocol = {
     **data.protocol,
     **backbone.protocol,
+    **unseen,
     **_choice_protocol(settings, best, on_test, on_validation),
     **_data_protocol(settings, train_rows, validation, test),
     "backbone_sha256": after,

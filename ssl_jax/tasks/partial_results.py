@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import zipfile
+import zlib
 
 import jax
 import numpy as np
@@ -28,9 +30,14 @@ class PartialResults:
     """
     if self._path is None or not self._path.exists():
       return {}
-    with np.load(self._path) as found:
-      arrays = dict(found)
-    return arrays if str(arrays.pop(KEY)) == _text(identity) else {}
+    try:
+      with np.load(self._path) as found:
+        arrays = dict(found)
+      saved_for = str(arrays.pop(KEY))
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+      print(f"{self._path} is damaged ({error}); starting from the first image")
+      return {}
+    return arrays if saved_for == _text(identity) else {}
 
   def save(self, identity: dict, arrays: dict[str, np.ndarray]) -> None:
     """Replaces the saved arrays atomically."""

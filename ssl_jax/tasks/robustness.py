@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ssl_jax.tasks.backbone import Backbone
-from ssl_jax.tasks.classification import classifier_of, classify
+from ssl_jax.tasks.classification import classifier_of, classify, in_own_classes
 from ssl_jax.tasks.corrupted import (
   SEVERITIES,
   Corruptions,
@@ -94,6 +94,7 @@ def _run(
 ) -> Result:
   """Classifies the clean images and then every corrupted split."""
   predict = classifier_of(backbone, "robustness").predict
+  data = in_own_classes(backbone, data)
   exact, found = corrupted_splits(chosen, backbone, predict, data, mesh, key)
   clean_images = first_of(data.test, chosen.examples)
   clean = classify(backbone, clean_images, data.num_classes, mesh, extract, "robustness")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from ssl_jax.config.checked import nearest
 from ssl_jax.core import Augment
 
+NEVER_TRAINED = "test_classes_without_training_images"  # an entry of a protocol: the names of such classes
 Batches = Callable[[], Iterator[dict[str, np.ndarray]]]  # each call starts a new pass over the data
 
 
@@ -42,6 +43,7 @@ class Result(NamedTuple):
   scalars: dict[str, float]  # the first one is the main result, often an accuracy or an error in [0, 1]
   protocol: dict[str, Any]  # everything that is needed to reproduce the numbers; can be written as JSON
   predictions: dict[str, np.ndarray] = {}  # one row per test image: "label", "prediction", "index" and others
+  class_names: tuple[str, ...] = ()  # of the labels and predictions; (): those of the data
 
 
 class Task(NamedTuple):
@@ -86,6 +88,15 @@ def check_labels(labels: np.ndarray, num_classes: int, split: str) -> None:
       f"labels of the {split} images run from {labels.min()} to {labels.max()}, but there are "
       f"{num_classes} classes; every image needs a label from 0 to {num_classes - 1}"
     )
+
+
+def never_trained(train: np.ndarray, test: np.ndarray, class_names: Sequence[str]) -> dict[str, list[str]]:
+  """Returns the part of a protocol that names the classes of the test labels without a training label; {} if
+  there are none.
+  """
+  missing = sorted(set(np.unique(test).tolist()) - set(np.unique(train).tolist()))
+  names = [str(class_names[i]) if i < len(class_names) else str(i) for i in missing]
+  return {NEVER_TRAINED: names} if names else {}
 
 
 def check_choice(what: str, value: str, known: Iterable[str]) -> None:

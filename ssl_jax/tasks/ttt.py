@@ -20,7 +20,7 @@ from ssl_jax.parallel import placement
 from ssl_jax.run.stop import Stop, Stopped
 from ssl_jax.tasks.adapted_splits import AdaptedRows, Work, adapt_each, adapt_streams, pixels_of
 from ssl_jax.tasks.backbone import Backbone, digest
-from ssl_jax.tasks.classification import classifier_of, classify
+from ssl_jax.tasks.classification import classifier_of, classify, in_own_classes
 from ssl_jax.tasks.corrupted import (
   CLEAN,
   CorruptedSplit,
@@ -155,6 +155,7 @@ def _run(
 ) -> Result:
   """Adapts to the images of every split, then classifies the same images without adaptation."""
   predict = classifier_of(backbone, "ttt").predict
+  data = in_own_classes(backbone, data)
   adaptable = backbone.ability(Adaptable, "task 'ttt'")
   adapt = make_adapt(settings, adaptable, data.augment)
   weights, first = ttt.initial_params(backbone, settings.trainable)

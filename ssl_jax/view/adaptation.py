@@ -23,9 +23,11 @@ from ssl_jax.run.evaluate import task_data
 from ssl_jax.run.restore import restore
 from ssl_jax.tasks.adapted_splits import Segment, image_at, pixels_of
 from ssl_jax.tasks.backbone import Backbone
+from ssl_jax.tasks.classification import in_own_classes
 from ssl_jax.tasks.corrupted import choose_corruptions, corrupted_splits
 from ssl_jax.tasks.task import TaskData
 from ssl_jax.tasks.ttt import Settings, make_adapt
+from ssl_jax.view.class_names import short_names
 from ssl_jax.view.request import PictureRequest
 
 MOMENTS = 6  # how many reconstructions are drawn
@@ -58,7 +60,7 @@ def show_adaptation(request: PictureRequest, output: pathlib.Path) -> None:
   adaptable = run.backbone.ability(
     Adaptable, "`ssl-jax show adaptation`", cure="train a network with one of them"
   )
-  data = task_data(config, run.config, mesh)
+  data = in_own_classes(run.backbone, task_data(config, run.config, mesh))
   settings = Settings(**{name: options[name] for name in Settings._fields})._replace(curve=True)
   adapt = make_adapt(settings, adaptable, data.augment)
   key = jax.random.key(config.seed)
@@ -182,10 +184,11 @@ def _plot_probabilities(
   axis: Axes, probabilities: np.ndarray, label: int, class_names: tuple[str, ...]
 ) -> None:
   """Draws the probabilities of the true class and of the classes that are most likely at any step."""
+  names = short_names(class_names, probabilities.shape[1])
   likely = np.argsort(-probabilities.max(0), kind="stable")[:CLASSES]
   for colour, number in zip(COLOURS, dict.fromkeys([label, *likely.tolist()])):
     true = number == label
-    name = (class_names[number] if class_names else str(number)) + (" (true)" if true else "")
+    name = names[number] + (" (true)" if true else "")
     axis.plot(100 * probabilities[:, number], color=colour, linewidth=2.2 if true else 1.2, label=name)
   axis.set(xlabel="steps completed", ylabel="probability, %", ylim=(-2, 102))
   axis.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))

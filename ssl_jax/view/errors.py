@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import pathlib
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ssl_jax.log.run_log import read_json
 from ssl_jax.tasks.corrupted import CLEAN
 from ssl_jax.view.request import PictureRequest
 
@@ -111,7 +111,7 @@ def bars_of(error: dict[str, dict], spread: dict[str, dict]) -> Bars:
 
 def _read_bars(file: str) -> Bars:
   """The bars of one evaluation. Raises ValueError if it did not measure errors under corruption."""
-  found = json.loads(pathlib.Path(file).read_text())
+  found = read_json(file, "delete it and evaluate again")
   protocol = found["protocol"]
   if "error" not in protocol:
     raise ValueError(f"{file} holds no errors under corruption; use results of the tasks robustness and ttt")

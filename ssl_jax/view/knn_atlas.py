@@ -7,6 +7,8 @@ network nor the data.
 from __future__ import annotations
 
 import pathlib
+import zipfile
+import zlib
 from collections.abc import Sequence
 from typing import cast
 
@@ -61,10 +63,14 @@ def make_atlas(
 def load_atlas(path: str | pathlib.Path) -> KnnAtlas:
   """Reads what `np.savez_compressed(path, **make_atlas(...))` wrote.
 
-  Raises: ValueError for a file with pickled objects, which are never loaded because that could run code.
+  Raises: ValueError for a damaged file, or one with pickled objects, which are never loaded because that
+    could run code.
   """
-  with np.load(path, allow_pickle=False) as stored:
-    return dict(stored)
+  try:
+    with np.load(path, allow_pickle=False) as stored:
+      return dict(stored)
+  except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    raise ValueError(f"{path} is damaged or incomplete ({error}); delete it and evaluate again") from error
 
 
 def first_of_each_class(labels: np.ndarray, count: int) -> np.ndarray:

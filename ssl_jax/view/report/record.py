@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ssl_jax.log.run_log import METRICS, STARTS, lines
+from ssl_jax.log.run_log import METRICS, STARTS, lines, read_json
 from ssl_jax.run.checkpoint import Checkpoints
 from ssl_jax.view import knn_atlas
 
@@ -105,7 +104,7 @@ def _evaluations(folder: pathlib.Path) -> list[Evaluation]:
 
 
 def _evaluation(path: pathlib.Path, step: int) -> Evaluation:
-  stored = json.loads(path.read_text())
+  stored = read_json(path, "delete it and evaluate again")
   backbone = stored["protocol"]["backbone"]
   picture, seen = path.with_suffix(".png"), path.with_suffix(".npz")
   return Evaluation(
