@@ -31,6 +31,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+from ssl_jax.parallel.programs import memory_maps  # noqa: E402
+
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -77,12 +79,6 @@ def bounded_memory(request):
       file.write(f"{maps:6} maps {peak / 2**30:5.2f} GiB {name}\n")
   assert maps <= MOST_MAPS, f"{maps} memory maps at the end of {name}; {MOST_MAPS} are allowed"
   assert peak <= MOST_BYTES, f"{name} took up to {peak / 2**30:.2f} GiB; 3 are allowed"
-
-
-def memory_maps() -> int:
-  """Memory maps of this process; 0 where the system does not tell."""
-  path = pathlib.Path("/proc/self/maps")
-  return len(path.read_bytes().splitlines()) if path.exists() else 0
 
 
 def peak_bytes() -> int:

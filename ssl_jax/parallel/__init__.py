@@ -24,10 +24,12 @@ from ssl_jax.parallel.placement import (
   spread,
   to_devices,
 )
+from ssl_jax.parallel.programs import bound_programs
 
 __all__ = [
   "BATCH",
   "along_data",
+  "bound_programs",
   "check_batch",
   "compile_step",
   "constrain_rows",

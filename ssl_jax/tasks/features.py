@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from ssl_jax import parallel
 from ssl_jax.abilities import Pyramid
 from ssl_jax.augment.crops import to_float
 from ssl_jax.core import PyTree
@@ -44,6 +45,7 @@ def extract(backbone: Backbone, batches: Batches, mesh: Mesh, *, layer: str = ""
   Raises: ValueError for an unknown layer, an empty split, rows that were read twice, or features that are not
     finite.
   """
+  parallel.bound_programs()
   function = feature_function(backbone, layer=layer, grid=grid)
   weights = placement.replicate(tuple(backbone.weights), mesh)
   kept, pending, size, read = [], None, 0, 0

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import confusion_matrix as oracle
 
+from ssl_jax.view.class_names import name_classes
 from ssl_jax.view.confusion import confusion_matrix, plot_confusion
 
 
@@ -31,3 +32,9 @@ def test_the_confusion_picture_is_drawn(tmp_path, classes):
   assert min(pixels.shape[:2]) > 300
   blue, orange = pixels[..., 2] - pixels[..., 0] > 60, pixels[..., 0] - pixels[..., 2] > 40
   assert blue.any() and orange.mean() > 0.02
+
+
+def test_names_that_look_like_mathematics_or_are_not_utf8_are_drawn(tmp_path):
+  names = ["$1_$5", b"caf\xe9".decode("utf-8", "surrogateescape"), "<b>", "a" * 300]
+  plot_confusion(tmp_path / "a.png", np.eye(4, dtype=np.int64), class_names=names)
+  assert name_classes(names, 5) == ["$1_$5", "caf�", "<b>", "a" * 300, "4"]
