@@ -54,7 +54,7 @@ def open_coco(data_dir: str, split: str) -> Source:
   For a split such as "train2017", `data_dir` holds the annotations in annotations/instances_train2017.json,
   annotations/train2017.json, train2017_instances.json, train2017_detection.json or train2017.json, and the
   images in train2017, images/train2017, train2017_images or images. Classes are numbered from 0 in the order
-  of the category ids.
+  of the category ids. A part of a split, such as "train2017[:80%]", is cut from a fixed shuffled order.
 
   Raises: ValueError if the folder, the split or the first image of the split does not exist, or if the JSON
     is not in COCO's format. The message names what is wrong.
@@ -70,13 +70,13 @@ def open_coco(data_dir: str, split: str) -> Source:
   categories = [categories for _, categories in parts.values()]
   if any(of_split != categories[0] for of_split in categories):
     raise ValueError(f"split={split!r} joins files of {data_dir} whose categories differ; use one of them")
-  places = splits.resolve(split, {name: len(rows) for name, (rows, _) in parts.items()})
-  rows = [parts[name][0][i] for name, range_ in places for i in range_]
+  chosen = splits.choose(split, {name: np.full(len(rows), -1) for name, (rows, _) in parts.items()})
+  rows = [parts[name][0][i] for name, places in chosen for i in places]
   reader = CocoReader(*(tuple(column) for column in zip(*rows, strict=True)))
   names = tuple(categories[0])
   fields = ("image", "label", "boxes", "boxes_class", "boxes_crowd")
   most = {"boxes": max(map(len, reader.boxes), default=0)}
-  return Source(reader, len(names), names, None, fields=fields, most_rows=most)
+  return Source(reader, len(names), names, None, fields=fields, most_rows=most, order=splits.SHUFFLED)
 
 
 def _splits(root: pathlib.Path) -> dict[str, pathlib.Path]:

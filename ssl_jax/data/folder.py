@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from ssl_jax.data import splits
 from ssl_jax.data.elements import Record
+from ssl_jax.data.folder_layout import (
+  class_folders,
+  counts,
+  files_below,
+  find_splits,
+  folders,
+  known_formats,
+  listed_classes,
+)
 from ssl_jax.data.reader import Source
-
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp")
-SPLIT_FOLDERS = ("train", "val", "valid", "validation", "test")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,71 +43,120 @@ class FolderReader:
     return os.path.join(self.root, self.paths[index])
 
 
+class _Split(NamedTuple):
+  """One split of a folder."""
+
+  folder: pathlib.Path
+  classes: tuple[str, ...]  # folders with an image, one for each class; (): the images have no class folders
+  flat: pathlib.Path  # the folder that holds images without class folders
+  listed: dict[str, str]  # file name -> class, from an annotation file; {} if there is none
+
+  def class_names(self) -> set[str]:
+    return {*self.classes, *self.listed.values()}
+
+
 def open_folder(data_dir: str, split: str) -> Source:
   """Opens the images under `data_dir`, in the order of their paths.
 
-  `data_dir` may hold one folder for each split (train and val, valid, validation or test, and nothing else);
-  otherwise the whole folder is the split "train". Within a split each folder is a class, whose images may lie
-  in subfolders; without class folders all images have the label -1. Classes are numbered over all splits
-  together, so that a label means the same class in each of them.
+  Images: the files named *.png, *.jpg, *.jpeg and *.webp, in upper or lower case. Hidden files and folders
+  are never read at any depth, nor is a folder called __* or @eaDir. Links to files and folders are followed
+  at every depth, except into a folder that is being read already. `Source.left_out` counts by suffix the
+  files that are not read.
 
-  Raises: ValueError if the folder or the split does not exist, if there is no image, or if some images lie in
-    class folders and others do not.
+  Splits: `data_dir` may hold one folder for each split and no other folder with images. Folders are splits if
+  they are called train (training), test (testing), val, valid, validation, eval, evaluation, dev, holdout,
+  pred, extra or unlabeled, in upper or lower case, and with the same addition for all, such as seg_train and
+  seg_test, or train2017 and val2017. Otherwise the whole folder is the split "train". A class may be called
+  train if its folder lies beside other classes and has no folders inside.
+
+  Classes: within a split each folder with an image at any depth is a class. Without class folders all images
+  have the label -1. Classes are numbered over all splits together, so that a label means the same class in
+  each of them. If the only folder of a split is called images, it is no class: its images have the label -1,
+  or the class that a file *_annotations.txt beside it states, as in Tiny ImageNet (file name, tab, class).
+
+  Parts: a part of a split, such as "train[:80%]" or "train[100:200]", is cut class by class: it holds each
+  class in proportion, in the order of the paths. Without classes it is cut from a fixed shuffled order.
+
+  Raises: ValueError if the folder or the split does not exist, if there is no image, if some images lie in
+    class folders and others do not, if folders look like splits but others lie beside them, or if a class has
+    no image in a known format.
   """
   root = pathlib.Path(data_dir)
-  roots = _split_folders(root)
-  splits.check_names(split, list(roots), f"the folder {data_dir}")
-  class_names = sorted({name for folder in roots.values() for name in _folders(folder)})
-  found = {name: _images(roots[name], class_names, root) for name in splits.names(split)}
-  chosen = [
-    found[name][i]
-    for name, places in splits.resolve(split, {n: len(f) for n, f in found.items()})
-    for i in places
-  ]
-  labels = np.array([label for _, label in chosen], np.int32)
-  labelled = bool((labels >= 0).any())
-  reader = FolderReader(str(root), tuple(path for path, _ in chosen), labels)
-  return Source(reader, len(class_names) if labelled else 0, tuple(class_names) if labelled else (), None)
-
-
-def _split_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
-  if not root.is_dir():
-    raise ValueError(f"data_dir={str(root)!r} is not a folder; give the one that holds the images")
-  inside = _folders(root)
-  if inside and all(name in SPLIT_FOLDERS for name in inside):
-    return {name: root / name for name in inside}
-  return {"train": root}
-
-
-def _folders(root: pathlib.Path) -> list[str]:
-  return sorted(
-    entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith((".", "__"))
+  found = {name: _look(folder) for name, folder in find_splits(root).items()}
+  splits.check_names(split, list(found), f"the folder {data_dir}")
+  class_names = _class_names(found)
+  wanted = list(dict.fromkeys(splits.names(split)))
+  files = {name: _images(found[name], class_names, root) for name in wanted}
+  parts = splits.choose(split, {name: of_split.labels for name, of_split in files.items()})
+  labels = np.concatenate([files[name].labels[places] for name, places in parts])
+  paths = tuple(files[name].paths[i] for name, places in parts for i in places)
+  names = tuple(class_names) if (labels >= 0).any() else ()
+  left_out = sum((files[name].left_out for name in wanted), collections.Counter())
+  if all(of_split.folder != root for of_split in found.values()):
+    left_out["image beside the folders of the splits"] += len(files_below(root, root, deep=False).images)
+  return Source(
+    FolderReader(str(root), paths, labels),
+    len(names),
+    names,
+    None,
+    order=splits.BY_CLASS if names else splits.SHUFFLED,
+    left_out=counts(left_out),
   )
 
 
-def _images(root: pathlib.Path, class_names: Sequence[str], base: pathlib.Path) -> list[tuple[str, int]]:
-  """Lists (path relative to `base`, label) of every image of one split."""
-  label = {name: i for i, name in enumerate(class_names)}
-  outside = [(os.path.relpath(root / name, base), -1) for name in sorted(os.listdir(root)) if _is_image(name)]
-  inside = [(path, label[name]) for name in _folders(root) for path in _below(root / name, base)]
-  if outside and inside:
+class _Images(NamedTuple):
+  paths: list[str]  # relative to the folder of the data set
+  labels: np.ndarray  # i32[N]
+  left_out: collections.Counter  # what is not read: suffix -> number of files
+
+
+def _look(folder: pathlib.Path) -> _Split:
+  classes = class_folders(folder)
+  if [name.casefold() for name in classes] != ["images"]:
+    return _Split(folder, tuple(classes), folder, {})
+  inside = folder / classes[0]
+  if deeper := class_folders(inside):
     raise ValueError(
-      f"{root} holds {len(outside)} images outside of class folders, such as {outside[0][0]}, and "
-      f"{len(inside)} inside; put either all images or none into class folders"
+      f"{folder} holds only the folder {classes[0]}, which holds the folders {', '.join(deeper[:5])}; if "
+      f"these are the classes or splits, give {inside} as data_dir, or move them up by one folder"
     )
-  if not outside and not inside:
-    raise ValueError(f"{root} holds no image; known file name extensions: {', '.join(EXTENSIONS)}")
-  return outside or inside
+  return _Split(folder, (), inside, listed_classes(folder, inside))
 
 
-def _below(folder: pathlib.Path, base: pathlib.Path) -> list[str]:
-  return sorted(
-    os.path.relpath(os.path.join(where, name), base)
-    for where, _, files in os.walk(folder)
-    for name in files
-    if _is_image(name)
-  )
+def _class_names(found: dict[str, _Split]) -> list[str]:
+  """Returns the names of the classes of all splits, sorted.
+
+  Raises: ValueError if a class is spelt in upper case in one split and in lower case in another.
+  """
+  names = sorted(set().union(*(split.class_names() for split in found.values())))
+  spelt: dict[str, str] = {}
+  for name in names:
+    other = spelt.setdefault(name.casefold(), name)
+    if other != name and not any({name, other} <= split.class_names() for split in found.values()):
+      raise ValueError(
+        f"the class {other!r} of one split is called {name!r} in another one; give the folders the same name"
+      )
+  return names
 
 
-def _is_image(name: str) -> bool:
-  return name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+def _images(split: _Split, class_names: Sequence[str], base: pathlib.Path) -> _Images:
+  """Lists every image of one split."""
+  label = {name: i for i, name in enumerate(class_names)}
+  outside = files_below(split.flat, base, deep=False)
+  inside = [(label[name], files_below(split.folder / name, base)) for name in split.classes]
+  if outside.images and split.classes:
+    raise ValueError(
+      f"{split.folder} holds {len(outside.images)} images outside of class folders, such as "
+      f"{outside.images[0]}, and {sum(len(files.images) for _, files in inside)} inside; put either all "
+      "images or none into class folders"
+    )
+  left_out = sum((files.others for _, files in inside), outside.others)
+  empty = [name for name in folders(split.flat) if name not in split.classes]
+  left_out.update(f"folder without images ({name})" for name in empty)
+  if not outside.images and not inside:
+    there = f", but {counts(left_out)}" if left_out else ""
+    raise ValueError(f"{split.folder} holds no image{there}; {known_formats()}")
+  paths = [*outside.images, *(path for _, files in inside for path in files.images)]
+  labels = [label[split.listed[os.path.basename(path)]] if split.listed else -1 for path in outside.images]
+  labels += [number for number, files in inside for _ in files.images]
+  return _Images(paths, np.array(labels, np.int32), left_out)

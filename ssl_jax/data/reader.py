@@ -42,9 +42,16 @@ class Source:
   fields: tuple[str, ...] = ("image", "label")  # the fields of a record
   # for fields with rows, such as "boxes": the largest number of rows in a record
   most_rows: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  order: str = "as stored"  # how a part of a split, such as "train[:10%]", is cut; for protocols
+  left_out: str = ""  # what is not read of the data set, such as "12 .bmp, 3 hidden"; for headlines
 
   def __len__(self) -> int:
     return len(self.reader)
+
+  def summary(self) -> str:
+    """The size of the source and what was left out: "30 images of 3 classes; not read: 2 .bmp"."""
+    classes = f" of {self.num_classes} classes" if self.num_classes else ""
+    return f"{len(self)} images{classes}" + (f"; not read: {self.left_out}" if self.left_out else "")
 
   def __getitem__(self, index: int) -> Record:
     return self.__getitems__([index])[0]

@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+import numpy as np
+
 from ssl_jax.config.checked import nearest
 
+BY_CLASS = "each class in proportion, in the order of its paths"  # descriptions of the orders of `choose`
+SHUFFLED = "from a fixed shuffled order"
 _PART = re.compile(r"\s*(?P<split>[\w.-]+)(\[\s*(?P<start>-?[\d_]+%?)?\s*:\s*(?P<stop>-?[\d_]+%?)?\s*\])?\s*")
 
 
@@ -39,6 +43,34 @@ def resolve(spec: str, sizes: Mapping[str, int]) -> list[tuple[str, range]]:
   """
   check_names(spec, sizes, "this source")
   return [(part["split"], _slice(part, sizes[part["split"]], spec)) for part in _parts(spec)]
+
+
+def choose(spec: str, labels: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
+  """Resolves `spec` to (split, indices in that split, ascending) for records that may be sorted by class.
+
+  A part of a split holds each class in proportion: it is cut from an order in which all classes advance
+  equally fast, and each of them in the order of its records. Records without labels are cut from a fixed
+  shuffled order. Either way "train[:80%]" and "train[80%:]" are disjoint, together they are the whole split,
+  and the number of records is that of `resolve`.
+
+  Args:
+    labels: the class of each record of each split, i32[N]; -1: none.
+  Raises: as `resolve`.
+  """
+  parts = resolve(spec, {name: len(of_split) for name, of_split in labels.items()})
+  orders = {name: _spread(labels[name]) for name in {name for name, _ in parts}}
+  return [(name, np.sort(orders[name][places])) for name, places in parts]
+
+
+def _spread(labels: np.ndarray) -> np.ndarray:
+  """Returns indices i64[N] of the records in an order of which any part holds the classes in proportion."""
+  if not (labels >= 0).any():
+    return np.random.default_rng(0).permutation(len(labels))
+  by_class = np.argsort(labels, kind="stable")
+  _, starts, counts = np.unique(labels[by_class], return_index=True, return_counts=True)
+  rank = np.arange(len(labels)) - np.repeat(starts, counts)
+  progress = (rank + 0.5) / np.repeat(counts, counts)
+  return by_class[np.argsort(progress, kind="stable")]
 
 
 def _parts(spec: str) -> list[re.Match]:

@@ -123,17 +123,23 @@ def task_data(config: EvaluateConfig, trained: TrainConfig, mesh: Mesh) -> TaskD
     train_size=len(train),
     test_size=len(test),
     augment=live_augment(config, data.size),
-    protocol={
-      "data": data.name,
-      "train_split": data.train_split,
-      "test_split": data.test_split,
-      "shuffled": data.shuffle,
-      "resize": resize,
-      "interpolation": data.interpolation,
-      "crop": data.size,
-      "live_augment": {**dict(config.augment), "size": data.size, "views": 1},
-    },
+    protocol=_protocol(config, data, resize, train.order),
   )
+
+
+def _protocol(config: EvaluateConfig, data: EvaluateDataConfig, resize: int, order: str) -> dict:
+  """What the results depend on in the data: part of the protocol of every task."""
+  return {
+    "data": data.name,
+    "train_split": data.train_split,
+    "test_split": data.test_split,
+    "order_of_cuts": order,
+    "shuffled": data.shuffle,
+    "resize": resize,
+    "interpolation": data.interpolation,
+    "crop": data.size,
+    "live_augment": {**dict(config.augment), "size": data.size, "views": 1},
+  }
 
 
 def _with_defaults(data: EvaluateDataConfig, trained: TrainConfig) -> EvaluateDataConfig:
@@ -155,6 +161,8 @@ def live_augment(config: EvaluateConfig, size: int) -> Augment:
 
 def _open(data: EvaluateDataConfig, split: str, size: int):
   source = sources.make(data.name, split=split, data_dir=data.data_dir, image_size=size)
+  if jax.process_index() == 0:
+    print(f"{data.name} {split}: {source.summary()}")
   return sources.cached(source) if data.cache else source
 
 

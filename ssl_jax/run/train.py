@@ -258,9 +258,10 @@ def _count(state: TrainState) -> int:
 
 def _headline(run: Run, compile_seconds: float, state: TrainState) -> str:
   config, total = run.config, run.parts.total_steps
+  left_out = f"; not read of the data: {run.source.left_out}" if run.source.left_out else ""
   return (
     f"{config.method['name']}, {config.encoder['name']} ({_count(state) / 1e6:.2f}M parameters), "
     f"{len(run.source)} images of {config.data.name}, batch {config.batch_size}, {run.mesh.size} x "
-    f"{run.mesh.devices.flat[0].device_kind}; compiled in {compile_seconds:.1f} s\n"
+    f"{run.mesh.devices.flat[0].device_kind}; compiled in {compile_seconds:.1f} s{left_out}\n"
     + (f"resuming at step {run.start} of {total}" if run.start else f"{total} steps")
   )

@@ -13,7 +13,7 @@ from PIL import Image
 from ssl_jax import recipe
 from ssl_jax.config.schema import TrainConfig, check, to_json
 from ssl_jax.core import DataSpec
-from ssl_jax.data import decode, host, pipeline, sources
+from ssl_jax.data import decode, host, pipeline, sources, splits
 from ssl_jax.data.decode import DecodeError
 from ssl_jax.data.elements import ShapeDtype
 from ssl_jax.data.fit import Fit
@@ -390,3 +390,25 @@ def test_real_photographs_with_boxes_and_masks(shared_data, tmp_path):
     first = next(batches)
   assert len(pairs) == 100 and first["valid"].all() and not batches.bad
   assert len(np.unique(first["mask"])) > 20
+
+
+def test_mask_folders_in_upper_case_and_what_is_left_out(tmp_path):
+  for name in ("Train", "TEST"):
+    write_masks(tmp_path / name)
+    (tmp_path / name / "images").rename(tmp_path / name / "Images")
+    (tmp_path / name / "Images" / "x.bmp").touch()
+    (tmp_path / name / "Images" / "more").mkdir()
+  source = sources.make("mask_folder", data_dir=str(tmp_path), split="test")
+  assert len(source) == COUNT and source.left_out == "1 .bmp, 1 folder (more)"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_parts_are_cut_from_a_fixed_shuffled_order(folders, kind):
+  def names(split):
+    source = sources.make(kind, data_dir=str(folders / kind), split=split)
+    assert source.order == splits.SHUFFLED
+    return [source.name(i) for i in range(len(source))]
+
+  whole, first, last = names("train"), names("train[:50%]"), names("train[50%:]")
+  assert sorted(first + last) == sorted(whole) and first not in (whole[:10], whole[:11])
+  assert names("train[:5]+train[5:]") != whole and set(names("train[:5]")) < set(first)

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from ssl_jax.data import decode, host, sources, synthetic, tfds_records, transforms
+from ssl_jax.data import decode, host, sources, splits, synthetic, tfds_records, transforms
 from ssl_jax.data.decode import DecodeError
 
 from .conftest import encoded, smooth
@@ -28,9 +28,42 @@ def test_folder_with_classes(class_folder):
 
 
 def test_folder_slices(class_folder):
-  source = sources.make("folder", data_dir=str(class_folder), split="train[80%:]+train[:1]")
-  assert [level(source, i) for i in range(3)] == [180, 200, 20]
-  assert [source[i]["label"] for i in range(3)] == [2, 2, 0] and source.num_classes == 3
+  """A part is cut class by class: with 4, 3 and 3 images, 80% are 3, 3 and 2."""
+
+  def read(split):
+    source = sources.make("folder", data_dir=str(class_folder), split=split)
+    assert source.num_classes == 3 and source.order == splits.BY_CLASS
+    return [(source[i]["label"], level(source, i)) for i in range(len(source))]
+
+  assert read("train[80%:]+train[:1]") == [(0, 80), (2, 200), (0, 20)]
+  whole = read("train")
+  for cut in ("30%", "5", "50%", "-2"):
+    first, last = read(f"train[:{cut}]"), read(f"train[{cut}:]")
+    assert sorted(first + last) == whole and first == sorted(first) and last == sorted(last)
+  assert {label for label, _ in read("train[:3]")} == {label for label, _ in read("train[3:6]")} == {0, 1, 2}
+
+
+def test_parts_of_a_folder_sorted_by_class_hold_every_class_in_proportion(tmp_path):
+  for c, count in enumerate((50, 20, 10)):
+    (tmp_path / f"{c}").mkdir()
+    for i in range(count):
+      (tmp_path / f"{c}" / f"{i:02}.png").touch()
+  for split, counts in (("[:10%]", (5, 2, 1)), ("[90%:]", (5, 2, 1)), ("[40:56]", (10, 4, 2))):
+    source = sources.make("folder", data_dir=str(tmp_path), split=f"train{split}")
+    assert tuple(np.bincount(source.reader.labels)) == counts
+
+
+def test_parts_without_classes_are_cut_from_a_fixed_shuffled_order(tmp_path):
+  for i in range(100):
+    (tmp_path / f"{i:02}.png").touch()
+  first, again, rest = (
+    sources.make("folder", data_dir=str(tmp_path), split=split)
+    for split in ("train[:30%]", "train[:30]", "train[30%:]")
+  )
+  assert first.reader.paths == again.reader.paths == tuple(sorted(first.reader.paths))
+  assert 20 < np.mean([int(path[:2]) for path in first.reader.paths]) < 80
+  assert set(first.reader.paths) | set(rest.reader.paths) == {f"{i:02}.png" for i in range(100)}
+  assert len(first) == 30 and len(rest) == 70 and first.order == splits.SHUFFLED
 
 
 def test_folder_without_classes(tmp_path):
@@ -70,6 +103,149 @@ def test_folder_errors(class_folder, tmp_path):
   (tmp_path / "mixed" / "stray.png").write_bytes(encoded(smooth(8, 8)))
   with pytest.raises(ValueError, match="1 images outside of class folders, such as stray.png, and 10 inside"):
     sources.make("folder", data_dir=str(tmp_path / "mixed"))
+
+
+def fill(root, *paths):
+  for path in paths:
+    (root / path).parent.mkdir(parents=True, exist_ok=True)
+    (root / path).touch()
+  return root
+
+
+SPLIT_FOLDERS = [
+  (("Train", "Test"), ("train", "test")),
+  (("TRAINING", "testing"), ("train", "test")),
+  (("train", "eval"), ("train", "eval")),
+  (("train", "Dev"), ("train", "dev")),
+  (("seg_train", "seg_test", "seg_pred"), ("train", "test", "pred")),
+  (("train2017", "val2017"), ("train", "val")),
+  (("Training Set", "Test Set"), ("train", "test")),
+  (("imagenet-val", "imagenet-train"), ("val", "train")),
+  (("train", "test", "unlabeled"), ("train", "test", "unlabeled")),
+  (("train",), ("train",)),
+]
+
+
+@pytest.mark.parametrize("names, known", SPLIT_FOLDERS)
+def test_folders_that_are_splits(names, known, tmp_path):
+  for name in names:
+    fill(tmp_path, f"{name}/cat/0.png", f"{name}/dog/0.png", f"{name}/dog/1.png")
+  for split in known:
+    source = sources.make("folder", data_dir=str(tmp_path), split=split)
+    assert source.class_names == ("cat", "dog") and len(source) == 3
+
+
+@pytest.mark.parametrize(
+  "names",
+  [
+    ("aeroplane", "boat", "train"),  # classes of Pascal VOC
+    ("train_interior", "train_railway", "train_station", "valley"),  # of Places
+    ("bullet_train", "crash_test_dummy", "test_tube"),
+    ("developer", "evaluations", "trains", "tests"),
+  ],
+)
+def test_classes_whose_names_resemble_splits(names, tmp_path):
+  source = sources.make("folder", data_dir=str(fill(tmp_path, *(f"{name}/0.png" for name in names))))
+  assert source.class_names == tuple(sorted(names)) and len(source) == len(names)
+
+
+@pytest.mark.parametrize(
+  "paths, message",
+  [
+    (("train/cat/0.png", "val/cat/0.png", "notes/cat/0.png"), "train, val, which are splits, and .* notes"),
+    (("train/cat/0.png", "boat/cat/0.png"), "the folders train, which are splits, and beside them boat"),
+    (("Train/cat/0.png", "train/cat/0.png"), "the folders Train and train, which are both the split 'train'"),
+    (("train/cat/0.png", "training/cat/0.png"), "both the split 'train'; rename or join them"),
+    (("bottle/train/0.png", "bottle/test/0.png", "nut/0.png"), "bottle would be a class, but .* of splits"),
+    (("archive/train/0.png", "archive/test/0.png"), "archive would be a class.* the inner one as data_dir"),
+    (("images/cat/0.png", "images/dog/0.png"), "holds only the folder images, which holds .* cat, dog"),
+    (("cat/0.png", "dog/0.bmp", "dog/1.BMP", "dog/2.gif"), "dog holds no image .* 2 .bmp, 1 .gif; convert"),
+    (("0.tif", "1.tif"), "holds no image, but 2 .tif; known file name extensions"),
+    (("train/Cat/0.png", "test/cat/0.png"), "the class 'Cat' of one split is called 'cat' in another one"),
+  ],
+)
+def test_refused_folders(paths, message, tmp_path):
+  with pytest.raises(ValueError, match=message):
+    sources.make("folder", data_dir=str(fill(tmp_path, *paths)))
+
+
+def test_hidden_files_are_not_read_and_what_is_left_out_is_counted(tmp_path):
+  fill(tmp_path, "cat/0.png", "cat/.thumbnails/0.png", "cat/deep/.x/0.png", "cat/deep/1.PNG", "cat/._2.png")
+  fill(
+    tmp_path, "cat/@eaDir/0.png", "__MACOSX/cat/0.png", ".git/0.png", "dog/0.jpg", "dog/1.TIF", "dog/2.tif"
+  )
+  fill(tmp_path, "dog/README", "notes/a.txt")
+  (tmp_path / "empty").mkdir()
+  source = sources.make("folder", data_dir=str(tmp_path))
+  assert source.reader.paths == ("cat/0.png", "cat/deep/1.PNG", "dog/0.jpg")
+  assert source.class_names == ("cat", "dog")
+  assert source.left_out == (
+    "2 .tif, 1 folder without images (empty), 1 folder without images (notes), 6 hidden, 1 without suffix"
+  )
+  assert source.summary() == f"3 images of 2 classes; not read: {source.left_out}"
+  beside = fill(tmp_path / "split", "train/cat/0.png", "stray.png", "train/cat/Thumbs.db")
+  assert sources.make("folder", data_dir=str(beside)).left_out == (
+    "1 .db, 1 image beside the folders of the splits"
+  )
+
+
+def test_the_case_of_class_names_may_tell_classes_apart(tmp_path):
+  source = sources.make(
+    "folder", data_dir=str(fill(tmp_path, "train/A/0.png", "train/a/0.png", "test/a/0.png"))
+  )
+  assert source.class_names == ("A", "a")
+
+
+def test_links_are_followed_at_every_depth_and_never_upwards(tmp_path):
+  store = fill(tmp_path / "store", "part/0.png", "part/1.png", "dog/0.png", "dog/deep/1.png", "one.png")
+  root = fill(tmp_path / "data", "cat/9.png")
+  links = {"cat/part": store / "part", "cat/again": store / "part", "cat/up": "..", "cat/outside": "../.."}
+  links |= {"cat/one.png": store / "one.png", "cat/self": "self", "dog": store / "dog", "fox": store / "part"}
+  for name, target in links.items():
+    (root / name).symlink_to(target)
+  (store / "dog" / "back").symlink_to(root)
+  found = sources.make("folder", data_dir=str(root)).reader
+  assert found.paths == (
+    *("cat/9.png", "cat/again/0.png", "cat/again/1.png", "cat/one.png"),
+    *("dog/0.png", "dog/deep/1.png", "fox/0.png", "fox/1.png"),
+  )
+  assert found.labels.tolist() == [0] * 4 + [1] * 2 + [2] * 2
+  (tmp_path / "linked").symlink_to(root)
+  assert sources.make("folder", data_dir=str(tmp_path / "linked")).reader.paths == found.paths
+  splitted = tmp_path / "splits"
+  splitted.mkdir()
+  for name in ("train", "test"):
+    (splitted / name).symlink_to(root)
+  assert sources.make("folder", data_dir=str(splitted), split="test").class_names == ("cat", "dog", "fox")
+
+
+def tiny_imagenet(root, lines=("1.JPEG\tn2\t0\t0\t9\t9", "0.JPEG\tn1\t0\t0\t9\t9")):
+  fill(root, "train/n1/images/n1_0.JPEG", "train/n1/n1_boxes.txt", "train/n2/images/n2_0.JPEG")
+  fill(root, "val/images/0.JPEG", "val/images/1.JPEG", "test/images/0.JPEG")
+  (root / "val" / "val_annotations.txt").write_text("\n".join(lines) + "\n")
+  return root
+
+
+def test_tiny_imagenet_is_read_as_it_is_unpacked(tmp_path):
+  make = lambda split: sources.make("folder", data_dir=str(tiny_imagenet(tmp_path)), split=split)
+  train, val, test = map(make, ("train", "val", "test"))
+  assert train.class_names == val.class_names == ("n1", "n2")
+  assert val.reader.paths == ("val/images/0.JPEG", "val/images/1.JPEG")
+  assert val.reader.labels.tolist() == [0, 1] and train.reader.labels.tolist() == [0, 1]
+  assert test.num_classes == 0 and test.reader.labels.tolist() == [-1]  # never a class called images
+
+
+@pytest.mark.parametrize(
+  "lines, message",
+  [
+    (("0.JPEG\tn1",), "does not list 1.JPEG, which is in .*images; it must list exactly"),
+    (("0.JPEG\tn1", "1.JPEG\tn1", "2.JPEG\tn2", "3.JPEG\tn2"), "lists 2.JPEG and 1 more, which is not in"),
+    (("0.JPEG n1", "1.JPEG n2"), "line 1: no class after the file name '0.JPEG n1'"),
+  ],
+)
+def test_errors_of_an_annotation_file(lines, message, tmp_path):
+  with pytest.raises(ValueError, match=message):
+    sources.make("folder", data_dir=str(tiny_imagenet(tmp_path, lines)), split="val")
 
 
 def test_unknown_names(tmp_path):

@@ -1,5 +1,6 @@
 """Splits are resolved as TFDS resolves them."""
 
+import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
@@ -69,3 +70,23 @@ def test_parts_are_joined_in_order():
 def test_errors(spec, message):
   with pytest.raises(ValueError, match=message):
     splits.resolve(spec, SIZES)
+
+
+@pytest.mark.parametrize("cut", ["10%", "33%", "80%", "1", "7", "-5", "-20%"])
+def test_parts_of_records_sorted_by_class_hold_the_classes_in_proportion(cut):
+  labels = np.repeat(np.arange(5), (40, 20, 10, 7, 1))
+  ((_, first),) = splits.choose(f"train[:{cut}]", {"train": labels})
+  ((_, rest),) = splits.choose(f"train[{cut}:]", {"train": labels})
+  assert sorted([*first, *rest]) == list(range(78))
+  assert len(first) == len(splits.resolve(f"train[:{cut}]", {"train": 78})[0][1])
+  share = np.bincount(labels[first], minlength=5) - len(first) / 78 * np.bincount(labels)
+  assert np.abs(share).max() <= 1  # by less than one image
+  assert (np.diff(first) > 0).all() and (np.diff(rest) > 0).all()
+
+
+def test_a_whole_split_keeps_its_order_and_records_without_labels_are_cut_from_a_shuffled_one():
+  labels = {"train": np.repeat([0, 1], 50), "test": np.full(100, -1)}
+  (train, test) = splits.choose("train+test", labels)
+  assert train[1].tolist() == test[1].tolist() == list(range(100))
+  ((_, first),) = splits.choose("test[:50]", labels)
+  assert 35 < first.mean() < 65 and first.tolist() != list(range(0, 100, 2))

@@ -71,6 +71,7 @@ def test_json_holds_the_whole_protocol_and_pictures_lie_beside_it(workdir, table
     "crop",
     "data",
     "test_split",
+    "order_of_cuts",
     "step",
     "weights",
     "seed",
