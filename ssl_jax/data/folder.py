@@ -100,6 +100,7 @@ def open_folder(data_dir: str, split: str) -> Source:
     names,
     None,
     order=splits.BY_CLASS if names else splits.SHUFFLED,
+    sorted_by_class=bool(names),
     left_out=counts(left_out),
   )
 

@@ -43,10 +43,15 @@ class Source:
   # for fields with rows, such as "boxes": the largest number of rows in a record
   most_rows: Mapping[str, int] = dataclasses.field(default_factory=dict)
   order: str = "as stored"  # how a part of a split, such as "train[:10%]", is cut; for protocols
+  sorted_by_class: bool = False
   left_out: str = ""  # what is not read of the data set, such as "12 .bmp, 3 hidden"; for headlines
 
   def __len__(self) -> int:
     return len(self.reader)
+
+  def sorted_size(self) -> int:
+    """The number of records if they are sorted by class, and otherwise 0."""
+    return len(self) if self.sorted_by_class else 0
 
   def summary(self) -> str:
     """The size of the source and what was left out: "30 images of 3 classes; not read: 2 .bmp"."""

@@ -65,7 +65,7 @@ def make(name: str, *, split: str = "train", data_dir: str = "", image_size: int
 def shuffled(source: Source, seed: int = 0) -> Source:
   """Returns the same records in a random but fixed order: for streams of data that are sorted by class."""
   order = np.random.default_rng(seed).permutation(len(source))
-  return dataclasses.replace(source, reader=Reordered(source.reader, order))
+  return dataclasses.replace(source, reader=Reordered(source.reader, order), sorted_by_class=False)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -122,6 +122,7 @@ def task_data(config: EvaluateConfig, trained: TrainConfig, mesh: Mesh) -> TaskD
     train_steps=train_steps,
     train_size=len(train),
     test_size=len(test),
+    test_sorted_size=test.sorted_size(),
     augment=live_augment(config, data.size),
     protocol=_protocol(config, data, resize, train.order),
   )

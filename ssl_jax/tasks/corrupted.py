@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import pathlib
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, cast
@@ -70,7 +71,7 @@ def choose_corruptions(
     textures: a folder of frost textures; "": procedural frost.
     released: a folder with the .npy files of CIFAR-10-C (including labels.npy) or with the images of
       ImageNet-C (CORRUPTION/SEVERITY/CLASS/); "": the corruptions are computed on the fly.
-    examples: number of test images, taken from the start of the split; 0: all.
+    examples: number of test images, see `first_of`; 0: all.
     clean: whether "clean" is a valid name; with corruptions=() it then comes first.
   Raises: ValueError for an unknown name, a severity outside 1 to 5, or a negative number of examples.
   """
@@ -107,18 +108,15 @@ def corrupted_splits(
   first = next(iter(data.test()))["image"]  # the rows of a batch that this process reads
   chosen = chosen._replace(table=chosen.table or ("cifar" if first.shape[1] < SMALL else "imagenet"))
   harmed = [name for name in chosen.names if name != CLEAN]
-  files = (
-    _released(chosen.released, harmed, chosen.severities, data.class_names, first.shape, mesh)
-    if chosen.released
-    else {}
-  )
-  plain, test, found = _with_classifier(backbone, read), first_of(data.test, chosen.examples), []
+  files = _released(chosen, harmed, data.class_names, first.shape, mesh) if chosen.released else {}
+  plain, found = _with_classifier(backbone, read), []
+  test = first_of(data.test, chosen.examples, data.test_sorted_size)
   for name in chosen.names:
     for severity in chosen.severities if name != CLEAN else (0,):
       if name == CLEAN:
         found.append(CorruptedSplit(name, 0, plain, test))
       elif chosen.released:
-        found.append(CorruptedSplit(name, severity, plain, first_of(files[name, severity], chosen.examples)))
+        found.append(CorruptedSplit(name, severity, plain, files[name, severity]))
       else:
         found.append(
           CorruptedSplit(name, severity, _corrupted(backbone, read, name, severity, key, chosen), test)
@@ -174,8 +172,12 @@ def _digest(image: jax.Array) -> jax.Array:
   )
 
 
-def first_of(batches: Batches, examples: int) -> Batches:
-  """Returns the same batches, in which only the first `examples` images of the split are valid; 0: all."""
+def first_of(batches: Batches, examples: int, sorted_size: int = 0) -> Batches:
+  """Returns the same batches, in which only `examples` images of the split are valid; 0: all.
+
+  These are the first images or, in a split of `sorted_size` images that are sorted by class, images at equal
+  distances, so that every class is represented in proportion.
+  """
   if not examples:
     return batches
 
@@ -184,8 +186,10 @@ def first_of(batches: Batches, examples: int) -> Batches:
     read = 0
     for batch in batches():
       index = np.asarray(batch.get("index", np.arange(read, read + len(batch["image"]))))
-      mask = np.asarray(batch.get("valid", np.ones(len(index), bool))) & (index < examples)
-      if read and jax.process_count() == 1 and not mask.any():
+      place = index.astype(np.int64)
+      chosen = place * examples % sorted_size < examples if sorted_size else place < examples
+      mask = np.asarray(batch.get("valid", np.ones(len(index), bool))) & chosen
+      if read and not sorted_size and jax.process_count() == 1 and not mask.any():
         return
       read += len(index)
       yield {**batch, "index": index, "valid": mask}
@@ -194,7 +198,7 @@ def first_of(batches: Batches, examples: int) -> Batches:
 
 
 def _released(
-  folder: str, names, severities, class_names: Sequence[str], batch: tuple[int, ...], mesh: Mesh
+  chosen: Corruptions, names, class_names: Sequence[str], batch: tuple[int, ...], mesh: Mesh
 ) -> dict[tuple[str, int], Batches]:
   """Returns the batches of the published files by corruption and severity.
 
@@ -205,6 +209,7 @@ def _released(
   Raises: ValueError that names missing files, or classes that are not in `class_names`, before anything is
     read.
   """
+  folder, severities = chosen.released, chosen.severities
   root = pathlib.Path(folder)
   arrays = (root / "labels.npy").is_file()
   wanted = (
@@ -226,17 +231,21 @@ def _released(
     transform=host.ImageAndLabel(transforms.resize_center_crop(batch[1])),
     positions=parallel.local_rows(mesh, batch_size),
   )
-  if arrays:
-    return {(name, s): functools.partial(read, _rows(root, name, s)) for name in names for s in severities}
 
-  def images(name: str, severity: int) -> Source:
+  def source(name: str, severity: int) -> Source:
+    if arrays:
+      return _rows(root, name, severity)
     data_dir = str(root / name / str(severity))
-    source = sources.make("folder", data_dir=data_dir)
+    images = sources.make("folder", data_dir=data_dir)
     if not class_names:
-      return source
-    return classes.renumbered(source, class_names, what=f"the images in {data_dir}", owner="the test data")
+      return images
+    return classes.renumbered(images, class_names, what=f"the images in {data_dir}", owner="the test data")
 
-  return {(name, s): functools.partial(read, images(name, s)) for name in names for s in severities}
+  found = {}
+  for name, s in itertools.product(names, severities):
+    opened = source(name, s)
+    found[name, s] = first_of(functools.partial(read, opened), chosen.examples, opened.sorted_size())
+  return found
 
 
 def _rows(root: pathlib.Path, name: str, severity: int) -> Source:

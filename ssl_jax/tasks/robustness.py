@@ -96,7 +96,7 @@ def _run(
   predict = classifier_of(backbone, "robustness").predict
   data = in_own_classes(backbone, data)
   exact, found = corrupted_splits(chosen, backbone, predict, data, mesh, key)
-  clean_images = first_of(data.test, chosen.examples)
+  clean_images = first_of(data.test, chosen.examples, data.test_sorted_size)
   clean = classify(backbone, clean_images, data.num_classes, mesh, extract, "robustness")
   errors = {}
   for done, split in enumerate(found, 1):

@@ -8,6 +8,7 @@ from PIL import Image
 from ssl_jax import corrupt, tasks
 from ssl_jax.abilities import Classifier
 from ssl_jax.tasks.backbone import encoder_only
+from ssl_jax.tasks.corrupted import first_of
 from ssl_jax.tasks.robustness import ALEXNET, mean_corruption_error
 from ssl_jax.view.errors import plot_errors
 from tests import frozen
@@ -97,6 +98,24 @@ def test_examples_limits_the_images(bright, make_data, mesh_of):
     bright, make_data(labelled(90), labelled(90), 2), mesh_of(1), KEY
   )
   assert found.protocol["test_rows"] == 70 and "not the released files" in found.protocol["corruption_data"]
+
+
+def test_examples_of_sorted_images_hold_every_class_in_proportion(bright, make_data, mesh_of, tmp_path):
+  images, labels = labelled(90)
+  order = np.argsort(labels, kind="stable")
+  data = make_data((images[order], labels[order]), (images[order], labels[order]), 2)
+  data = data._replace(test_sorted_size=90)
+  for examples in (1, 7, 30, 89, 90, 200):
+    found = np.concatenate([b["label"][b["valid"]] for b in first_of(data.test, examples, 90)()])
+    assert len(found) == min(examples, 90)
+    assert np.abs(np.bincount(found, minlength=2) - len(found) * np.bincount(labels) / 90).max() <= 1
+  for name, level in (("n01", 30), ("n02", 220)):
+    (tmp_path / "snow" / "4" / name).mkdir(parents=True)
+    for i in range(3):
+      Image.fromarray(np.full((32, 32, 3), level, np.uint8)).save(tmp_path / "snow" / "4" / name / f"{i}.png")
+  task = tasks.make("robustness", corruptions=("snow",), severities=(4,), released=str(tmp_path), examples=2)
+  found = task.run(bright, data, mesh_of(1), KEY)
+  assert found.scalars["error"] == 0 and found.protocol["test_rows"] == 2
 
 
 def test_released_arrays_are_read_severity_by_severity(bright, make_data, mesh_of, tmp_path):
