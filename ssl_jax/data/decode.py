@@ -19,6 +19,8 @@ MAX_PIXELS = 89_478_485  # 256 MiB of RGB; if the header states more, nothing is
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
 
 _SIGNATURES = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG"}
+_AT_ONCE = 2**22  # pixels that are converted to RGB at once
+_UNUSED = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # chunks of a PNG
 _ORIENTATION = 0x0112
 _UPRIGHT = {
   2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -69,7 +71,8 @@ def open_image(image: bytes | np.ndarray, *, max_pixels: int = MAX_PIXELS) -> Op
   if isinstance(image, np.ndarray):
     return Opened(Image.fromarray(image), 1, image.shape[1::-1])
   try:
-    opened = Image.open(io.BytesIO(image), formats=[_format(image)])
+    kind = _format(image)
+    opened = Image.open(io.BytesIO(_without_texts(image) if kind == "PNG" else image), formats=[kind])
     width, height = opened.size
     orientation = _orientation(opened.info.get("exif", b""))
   except MemoryError:
@@ -138,6 +141,19 @@ def _format(data: bytes) -> str:
   )
 
 
+def _without_texts(png: bytes) -> bytes:
+  """Drops the texts and the colour profile of a PNG: Pillow refuses the whole image if they are large."""
+  if not any(name in png for name in _UNUSED):
+    return png
+  kept, start = [png[:8]], 8
+  while start + 12 <= len(png):
+    end = start + 12 + int.from_bytes(png[start : start + 4], "big")
+    if png[start + 4 : start + 8] not in _UNUSED or end > len(png):
+      kept.append(png[start:end])
+    start = end
+  return b"".join([*kept, png[start:]])
+
+
 def _explain(error: Exception) -> DecodeError:
   return error if isinstance(error, DecodeError) else DecodeError(str(error) or type(error).__name__)
 
@@ -145,6 +161,16 @@ def _explain(error: Exception) -> DecodeError:
 def _to_rgb(image: Image.Image) -> Image.Image:
   if image.mode == "RGB" and "transparency" not in image.info:
     return image
+  rows = max(_AT_ONCE // max(image.width, 1), 1)
+  if rows >= image.height:
+    return _converted(image)
+  found = Image.new("RGB", image.size)
+  for top in range(0, image.height, rows):  # to save memory: most conversions make several copies
+    found.paste(_converted(image.crop((0, top, image.width, min(top + rows, image.height)))), (0, top))
+  return found
+
+
+def _converted(image: Image.Image) -> Image.Image:
   if image.mode.startswith(("I", "F")):
     return _from_16_bits(image)
   if image.has_transparency_data:

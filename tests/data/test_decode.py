@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 from ssl_jax.data import decode
 from ssl_jax.data.decode import DecodeError
@@ -169,6 +169,43 @@ def test_flipped_bits_in_a_png():
 def test_no_image(data, message):
   with pytest.raises(DecodeError, match=message):
     decode.decode(data)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_large_texts_and_profiles_in_a_png_are_skipped(late):
+  """Pillow refuses more than 1 MB of text after decompression."""
+  texts = PngImagePlugin.PngInfo()
+  texts.add_text("note", "x" * 3_000_000, zip=True)
+  texts.add_itxt("more", "y" * 3_000_000, zip=True)
+  alpha = np.full(GREY.shape, 255, np.uint8)
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  image = Image.fromarray(np.dstack([COLOUR, alpha]))
+  data = saved(image, "PNG", pnginfo=texts, icc_profile=bytes(5_000_000), exif=exif)
+  plain = saved(image, "PNG", exif=exif)
+  if late:  # texts may also follow the pixels
+    start = data.index(b"zTXt") - 4
+    stop = start + 12 + int.from_bytes(data[start : start + 4], "big")
+    data = plain[:-12] + data[start:stop] + plain[-12:]
+  assert len(data) > len(plain)
+  np.testing.assert_array_equal(decode.decode(data), decode.decode(plain))
+  assert decode.decode(data).shape == (13, 9, 3)
+  mask = saved(Image.fromarray(GREY), "PNG", pnginfo=texts)
+  np.testing.assert_array_equal(decode.decode_mask(mask), GREY)
+  for share in (0.9, 0.99):
+    with pytest.raises(DecodeError):
+      decode.decode(mask[: int(share * len(mask))])
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "I;16"])
+def test_conversion_in_parts_changes_nothing(mode, monkeypatch):
+  image = Image.fromarray(np.dstack([COLOUR, GREY]))
+  image = Image.fromarray(GREY.astype(np.uint16) << 8) if mode == "I;16" else image.convert(mode)
+  options = {"transparency": int(np.asarray(image)[2, 2])} if mode in ("P", "L", "I;16") else {}
+  data = saved(image, "PNG", **options)
+  whole = decode.decode(data)
+  monkeypatch.setattr(decode, "_AT_ONCE", 30)
+  np.testing.assert_array_equal(decode.decode(data), whole)
 
 
 def test_decompression_bomb():
