@@ -10,7 +10,7 @@ from PIL import Image
 
 from ssl_jax.config.checked import nearest
 from ssl_jax.data import decode
-from ssl_jax.data.transforms import INTERPOLATIONS, power_of_two, shorter_side_to
+from ssl_jax.data.transforms import INTERPOLATIONS, power_of_two, resize_and_crop, shorter_side_to
 
 FITS = ("pad", "crop")
 
@@ -27,6 +27,12 @@ class Place(NamedTuple):
     """Returns i32[2]: (height, width) of the upper left part of the canvas that the image covers."""
     width, height = (min(r - o, self.size) for r, o in zip(self.resized, self.offset, strict=True))
     return np.array([height, width], np.int32)
+
+  def fit(self, image: Image.Image, kind: Image.Resampling) -> Image.Image:
+    """Resizes an image, and returns the part of it that lies on the canvas."""
+    left, top = self.offset
+    height, width = map(int, self.filled())
+    return resize_and_crop(image, self.resized, (left, top, left + width, top + height), kind)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,15 +75,13 @@ class Fit:
     """Returns the image uint8[size, size, 3], padded with black. Raises DecodeError for a damaged image."""
     spare = min(full / small for full, small in zip(place.full, place.resized, strict=True))
     loaded = decode.load(opened, shrink=power_of_two(spare / 2))
-    if loaded.size != place.resized:
-      loaded = loaded.resize(place.resized, INTERPOLATIONS[self.interpolation])
-    return self._on_canvas(decode.to_array(loaded), place, 0)
+    return self._on_canvas(decode.to_array(place.fit(loaded, INTERPOLATIONS[self.interpolation])), place, 0)
 
   def mask(self, mask: np.ndarray, place: Place, padding: int) -> np.ndarray:
     """Fits a mask uint8[H, W]: returns uint8[size, size], resized by nearest neighbour."""
-    if mask.shape[::-1] != place.resized:
-      mask = np.asarray(Image.fromarray(mask).resize(place.resized, Image.Resampling.NEAREST))
-    return self._on_canvas(mask, place, padding)
+    return self._on_canvas(
+      np.asarray(place.fit(Image.fromarray(mask), Image.Resampling.NEAREST)), place, padding
+    )
 
   def boxes(self, boxes: np.ndarray, place: Place) -> tuple[np.ndarray, np.ndarray]:
     """Fits boxes f32[N, 4]; returns (boxes f32[N, 4] on the canvas, clipped to the image; i64[K]: the indices
@@ -88,12 +92,10 @@ class Fit:
     moved = np.clip(moved, 0, np.array([width, height] * 2, np.float32))
     return moved, np.flatnonzero(((moved[:, 2:] - moved[:, :2]) > 0).all(1))
 
-  def _on_canvas(self, pixels: np.ndarray, place: Place, padding: int) -> np.ndarray:
-    left, top = place.offset
+  def _on_canvas(self, found: np.ndarray, place: Place, padding: int) -> np.ndarray:
     height, width = place.filled()
-    found = pixels[top : top + height, left : left + width]
     if found.shape[:2] == (self.size, self.size):
       return np.ascontiguousarray(found)
-    canvas = np.full((self.size, self.size, *pixels.shape[2:]), padding, np.uint8)
+    canvas = np.full((self.size, self.size, *found.shape[2:]), padding, np.uint8)
     canvas[:height, :width] = found
     return canvas

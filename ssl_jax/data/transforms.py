@@ -34,6 +34,8 @@ INTERPOLATIONS = {
   "lanczos": Image.Resampling.LANCZOS,
 }
 ATTEMPTS = 10
+LONGEST = 16  # images with a greater proportion of their sides are not resized as a whole
+_MOST_SUPPORT = 3  # pixels to each side that a filter reads: those of Lanczos
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,10 +58,9 @@ class ResizeCenterCrop:
     # A reduced JPEG of still twice the target size gives the result of the full one to about one grey level.
     loaded = decode.load(opened, shrink=power_of_two(min(opened.size) / (2 * self.resize)))
     width, height = shorter_side_to(self.resize, *opened.size)
-    if loaded.size != (width, height):
-      loaded = loaded.resize((width, height), INTERPOLATIONS[self.interpolation])
     left, top = round((width - self.size) / 2), round((height - self.size) / 2)
-    return decode.to_array(loaded.crop((left, top, left + self.size, top + self.size)))
+    box = (left, top, left + self.size, top + self.size)
+    return decode.to_array(resize_and_crop(loaded, (width, height), box, INTERPOLATIONS[self.interpolation]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,6 +194,30 @@ def _check(size: int, interpolation: str) -> None:
 def power_of_two(factor: float) -> int:
   """Returns the reduction for JPEG decoding: the largest of 1, 2, 4, 8 not above `factor`, at least 1."""
   return next((power for power in (8, 4, 2) if power <= factor), 1)
+
+
+def resize_and_crop(
+  image: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int], kind: Image.Resampling
+) -> Image.Image:
+  """Returns `image.resize(size, kind).crop(box)`, but of a long and thin image only the box is computed.
+
+  An image of 1 x 20,000 pixels whose shorter side is resized to 224 would take 4 GB. If the sides of `size`
+  differ by a factor of more than LONGEST, the pixels that the box needs are cut out before they are resized;
+  rounding then changes some values by one grey level.
+  """
+  if max(size) <= LONGEST * min(size):
+    return (image if image.size == size else image.resize(size, kind)).crop(box)
+  cut, inside = [], []  # by axis: (first, last) pixel that is needed, and the box within these pixels
+  for full, length, first, last in zip(image.size, size, box[:2], box[2:], strict=True):
+    scale = full / length
+    margin = math.ceil(_MOST_SUPPORT * max(scale, 1)) + 1
+    start, stop = max(math.floor(first * scale) - margin, 0), min(math.ceil(last * scale) + margin, full)
+    cut.append((start, stop))
+    inside.append((max(first * scale - start, 0), min(last * scale - start, stop - start)))
+  (left, right), (top, bottom) = cut
+  (x1, x2), (y1, y2) = inside
+  needed = image.crop((left, top, right, bottom))
+  return needed.resize((box[2] - box[0], box[3] - box[1]), kind, box=(x1, y1, x2, y2))
 
 
 def shorter_side_to(side: int, width: int, height: int) -> tuple[int, int]:

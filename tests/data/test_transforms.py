@@ -2,6 +2,8 @@
 
 import io
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from PIL import Image
 
 from ssl_jax.data import decode, transforms
 from ssl_jax.data.decode import DecodeError
+from ssl_jax.data.fit import Fit
 
 from .conftest import encoded, smooth
 
@@ -136,3 +139,48 @@ def test_damaged_file():
   for transform in (transforms.resize_center_crop(32), transforms.random_resized_crop(32)):
     with pytest.raises(DecodeError):
       transform(np.random.default_rng(0), JPEG[: len(JPEG) // 2])
+
+
+MEMORY = """
+import io, resource
+import numpy as np
+from PIL import Image
+from ssl_jax.data import host, transforms
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for mode, width, height in (
+  ("RGB", 1, 20_000), ("RGB", 20_000, 3), ("RGB", 1, 3_000_000), ("RGB", 3_000_000, 1),
+  ("RGBA", 4000, 4000), ("I;16", 5000, 3000)
+):
+  file = io.BytesIO()
+  Image.new(mode, (width, height)).save(file, "PNG", compress_level=1)
+  frame = host.Frame(224)
+  mask = np.zeros((height, width), np.uint8)
+  for transform in (
+    host.image(frame), host.image(frame._replace(views=2)),
+    host.image_mask(frame), host.image_mask(frame, fit="crop"),
+  ):
+    before = peak()
+    transform(np.random.default_rng(0), {"image": file.getvalue(), "mask": mask, "label": 0})
+    grown = (peak() - before) / 1024
+    assert grown < 100 + 9 * width * height / 2**20, (transform, mode, width, height, grown)
+"""
+
+
+def test_memory_is_bounded_by_the_size_of_the_image():
+  subprocess.run([sys.executable, "-c", MEMORY], check=True)
+
+
+@pytest.mark.parametrize("interpolation", sorted(transforms.INTERPOLATIONS))
+@pytest.mark.parametrize("width, height, side", [(7, 300, 20), (300, 7, 20), (40, 900, 16), (1, 50, 8)])
+def test_long_and_thin_images_are_resized_where_they_are_kept(
+  width, height, side, interpolation, monkeypatch
+):
+  pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+  transform = transforms.resize_center_crop(side, interpolation=interpolation)
+  found = transform(None, pixels)
+  monkeypatch.setattr(transforms, "LONGEST", 10_000)
+  whole = transform(None, pixels)
+  assert np.abs(found.astype(int) - whole).max() <= 1
+  opened = decode.open_image(pixels)
+  place = Fit(side, "crop", interpolation).check().place(width, height)
+  np.testing.assert_array_equal(Fit(side, "crop", interpolation).image(opened, place), whole)
