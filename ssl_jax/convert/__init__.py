@@ -59,7 +59,10 @@ def import_weights(
   if workdir.exists() and any(workdir.iterdir()):
     raise ValueError(f"--output={workdir} is not empty; name a new folder")
   tensors, note = files.read_tensors(source)
-  plan = kinds.plan(kind, tensors, note, options)
+  try:
+    plan = kinds.plan(kind, tensors, note, options)
+  except ValueError as error:
+    raise ValueError(f"--input={source}: {error}") from error
   parts = assemble(plan.config, plan.data)
   abstract, _ = abstract_state(parts, plan.config, parallel.make_mesh(jax.local_devices()[:1]))
   wanted = only(Weights(abstract.params, abstract.model_state), plan.parts)
@@ -157,9 +160,17 @@ def _leaves(weights: Weights) -> list[tuple[Path, Any]]:
 
 
 def _counterparts(path: Path, shape: tuple[int, ...], form: Form) -> tuple[list[names.Tensor], bool]:
-  """(The PyTorch tensors that correspond to the leaf, whether the leaf stacks one tensor for each layer)."""
+  """(The PyTorch tensors that correspond to the leaf, whether the leaf stacks one tensor for each layer).
+
+  Raises: ValueError for a leaf that PyTorch's libraries have no name for.
+  """
   stacked = path[1] == "blocks"
-  return names.tensors_of(path, shape[0] if stacked else 1, form), stacked
+  try:
+    return names.tensors_of(path, shape[0] if stacked else 1, form), stacked
+  except (KeyError, AttributeError) as error:
+    raise ValueError(
+      f"{'/'.join(path)} has no counterpart in PyTorch's libraries; export the encoder as {PROGRAM}"
+    ) from error
 
 
 def _fill(wanted: Weights, tensors: Tensors, form: Form, what: str) -> Weights:
@@ -167,24 +178,21 @@ def _fill(wanted: Weights, tensors: Tensors, form: Form, what: str) -> Weights:
   made, used, problems = [], set(), []
   for path, leaf in _leaves(wanted):
     counterparts, stacked = _counterparts(path, leaf.shape, form)
-    missing = [counterpart.name for counterpart in counterparts if counterpart.name not in tensors]
-    used |= {counterpart.name for counterpart in counterparts}
-    if missing:
-      problems.append(f"missing {', '.join(missing)}")
-      continue
-    try:
-      found = names.into(counterparts, tensors, stacked=stacked)
-    except ValueError:  # the tensor has a different rank
-      found = None
-    if found is None or found.shape != leaf.shape:
-      theirs = names.out_of(counterparts, np.zeros(leaf.shape, np.float32), stacked=stacked)
-      problems += [
-        f"{name} has shape {list(tensors[name].shape)}, expected {list(value.shape)}"
-        for name, value in theirs.items()
-        if tensors[name].shape != value.shape
-      ]
-      continue
-    made.append(jnp.asarray(found, leaf.dtype))
+    theirs = names.out_of(counterparts, np.zeros(leaf.shape, np.float32), stacked=stacked)
+    used |= theirs.keys()
+    missing = [name for name in theirs if name not in tensors]
+    wrong = [
+      f"{name} has shape {list(tensors[name].shape)}, expected {list(value.shape)}"
+      for name, value in theirs.items()
+      if name in tensors and tensors[name].shape != value.shape
+    ] + [
+      f"{name} has the type {tensors[name].dtype}, expected floating-point numbers"
+      for name in theirs
+      if name in tensors and tensors[name].dtype.kind != "f"
+    ]
+    problems += [f"missing {', '.join(missing)}"] * bool(missing) + wrong
+    if not missing and not wrong:
+      made.append(jnp.asarray(names.into(counterparts, tensors, stacked=stacked), leaf.dtype))
   problems += [f"unused {name} {list(tensors[name].shape)}" for name in sorted(tensors.keys() - used)]
   if problems:
     raise ValueError(
@@ -210,12 +218,7 @@ def _torch_tensors(weights: Weights, config: TrainConfig) -> Tensors:
   """All leaves with PyTorch's names and layouts."""
   found, form = {}, _form(config.encoder, weights.params)
   for path, leaf in _leaves(weights):
-    try:
-      counterparts, stacked = _counterparts(path, leaf.shape, form)
-    except (KeyError, AttributeError) as error:
-      raise ValueError(
-        f"{'/'.join(path)} has no counterpart in PyTorch's libraries; export the encoder as {PROGRAM}"
-      ) from error
+    counterparts, stacked = _counterparts(path, leaf.shape, form)
     found |= names.out_of(counterparts, np.asarray(leaf), stacked=stacked)
   if form.patch:  # PyTorch's class token has a position; ours has none, so zeros are written
     side = (config.encoder["image_size"] or config.augment["size"]) // form.patch

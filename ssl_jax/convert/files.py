@@ -6,6 +6,7 @@ import importlib
 import json
 import pathlib
 import zipfile
+import zlib
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ Tensors = dict[str, np.ndarray]
 NOTE = "ssl_jax"  # name of the entry beside the tensors that holds the config of the network, as JSON
 # Keys under which training scripts store the weights beside the rest of their state.
 WRAPPERS = ("state_dict", "model", "model_state_dict")
+_BROKEN = (ValueError, OSError, EOFError, MemoryError, zlib.error, zipfile.BadZipFile)
 TORCH = (".pth", ".pt", ".tar", ".bin")
 
 
@@ -32,11 +34,28 @@ def read_tensors(path: str | pathlib.Path) -> tuple[Tensors, dict[str, Any]]:
     raise ValueError(f"--input={path}: files of this type cannot be read; use {', '.join(readers)}")
   found, note = readers[path.suffix](path)
   try:
-    return {
-      name: value if value.dtype.kind in "iub" else value.astype(np.float32) for name, value in found.items()
-    }, json.loads(note or "{}")
+    opened = json.loads(note or "{}")
+    if not isinstance(opened, dict):
+      raise ValueError(f"it is a {type(opened).__name__}")
   except ValueError as error:
-    raise ValueError(f"--input={path} holds values that are not numbers: {error}") from error
+    raise ValueError(
+      f"--input={path}: its entry {NOTE!r} is not the note of `ssl-jax export`, a JSON object: {error}; "
+      "export the run again"
+    ) from error
+  return {name: _numbers(value, f"--input={path}: {name}") for name, value in found.items()}, opened
+
+
+def _numbers(value: np.ndarray, what: str) -> np.ndarray:
+  """Integers and booleans as they are, other real numbers as float32, infinite if they are out of range."""
+  if value.dtype.kind in "iub":
+    return value
+  # ml_dtypes' numbers, such as bfloat16, have kind "V"; so do records, which are not numbers.
+  if value.dtype.kind == "f" or (value.dtype.kind == "V" and np.can_cast(value.dtype, np.float32)):
+    with np.errstate(over="ignore"):
+      return value.astype(np.float32)
+  raise ValueError(
+    f"{what} has the type {value.dtype}, whose values cannot be read as real numbers; store it as float32"
+  )
 
 
 def write_tensors(path: pathlib.Path, tensors: Tensors, note: dict[str, Any]) -> None:
@@ -53,10 +72,16 @@ def _npz(path: pathlib.Path) -> tuple[Tensors, str]:
   try:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
       found = dict(stored)
-      return found, str(found.pop(NOTE, ""))
-  # TypeError: the file is a single array, not an archive.
-  except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
+  # TypeError: the file is a single array, not an archive. RuntimeError: an encrypted archive.
+  except (*_BROKEN, TypeError, RuntimeError) as error:
     raise ValueError(f"--input={path} cannot be read as arrays: {error}") from error
+  for name, value in found.items():
+    if not isinstance(value, np.ndarray):
+      raise ValueError(
+        f"--input={path}: {name} is not an array, so the file is no .npz; a checkpoint of PyTorch needs a "
+        "name that ends in .pth"
+      )
+  return found, str(found.pop(NOTE, ""))
 
 
 def _safetensors(path: pathlib.Path) -> tuple[Tensors, str]:

@@ -13,8 +13,9 @@ import numpy as np
 from ssl_jax.config.checked import nearest
 from ssl_jax.config.recipe_builder import recipe
 from ssl_jax.config.schema import TrainConfig, check
-from ssl_jax.convert.files import Tensors
+from ssl_jax.convert.files import NOTE, Tensors
 from ssl_jax.convert.names import Form
+from ssl_jax.convert.refusals import check_decoder, check_kind, check_transformer, check_values, required
 from ssl_jax.core import DataSpec
 from ssl_jax.data.sources import SIZES
 from ssl_jax.models import patches, resnet, vit
@@ -59,33 +60,34 @@ def plan(kind: str, tensors: Tensors, note: dict[str, Any], options: Options) ->
     raise ValueError(
       f"--normalize={options.normalize}: no such normalization{nearest(options.normalize, NORMALIZE)}"
     )
+  for name, number in (("heads", options.heads), ("classes", options.classes)):
+    if number < 0:
+      raise ValueError(f"--{name}={number}: use a positive number, or 0 for the usual one")
+  check_values(tensors)
   if note:
     return _own(tensors, note)
-  function, needed = KINDS[kind]
-  if not any(re.match(needed, name) for name in tensors):
-    raise ValueError(
-      f"this file is not of --kind={kind}: it has no tensor {needed!r}, but "
-      f"{', '.join(sorted(tensors)[:5])}, ...; kinds are " + ", ".join(KINDS)
-    )
-  return function(
+  check_kind(kind, tensors, {name: needed for name, (_, needed) in KINDS.items()})
+  return KINDS[kind][0](
     {name: value for name, value in tensors.items() if not re.fullmatch(COUNTERS, name)}, options
   )
 
 
 def _own(tensors: Tensors, note: dict[str, Any]) -> Plan:
   """A file that `export_weights` wrote: its note holds the config."""
-  config = check(TrainConfig, note["config"])
-  if "cls_token" in tensors:
-    tensors, _ = _positions(tensors, fixed=config.encoder["positions"] == "sincos")
-    tensors = {name: value for name, value in tensors.items() if name != "decoder_pos_embed"}
-  form = (
-    Form(patch=config.encoder["patch"])
-    if "cls_token" in tensors
-    else Form(bottleneck="layer1.0.conv3.weight" in tensors)
-  )
-  return Plan(
-    config, DataSpec(batch_size=config.batch_size, **note["data"]), form, tensors, parts=tuple(note["parts"])
-  )
+  try:
+    config = check(TrainConfig, note["config"])
+    data, parts = DataSpec(batch_size=config.batch_size, **note["data"]), tuple(note["parts"])
+  except (KeyError, TypeError, AttributeError, ValueError) as error:
+    raise ValueError(
+      f"its entry {NOTE!r} does not describe a network as `ssl-jax export` does ({type(error).__name__}: "
+      f"{error}); export the run again, or remove the entry and name the kind of the tensors"
+    ) from error
+  if config.encoder["name"] not in vit.ENCODERS:
+    return Plan(config, data, Form(bottleneck="layer1.0.conv3.weight" in tensors), tensors, parts=parts)
+  check_transformer(tensors)
+  tensors, _ = _positions(tensors, fixed=config.encoder["positions"] == "sincos")
+  tensors = {name: value for name, value in tensors.items() if name != "decoder_pos_embed"}
+  return Plan(config, data, Form(patch=config.encoder["patch"]), tensors, parts=parts)
 
 
 def _moco(tensors: Tensors, options: Options, *, mlp: bool) -> Plan:
@@ -110,8 +112,9 @@ def _moco(tensors: Tensors, options: Options, *, mlp: bool) -> Plan:
     raise ValueError(
       f"this file is not of --kind=moco_v{1 + mlp}: it has no {last}; try --kind=moco_v{2 - mlp}"
     )
+  dim = required(query, last, (None, None)).shape[0]
   config = _config(
-    dict(name="moco", dim=query[last].shape[0], mlp=mlp, temperature=0.2 if mlp else 0.07),
+    dict(name="moco", dim=dim, mlp=mlp, temperature=0.2 if mlp else 0.07),
     encoder,
     augment=dict(name=f"moco_v{1 + mlp}", views=2, size=224),
   )
@@ -141,11 +144,14 @@ def _resnet(tensors: Tensors, options: Options, normalize: str) -> tuple[Tensors
     tuple(map(int, m.groups())) for m in (re.match(r"layer(\d+)\.(\d+)\.", name) for name in tensors) if m
   }
   depths = tuple(sum(1 for stage, _ in blocks if stage == s) for s in sorted({stage for stage, _ in blocks}))
-  bottleneck, first = "layer1.0.conv3.weight" in tensors, tensors.get("conv1.weight")
+  bottleneck, first = (
+    "layer1.0.conv3.weight" in tensors,
+    required(tensors, "conv1.weight", (None, 3, None, None)),
+  )
   names = {
     (made.keywords["depths"], made.keywords["bottleneck"]): name for name, made in resnet.ENCODERS.items()
   }
-  if first is None or (depths, bottleneck) not in names:
+  if (depths, bottleneck) not in names:
     raise ValueError(
       f"no encoder has {depths} blocks {'with' if bottleneck else 'without'} bottlenecks; there are "
       + ", ".join(f"{name} {d}" for (d, _), name in names.items())
@@ -173,8 +179,9 @@ def _named(encoders: dict[str, functools.partial], name: str, **options) -> dict
 
 def _head(tensors: Tensors, name: str, options: Options) -> tuple[tuple[str, ...], int]:
   """(the parts of the network that the file holds, number of classes)."""
-  weight = tensors.get(f"{name}.weight")
-  return ((), weight.shape[0]) if weight is not None else (("encoder",), options.classes)
+  if f"{name}.weight" not in tensors:
+    return ("encoder",), options.classes
+  return (), required(tensors, f"{name}.weight", (None, None)).shape[0]
 
 
 def _timm(tensors: Tensors, options: Options) -> Plan:
@@ -190,6 +197,9 @@ def _timm(tensors: Tensors, options: Options) -> Plan:
 
 
 def _mae(tensors: Tensors, options: Options, *, full: bool) -> Plan:
+  check_transformer(tensors)
+  if full:
+    check_decoder(tensors)
   tensors, form, encoder = _vit(tensors, options)
   method = dict(name="mae")
   if full:
@@ -204,6 +214,7 @@ def _mae(tensors: Tensors, options: Options, *, full: bool) -> Plan:
 
 def _vit(tensors: Tensors, options: Options) -> tuple[Tensors, Form, dict[str, Any]]:
   """(tensors, form, options of the encoder), as `_resnet`."""
+  check_transformer(tensors)
   count = tensors["pos_embed"].shape[1] - 1
   patch, width = tensors["patch_embed.proj.weight"].shape[-1], tensors["cls_token"].shape[-1]
   depth = len({m[1] for m in (re.match(r"blocks\.(\d+)\.", name) for name in tensors) if m})
@@ -304,10 +315,7 @@ def _mlperf_tiny(tensors: Tensors, options: Options) -> Plan:
   running variance, and the factor 255 into the first convolution.
   """
 
-  def conv(number: int) -> Tensors:
-    name = f"conv2d_{number}" if number else "conv2d"
-    return {"weight": tensors[f"{name}/kernel"].transpose(3, 2, 0, 1), "bias": tensors[f"{name}/bias"]}
-
+  conv = functools.partial(_keras_conv, tensors)
   made, blocks = (
     {},
     (
@@ -321,12 +329,17 @@ def _mlperf_tiny(tensors: Tensors, options: Options) -> Plan:
   )
   for layer, norm, number, which in blocks:
     name = f"batch_normalization_{which}" if which else "batch_normalization"
+    bias = conv(number)["bias"]
+    gamma, beta, mean, variance = (
+      required(tensors, f"{name}/{leaf}", bias.shape)
+      for leaf in ("gamma", "beta", "moving_mean", "moving_variance")
+    )
     made |= {
       f"{layer}.weight": conv(number)["weight"],
-      f"{norm}.weight": tensors[f"{name}/gamma"],
-      f"{norm}.bias": tensors[f"{name}/beta"],
-      f"{norm}.running_mean": tensors[f"{name}/moving_mean"] - conv(number)["bias"],
-      f"{norm}.running_var": tensors[f"{name}/moving_variance"] + np.float32(1e-3 - 1e-5),
+      f"{norm}.weight": gamma,
+      f"{norm}.bias": beta,
+      f"{norm}.running_mean": mean - bias,
+      f"{norm}.running_var": variance + np.float32(1e-3 - 1e-5),
     }
   for stage, number in ((2, 5), (3, 8)):
     name, width = f"layer{stage}.0.downsample", len(conv(number)["bias"])
@@ -339,12 +352,22 @@ def _mlperf_tiny(tensors: Tensors, options: Options) -> Plan:
     }
   made |= {
     "conv1.weight": made["conv1.weight"] * 255,
-    "fc.weight": tensors["dense/kernel"].T,
-    "fc.bias": tensors["dense/bias"],
+    "fc.weight": required(tensors, "dense/kernel", (None, None)).T,
+    "fc.bias": required(tensors, "dense/bias", (None,)),
   }
-  known = re.compile(r"(conv2d(_[1-8])?/(kernel|bias)|batch_normalization(_[1-6])?/.*|dense/.*)")
+  leaves = "gamma|beta|moving_mean|moving_variance"
+  known = re.compile(
+    rf"(conv2d(_[1-8])?/(kernel|bias)|batch_normalization(_[1-6])?/({leaves})|dense/(kernel|bias))"
+  )
   made |= {name: value for name, value in tensors.items() if not known.fullmatch(name)}
   return _torchvision(made, options, data="cifar10", size=32, normalize="none", padding="same")
+
+
+def _keras_conv(tensors: Tensors, number: int) -> Tensors:
+  """The weight and the bias of a convolution, in PyTorch's layout."""
+  name = f"conv2d_{number}" if number else "conv2d"
+  kernel = required(tensors, f"{name}/kernel", (None,) * 4)
+  return {"weight": kernel.transpose(3, 2, 0, 1), "bias": required(tensors, f"{name}/bias", kernel.shape[3:])}
 
 
 def _config(

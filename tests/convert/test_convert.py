@@ -252,7 +252,7 @@ def test_a_class_tokens_position_is_added_and_pixels_must_be_told(runs, tmp_path
     (lambda t: t.update({"fc.bias": np.zeros(7, np.float32)}), r"fc.bias has shape \[7\], expected \[10\]"),
     (
       lambda t: t.update({"conv1.weight": np.zeros((16, 3, 3), np.float32)}),
-      r"conv1.weight has shape \[16, 3, 3\], expected \[16, 3, 3, 3\]",
+      r"conv1.weight has shape \[16, 3, 3\], expected \[N, 3, N, N\]",
     ),
   ],
 )
