@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import pathlib
+import re
 import zipfile
 import zlib
 from typing import Any
@@ -102,21 +103,67 @@ def _torch(path: pathlib.Path) -> tuple[Tensors, str]:
     stored = torch.load(path, map_location="cpu", weights_only=True)
   except Exception as error:  # torch.load raises many types of exceptions, including pickle's
     raise ValueError(
-      f"--input={path} cannot be read as a file of tensors only: {str(error).splitlines()[0]}"
+      f"--input={path} cannot be read as a file of tensors only: {_load_error(str(error), path)}"
     ) from error
   for name in WRAPPERS:
     if isinstance(stored, dict) and isinstance(stored.get(name), dict):
       stored = stored[name]
-  if not isinstance(stored, dict) or not any(hasattr(value, "numpy") for value in stored.values()):
+  if not _holds_tensors(stored):
     raise ValueError(
       f"--input={path} holds no dict of tensors, neither at the top nor under {', '.join(WRAPPERS)}"
+      + _entries(stored, path)
     )
-  return {name: _array(value) for name, value in stored.items() if hasattr(value, "numpy")}, ""
+  return {
+    name: _array(value, f"--input={path}: {name}") for name, value in stored.items() if _is_tensor(value)
+  }, ""
 
 
-def _array(tensor: Any) -> np.ndarray:
+def _load_error(text: str, path: pathlib.Path) -> str:
+  """What torch.load's message says, in one line and without control sequences, and what to do."""
+  text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)
+  if found := re.search(r"[Uu]nsupported (?:global: GLOBAL|class) ([\w.]+)", text):
+    kind = found[1].rstrip(".")
+    whose = ", the options of the training script," if kind == "argparse.Namespace" else ""
+    return (
+      f"it also holds a {kind}{whose} and no object but tensors is ever loaded, because that could execute "
+      'code; if you trust the file, store its tensors alone: python -c "import torch; found = '
+      f"torch.load({str(path)!r}, map_location='cpu', weights_only=False); torch.save(found.get('model') or "
+      f"found.get('state_dict') or found, '{path.stem}_tensors.pth')\""
+    )
+  reason = re.search(r"WeightsUnpickler error:.*", text) or re.search(r"\S.*", text)
+  return f"{reason[0].strip() if reason else 'it is broken'}; use an undamaged file that torch.save wrote"
+
+
+def _is_tensor(value: Any) -> bool:
+  return hasattr(value, "numpy")
+
+
+def _holds_tensors(stored: Any) -> bool:
+  return isinstance(stored, dict) and any(map(_is_tensor, stored.values()))
+
+
+def _entries(stored: Any, path: pathlib.Path) -> str:
+  """What the file holds instead of tensors, and what to do."""
+  if not isinstance(stored, dict):
+    return (
+      f", but a {type(stored).__name__}; store a dict of tensors by name: torch.save(model.state_dict(), ...)"
+    )
+  known = [str(name) for name, value in stored.items() if _holds_tensors(value)]
+  if not known:
+    return f", but {', '.join(map(str, stored)) or 'nothing'}; store a dict of tensors by name"
+  return (
+    f", but under {', '.join(known)}; store one of them alone: torch.save(torch.load({str(path)!r}, "
+    f"map_location='cpu')[{known[0]!r}], '{known[0]}.pth')"
+  )
+
+
+def _array(tensor: Any, what: str) -> np.ndarray:
   tensor = tensor.detach()
-  return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+  try:
+    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+  except (TypeError, RuntimeError) as error:  # a sparse or quantized tensor
+    reason = str(error).partition("\n")[0]
+    raise ValueError(f"{what} is no plain array of numbers ({reason}); store it dense, as float32") from error
 
 
 def need(package: str):

@@ -15,7 +15,14 @@ from ssl_jax.config.recipe_builder import recipe
 from ssl_jax.config.schema import TrainConfig, check
 from ssl_jax.convert.files import NOTE, Tensors
 from ssl_jax.convert.names import Form
-from ssl_jax.convert.refusals import check_decoder, check_kind, check_transformer, check_values, required
+from ssl_jax.convert.refusals import (
+  check_decoder,
+  check_kind,
+  check_pretrained,
+  check_transformer,
+  check_values,
+  required,
+)
 from ssl_jax.core import DataSpec
 from ssl_jax.data.sources import SIZES
 from ssl_jax.models import patches, resnet, vit
@@ -198,6 +205,7 @@ def _timm(tensors: Tensors, options: Options) -> Plan:
 
 def _mae(tensors: Tensors, options: Options, *, full: bool) -> Plan:
   check_transformer(tensors)
+  check_pretrained(tensors)
   if full:
     check_decoder(tensors)
   tensors, form, encoder = _vit(tensors, options)

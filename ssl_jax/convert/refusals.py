@@ -169,6 +169,16 @@ def check_transformer(tensors: Tensors) -> None:
   required(tensors, "blocks.0.mlp.fc1.weight", (None, width))
 
 
+def check_pretrained(tensors: Tensors) -> None:
+  """Raises ValueError for a classifier, such as MAE's fine-tuning writes, instead of an encoder."""
+  names = [name for name in tensors if name.startswith(("fc_norm.", "head."))]
+  if names:
+    raise ValueError(
+      f"{names[0]} {list(tensors[names[0]].shape)} belongs to a classifier: a fine-tuned network, not a "
+      "pre-trained autoencoder; import it with --kind=timm_vit --normalize=imagenet"
+    )
+
+
 def check_decoder(tensors: Tensors) -> None:
   """Raises ValueError if MAE's decoder is incomplete. The transformer must have passed its own check."""
   width = required(tensors, "decoder_embed.weight", (None, tensors["cls_token"].shape[-1])).shape[0]
