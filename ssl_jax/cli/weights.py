@@ -16,7 +16,7 @@ def import_(values) -> None:
   KIND is one of:
     moco_v1, moco_v2    a pre-trained MoCo
     mae                 the encoder of a masked autoencoder
-    mae_full            the encoder and the decoder of a masked autoencoder
+    mae_full            the encoder and the decoder of a masked autoencoder; needs --target
     timm_vit            a vision transformer of timm
     torchvision_resnet  a ResNet of torchvision
     npz                 a file written by `ssl-jax export`
@@ -24,7 +24,12 @@ def import_(values) -> None:
   from ssl_jax.convert import Options
   from ssl_jax.convert import import_weights as run
 
-  run(values.kind, values.input, values.output, Options(values.normalize, values.heads, values.classes))
+  run(
+    values.kind,
+    values.input,
+    values.output,
+    Options(values.normalize, values.heads, values.classes, values.target),
+  )
 
 
 def export(values) -> None:
@@ -57,6 +62,12 @@ COMMANDS = {
         "classes",
         0,
         "classes of the data, if the file has no classifier; 0, the default, is the usual number",
+      ),
+      Flag(
+        "target",
+        "",
+        "what the decoder of a masked autoencoder predicts: pixels, or normalized (pixels normalised by the "
+        "mean and deviation of their patch, --norm_pix_loss); required for mae_full",
       ),
     ),
   ),

@@ -31,6 +31,10 @@ from ssl_jax.models.normalize import NORMALIZE
 COUNTERS = r".*num_batches_tracked"  # counters of PyTorch's BatchNorm, which no computation uses
 
 
+# What a masked autoencoder predicts -> the option norm_pix of the method.
+TARGETS = {"pixels": False, "normalized": True}
+
+
 class Plan(NamedTuple):
   """How to import a file."""
 
@@ -48,6 +52,7 @@ class Options(NamedTuple):
   normalize: str = ""
   heads: int = 0
   classes: int = 0
+  target: str = ""  # a key of TARGETS; there is no usual value
 
 
 Kind = Callable[[Tensors, Options], Plan]
@@ -70,13 +75,33 @@ def plan(kind: str, tensors: Tensors, note: dict[str, Any], options: Options) ->
   for name, number in (("heads", options.heads), ("classes", options.classes)):
     if number < 0:
       raise ValueError(f"--{name}={number}: use a positive number, or 0 for the usual one")
+  if options.target:
+    _check_target(kind, tensors, options.target)
   check_values(tensors)
   if note:
-    return _own(tensors, note)
+    own = _own(tensors, note)
+    norm_pix = own.config.method.get("norm_pix")
+    if options.target and norm_pix != TARGETS[options.target]:
+      raise ValueError(
+        f"--target={options.target}, but `ssl-jax export` noted in the file that method "
+        f"{own.config.method['name']!r} has norm_pix={norm_pix}; leave --target out"
+      )
+    return own
   check_kind(kind, tensors, {name: needed for name, (_, needed) in KINDS.items()})
   return KINDS[kind][0](
     {name: value for name, value in tensors.items() if not re.fullmatch(COUNTERS, name)}, options
   )
+
+
+def _check_target(kind: str, tensors: Tensors, target: str) -> None:
+  """Raises ValueError for a target that is unknown, or if no decoder is imported."""
+  if target not in TARGETS:
+    raise ValueError(f"--target={target}: no such target{nearest(target, TARGETS)}")
+  if "mask_token" not in tensors or kind not in ("mae_full", "npz"):
+    raise ValueError(
+      f"--target={target} is what the decoder of a masked autoencoder predicts, and --kind={kind} imports no "
+      "decoder from this file; leave --target out, or pass --kind=mae_full"
+    )
 
 
 def _own(tensors: Tensors, note: dict[str, Any]) -> Plan:
@@ -208,6 +233,12 @@ def _mae(tensors: Tensors, options: Options, *, full: bool) -> Plan:
   check_pretrained(tensors)
   if full:
     check_decoder(tensors)
+    if not options.target:
+      raise ValueError(
+        "masked autoencoders predict pixels, or pixels normalized by the mean and deviation of their patch, "
+        "and the file does not tell which; pass --target=pixels (mae_visualize_vit_large and all files that "
+        "were trained without --norm_pix_loss) or --target=normalized (those trained with --norm_pix_loss)"
+      )
   tensors, form, encoder = _vit(tensors, options)
   method = dict(name="mae")
   if full:
@@ -215,6 +246,7 @@ def _mae(tensors: Tensors, options: Options, *, full: bool) -> Plan:
     depth = len({m[1] for m in (re.match(r"decoder_blocks\.(\d+)\.", name) for name in tensors) if m})
     # Heads have 32 channels, as published: 16 heads for width 512.
     method |= dict(decoder_width=width, decoder_depth=depth, decoder_heads=max(width // 32, 1))
+    method |= dict(norm_pix=TARGETS[options.target])
     tensors = _without_sincos(tensors, "decoder_pos_embed", width)
   config = _config(method, encoder)
   return Plan(config, _data(config), form, tensors, parts=() if full else ("encoder",))

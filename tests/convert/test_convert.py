@@ -17,7 +17,9 @@ from ssl_jax.convert import Options, export_weights, files, import_weights, kind
 from ssl_jax.run.evaluate import evaluate
 from ssl_jax.run.restore import restore
 from ssl_jax.run.train import train
+from ssl_jax.view import reconstructions
 from ssl_jax.view.report import report
+from ssl_jax.view.request import PictureRequest
 from tests.frozen import RIGHT
 from tests.frozen import test_images as real_images
 
@@ -204,7 +206,7 @@ def test_a_mae_without_decoder_is_an_encoder_and_no_more(runs, tmp_path):
   np.savez(tmp_path / "full.npz", **tensors)
   options = Options(heads=2)
   import_weights("mae", tmp_path / "encoder.npz", tmp_path / "part", options)
-  import_weights("mae_full", tmp_path / "full.npz", tmp_path / "whole", options)
+  import_weights("mae_full", tmp_path / "full.npz", tmp_path / "whole", options._replace(target="pixels"))
   part, whole = (restore(tmp_path / name, parallel.make_mesh()) for name in ("part", "whole"))
   assert set(part.backbone.weights.params) == {"encoder"} and set(whole.backbone.weights.params) == {
     "encoder",
@@ -224,6 +226,41 @@ def test_a_mae_without_decoder_is_an_encoder_and_no_more(runs, tmp_path):
     ValueError, match="full.npz does not fit the network: unused decoder_blocks.0.attn.proj.bias"
   ):
     import_weights("mae", tmp_path / "full.npz", tmp_path / "none", options)
+
+
+@pytest.mark.parametrize("target, norm_pix", [("pixels", False), ("normalized", True)])
+def test_the_target_of_a_decoder_must_be_told_and_the_picture_says_it(target, norm_pix, runs, tmp_path):
+  tensors = published(runs, tmp_path, "mae")
+  np.savez(tmp_path / "full.npz", **tensors)
+  options = Options(heads=2, target=target)
+  import_weights("mae_full", tmp_path / "full.npz", tmp_path / "run", options)
+  run = restore(tmp_path / "run", parallel.make_mesh(jax.devices()[:1]))
+  assert run.config.method["norm_pix"] is norm_pix
+  images = np.random.default_rng(0).uniform(0, 0.2, (2, 16, 16, 3)).astype(np.float32)
+  made = run.backbone.ability(Restorer, "a test", cure="").reconstruct(
+    *run.backbone.weights, images=jnp.asarray(images), key=jax.random.key(0), mask_ratio=0.75
+  )
+  means = [np.asarray(x).reshape(2, 4, 4, 4, 4, 3).mean((2, 4)) for x in (made.predicted, images)]
+  # A patch of normalised pixels is shown with the true mean and deviation, whatever the network predicts.
+  assert (np.abs(means[0] - means[1]).mean() < 0.1) == norm_pix
+  caption = reconstructions._title(run, PictureRequest(workdir=str(tmp_path / "run")))
+  assert caption.endswith("of the true patches" if norm_pix else "pixels as predicted")
+
+
+def test_a_target_is_required_where_the_file_does_not_tell_it_and_refused_elsewhere(runs, tmp_path):
+  file = export_weights(runs("mae"), tmp_path / "mae.npz")
+  np.savez(tmp_path / "bare.npz", **published(runs, tmp_path, "mae"))
+  for kind, name, target, message in (
+    ("mae_full", "bare", "", "pass --target=pixels .*or --target=normalized"),
+    ("npz", "bare", "", "bare.npz: .*pass --target=pixels .*or --target=normalized"),
+    ("mae_full", "bare", "pixel", "--target=pixel: no such target.*pixels"),
+    ("mae", "bare", "pixels", "--kind=mae imports no decoder .*leave --target out, or pass --kind=mae_full"),
+    ("npz", file.stem, "pixels", "method 'mae' has norm_pix=True; leave --target out"),
+  ):
+    with pytest.raises(ValueError, match=message):
+      import_weights(kind, tmp_path / f"{name}.npz", tmp_path / "run", Options(heads=2, target=target))
+    assert not (tmp_path / "run").exists()
+  import_weights("npz", file, tmp_path / "run")  # the file holds the config
 
 
 def test_a_class_tokens_position_is_added_and_pixels_must_be_told(runs, tmp_path):

@@ -164,7 +164,7 @@ MUTATIONS = {
 }
 SOUND = {
   "timm_vit": (odd_files.vit(), SIGNED),
-  "mae_full": (odd_files.mae(SINCOS), SIGNED),
+  "mae_full": (odd_files.mae(SINCOS), SIGNED._replace(target="pixels")),
   "torchvision_resnet": (odd_files.resnet(), Options()),
   "moco_v1": (
     odd_files.resnet(prefix="module.encoder_q.") | odd_files.resnet(prefix="module.encoder_k."),

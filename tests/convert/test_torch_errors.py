@@ -1,4 +1,4 @@
-"""Checkpoints that torch refuses to load or that hold no tensors; torch is replaced, its messages are real."""
+"""Checkpoints that torch refuses to load or that hold no tensors. A stand-in for torch raises them."""
 
 import pathlib
 import re
