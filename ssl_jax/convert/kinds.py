@@ -223,6 +223,8 @@ def _timm(tensors: Tensors, options: Options) -> Plan:
       "--normalize=imagenet (DeiT, fine-tuned MAE) or --normalize=signed (AugReg and the first ViT: [-1, 1])"
     )
   tensors, form, encoder = _vit(tensors, options)
+  # timm interpolates positions with antialiasing; a network with fc_norm was fine-tuned by MAE's code.
+  encoder["antialias_positions"] = encoder["pool"] != "fc_norm"
   parts, classes = _head(tensors, "head", options)
   config = _config(dict(name="supervised"), encoder)
   return Plan(config, _data(config, classes), form, tensors, parts=parts)

@@ -75,6 +75,36 @@ def sincos_positions(grid: tuple[int, int], width: int) -> np.ndarray:
   return np.concatenate([np.sin(column), np.cos(column), np.sin(row), np.cos(row)], axis=1).astype(np.float32)
 
 
+def resize_positions(
+  table: jax.Array, made: tuple[int, int], grid: tuple[int, int], *, antialias: bool
+) -> jax.Array:
+  """Interpolates position embeddings, f32[made rows * columns, D], to another grid: f32[rows * columns, D].
+
+  Args:
+    antialias: False: PyTorch's bicubic interpolation (Keys' cubic with a = -3/4, the border repeated) as in
+      MAE, which takes four neighbours at any scale. True: a = -1/2, with the kernel stretched when the grid
+      shrinks and the weights renormalised at the border, as PyTorch with `antialias=True` and timm.
+  Source: He et al. 2022, released code (`interpolate_pos_embed`).
+  """
+  maps = table.reshape(*made, -1)
+  if antialias:
+    return jax.image.resize(maps, (*grid, maps.shape[-1]), "cubic").reshape(-1, maps.shape[-1])
+  rows, columns = (jnp.asarray(_cubic_weights(*sizes), table.dtype) for sizes in zip(made, grid))
+  return jnp.einsum("ar,bc,rcd->abd", rows, columns, maps, precision="highest").reshape(-1, maps.shape[-1])
+
+
+def _cubic_weights(before: int, after: int) -> np.ndarray:
+  """[after, before]: the weights of PyTorch's bicubic interpolation without antialiasing, for one axis."""
+  place = (np.arange(after) + 0.5) * before / after - 0.5  # pixel centres lie at i + 1/2
+  weights = np.zeros((after, before))
+  for tap in range(-1, 3):
+    index = np.floor(place).astype(int) + tap
+    x, a = np.abs(place - index), -0.75
+    near, far = ((a + 2) * x - (a + 3)) * x * x + 1, a * (((x - 5) * x + 8) * x - 4)
+    np.add.at(weights, (np.arange(after), index.clip(0, before - 1)), np.where(x <= 1, near, far))
+  return weights
+
+
 def visible_count(patches: int, mask_ratio: float) -> int:
   """The number of visible patches: int(patches * (1 - mask_ratio)), at least one and not all.
 

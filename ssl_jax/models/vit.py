@@ -150,7 +150,9 @@ class ViT(nn.Module, kw_only=True):
     width, depth, heads, mlp_ratio: of the transformer.
     patch: side of a patch in pixels.
     image_size: side in pixels of the images that the position table is made for; 0 means the images of the
-      call. For images of a different size the table is interpolated (bicubic).
+      call. For images of a different size the table is interpolated.
+    antialias_positions: how the table is interpolated (bicubic): False as MAE, True as timm; see
+      patches.resize_positions.
     positions: "sincos": fixed; "sincos_trained": trained, initialised with the fixed table; "learned":
       trained, initialised with N(0, 0.02).
     pool: what is returned: the "cls" token or the "mean" of the patch tokens, both after the last norm; or
@@ -167,6 +169,7 @@ class ViT(nn.Module, kw_only=True):
   patch: int = 16
   mlp_ratio: float = 4.0
   image_size: int = 0
+  antialias_positions: bool = False
   positions: Literal["sincos", "sincos_trained", "learned"] = "sincos"
   pool: Literal["cls", "mean", "fc_norm"] = "cls"
   drop_path: float = 0.0
@@ -235,7 +238,7 @@ class ViT(nn.Module, kw_only=True):
       )
       table = self.param("positions", start, (made[0] * made[1], self.width))
     if made != grid:
-      table = jax.image.resize(table.reshape(*made, -1), (*grid, self.width), "cubic").reshape(-1, self.width)
+      table = patches.resize_positions(table, made, grid, antialias=self.antialias_positions)
     if visible is None:
       return table[None]
     if self.positions == "sincos":

@@ -13,7 +13,17 @@ from ssl_jax.core import PyTree, TrainState, Weights
 from ssl_jax.run.restore import restore
 
 # Encoder options that may differ from those of the other run: they do not change what the weights mean.
-FREE = ("batch_groups", "drop_path", "dtype", "image_size", "layers", "output_stride", "pool", "remat")
+FREE = (
+  "antialias_positions",
+  "batch_groups",
+  "drop_path",
+  "dtype",
+  "image_size",
+  "layers",
+  "output_stride",
+  "pool",
+  "remat",
+)
 # Parts of an encoder that exist only for some of its uses.
 OWN = ("fc_norm", "norm", "positions")
 

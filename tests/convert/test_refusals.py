@@ -203,6 +203,26 @@ def test_no_tensor_can_be_absent_or_of_another_shape(kind, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize(
+  "kind, changes, antialias",
+  [
+    ("timm_vit", {}, True),
+    (
+      "timm_vit",
+      {"norm.weight": None, "norm.bias": None, "fc_norm.weight": (8,), "fc_norm.bias": (8,)},
+      False,
+    ),
+    ("mae", {"head.weight": None, "head.bias": None}, False),
+  ],
+)
+def test_positions_are_interpolated_as_in_the_library_that_trained_the_network(
+  kind, changes, antialias, tmp_path
+):
+  import_weights(kind, saved(tmp_path, odd_files.vit(**changes)), tmp_path / "run", SIGNED)
+  config = json.loads((tmp_path / "run" / "starts.jsonl").read_text())["config"]
+  assert config["encoder"]["antialias_positions"] is antialias
+
+
+@pytest.mark.parametrize(
   "note, message",
   [
     ("{", "is not the note of `ssl-jax export`, a JSON object"),

@@ -1,5 +1,7 @@
 """Patches, position embeddings and masks, compared with the values of the specification."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -131,3 +133,28 @@ def test_grid_that_does_not_work_out_is_refused(grid, ratio):
 def test_unknown_masking_is_refused():
   with pytest.raises(ValueError, match="masking is 'blocks'; known: random, block, grid"):
     patches.random_order(jax.random.key(0), 2, (4, 4), 0.5, "blocks")
+
+
+def test_positions_are_interpolated_as_by_pytorch():
+  resize = functools.partial(patches.resize_positions, antialias=False)
+  found = resize(jnp.arange(8.0).reshape(2, 4).T, (2, 2), (4, 4))  # the values of PyTorch's own test
+  first = [
+    [-0.31641, 0.01562, 0.56250, 0.89453],
+    [0.34766, 0.67969, 1.22656, 1.55859],
+    [1.44141, 1.77344, 2.32031, 2.65234],
+    [2.10547, 2.43750, 2.98438, 3.31641],
+  ]
+  expected = np.stack([first, np.add(first, 4)], -1).reshape(16, 2)
+  np.testing.assert_allclose(found, expected, atol=6e-6)
+  # Shrunk to the half, each position is the same four taps, (-3, 19, 19, -3) / 32, with the border repeated.
+  np.testing.assert_allclose(
+    resize(jnp.eye(4), (1, 4), (1, 2)), np.array([[16, 19, -3, 0], [0, -3, 19, 16]]) / 32, atol=1e-6
+  )
+  table = jnp.asarray(patches.sincos_positions((3, 5), 8))
+  np.testing.assert_allclose(resize(table, (3, 5), (3, 5)), table, atol=1e-6)
+
+
+def test_positions_are_antialiased_on_request():
+  found = patches.resize_positions(jnp.eye(4), (1, 4), (1, 2), antialias=True)
+  np.testing.assert_allclose(found, jax.image.resize(jnp.eye(4), (2, 4), "cubic"), atol=1e-6)
+  assert found[0, 2] > 0 > patches.resize_positions(jnp.eye(4), (1, 4), (1, 2), antialias=False)[0, 2]

@@ -209,6 +209,23 @@ def test_positions_are_interpolated_for_another_size():
   assert np.isfinite(fixed).all() and np.abs(fixed - make().apply(weights_of(make()), larger)[0]).max() > 1e-3
 
 
+def test_positions_follow_mae_unless_antialiased_and_equal_bits_at_the_size_of_the_table():
+  weights, larger = weights_of(make(image_size=16)), jax.random.uniform(jax.random.key(5), (2, 24, 24, 3))
+  plain, smooth = (make(image_size=16, antialias_positions=antialias) for antialias in (False, True))
+  free = make(positions="learned")
+
+  def with_table(table):
+    return free.apply(Weights({**weights.params, "positions": table}, {}), larger)[0]
+
+  fixed = jnp.asarray(patches.sincos_positions((4, 4), 16))
+  for encoder, antialias in ((plain, False), (smooth, True)):
+    table = patches.resize_positions(fixed, (4, 4), (6, 6), antialias=antialias)
+    np.testing.assert_allclose(encoder.apply(weights, larger)[0], with_table(table), atol=1e-5)
+  assert np.abs(plain.apply(weights, larger)[0] - smooth.apply(weights, larger)[0]).max() > 1e-3
+  for encoder in (plain, smooth):
+    np.testing.assert_array_equal(encoder.apply(weights, IMAGES)[0], make().apply(weights, IMAGES)[0])
+
+
 def test_drop_path_drops_whole_branches_and_keeps_their_mean():
   encoder = models.make("vit", **{**TINY, "depth": 2}, drop_path=0.5)  # rates 0 and 0.5
   weights = weights_of(make(depth=2))
