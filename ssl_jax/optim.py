@@ -44,8 +44,8 @@ def make_optimizer(
   Args:
     total_steps, steps_per_epoch, batch_size: of the run.
     name: "sgd" and "nesterov" as in PyTorch; "lars" as in SimCLR (learning rate inside the momentum, trust
-      coefficient 0.001, vectors have neither trust ratio nor weight decay); "adamw" with decoupled weight
-      decay.
+      coefficient 0.001, vectors have neither trust ratio nor weight decay, every layer of a stack has its own
+      trust ratio); "adamw" with decoupled weight decay.
     learning_rate: before `scaling`.
     scaling: multiplies the learning rate by batch_size / 256 ("linear") or sqrt(batch_size) ("sqrt").
     schedule: "constant"; "cosine": per step, down to `final_learning_rate`; "cosine_by_epoch": the same, but
@@ -86,14 +86,7 @@ def make_optimizer(
   mask = {"all": None, "matrices": _matrices, "weights": _weights}[weight_decay_on]
   decayed = optax.add_decayed_weights(weight_decay, mask) if weight_decay else optax.identity()
   if name == "lars":
-    rule = optax.lars(
-      rate,
-      weight_decay,
-      weight_decay_mask=_matrices,
-      trust_coefficient=0.001,
-      trust_ratio_mask=_matrices,
-      momentum=momentum,
-    )
+    rule = _lars(rate, weight_decay, momentum)
   elif name == "adamw":
     rule = optax.adamw(rate, b1=momentum, b2=beta2, weight_decay=weight_decay, mask=mask)
   else:
@@ -101,6 +94,34 @@ def make_optimizer(
   clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
   layers = _scale_by_depth(layer_decay) if layer_decay != 1 else optax.identity()
   return Optimizer(_promoting(optax.chain(clip, rule, layers)), rate)
+
+
+def _lars(rate: optax.Schedule, weight_decay: float, momentum: float) -> optax.GradientTransformation:
+  """`optax.lars`, in which every layer of a stack has its own trust ratio, as if the layers were not
+  stacked.
+  """
+  return optax.chain(
+    optax.add_decayed_weights(weight_decay, _matrices),
+    optax.masked(_scale_by_trust_ratio(0.001), _matrices),
+    optax.scale_by_learning_rate(rate),
+    optax.trace(momentum),
+  )
+
+
+def _scale_by_trust_ratio(coefficient: float) -> optax.GradientTransformation:
+  """`optax.scale_by_trust_ratio` for each leaf, and for each layer of a leaf that stacks layers."""
+  rule = optax.scale_by_trust_ratio(trust_coefficient=coefficient)
+
+  def update(updates, state, params=None):
+    one_layer = lambda update, param: rule.update(update, state, param)[0]
+    scaled = jax.tree_util.tree_map_with_path(
+      lambda path, *leaves: (jax.vmap(one_layer) if depths.is_stack(path) else one_layer)(*leaves),
+      updates,
+      params,
+    )
+    return scaled, state
+
+  return optax.GradientTransformation(rule.init, update)
 
 
 def _matrices(params, besides: tuple[str, ...] = ()):

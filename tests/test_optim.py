@@ -61,6 +61,51 @@ def test_lars_trust_ratio_of_the_specification():
   np.testing.assert_allclose((np.array([[3.0, 4.0]]) - found) / decayed, 0.0049975012, rtol=1e-4)
 
 
+def test_lars_of_stacked_layers_is_lars_of_each_layer():
+  """Layer 0 has small weights and a large gradient: its trust ratio is far from that of layer 1."""
+  made = optim.make_optimizer(
+    **RUN, name="lars", learning_rate=1.0, momentum=0.9, weight_decay=1e-4, schedule="constant"
+  )
+  draw, size = np.random.default_rng(0), np.array([0.05, 5.0], np.float32)
+  layers = {
+    "kernel": draw.normal(size=(2, 4, 3)).astype(np.float32) * size[:, None, None],
+    "bias": draw.normal(size=(2, 3)).astype(np.float32),
+  }
+  gradients = [
+    {name: draw.normal(size=leaf.shape).astype(np.float32) for name, leaf in layers.items()} for _ in range(3)
+  ]
+  stacked = lambda tree: jax.tree.map(jnp.asarray, {"encoder": {"blocks": {"block": tree}}, "head": tree})
+  found = follow(made, stacked(layers), [stacked(g) for g in gradients])["encoder"]["blocks"]["block"]
+  layer = lambda tree, i: {name: jnp.asarray(leaf[i]) for name, leaf in tree.items()}
+  for i in range(2):
+    expected = follow(made, layer(layers, i), [layer(g, i) for g in gradients])
+    for name in layers:
+      np.testing.assert_allclose(found[name][i], expected[name], rtol=1e-6, err_msg=f"{name} of layer {i}")
+
+
+def test_lars_of_unstacked_layers_is_optaxs_bit_for_bit():
+  made = optim.make_optimizer(
+    **RUN, name="lars", learning_rate=0.5, momentum=0.9, weight_decay=1e-4, schedule="constant"
+  )
+  rule = optax.lars(made.schedule, 1e-4, optim._matrices, trust_ratio_mask=optim._matrices, momentum=0.9)
+  theirs = optim.Optimizer(optax.chain(optax.identity(), rule, optax.identity()), made.schedule)
+  params = {"conv": {"kernel": jnp.asarray(np.random.default_rng(0).normal(size=(3, 3, 4, 8)), jnp.float32)}}
+  gradients = [jax.tree.map(lambda p, i=i: jnp.cos(p * i), params) for i in (1.0, 2.0)]
+  found, expected = follow(made, params, gradients), follow(theirs, params, gradients)
+  np.testing.assert_array_equal(found["conv"]["kernel"], expected["conv"]["kernel"])
+  # Checkpoints of earlier runs are restored into the same structure.
+  assert jax.tree.structure(made.transform.init(params)) == jax.tree.structure(theirs.transform.init(params))
+
+
+def test_stacks_of_real_networks_are_found():
+  params = classifier_shapes("vit_tiny")
+  leaves = jax.tree_util.tree_leaves_with_path(params)
+  assert {leaf.shape[0] for path, leaf in leaves if depths.is_stack(path)} == {12}
+  assert {key for key in params["encoder"] if not depths.is_stack((jax.tree_util.DictKey(key),))} == {
+    *params["encoder"]
+  } - {"blocks"}
+
+
 @pytest.mark.parametrize("scaling, base", [("linear", 0.3), ("sqrt", 0.075)])
 def test_warm_up_and_cosine_of_simclr(scaling, base):
   rate = optim.make_optimizer(

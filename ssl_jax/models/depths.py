@@ -12,6 +12,13 @@ from ssl_jax.core import PyTree
 FIRST = ("embed", "cls", "positions", "conv_stem", "norm_stem")
 
 
+def is_stack(path: tuple) -> bool:
+  """Whether the leaf at this pytree path holds the layers of a transformer along its first axis, see
+  `vit.Blocks`.
+  """
+  return any(getattr(key, "key", "") == "blocks" for key in path)
+
+
 def depths(params: PyTree) -> tuple[PyTree, int]:
   """The depth of each parameter of `stack(encoder, head)`.
 
