@@ -5,6 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+ROUNDING = 1e-5  # cosines of vectors of unit norm that differ by less than this are equal
+
 
 def unit(x: jax.Array) -> jax.Array:
   """x / max(|x|, 1e-6) over the last axis, as TensorFlow's l2_normalize, which clips the square at 1e-12."""
@@ -21,7 +23,8 @@ def info_nce(query: jax.Array, keys: jax.Array, negatives: jax.Array, *, tempera
     query, keys: f32[B, D], unit norm; row i of each is one image. Keys receive no gradient.
     negatives: f32[K, D], unit norm; receives no gradient.
     temperature: positive; 0.07 in MoCo v1, 0.2 in v2.
-  Returns: (loss f32[B] in nats, hit bool[B]: whether the positive logit is larger than every negative one).
+  Returns: (loss f32[B] in nats, hit bool[B]: whether the positive logit is larger than every negative one, by
+    more than rounding). A network that maps all images to one point has no hit.
   Raises: ValueError if the widths D differ, with the shapes.
   Source: He et al. 2020, eq. 1.
   """
@@ -33,7 +36,11 @@ def info_nce(query: jax.Array, keys: jax.Array, negatives: jax.Array, *, tempera
   positive = (query * keys).sum(-1) / temperature
   negative = (query / temperature) @ negatives.T
   others = jax.nn.logsumexp(negative, axis=-1)
-  return jnp.logaddexp(positive, others) - positive, positive > negative.max(-1)
+  # The positive logit is a sum of products and the negative ones are a matrix product, which is rounded
+  # differently (on TPU to bfloat16), so equal vectors do not give equal logits. The largest negative is
+  # therefore computed again as the positive is.
+  largest = (query * negatives[negative.argmax(-1)]).sum(-1) / temperature
+  return jnp.logaddexp(positive, others) - positive, positive > largest + ROUNDING / temperature
 
 
 def nt_xent(pairs: jax.Array, *, temperature: float):
@@ -44,8 +51,9 @@ def nt_xent(pairs: jax.Array, *, temperature: float):
   Args:
     pairs: f32[B, 2, D], any norm; normalised here. Gradient flows through negatives too.
     temperature: positive; 0.1 for ImageNet.
-  Returns: (loss f32[B, 2] in nats, hit bool[B, 2]: whether no other view has a larger logit than the
-    partner). The mean of the loss is the paper's L; the released code reports 2 L.
+  Returns: (loss f32[B, 2] in nats, hit bool[B, 2]: whether the logit of the partner is larger than that
+    of every other view, by more than rounding). A network that maps all images to one point has no hit. The mean of the loss is the paper's L; the released code
+    reports 2 L.
   Source: Chen et al. 2020, eq. 1. The sum in the denominator excludes only the view itself.
   """
   views = unit(pairs).reshape(-1, pairs.shape[-1])  # rows 2i and 2i + 1 are views of one image
@@ -53,7 +61,8 @@ def nt_xent(pairs: jax.Array, *, temperature: float):
   logits = jnp.where(index[:, None] == index[None, :], -jnp.inf, (views / temperature) @ views.T)
   partner = jnp.take_along_axis(logits, (index ^ 1)[:, None], axis=1)[:, 0]
   loss = jax.nn.logsumexp(logits, axis=-1) - partner
-  return loss.reshape(-1, 2), (partner >= logits.max(-1)).reshape(-1, 2)
+  hit = (logits >= partner[:, None] - ROUNDING / temperature).sum(-1) == 1  # the partner itself
+  return loss.reshape(-1, 2), hit.reshape(-1, 2)
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, *, smoothing: float = 0.0) -> jax.Array:

@@ -34,7 +34,7 @@ def accuracy(logits: jax.Array, labels: jax.Array, mask: jax.Array | None = None
   """The fraction of examples whose label is among the k largest logits.
 
   Equal logits are ranked by class index, the lowest first, as in argmax; so constant logits are correct for
-  only one class.
+  only one class. Logits that are not a number are wrong.
 
   Args:
     logits: f32[B, C].
@@ -43,4 +43,5 @@ def accuracy(logits: jax.Array, labels: jax.Array, mask: jax.Array | None = None
   """
   own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
   lower = jnp.arange(logits.shape[-1])[None] < labels[:, None]
-  return Mean.of(((logits > own) | ((logits == own) & lower)).sum(-1) < k, mask)
+  before = (logits > own) | ((logits == own) & lower)
+  return Mean.of((before.sum(-1) < k) & ~jnp.isnan(logits).any(-1), mask)

@@ -34,6 +34,27 @@ def test_nt_xent_collapsed(n, value):
   np.testing.assert_allclose(losses.nt_xent(jnp.ones((n, 2, 4)), temperature=0.5)[0].mean(), value, rtol=1e-5)
 
 
+@pytest.mark.parametrize("width, rows", [(8, 16), (64, 33), (128, 256), (256, 100), (512, 64)])
+def test_a_collapsed_network_has_no_hit(width, rows):
+  """All images at one point: chance at best, although the rounding of the logits differs from sum to sum."""
+  for seed in range(4):
+    point = losses.unit(jax.random.normal(jax.random.key(seed), (1, width)))
+    views, queue = jnp.tile(point, (rows, 1)), jnp.tile(point, (512, 1))
+    assert not jax.jit(losses.info_nce)(views, views, queue, temperature=0.07)[1].any()
+    assert not jax.jit(losses.nt_xent)(jnp.stack([views, views], 1), temperature=0.1)[1].any()
+
+
+def test_hits_are_counted_one_by_one():
+  """The partner of image 0 is nearest, that of image 1 is not; the second view of image 2 is a tie."""
+  angles = np.radians([[0, 10], [90, 130], [150, 180]])
+  views = jnp.asarray(np.stack([np.cos(angles), np.sin(angles)], -1), jnp.float32)
+  _, hit = losses.nt_xent(views, temperature=0.1)
+  np.testing.assert_array_equal(hit, [[True, True], [True, False], [False, True]])
+  queue = jnp.asarray([[np.cos(a), np.sin(a)] for a in np.radians([60.0, 130.0])], jnp.float32)
+  _, hit = losses.info_nce(views[:, 0], views[:, 1], queue, temperature=0.1)
+  np.testing.assert_array_equal(hit, [True, False, False])
+
+
 def test_nt_xent_agrees_with_optax_in_value_and_gradient():
   own = lambda z: losses.nt_xent(z, temperature=0.2)[0].mean()
   labels = jnp.tile(jnp.arange(4), 2)

@@ -20,3 +20,13 @@ def test_accuracy_counts_top_k_and_does_not_trust_ties():
   np.testing.assert_allclose(accuracy(logits, labels).value(), 1 / 3)
   np.testing.assert_allclose(accuracy(logits, labels, k=2).value(), 2 / 3)
   np.testing.assert_allclose(accuracy(logits, labels, jnp.array([True, True, False])).value(), 1 / 2)
+
+
+def test_accuracy_of_logits_that_say_nothing():
+  labels = jnp.arange(5)
+  for value, k, expected in ((0.0, 1, 1 / 5), (0.0, 3, 3 / 5), (jnp.nan, 1, 0.0), (jnp.nan, 5, 0.0)):
+    np.testing.assert_allclose(accuracy(jnp.full((5, 5), value), labels, k=k).value(), expected)
+
+
+def test_a_mean_of_nothing_is_not_a_number():
+  assert np.isnan(Mean.of(jnp.ones(3), jnp.zeros(3, bool)).value())

@@ -61,10 +61,10 @@ def make(
       off.
     neighbours, sigma: see `colour_bins.make_bins` and `colour_bins.encode_colours`.
     temperature: of the annealed mean that converts a distribution to a colour.
-  Metrics: `accuracy`: the fraction of locations whose most likely bin is the nearest one. `evaluate_task`
-    adds `auc`, the area under the curve of the fraction of pixels whose ab error is below t, for t up to 150
-    (integrated exactly); `auc_rare`, with pixels weighted by 1 / prior; and `auc_grey` and `auc_rare_grey`,
-    the same two areas for the prediction of grey everywhere.
+  Metrics: `accuracy`: the fraction of locations where the nearest bin is more likely than every other one.
+    `evaluate_task` adds `auc`, the area under the curve of the fraction of pixels whose ab error is below t,
+    for t up to 150 (integrated exactly); `auc_rare`, with pixels weighted by 1 / prior; and `auc_grey` and
+    `auc_rare_grey`, the same two areas for the prediction of grey everywhere.
   Raises: ValueError for a prior that is not a distribution over the bins or for values out of range; when
     traced, for images whose sides are not multiples of 4.
   Source: Zhang, Isola, Efros 2016. As in the released code, the colour of every fourth pixel is predicted and
@@ -113,16 +113,17 @@ def predict_bins(made: Colorizer, params, model_state, images: jax.Array, **trai
 
 
 def score_bins(made: Colorizer, logits: jax.Array, images: jax.Array) -> Scores:
-  """Returns, for each location [B, H / 4, W / 4], the weighted loss in nats, and whether the most likely bin
-  is the nearest one.
+  """Returns, for each location [B, H / 4, W / 4], the weighted loss in nats, and whether the nearest bin is
+  more likely than every other one.
   """
   ab = cielab.rgb_to_lab(images)[..., 1:]
   which, weight = colour_bins.encode_colours(ab[:, ::STRIDE, ::STRIDE], made.bins, sigma=made.sigma)
   colourful = (jnp.abs(ab) > COLOURFUL).any((1, 2, 3))
   loss = colour_bins.cross_entropy(logits, which, weight) * made.rarity[which[..., 0]]
   loss = jnp.where(colourful[:, None, None], loss, 0.0)
-  own = jnp.take_along_axis(logits, which[..., :1], axis=-1)[..., 0]
-  return {"loss": loss, "accuracy": own >= logits.max(-1)}  # a maximum costs a tenth of the time of an argmax
+  own = jnp.take_along_axis(logits, which[..., :1], axis=-1)
+  # No other bin is as likely as the own one. Counting in float32 takes a third of the time of an argmax.
+  return {"loss": loss, "accuracy": (logits >= own).sum(-1, dtype=jnp.float32) == 1}
 
 
 def evaluate_colours(made: Colorizer, params, model_state, images: jax.Array) -> Scores:

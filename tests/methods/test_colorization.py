@@ -81,6 +81,7 @@ def test_without_a_prior_all_colours_weigh_the_same():
   )
   np.testing.assert_allclose(scores["loss"], np.log(313), rtol=1e-5)  # uniform predictions
   np.testing.assert_allclose(scores["auc"], scores["auc_rare"], rtol=1e-5)
+  assert not np.any(scores["accuracy"])  # no bin is more likely than the others
 
 
 def test_area_under_the_curve_is_the_integral_over_thresholds(started):

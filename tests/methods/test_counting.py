@@ -46,6 +46,13 @@ def test_grey_is_shared_by_all_pieces():
 def test_nothing_counted_costs_the_margin():
   scores = counting.counting_scores(jnp.zeros((4, 5)), jnp.zeros((4, 5)), 10.0)
   np.testing.assert_array_equal(scores["loss"], 10)
+  assert not np.any(scores["accuracy"])
+
+
+def test_equal_counts_for_all_images_are_not_accurate():
+  same = jnp.tile(jax.random.uniform(jax.random.key(0), (1, 5)), (4, 1))
+  scores = jax.jit(counting.counting_scores)(same, 3 * same, 10.0)
+  assert not np.any(scores["accuracy"])
 
 
 def test_a_mean_breaks_the_constraint_by_nine_and_a_count_keeps_it():

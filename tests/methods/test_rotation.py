@@ -10,6 +10,7 @@ from ssl_jax.abilities import PretextTask, Pyramid
 from ssl_jax.augment import ops
 from ssl_jax.core import DataSpec
 from ssl_jax.methods import rotation
+from ssl_jax.methods.pretext import pretext_template
 
 DATA = DataSpec(100, 10, 8)
 IMAGES = jax.random.uniform(jax.random.key(0), (8, 16, 16, 3))
@@ -49,6 +50,11 @@ def test_loss_starts_at_log_4_and_a_constant_image_has_equal_logits_in_all_turns
   flat = jnp.full((8, 16, 16, 3), 0.3)
   scores = jax.jit(method.abilities[PretextTask].evaluate_task)(start.params, start.model_state, flat)
   np.testing.assert_allclose(scores["accuracy"], 0.25)  # the same answer for four equal images
+
+
+def test_equal_logits_are_right_for_one_turn_only():
+  scores = pretext_template.score_classes(jnp.zeros((2, 4, 4)), jnp.tile(jnp.arange(4)[None], (2, 1)))
+  np.testing.assert_array_equal(scores["accuracy"], [[True, False, False, False]] * 2)
 
 
 @pytest.mark.parametrize("branch, width", [("stage1", 8), ("stage3", 32)])
