@@ -5,6 +5,7 @@ corruption error.
 from __future__ import annotations
 
 import functools
+import hashlib
 
 import jax
 import numpy as np
@@ -24,6 +25,8 @@ from ssl_jax.tasks.features import Features
 from ssl_jax.tasks.features import extract as extract_features
 from ssl_jax.tasks.task import Result, Task, TaskData, silent
 
+# The SHA-256 of ImageNet's 1,000 class names (n01440764 and so on), sorted, one a line.
+IMAGENET_CLASSES = "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6edd"
 CLEAN_ALEXNET = 0.435
 ALEXNET = {  # the errors of AlexNet at severities 1 to 5, which normalise a corruption error
   "gaussian_noise": (0.69528, 0.82542, 0.93554, 0.98138, 0.99452),
@@ -54,9 +57,12 @@ def make(
   examples: int = 0,
 ) -> Task:
   """Measures the clean error, the error for each corruption and severity, their means, and the mCE if all
-  severities of the fifteen corruptions were measured.
+  severities of the fifteen corruptions were measured on ImageNet.
 
-  The mCE exists only for ImageNet-C, whose normalisers are known; for CIFAR-10-C the mean error is published.
+  The mCE exists only for ImageNet-C: its normalisers are AlexNet's errors on all of ImageNet's 1,000 classes.
+  It is left out, and the protocol says why, unless the data set has the names of these classes, every one of
+  them occurs among the test images, and the parameters are those of "imagenet". For CIFAR-10-C the mean error
+  is published.
 
   Images are corrupted on the device while they are evaluated. The corruption of an image is a function of its
   pixels and the seed, so the results do not depend on batches, devices or order. One compiled program per
@@ -104,17 +110,40 @@ def _run(
     error = _error(logits)
     errors.setdefault(split.name, {})[split.severity] = error
     progress(done, len(found), error)
+  absent = why_no_mce(errors, exact.table, data.class_names, clean.y)
   protocol = {
     **data.protocol,
     **backbone.protocol,
     "task": "robustness",
+    **({"mce_left_out": absent} if absent else {}),
     "severities": list(chosen.severities),
     "error": {name: {str(s): e for s, e in row.items()} for name, row in errors.items()},
     "test_rows": len(clean.x),
     "backbone_mode": "evaluation",
     "corruption_data": origin(exact),
   }
-  return Result(_scalars(_error(clean), errors, normalised=exact.table == "imagenet"), protocol)
+  return Result(_scalars(_error(clean), errors, normalised=not absent), protocol)
+
+
+def why_no_mce(
+  errors: dict[str, dict[int, float]], table: str, class_names: tuple[str, ...], labels: np.ndarray
+) -> str:
+  """Returns why the errors must not be divided by AlexNet's; "": they may be.
+
+  Args:
+    errors: by corruption and severity.
+    table: the parameters of the corruptions.
+    class_names: of the data set, in any order.
+    labels: i32[N], of the test images.
+  """
+  if not all(set(errors.get(name, {})) == set(SEVERITIES) for name in ALEXNET):
+    return "it needs all severities of the fifteen corruptions"
+  if table != "imagenet":
+    return f"the parameters of the corruptions are those of {table!r}, not of ImageNet-C"
+  if hashlib.sha256("\n".join(sorted(class_names)).encode()).hexdigest() != IMAGENET_CLASSES:
+    return f"the {len(class_names)} named classes are not ImageNet's 1,000 (n01440764 to n15075141)"
+  missing = len(class_names) - len(np.unique(labels))
+  return f"{missing} of ImageNet's 1,000 classes do not occur among the test images" if missing else ""
 
 
 def mean_corruption_error(errors: dict[str, dict[int, float]], clean: float) -> tuple[float, float]:
@@ -135,11 +164,7 @@ def mean_corruption_error(errors: dict[str, dict[int, float]], clean: float) -> 
 def _scalars(clean: float, errors: dict[str, dict[int, float]], *, normalised: bool) -> dict[str, float]:
   means = {name: float(np.mean(list(row.values()))) for name, row in errors.items()}
   scalars = {"error": float(np.mean(list(means.values()))), "clean_error": clean, **means}
-  if (
-    normalised
-    and set(ALEXNET) <= set(errors)
-    and all(set(errors[name]) == set(SEVERITIES) for name in ALEXNET)
-  ):
+  if normalised:
     scalars["mce"], scalars["relative_mce"] = mean_corruption_error(errors, clean)
   return scalars
 

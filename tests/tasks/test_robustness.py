@@ -1,5 +1,9 @@
 """Robustness: mCE, real networks on corrupted images, released files, independence of batches and devices."""
 
+import functools
+import hashlib
+import pathlib
+
 import jax
 import numpy as np
 import pytest
@@ -7,6 +11,7 @@ from PIL import Image
 
 from ssl_jax import corrupt, tasks
 from ssl_jax.abilities import Classifier
+from ssl_jax.tasks import robustness
 from ssl_jax.tasks.backbone import encoder_only
 from ssl_jax.tasks.corrupted import first_of
 from ssl_jax.tasks.robustness import ALEXNET, mean_corruption_error
@@ -25,6 +30,40 @@ def test_alexnets_own_mce_is_1():
   half = {name: {s: e / 2 for s, e in row.items()} for name, row in errors.items()}
   assert mean_corruption_error(half, 0.2175)[0] == pytest.approx(0.5)
   assert mean_corruption_error(half, 0.2175)[1] == pytest.approx(0.5)
+
+
+def test_an_mce_is_of_imagenets_classes_only(monkeypatch):
+  """A stand-in for the 1,000 names, which are known by their digest only."""
+  names = tuple(f"n{i:08}" for i in range(1000))
+  digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
+  errors, labels = {name: dict(enumerate(row, 1)) for name, row in ALEXNET.items()}, np.arange(1000)
+  why = functools.partial(robustness.why_no_mce, errors, "imagenet")
+  assert "1000 named classes are not ImageNet's 1,000" in why(names, labels)
+  monkeypatch.setattr(robustness, "IMAGENET_CLASSES", digest)
+  assert why(names[::-1], labels) == ""
+  assert "the 100 named classes are not" in why(names[:100], labels[:100])
+  assert "the 0 named classes are not" in why((), labels)
+  assert "800 of ImageNet's 1,000 classes do not occur" in why(names, labels[:200])
+  assert "'cifar', not of ImageNet-C" in robustness.why_no_mce(errors, "cifar", names, labels)
+  del errors["fog"][5]
+  assert "needs all severities" in why(names, labels)
+
+
+def test_the_digest_is_of_the_names_that_tensorflow_datasets_lists():
+  tfds = pytest.importorskip("tensorflow_datasets")
+  listed = pathlib.Path(tfds.__file__).parent / "image_classification" / "imagenet_resized_labels.txt"
+  names = sorted(listed.read_text().split())
+  assert hashlib.sha256("\n".join(names).encode()).hexdigest() == robustness.IMAGENET_CLASSES
+
+
+def test_other_classes_have_no_mce(bright, make_data, mesh_of, monkeypatch):
+  """Two classes, all corruptions at all severities: the mean error, and the reason why there is no mCE."""
+  monkeypatch.setattr(robustness, "ALEXNET", {"gaussian_noise": ALEXNET["gaussian_noise"]})
+  found = tasks.make("robustness", corruptions=("gaussian_noise",), table="imagenet").run(
+    bright, make_data(labelled(64), labelled(64), 2, class_names=("dark", "light")), mesh_of(1), KEY
+  )
+  assert "mce" not in found.scalars and "relative_mce" not in found.scalars
+  assert found.protocol["mce_left_out"].startswith("the 2 named classes are not ImageNet's")
 
 
 @pytest.fixture(scope="module")
