@@ -38,7 +38,7 @@ class Recipe:
   learning_rates: tuple[float, ...]  # one per head, as the optimiser uses them
   optimizer: str = "sgd"  # sgd, nesterov, lars
   momentum: float = 0.9
-  weight_decay: float = 0.0
+  weight_decay: float = 0.0  # of the kernel and the bias; of lars: of the kernel
   schedule: str = "steps"  # steps: x0.1 at 60% and 80% of the epochs; cosine to 0; constant
   warmup_epochs: int = 0
   epochs: int = 100
@@ -272,10 +272,12 @@ def _make_optimizer(recipe: Recipe) -> optax.GradientTransformation:
   """Returns the optimiser of one head without its learning rate, which is applied after the momentum as in
   PyTorch.
   """
-  parts = [optax.add_decayed_weights(recipe.weight_decay)] if recipe.weight_decay else []
-  if recipe.optimizer == "lars":  # as in MoCo v3 and MAE, the trust ratio applies to the kernel only
-    trust = optax.scale_by_trust_ratio(trust_coefficient=0.001)
-    parts.append(optax.masked(trust, {"kernel": True, "bias": False}))
+  lars, kernel = recipe.optimizer == "lars", {"kernel": True, "bias": False}
+  # As in MoCo v3 and MAE, LARS decays the kernel only, and only the kernel has a trust ratio.
+  decay = optax.add_decayed_weights(recipe.weight_decay, kernel if lars else None)
+  parts = [decay] if recipe.weight_decay else []
+  if lars:
+    parts.append(optax.masked(optax.scale_by_trust_ratio(trust_coefficient=0.001), kernel))
   return optax.chain(*parts, optax.trace(recipe.momentum, nesterov=recipe.optimizer == "nesterov"))
 
 
