@@ -34,6 +34,7 @@ class DataSpec(NamedTuple):
   num_classes: int  # 0: the data has no labels
   batch_size: int  # global, over all devices
   elements: Mapping[str, ShapeDtype] = {}  # the arrays of one example as the host delivers it, not augmented
+  parts: int = 1  # number of parts that a training step divides the batch into; a loss sees one part
 
 
 class Weights(NamedTuple):
@@ -139,7 +140,8 @@ def make_train_step(
     accumulate: number of parts that the augmented batch is split into. The parts are processed one after the
       other to save memory, and their gradients are averaged. A loss that is a mean over images does not
       depend on this number. Whatever couples the images of a batch (BatchNorm statistics, SimCLR's negatives)
-      couples only the images of one part.
+      couples only the images of one part. The model state is updated once a step: every part starts from the
+      same one, and their changes are averaged, as `Carry.means` are.
   """
 
   def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -167,15 +169,16 @@ def _in_parts(value_and_grad: Callable, parts: int) -> Callable:
 
   def learn(params, model_state, extra, batch, key):
     def one_part(so_far, inputs):
-      gradients, model_state = so_far
       (value, aux), found = value_and_grad(params, model_state, extra, *inputs)
-      gradients = jax.tree.map(jnp.add, gradients, found)
-      return (gradients, aux.model_state), (value, aux.carry, aux.metrics)
+      # Changes are added, not states, so that weights that are frozen in the state stay what they are.
+      changes = jax.tree.map(jnp.subtract, aux.model_state, model_state)
+      return jax.tree.map(jnp.add, so_far, (found, changes)), (value, aux.carry, aux.metrics)
 
-    start = (jax.tree.map(jnp.zeros_like, params), model_state)
+    start = jax.tree.map(jnp.zeros_like, (params, model_state))
     batches = jax.tree.map(lambda leaf: _split_rows(leaf, parts), batch)
-    (gradients, model_state), found = jax.lax.scan(one_part, start, (batches, jax.random.split(key, parts)))
+    (gradients, changes), found = jax.lax.scan(one_part, start, (batches, jax.random.split(key, parts)))
     values, carry, metrics = found
+    model_state = jax.tree.map(lambda old, change: old + change / parts, model_state, changes)
     carry = Carry(jax.tree.map(_join_rows, carry.rows), jax.tree.map(lambda leaf: leaf.mean(0), carry.means))
     metrics = jax.tree.map(lambda leaf: leaf.sum(0), metrics)  # totals and counts
     gradients = jax.tree.map(lambda leaf: leaf / parts, gradients)

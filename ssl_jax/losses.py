@@ -23,8 +23,8 @@ def info_nce(query: jax.Array, keys: jax.Array, negatives: jax.Array, *, tempera
     query, keys: f32[B, D], unit norm; row i of each is one image. Keys receive no gradient.
     negatives: f32[K, D], unit norm; receives no gradient.
     temperature: positive; 0.07 in MoCo v1, 0.2 in v2.
-  Returns: (loss f32[B] in nats, hit bool[B]: whether the positive logit is larger than every negative one, by
-    more than rounding). A network that maps all images to one point has no hit.
+  Returns: (loss f32[B] in nats, hit bool[B]: whether the positive logit is larger than every negative one,
+    by more than rounding). A network that maps all images to one point has no hit.
   Raises: ValueError if the widths D differ, with the shapes.
   Source: He et al. 2020, eq. 1.
   """
@@ -51,9 +51,9 @@ def nt_xent(pairs: jax.Array, *, temperature: float):
   Args:
     pairs: f32[B, 2, D], any norm; normalised here. Gradient flows through negatives too.
     temperature: positive; 0.1 for ImageNet.
-  Returns: (loss f32[B, 2] in nats, hit bool[B, 2]: whether the logit of the partner is larger than that
-    of every other view, by more than rounding). A network that maps all images to one point has no hit. The mean of the loss is the paper's L; the released code
-    reports 2 L.
+  Returns: (loss f32[B, 2] in nats, hit bool[B, 2]: whether the logit of the partner is larger than that of
+    every other view, by more than rounding). A network that maps all images to one point has no hit. The mean
+    of the loss is the paper's L; the released code reports 2 L.
   Source: Chen et al. 2020, eq. 1. The sum in the denominator excludes only the view itself.
   """
   views = unit(pairs).reshape(-1, pairs.shape[-1])  # rows 2i and 2i + 1 are views of one image

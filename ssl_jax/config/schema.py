@@ -78,7 +78,7 @@ class TrainConfig:
   tensorboard: bool = False
   sharding: Literal["replicate", "fsdp"] = "replicate"  # of parameters and optimiser state over devices
   # number of parts into which a batch is divided and processed one by one to save memory; see
-  # core.make_train_step
+  # core.make_train_step. A BatchNorm group keeps its size: config.encoder.batch_groups are those of the batch
   accumulate: int = 1
 
   def __post_init__(self):

@@ -38,9 +38,11 @@ def make(
   Raises: ValueError for an odd batch or values out of range; when traced, for images of odd size.
   Source: Noroozi, Pirsiavash, Favaro 2017, eq. 4.
   """
-  if data.batch_size % 2:
+  if data.batch_size // data.parts % 2:
+    of_a_part = f" divided by config.accumulate {data.parts}" if data.parts > 1 else ""
     raise ValueError(
-      f"config.batch_size {data.batch_size} is odd, but method 'counting' pairs images; use an even number"
+      f"config.batch_size {data.batch_size}{of_a_part} is odd, but method 'counting' pairs images; use an "
+      "even number"
     )
   if margin <= 0 or counts < 1:
     raise ValueError(

@@ -44,7 +44,7 @@ def make(
 
   Args:
     encoder: the image network. The published BatchNorm is over groups of 32 images (batch_groups = batch /
-      32).
+      32). If a step divides the batch into parts, the encoder's groups are those of a part.
     data: `batch_size` must divide `queue_size`. If the queue is longer than `num_examples`, it contains older
       keys of the same image.
     dim: width of a key.
@@ -61,7 +61,7 @@ def make(
   """
   _check(data, queue_size, momentum, temperature)
   groups = getattr(encoder.module, "batch_groups", 1) if shuffle else 1
-  exchange_slices(data.batch_size, groups)
+  exchange_slices(data.batch_size // data.parts, groups)
   net = stack(encoder, network(heads.MLP(dim) if mlp else heads.Linear(dim)))
 
   def init(key, batch):
@@ -113,7 +113,7 @@ def exchange_slices(batch: int, groups: int) -> int:
   size, at most 8.
 
   Args:
-    batch: number of images in the global batch.
+    batch: number of images in the global batch, or in one part of it.
     groups: number of BatchNorm groups; 1: BatchNorm is global or absent, and k is 1.
   Raises: ValueError if there are several groups and the only common divisor up to 8 is 1.
   """

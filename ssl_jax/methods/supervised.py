@@ -98,8 +98,9 @@ def _check(data: DataSpec, **options: float) -> None:
       raise ValueError(
         f"config.method.{name} is {options[name]}; use 0 to turn it off, or a positive alpha such as 0.8"
       )
-  if (options["mixup"] or options["cutmix"]) and data.batch_size % 2:
+  if (options["mixup"] or options["cutmix"]) and data.batch_size // data.parts % 2:
+    of_a_part = f" divided by config.accumulate {data.parts}" if data.parts > 1 else ""
     raise ValueError(
-      f"config.batch_size {data.batch_size} is odd, but config.method.mixup and cutmix pair images; use "
-      "an even number"
+      f"config.batch_size {data.batch_size}{of_a_part} is odd, but config.method.mixup and cutmix pair "
+      "images; use an even number"
     )

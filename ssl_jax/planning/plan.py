@@ -298,15 +298,19 @@ def _required_bytes(error: str, given: int) -> int:
 
 
 def _advise(config: TrainConfig, data: DataSpec, chip: Chip, mesh: Mesh) -> list[dict[str, Any]]:
-  """The changes to the config that were tried, in order; the last one fits, unless none does."""
+  """The changes to the config that were tried, in order; the last one fits, unless none does.
+
+  Changes that the method refuses, such as parts of a batch that would cut its BatchNorm groups, are left out.
+  """
   tried = []
   for change in _changes(config, mesh):
-    found = _training(
-      _changed(config, change),
-      data._replace(batch_size=change.get("config.batch_size", data.batch_size)),
-      chip,
-      mesh,
-    )
+    changed = _changed(config, change)
+    changed_data = data._replace(batch_size=changed.batch_size)
+    try:
+      assemble(changed, changed_data)
+    except ValueError:
+      continue
+    found = _training(changed, changed_data, chip, mesh)
     tried.append({"change": change, "fits": found["fits"], "total": found["memory"]["total"]})
     if found["fits"]:
       break

@@ -87,8 +87,8 @@ def assemble(config: TrainConfig, data: DataSpec) -> Assembly:
       "has less than 2^31"
     )
   transform = host_transform(config)
-  data = data._replace(elements=check_elements(transform.elements))
-  encoder = models.make(config.encoder["name"], **options_of(config.encoder))
+  data = data._replace(elements=check_elements(transform.elements), parts=config.accumulate)
+  encoder = models.make(config.encoder["name"], **{**options_of(config.encoder), **groups_of_a_part(config)})
   method = methods.make(config.method["name"], encoder, data, **options_of(config.method))
   cut = {"crop": False} if config.data.crop == "host" else {}
   augmentation = augment.make(config.augment["name"], **{**options_of(config.augment), **cut})
@@ -102,6 +102,27 @@ def assemble(config: TrainConfig, data: DataSpec) -> Assembly:
   return Assembly(
     method, transform, augmentation, optimizer, data, steps_per_epoch, total_steps, config.accumulate
   )
+
+
+def groups_of_a_part(config: TrainConfig) -> dict[str, int]:
+  """Returns the option `batch_groups` of an encoder that sees one of `config.accumulate` parts of a batch.
+
+  The option counts the BatchNorm groups of the whole batch. A part holds its share of them, so a group keeps
+  its number of images.
+  Returns: {} if BatchNorm has one group; its statistics are then those of a part.
+  Raises: ValueError if a part holds no whole number of groups, or only one: methods that exchange images
+    between groups need two, and for others one group of the batch computes the same.
+  """
+  groups, parts = config.encoder.get("batch_groups", 1), config.accumulate
+  if groups == 1 or parts == 1:
+    return {}
+  if groups % parts or groups == parts:
+    raise ValueError(
+      f"config.encoder.batch_groups {groups} does not give each of config.accumulate {parts} parts of a "
+      f"batch two or more whole BatchNorm groups; use batch_groups {2 * parts} or another multiple of {parts},"
+      " a smaller config.accumulate, or batch_groups 1 for the statistics of a whole part"
+    )
+  return {"batch_groups": groups // parts}
 
 
 def abstract_state(

@@ -100,5 +100,7 @@ def test_refusals(options, message):
     methods.make("counting", encoder, DATA, **options)
   with pytest.raises(ValueError, match="config.batch_size 7 is odd, but method 'counting' pairs images"):
     methods.make("counting", encoder, DataSpec(100, 10, 7))
+  with pytest.raises(ValueError, match="config.batch_size 12 divided by config.accumulate 4 is odd"):
+    methods.make("counting", encoder, DataSpec(100, 10, 12, parts=4))
   with pytest.raises(ValueError, match="config.augment.size 15 is odd"):
     counting.make_task(jax.random.key(0), jnp.zeros((2, 15, 15, 3)), 0.5)

@@ -121,6 +121,25 @@ def test_key_statistics_run_on_their_own():
   assert np.abs(query - key).max() > 1e-4
 
 
+def test_statistics_of_queries_and_of_keys_decay_once_a_step_in_parts_too():
+  """Two parts of four images: each has half of the groups, and both encoders see the mean over the parts."""
+  images = {"views": jax.random.normal(jax.random.key(100), (8, 2, 2, 2, 3))}
+  sgd, same, found = optax.sgd(0.1), lambda key, batch: batch, {}
+  for parts in (1, 2):
+    data = DataSpec(100, 10, 8, parts=parts)
+    method = methods.make("moco", network(OneLayer(4 // parts)), data, queue_size=16, dim=DIM)
+    start = jax.jit(make_init(method, same, sgd))(jax.random.key(0), images)
+    state, _ = jax.jit(make_train_step(method, same, sgd, accumulate=parts))(start, images)
+    statistics = [s["encoder"]["batch_stats"] for s in (state.model_state, state.extra.ema.model_state)]
+    found[parts] = [s["BatchNorm_0"]["mean"] for s in statistics]
+  np.testing.assert_allclose(found[2], found[1], rtol=1e-5)
+
+
+def test_groups_are_checked_within_a_part():
+  with pytest.raises(ValueError, match="3 BatchNorm groups of 8 images cannot be shuffled"):
+    methods.make("moco", network(OneLayer(3)), DataSpec(100, 10, 72, parts=3), queue_size=144, dim=DIM)
+
+
 def test_shuffled_keys_come_back_in_order():
   """With one BatchNorm group the shuffle must not change a key; with several it must."""
   state = history()[1][1]
