@@ -44,7 +44,7 @@ class PretextTask(NamedTuple):
 
   # (key, images) -> examples
   make_task: Callable[[Key, jax.Array], PretextExamples]
-  # (params, model_state, images) -> {score: f32[B]}
+  # (params, model_state, images) -> {score: f32[B]}; what is drawn for an image depends on its pixels only
   evaluate_task: Callable[[PyTree, PyTree, jax.Array], dict[str, jax.Array]]
 
 

@@ -34,7 +34,8 @@ def make(
     grey: probability that an image and its pieces are converted to grey, so that colour statistics alone
       cannot solve the task.
   Metrics: `accuracy`: the fraction of images whose summed quarters are closer to x than to y, 0.5 by chance;
-    `count`: the mean of the summed counts of a small copy.
+    `count`: the mean of the summed counts of a small copy. In evaluation y is the neighbour of x in the
+    split, so batches must be even; the last image of an odd split is compared with an empty image.
   Raises: ValueError for an odd batch or values out of range; when traced, for images of odd size.
   Source: Noroozi, Pirsiavash, Favaro 2017, eq. 4.
   """

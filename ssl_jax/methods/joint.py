@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from ssl_jax import losses, metrics
 from ssl_jax.abilities import Adaptable, Classifier, PretextTask, Pyramid
 from ssl_jax.core import Aux, Batch, DataSpec, Init, Method, Weights, keep_extra
-from ssl_jax.methods.pretext.pretext_template import mean_by_image, score_classes
+from ssl_jax.methods.pretext.pretext_template import make_each_task, mean_by_image, score_classes
 from ssl_jax.methods.rotation import TURNS, four_turns, one_turn
 from ssl_jax.models import Network, heads, network, readers, split, stack
 
@@ -160,7 +160,7 @@ def _certainty(net: Branches, params, model_state, images):
 
 
 def _evaluate_turns(net: Branches, params, model_state, images):
-  task = _turn_maker(net.copies)(jax.random.key(0), images)
+  task = make_each_task(_turn_maker(net.copies), images)
   logits = _predict_turns(net, params, model_state, _flat(task.inputs))
   scores = score_classes(logits.reshape(*task.targets.shape, -1), task.targets)
   return {name: mean_by_image(values) for name, values in scores.items()}

@@ -118,9 +118,9 @@ def groups_of_a_part(config: TrainConfig) -> dict[str, int]:
     return {}
   if groups % parts or groups == parts:
     raise ValueError(
-      f"config.encoder.batch_groups {groups} does not give each of config.accumulate {parts} parts of a "
-      f"batch two or more whole BatchNorm groups; use batch_groups {2 * parts} or another multiple of {parts},"
-      " a smaller config.accumulate, or batch_groups 1 for the statistics of a whole part"
+      f"config.encoder.batch_groups {groups} does not give each of config.accumulate {parts} parts of a batch"
+      f" two or more whole BatchNorm groups; use batch_groups {2 * parts} or another multiple of {parts}, a"
+      " smaller config.accumulate, or batch_groups 1 for the statistics of a whole part"
     )
   return {"batch_groups": groups // parts}
 

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from ssl_jax import corrupt, parallel
 from ssl_jax.abilities import Classifier
 from ssl_jax.augment.compose import for_each
+from ssl_jax.augment.image_digest import key_of
 from ssl_jax.config.checked import nearest
 from ssl_jax.core import Weights
 from ssl_jax.data import classes, host, pipeline, sources, transforms
@@ -158,18 +158,10 @@ def _seen(read, name: str, table: Literal["imagenet", "cifar"], textures: str):
 
   def encode(params, model_state, images):
     key = jax.random.wrap_key_data(model_state["key"])
-    one = lambda image: function(jax.random.fold_in(key, _digest(image)), image, model_state["severity"])
+    one = lambda image: function(key_of(key, image), image, model_state["severity"])
     return read(params, model_state["network"], for_each(one, images))
 
   return encode
-
-
-def _digest(image: jax.Array) -> jax.Array:
-  """u32[]: a number that depends on every pixel and its position."""
-  levels = jnp.round(image * 255).astype(jnp.uint32).ravel()
-  return (levels * (jnp.arange(levels.size, dtype=jnp.uint32) * jnp.uint32(2654435761) + jnp.uint32(1))).sum(
-    dtype=jnp.uint32
-  )
 
 
 def first_of(batches: Batches, examples: int, sorted_size: int = 0) -> Batches:

@@ -18,8 +18,8 @@ from ssl_jax.tasks.task import Result, Task, TaskData, silent
 def make() -> Task:
   """Loss and scores of the method's own pretext task on the test images, in evaluation mode.
 
-  The rotation, patch or permutation of each image is drawn from a fixed key, so the results are
-  deterministic. The untrained network is the baseline.
+  The rotation, patch or permutation of each image is drawn from its pixels, so the results do not depend on
+  batches, devices or order; of "counting" see there. The untrained network is the baseline.
   Raises, in `run`: methods.MissingAbility if the method has no pretext task.
   """
 

@@ -1,11 +1,15 @@
 """The pretext task as a measure: on new images, in evaluation mode, without the padded rows."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from ssl_jax import tasks
+from ssl_jax import methods, models, tasks
 from ssl_jax.abilities import PretextTask
+from ssl_jax.core import DataSpec
 from ssl_jax.tasks.backbone import encoder_only
 
 KEY = jax.random.key(0)
@@ -29,6 +33,35 @@ def test_scores_are_means_over_the_images_that_count(dense, make_data, noise, me
   assert found.protocol["test_rows"] == 100 and found.protocol["backbone"] == "dense"
   again = tasks.make("pretext").run(backbone, data, mesh_of(1), KEY)
   assert again.scalars == pytest.approx(found.scalars, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+  "name, options",
+  [
+    ("rotation", dict(copies="one")),
+    ("joint", dict(copies="one")),
+    ("context", dict(tile=4, gap=1, jitter=2, width=16)),
+    ("jigsaw", dict(tile=4, gap=1, jitter=2, width=16, permutations=24)),
+    ("counting", dict(counts=16)),
+    ("colorization", {}),
+  ],
+)
+def test_what_an_image_is_asked_does_not_depend_on_its_place(name, options):
+  """Two batches, one and another order. "counting" compares neighbours, so pairs stay together."""
+  stride = dict(output_stride=4) if name == "colorization" else {}
+  encoder = models.make("resnet10", width=8, stem="small", norm="group", **stride)
+  method = methods.make(name, encoder, DataSpec(100, 10, 8), **options)
+  images = jax.random.uniform(KEY, (8, 20, 20, 3))
+  start = jax.jit(method.init)(KEY, {"image": images})
+  examine = jax.jit(functools.partial(method.abilities[PretextTask].evaluate_task, *start[:2]))
+  order = jnp.asarray([6, 7, 2, 3, 0, 1, 4, 5])
+  expected = examine(images)
+  found = examine(images[order])
+  halves = [examine(images[:4]), examine(images[4:])]
+  for score, values in expected.items():
+    np.testing.assert_allclose(found[score], values[order], rtol=1e-3, atol=1e-5, err_msg=score)
+    parts = np.concatenate([half[score] for half in halves])
+    np.testing.assert_allclose(parts, values, rtol=1e-3, atol=1e-5, err_msg=score)
 
 
 def test_a_network_without_a_task_is_refused(dense, make_data, noise, mesh_of):

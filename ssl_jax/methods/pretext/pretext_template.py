@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from ssl_jax import losses
 from ssl_jax.abilities import PretextExamples, PretextTask, Pyramid
+from ssl_jax.augment import image_digest
 from ssl_jax.core import Aux, Init, Key, Method, Weights, keep_extra
 from ssl_jax.metrics import Mean
 from ssl_jax.models import Network, readers, stack
@@ -44,8 +45,7 @@ def make_pretext_method(
   net = stack(encoder, head)
   encode, maps = (_after(prepare, reader) for reader in read or readers(encoder))
 
-  def scores_of(params, model_state, task_key, images, **training):
-    examples = make_task(task_key, images)
+  def scores_of(params, model_state, examples, **training):
     outputs, model_state = net.apply(Weights(params, model_state), examples.inputs, **training)
     return score(outputs, examples.targets), model_state
 
@@ -54,16 +54,33 @@ def make_pretext_method(
 
   def loss(params, model_state, extra, batch, key):
     task_key, drop_key = jax.random.split(key)
-    scores, model_state = scores_of(params, model_state, task_key, batch["image"], train=True, key=drop_key)
+    examples = make_task(task_key, batch["image"])
+    scores, model_state = scores_of(params, model_state, examples, train=True, key=drop_key)
     value = scores.pop("loss").mean()
     return value, Aux(model_state, metrics={name: Mean.of(values) for name, values in scores.items()})
 
   def evaluate_task(params, model_state, images):
-    scores, _ = scores_of(params, model_state, jax.random.key(0), images)
+    scores, _ = scores_of(params, model_state, make_each_task(make_task, images))
     return {name: mean_by_image(values) for name, values in scores.items()}
 
   abilities = {Pyramid: Pyramid(maps), PretextTask: PretextTask(make_task, evaluate_task)}
   return Method(init, loss, keep_extra, encode, abilities)
+
+
+def make_each_task(
+  make_task: Callable[[Key, jax.Array], PretextExamples], images: jax.Array
+) -> PretextExamples:
+  """Makes the task of each image with a key that depends on its pixels only, without names for pictures.
+
+  What is drawn for an image in evaluation then does not depend on its place in a batch, on the size of the
+  batch, or on the devices.
+  """
+
+  def one(image: jax.Array) -> tuple[jax.Array, jax.Array]:
+    made = make_task(image_digest.key_of(jax.random.key(0), image), image[None])
+    return made.inputs[0], made.targets[0]
+
+  return PretextExamples(*jax.vmap(one)(images), ())
 
 
 def score_classes(logits: jax.Array, targets: jax.Array) -> Scores:
