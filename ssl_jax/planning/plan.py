@@ -20,6 +20,7 @@ from ssl_jax import parallel, ttt
 from ssl_jax.abilities import Adaptable
 from ssl_jax.config.schema import EvaluateConfig, TrainConfig, to_json
 from ssl_jax.core import DataSpec, TrainState, Weights
+from ssl_jax.data import splits
 from ssl_jax.data.sources import SIZES
 from ssl_jax.parallel.placement import along_data, replicated
 from ssl_jax.planning import hlo
@@ -55,14 +56,15 @@ def plan(
   Args:
     topology: see `open_topology`.
     evaluation: if given, the tasks of this evaluation are planned instead of the training.
-    images, classes: size of the training data; 0 means the size of the data set in SIZES.
+    images, classes: size of the training data, of which `config.data.split` is already taken; 0 means that
+      split of the data set in SIZES.
     advise: if the train step does not fit, try changes until one fits: remat, fsdp, gradient accumulation,
       smaller batches.
   Returns: a dict that can be written as JSON. For training: "fits", "memory" (bytes per chip), "an_image"
     (FLOPs and bytes per image), "roofline" (lower bounds of the step time), "collectives", "schedule" and, if
     it does not fit, "advice". For an evaluation: one such dict per task, without the last two, under "tasks".
-  Raises: ValueError for an unknown topology, a batch that the devices do not divide, a data set of unknown
-    size, or a missing compiler.
+  Raises: ValueError for an unknown topology, a batch that the devices do not divide, a data set or a split of
+    unknown size, or a missing compiler.
   """
   chip, mesh = open_topology(topology)
   config = _for_accelerator(config)
@@ -95,7 +97,13 @@ def _data(config: TrainConfig, images: int, classes: int) -> DataSpec:
       f"the number of images of config.data.name {config.data.name!r} is not known here; pass --images=N "
       "--classes=N"
     )
-  return DataSpec(images or known_images, classes or known_classes, config.batch_size)
+  if not images and set(splits.names(config.data.split)) != {"train"}:
+    raise ValueError(
+      f"the number of images of config.data.split {config.data.split!r} is not known here, only that of "
+      "'train' and its parts; pass --images=N"
+    )
+  images = images or sum(len(rows) for _, rows in splits.resolve(config.data.split, {"train": known_images}))
+  return DataSpec(images, classes or known_classes, config.batch_size)
 
 
 def _for_accelerator(config: TrainConfig) -> TrainConfig:

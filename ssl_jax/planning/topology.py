@@ -24,6 +24,8 @@ NEEDS = {
     "planning for a GPU needs its compiler, which is not installed; pip install 'ssl_jax[cuda12]'",
   ),
 }
+# A chip with two cores is one device, as in jax on such a machine; without this libtpu lists its cores.
+CHIP_CONFIG = {"v4": {"chip_config_name": "megacore"}}
 
 
 def open_topology(topology: str) -> tuple[Chip, Mesh]:
@@ -58,14 +60,16 @@ def open_topology(topology: str) -> tuple[Chip, Mesh]:
           "gpus", "cuda", target_config=target_of(name), topology=f"1x{machines}x{gpus}"
         )
       else:
-        found = topologies.get_topology_desc(platform="tpu", topology_name=topology)
-      devices = found.devices
+        found = topologies.get_topology_desc(
+          platform="tpu", topology_name=topology, **CHIP_CONFIG.get(name, {})
+        )
+      mesh = parallel.make_mesh(found.devices)
   except Exception as error:  # jax raises RuntimeErrors with various messages
     raise ValueError(
       f"--topology={topology}: the compiler does not know this topology ({str(error).splitlines()[0]}); "
       "known: " + ", ".join(known())
     ) from error
-  return chip, parallel.make_mesh(devices)
+  return chip, mesh
 
 
 @contextlib.contextmanager

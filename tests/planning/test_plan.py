@@ -106,6 +106,44 @@ def test_a_topology_that_the_compiler_does_not_know_is_refused():
 
 
 @needs_compiler
+@pytest.mark.parametrize(
+  "topology, count", [("v4:2x2x1", 4), ("v4:2x2x2", 8), ("v5e:2x4", 8), ("v5p:2x2x1", 4), ("v6e:2x2", 4)]
+)
+def test_every_kind_of_chip_is_one_device(topology, count):
+  chip, mesh = open_topology(topology)
+  assert mesh.size == count and chip is chips.CHIPS[topology.partition(":")[0]]
+
+
+@needs_compiler
+def test_a_plan_for_v4_compiles():
+  found = plan(small("pretrain/supervised_sample.py"), "v4:2x2x1", images=1000, classes=10)
+  assert found["fits"] and found["chips"] == 4 and found["memory"]["usable"] > 31 * chips.GIB
+
+
+@pytest.mark.parametrize(
+  "split, images, steps",
+  [("train", 0, 1_281_167 // 16), ("train[:10%]", 0, 128_117 // 16), ("train[:800]+train[-800:]", 0, 100)]
+  + [("train[:10%]", 3200, 200), ("validation", 3200, 200)],
+)
+def test_an_epoch_is_of_the_split(split, images, steps):
+  config = small("pretrain/supervised_sample.py")
+  config = dataclasses.replace(
+    config, epochs=1.0, data=dataclasses.replace(config.data, name="imagenet2012", split=split)
+  )
+  data = plan_module._data(config, images, 0)
+  assert plan_module.assemble(config, data).total_steps == steps and data.num_classes == 1000
+
+
+def test_a_split_of_unknown_size_is_asked_for():
+  config = small("pretrain/supervised_sample.py")
+  data = dataclasses.replace(config.data, name="imagenet2012", split="train+validation")
+  with pytest.raises(
+    ValueError, match=r"config.data.split 'train\+validation' is not known here.*--images=N"
+  ):
+    plan_module._data(dataclasses.replace(config, data=data), 0, 0)
+
+
+@needs_compiler
 def test_two_processes_plan_at_the_same_time():
   """The first process keeps the compiler open while the second one opens it."""
   code = (
