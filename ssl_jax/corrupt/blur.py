@@ -70,13 +70,23 @@ def motion_blur(key, image, severity, *, table):
 def zoom_blur(key, image, severity, *, table):
   """Averages the image and its enlargements by up to 26 factors, the first of which is 1. Exact."""
   rows = PARAMETERS["zoom_blur"][table]
-  count, distance = pick(rows, severity)
+  most = max(count for count, _ in rows)
+  factors = np.stack([zoom_factors(most, distance) for _, distance in rows])
+  count = jnp.asarray([count for count, _ in rows], jnp.int32)[severity - 1]
 
   def add(total, i):
-    return total + jnp.where(i < count, 1.0, 0.0) * zoom(image, 1 + i * distance), None
+    enlarged = zoom(image, factors.ravel(), (severity - 1) * most + i)
+    return total + jnp.where(i < count, 1.0, 0.0) * enlarged, None
 
-  total, _ = lax.scan(add, image, jnp.arange(max(count for count, _ in rows), dtype=jnp.float32))
-  return total / (count + 1)
+  total, _ = lax.scan(add, image, jnp.arange(most))
+  return total / (count + 1).astype(jnp.float32)
+
+
+def zoom_factors(count: int, distance: float) -> np.ndarray:
+  """f64[count]: 1, 1 + distance and so on, rounded as in numpy.arange(1, end, distance), which the reference
+  uses.
+  """
+  return 1 + np.arange(count) * ((1 + distance) - 1)
 
 
 def glass_blur(key, image, severity, *, table):

@@ -68,9 +68,10 @@ def snow(key, image, severity, *, table):
   Random: a statistical twin.
   """
   rows = PARAMETERS["snow"][table]
-  mean, deviation, factor, threshold, radius, sigma, kept = pick(rows, severity)
+  mean, deviation, _, threshold, radius, sigma, kept = pick(rows, severity)
   flake_key, angle_key = jax.random.split(key)
-  flakes = zoom(mean + deviation * jax.random.normal(flake_key, (*image.shape[:2], 1)), factor)
+  flakes = mean + deviation * jax.random.normal(flake_key, (*image.shape[:2], 1))
+  flakes = zoom(flakes, np.array([row[2] for row in rows], np.float64), severity - 1)
   flakes = truncate(jnp.where(flakes < threshold, 0.0, flakes))
   angle = jax.random.uniform(angle_key, minval=-135.0, maxval=-45.0)
   flakes = move(flakes, radius, sigma, angle, most=max(row[4] for row in rows))

@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.ndimage
 
 from ssl_jax import corrupt
 from tests.corrupt import reference
 
+KEY = jax.random.key(0)
 FOUND = json.loads(reference.FILE.read_text())
 # The number of draws; other corruptions are drawn as often as in reference.py.
 DRAWS = {"spatter": 12, "elastic_transform": 16, "snow": 16, "fog": 40, "motion_blur": 24}
@@ -80,6 +82,30 @@ def test_batches_and_traced_severities_give_what_single_images_give(name):
     assert np.abs(np.asarray(found[i] - wanted)).mean() < 1 / 255 / 10
     assert np.abs(np.asarray(wanted - images[i])).max() > 2 / 255
   assert one._cache_size() == 1
+
+
+@pytest.mark.parametrize("table, side", [("cifar", 32), ("cifar", 48), ("imagenet", 64), ("imagenet", 224)])
+def test_zoom_blur_is_scipys_at_every_severity(table, side):
+  """The reference's steps with numpy and SciPy in float64."""
+  steps = {
+    "imagenet": ((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03)),
+    "cifar": ((1.06, 0.01), (1.11, 0.01), (1.16, 0.01), (1.21, 0.01), (1.26, 0.01)),
+  }[table]
+  image = np.random.default_rng(0).random((side, side, 3))
+  ours = jax.jit(corrupt.make("zoom_blur", table=table))
+  for severity, (end, step) in enumerate(steps, 1):
+    total = image.copy()
+    for factor in np.arange(1, end, step):
+      inside = int(np.ceil(side / factor))
+      top = (side - inside) // 2
+      centre = image[top : top + inside, top : top + inside]
+      zoomed = scipy.ndimage.zoom(centre, (factor, factor, 1), order=1)
+      trim = (len(zoomed) - side) // 2
+      total += zoomed[trim : trim + side, trim : trim + side]
+    wanted = np.floor(np.clip(total / (len(np.arange(1, end, step)) + 1), 0, 1) * 255)
+    found = np.round(np.asarray(ours(KEY, jnp.asarray(image, jnp.float32), severity)) * 255)
+    assert (found != wanted).mean() < 5e-3, severity  # values at the boundary of two grey levels
+    assert np.abs(found - wanted).max() <= 1, severity
 
 
 def test_glass_blur_equals_the_sequential_loop():
