@@ -45,6 +45,23 @@ class CheckpointConfig:
   keep: int = 3  # how many of the latest checkpoints to keep
   keep_every: int = 0  # also keep each checkpoint whose step is a multiple of this; 0: none
 
+  def __post_init__(self):
+    if self.every_steps < 1:
+      raise ValueError(
+        f"config.checkpoint.every_steps is {self.every_steps}; use a positive number: one that is larger than "
+        "the number of steps to save only at the end"
+      )
+    if self.keep < 1:
+      raise ValueError(
+        f"config.checkpoint.keep is {self.keep}, but a run must keep its last checkpoint; use a positive "
+        "number, or keep_every=1 to keep all checkpoints"
+      )
+    if self.keep_every < 0:
+      raise ValueError(
+        f"config.checkpoint.keep_every is {self.keep_every}; use a positive number, or 0 to keep only the latest "
+        "config.checkpoint.keep"
+      )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StartConfig:

@@ -196,6 +196,22 @@ def test_changed_config_is_refused_with_the_differences(recipe_file, undisturbed
     train(changed, undisturbed[0])
 
 
+@pytest.mark.parametrize(
+  "option, cure",
+  [
+    ("every_steps=0", "every_steps is 0; use a positive number: one that is larger than the number of steps"),
+    ("every_steps=-5", "every_steps is -5; use a positive number"),
+    ("keep=0", "keep is 0, but a run must keep its last checkpoint; use a positive number, or keep_every=1"),
+    ("keep=-1", "keep is -1, but a run must keep its last checkpoint"),
+    ("keep_every=-1", "keep_every is -1; use a positive number, or 0"),
+  ],
+)
+def test_checkpoints_that_could_not_be_saved_or_kept_are_refused(option, cure, recipe_file):
+  name, value = option.split("=")
+  with pytest.raises(ValueError, match=f"config.checkpoint.{cure}"):
+    config(recipe_file, checkpoint={name: int(value)})
+
+
 def test_too_many_devices_for_the_batch(recipe_file, tmp_path):
   with pytest.raises(
     ValueError, match="batch_size 12 is not divisible by 8 devices; use a multiple of 8, such as 8"
