@@ -16,10 +16,13 @@ from ssl_jax.cli import pictures, preparation, runs, weights
 from ssl_jax.cli.flags import Command, Flag, exit_with, parse
 from ssl_jax.cli.huge_pages import restart_with_huge_pages
 from ssl_jax.config.checked import nearest
+from ssl_jax.log.output import continue_if_closed
 
 _ALL: dict[str, Command] = {**preparation.COMMANDS, **runs.COMMANDS, **pictures.COMMANDS, **weights.COMMANDS}
 _ORDER = ("recipes", "train", "evaluate", "plan", "prepare", "report", "import", "export", "watch", "show")
 COMMANDS = {name: _ALL[name] for name in _ORDER}
+# Commands whose work is in files, and that say so if nobody reads their output any more.
+IN_FILES = ("train", "evaluate", "prepare", "import")
 WIDTH = 110  # of help texts, columns
 
 
@@ -28,11 +31,18 @@ def main() -> None:
 
   The process exits with status 0 on success, 1 on an error, 2 if the command line is wrong, 75 if it was
   asked to stop and has saved its work (the same command resumes it), and 130 if it was interrupted.
+  If the reader of its output goes, as in `ssl-jax train | head`, the command continues without printing.
   """
   for stream in (sys.stdout, sys.stderr):
     with contextlib.suppress(AttributeError, OSError):  # names of classes or files may not fit its encoding
       stream.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]
   words = [_expanded(word) for word in sys.argv[1:]]
+  notice = "ssl-jax: nobody reads the output any more; the command continues without printing"
+  with continue_if_closed(notice if words and words[0] in IN_FILES else ""):
+    _main(words)
+
+
+def _main(words: list[str]) -> None:
   if not words or words[0] in ("-h", "--help", "help"):
     print(_overview())
     sys.exit(0 if words else 2)

@@ -12,8 +12,9 @@ def train(values) -> None:
 
   Usage: ssl-jax train --config=RECIPE --workdir=DIR
 
-  The same command again resumes the run from its last checkpoint. On Ctrl-C or SIGTERM the run saves a
-  checkpoint before it stops; a second Ctrl-C ends it at once without saving.
+  The same command again resumes the run from its last checkpoint. On Ctrl-C, on SIGTERM and when
+  its terminal is closed the run saves a checkpoint before it stops; a second Ctrl-C ends it at once without
+  saving. If the reader of its output goes (`ssl-jax train | head`), it continues without printing.
 
   Example:
     ssl-jax train --config=configs/pretrain/moco_sample.py --workdir=runs/sample

@@ -13,6 +13,7 @@ import rich.live
 import rich.table
 import rich.text
 
+from ssl_jax.log.output import closed_by_reader
 from ssl_jax.log.run_log import METRICS, STARTS, clock, lines
 
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -31,7 +32,8 @@ SILENT = 5  # a run without a new row for so many times the usual interval has p
 def watch(workdir: str | pathlib.Path, *, once: bool = False, interval: float = 1.0) -> None:
   """Shows the progress, metrics and evaluations of the run in `workdir` until its last step.
 
-  A terminal shows one table, which is updated. A pipe or file gets one line of plain text per row of metrics.
+  A terminal shows one table, which is updated. A pipe or file gets one line of plain text per row of metrics,
+  until the reader of the pipe has gone.
 
   Args:
     once: show the current state and return.
@@ -60,7 +62,7 @@ def watch(workdir: str | pathlib.Path, *, once: bool = False, interval: float = 
       if row["step"] > printed:
         terminal.print(_line(row, snapshot.total), markup=False)
         printed = row["step"]
-    if once or snapshot.done:
+    if once or snapshot.done or closed_by_reader():
       return
     time.sleep(interval)
     snapshot = _read(folder)

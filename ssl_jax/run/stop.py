@@ -1,4 +1,4 @@
-"""Handles Ctrl-C, SIGTERM and preemption.
+"""Handles Ctrl-C, SIGTERM, preemption and the end of the terminal (SIGHUP).
 
 They become a stop request that is polled between steps, so that the state can be saved first.
 """
@@ -20,7 +20,10 @@ class Stopped(Exception):
 
 
 class Stop:
-  """Turns the first SIGTERM or SIGINT into a stop request; the second ends the process immediately.
+  """Turns the first SIGTERM, SIGINT or SIGHUP into a stop request; the second ends the process immediately.
+
+  A further SIGHUP does nothing, because a terminal that closes may send several. A SIGHUP that is ignored
+  already, as under nohup, stays ignored.
 
   If there are several processes, it is enough that one of them receives the signal: JAX's preemption service,
   which handles SIGTERM since `parallel.start`, agrees with the others on the poll at which all of them stop.
@@ -28,7 +31,9 @@ class Stop:
 
   def __enter__(self):
     self._name, self._shared = "", jax.process_count() > 1
-    numbers = (signal.SIGINT,) if self._shared else (signal.SIGTERM, signal.SIGINT)
+    numbers = [signal.SIGINT] if self._shared else [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+      numbers.append(signal.SIGHUP)
     self._old = {number: signal.signal(number, self._on) for number in numbers}
     return self
 
@@ -43,6 +48,8 @@ class Stop:
 
   def _on(self, number, frame):
     if self._name:
+      if number == signal.SIGHUP:
+        return
       os._exit(128 + number)
     self._name = signal.Signals(number).name
     if self._shared:

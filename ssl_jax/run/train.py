@@ -19,6 +19,7 @@ from ssl_jax.data import classes, pipeline
 from ssl_jax.data.elements import Transform
 from ssl_jax.data.reader import Source
 from ssl_jax.log.console import Console
+from ssl_jax.log.output import continue_if_closed
 from ssl_jax.log.run_log import STARTS, append
 from ssl_jax.log.step_metrics import StepMetrics
 from ssl_jax.run.assembly import Assembly, abstract_state, assemble, compile_train_step, open_data
@@ -69,7 +70,7 @@ def train(
     profile: steps to trace into `workdir/profile`, such as "20-25".
     hlo: write the compiled step to `workdir/hlo`.
   Raises: ValueError for a wrong config or wrong data, before anything is compiled; NonFiniteLoss, before a
-    state with such a loss is saved; Stopped on SIGTERM or Ctrl-C, after the state is saved.
+    state with such a loss is saved; Stopped on SIGTERM, SIGHUP or Ctrl-C, after the state is saved.
   """
   workdir = pathlib.Path(workdir).expanduser()
   mesh = parallel.make_mesh()
@@ -87,7 +88,7 @@ def train(
   }
   workdir.mkdir(parents=True, exist_ok=True)
   keep = {"keep": config.checkpoint.keep, "keep_every": config.checkpoint.keep_every}
-  with _explain_full_disk(workdir), Checkpoints(workdir, **keep) as checkpoints:
+  with continue_if_closed(), _explain_full_disk(workdir), Checkpoints(workdir, **keep) as checkpoints:
     start = _resume_from(checkpoints, identity, workdir, force)
     run = Run(config, parts, source, transform, mesh, start)
     trace = Profile(workdir / "profile", profile, start=start)
@@ -105,8 +106,9 @@ def train(
       if hlo and jax.process_index() == 0:
         console.note(dump(step, workdir / "hlo"))
       save = lambda state, step: checkpoints.save(state, identity, step=step)
-      state, stopped = _loop(run, console, step, state, trace, save)
-      checkpoints.wait()
+      with Stop() as stop:  # until the last state is on disk
+        state, stopped = _loop(run, console, step, state, trace, save, stop)
+        checkpoints.wait()
       console.note(f"saved step {int(state.step)} in {workdir}")
   if stopped:
     raise Stopped(
@@ -123,6 +125,7 @@ def _loop(
   state: TrainState,
   trace: Profile,
   save: Callable[[TrainState, int], None],
+  stop: Stop,
 ) -> tuple[TrainState, str]:
   """Takes the steps after `run.start`; the metrics of a step are read while the next one runs.
 
@@ -137,7 +140,7 @@ def _loop(
     schedule=run.parts.optimizer.schedule,
   )
   unread, stopped = None, ""
-  with batches, Stop() as stop, jax.transfer_guard("disallow"):
+  with batches, jax.transfer_guard("disallow"):
     ahead = parallel.prefetch(batches, run.mesh)
     for done in range(run.start + 1, total + 1):
       with step_metrics.waiting():

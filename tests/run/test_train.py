@@ -20,6 +20,7 @@ from ssl_jax.core import DataSpec
 from ssl_jax.log.step_metrics import NonFiniteLoss
 from ssl_jax.run.assembly import abstract_state, assemble
 from ssl_jax.run.checkpoint import Checkpoints
+from ssl_jax.run.stop import Stop
 from ssl_jax.run.train import train
 
 TOTAL, EVERY = 60, 10
@@ -134,7 +135,7 @@ def test_killed_and_resumed_ends_bit_identical(moment, recipe_file, undisturbed,
   assert figures(tmp_path) == figures(undisturbed[0])  # no row lost, none twice
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_saves_says_so_and_exits_75(number, recipe_file, undisturbed, tmp_path):
   process = start(recipe_file, tmp_path)
   wait_for(lambda: bool(rows(tmp_path)), process)
@@ -147,6 +148,30 @@ def test_a_signal_saves_says_so_and_exits_75(number, recipe_file, undisturbed, t
   assert stopped_at < TOTAL
   assert f"resuming at step {stopped_at} of {TOTAL}" in finish(start(recipe_file, tmp_path))
   jax.tree.map(np.testing.assert_array_equal, last_state(recipe_file, tmp_path), undisturbed[1])
+
+
+def test_it_continues_when_nobody_reads_its_output_any_more(recipe_file, undisturbed, tmp_path):
+  process = start(recipe_file, tmp_path)  # whose stderr goes to the same pipe
+  wait_for(lambda: bool(rows(tmp_path)), process)
+  process.stdout.close()
+  assert process.wait(timeout=300) == 0
+  jax.tree.map(np.testing.assert_array_equal, last_state(recipe_file, tmp_path), undisturbed[1])
+  assert [row["step"] for row in rows(tmp_path)] == list(range(5, TOTAL + 1, 5))
+
+
+def test_a_terminal_that_closes_may_hang_up_more_than_once_and_nohup_is_respected():
+  before = signal.getsignal(signal.SIGHUP)
+  try:
+    with Stop() as stop:
+      for _ in range(2):
+        os.kill(os.getpid(), signal.SIGHUP)
+      assert stop.poll() == "SIGHUP"
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with Stop() as stop:
+      os.kill(os.getpid(), signal.SIGHUP)
+      assert stop.poll() == ""
+  finally:
+    signal.signal(signal.SIGHUP, before)
 
 
 def test_finished_run_has_nothing_left_to_do(recipe_file, undisturbed):
