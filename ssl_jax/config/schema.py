@@ -48,8 +48,8 @@ class CheckpointConfig:
   def __post_init__(self):
     if self.every_steps < 1:
       raise ValueError(
-        f"config.checkpoint.every_steps is {self.every_steps}; use a positive number: one that is larger than "
-        "the number of steps to save only at the end"
+        f"config.checkpoint.every_steps is {self.every_steps}; use a positive number: one that is larger "
+        "than the number of steps to save only at the end"
       )
     if self.keep < 1:
       raise ValueError(
@@ -58,8 +58,8 @@ class CheckpointConfig:
       )
     if self.keep_every < 0:
       raise ValueError(
-        f"config.checkpoint.keep_every is {self.keep_every}; use a positive number, or 0 to keep only the latest "
-        "config.checkpoint.keep"
+        f"config.checkpoint.keep_every is {self.keep_every}; use a positive number, or 0 to keep only the "
+        "latest config.checkpoint.keep"
       )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import pathlib
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, cast
@@ -234,9 +233,10 @@ def _released(
     return classes.renumbered(images, class_names, what=f"the images in {data_dir}", owner="the test data")
 
   found = {}
-  for name, s in itertools.product(names, severities):
-    opened = source(name, s)
-    found[name, s] = first_of(functools.partial(read, opened), chosen.examples, opened.sorted_size())
+  for name in names:
+    for s in severities:
+      opened = source(name, s)
+      found[name, s] = first_of(functools.partial(read, opened), chosen.examples, opened.sorted_size())
   return found
 
 

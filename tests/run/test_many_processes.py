@@ -1,4 +1,4 @@
-"""Runs of several real processes, started as a user starts them.
+"""Runs of several real processes, whose devices alternate in the mesh as on TPU slices.
 
 They log the same values as one process, stop together when one of them gets a signal, end when one is
 killed, and can be resumed.
@@ -22,6 +22,21 @@ from tests.run.test_train import RECIPE, rows
 
 TOTAL = 24
 CHANGES = ("--config.epochs=6.0", "--config.log_every=1", "--config.checkpoint.every_steps=100")
+# `ssl-jax` with a mesh in which the devices of two processes alternate.
+INTERLEAVED = """
+import sys
+import jax, numpy
+from jax.sharding import AxisType, Mesh
+from ssl_jax import parallel
+
+def make_mesh(devices=None):
+  devices = numpy.array(jax.devices() if devices is None else devices)
+  return Mesh(devices.reshape(jax.process_count(), -1).T.ravel(), ("data",), axis_types=(AxisType.Auto,))
+
+parallel.make_mesh = make_mesh
+from ssl_jax.cli.main import main
+main()
+"""
 KNN = """
 from ssl_jax import EvaluateConfig, recipe
 
@@ -50,6 +65,7 @@ def job(recipes: pathlib.Path, command: str, workdir: pathlib.Path, *words: str,
   )
   shared = {
     **os.environ,
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
     "PYTHONUNBUFFERED": "1",
     "JAX_PLATFORMS": "cpu",
     "SSL_JAX_PATIENCE": "15",
@@ -65,7 +81,7 @@ def job(recipes: pathlib.Path, command: str, workdir: pathlib.Path, *words: str,
     }
   started = [
     subprocess.Popen(
-      [sys.executable, "-m", "ssl_jax", command, f"--config={file}", f"--workdir={workdir}", *words],
+      [sys.executable, "-c", INTERLEAVED, command, f"--config={file}", f"--workdir={workdir}", *words],
       env={**shared, "JAX_PROCESS_ID": str(rank)},
       stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT,
