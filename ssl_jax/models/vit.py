@@ -227,7 +227,8 @@ class ViT(nn.Module, kw_only=True):
 
   def _positions(self, grid: tuple[int, int], visible: jax.Array | None) -> jax.Array:
     """Position embeddings [1, L, width], or [B, K, width] of the visible patches."""
-    made = (self.image_size // self.patch,) * 2 if self.image_size else grid
+    side = self.image_size // self.patch
+    made = (side, side) if side else grid
     if self.positions == "sincos":
       table = jnp.asarray(patches.sincos_positions(made, self.width))
     else:
