@@ -25,7 +25,7 @@ from ssl_jax.convert.kinds import Options
 from ssl_jax.convert.names import Form
 from ssl_jax.core import DataSpec, PyTree, Weights
 from ssl_jax.log.run_log import STARTS, append
-from ssl_jax.models import patches
+from ssl_jax.models import patches, resnet
 from ssl_jax.run.assembly import abstract_state, assemble
 from ssl_jax.run.checkpoint import Checkpoints
 from ssl_jax.run.provenance import provenance
@@ -204,14 +204,15 @@ def _fill(wanted: Weights, tensors: Tensors, form: Form, what: str) -> Weights:
 
 
 def _form(encoder: Mapping, params: PyTree) -> Form:
+  projection = "BatchNorm_0" in params.get("head", {})
   if "blocks" in params["encoder"]:
-    return Form(patch=encoder["patch"])
-  if "conv_stem" not in params["encoder"]:
+    return Form(patch=encoder["patch"], projection=projection)
+  if encoder["name"] not in resnet.ENCODERS:  # a pre-activation ResNet has conv_stem too, but other blocks
     raise ValueError(
       f"config.encoder.name {encoder['name']!r} has no counterpart in PyTorch's libraries; export it as "
       f"{PROGRAM}"
     )
-  return Form(bottleneck="Conv_2" in params["encoder"]["stage1_block1"])
+  return Form(bottleneck="Conv_2" in params["encoder"]["stage1_block1"], projection=projection)
 
 
 def _torch_tensors(weights: Weights, config: TrainConfig) -> Tensors:
@@ -219,7 +220,13 @@ def _torch_tensors(weights: Weights, config: TrainConfig) -> Tensors:
   found, form = {}, _form(config.encoder, weights.params)
   for path, leaf in _leaves(weights):
     counterparts, stacked = _counterparts(path, leaf.shape, form)
-    found |= names.out_of(counterparts, np.asarray(leaf), stacked=stacked)
+    theirs = names.out_of(counterparts, np.asarray(leaf), stacked=stacked)
+    if twice := found.keys() & theirs.keys():
+      raise ValueError(
+        f"{'/'.join(path)} would be stored as {', '.join(sorted(twice))} like another leaf; export the "
+        f"encoder as {PROGRAM}"
+      )
+    found |= theirs
   if form.patch:  # PyTorch's class token has a position; ours has none, so zeros are written
     side = (config.encoder["image_size"] or config.augment["size"]) // form.patch
     width = found["cls_token"].shape[-1]

@@ -97,7 +97,7 @@ def _check_target(kind: str, tensors: Tensors, target: str) -> None:
   """Raises ValueError for a target that is unknown, or if no decoder is imported."""
   if target not in TARGETS:
     raise ValueError(f"--target={target}: no such target{nearest(target, TARGETS)}")
-  if "mask_token" not in tensors or kind not in ("mae_full", "npz"):
+  if kind != "mae_full" and (kind != "npz" or "mask_token" not in tensors):
     raise ValueError(
       f"--target={target} is what the decoder of a masked autoencoder predicts, and --kind={kind} imports no "
       "decoder from this file; leave --target out, or pass --kind=mae_full"
@@ -115,11 +115,13 @@ def _own(tensors: Tensors, note: dict[str, Any]) -> Plan:
       f"{error}); export the run again, or remove the entry and name the kind of the tensors"
     ) from error
   if config.encoder["name"] not in vit.ENCODERS:
-    return Plan(config, data, Form(bottleneck="layer1.0.conv3.weight" in tensors), tensors, parts=parts)
+    form = Form(bottleneck="layer1.0.conv3.weight" in tensors, projection="fc.1.running_mean" in tensors)
+    return Plan(config, data, form, tensors, parts=parts)
   check_transformer(tensors)
   tensors, _ = _positions(tensors, fixed=config.encoder["positions"] == "sincos")
   tensors = {name: value for name, value in tensors.items() if name != "decoder_pos_embed"}
-  return Plan(config, data, Form(patch=config.encoder["patch"]), tensors, parts=parts)
+  form = Form(patch=config.encoder["patch"], projection="fc.1.running_mean" in tensors)
+  return Plan(config, data, form, tensors, parts=parts)
 
 
 def _moco(tensors: Tensors, options: Options, *, mlp: bool) -> Plan:

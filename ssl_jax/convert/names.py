@@ -75,6 +75,7 @@ IN_BLOCK = {
 }
 TOKENS = {"cls": "cls_token", "positions": "pos_embed"}
 HEADS = {"Linear_0": "fc.0", "Linear_1": "fc.2"}  # MoCo v2's two layers
+NORMS = {"norm": "norm", "fc_norm": "fc_norm"}
 DECODER = {"embed": "decoder_embed", "norm": "decoder_norm", "pixels": "decoder_pred"}
 
 
@@ -83,6 +84,7 @@ class Form(NamedTuple):
 
   patch: int = 0  # side of a transformer's patches; 0 means a ResNet
   bottleneck: bool = False  # whether a ResNet has bottleneck blocks
+  projection: bool = False  # whether the head is SimCLR's, a sequence of dense layer, BatchNorm, ReLU
 
 
 def tensors_of(path: tuple[str, ...], depth: int, form: Form) -> list[Tensor]:
@@ -97,7 +99,7 @@ def tensors_of(path: tuple[str, ...], depth: int, form: Form) -> list[Tensor]:
   layer, leaf = inner[-2] if len(inner) > 1 else "", inner[-1]
   weight, dense = "weight" if leaf in ("kernel", "scale") else leaf, LINEAR if leaf == "kernel" else SAME
   if part == "head":
-    return [Tensor(f"{HEADS.get(inner[0], 'head' if form.patch else 'fc')}.{weight}", dense)]
+    return [_head(inner, form)]
   if inner[0] == "blocks":
     prefix = "decoder_" if part == "decoder" else ""
     return [Tensor(f"{prefix}blocks.{i}.{IN_BLOCK[layer]}.{weight}", dense) for i in range(depth)]
@@ -109,12 +111,22 @@ def tensors_of(path: tuple[str, ...], depth: int, form: Form) -> list[Tensor]:
     return [Tensor(TOKENS[leaf], SAME)]
   if inner[0] == "embed":
     return [Tensor(f"patch_embed.proj.{weight}", patch_layout(form.patch) if leaf == "kernel" else SAME)]
-  return [Tensor(f"{layer}.{weight}", SAME)]  # norm, fc_norm
+  return [Tensor(f"{NORMS[layer]}.{weight}", SAME)]
+
+
+def _head(inner: list[str], form: Form) -> Tensor:
+  *layers, leaf = inner
+  weight, layout = {"kernel": ("weight", LINEAR), "bias": ("bias", SAME)}.get(leaf, (NORM.get(leaf), SAME))
+  if form.projection:
+    kind, number = layers[0].split("_")
+    return Tensor(f"fc.{3 * int(number) + {'Dense': 0, 'BatchNorm': 1}[kind]}.{weight}", layout)
+  names = {("Dense_0",): "head" if form.patch else "fc", **{(key, "Dense_0"): HEADS[key] for key in HEADS}}
+  return Tensor(f"{names[tuple(layers)]}.{weight}", layout)
 
 
 def _resnet(inner: list[str], bottleneck: bool) -> Tensor:
   *blocks, layer, leaf = inner
-  name = (BOTTLENECK if bottleneck else BASIC).get(layer, layer)
+  name = (BOTTLENECK if bottleneck else BASIC)[layer]
   for block in blocks:
     # Without a match this raises AttributeError, which the caller reports.
     found = re.fullmatch(r"stage(\d+)_block(\d+)", block)

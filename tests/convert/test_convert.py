@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_jax import parallel
+from ssl_jax import convert, parallel
 from ssl_jax.abilities import Classifier, Restorer
 from ssl_jax.config.recipe_builder import recipe
 from ssl_jax.config.schema import EvaluateConfig, TrainConfig, check
 from ssl_jax.convert import Options, export_weights, files, import_weights, kinds
+from ssl_jax.core import DataSpec, Weights
+from ssl_jax.models import preact
 from ssl_jax.run.evaluate import evaluate
 from ssl_jax.run.restore import restore
 from ssl_jax.run.train import train
@@ -37,6 +39,8 @@ NETWORKS = {  # method, encoder, views, augment
     2,
     "moco_v1",
   ),
+  "simclr": (dict(name="simclr"), dict(name="resnet10", width=4, stem="small"), 2, "moco_v2"),
+  "simclr_vit": (dict(name="simclr"), dict(VIT, depth=1), 2, "moco_v2"),
   "classifier": (
     dict(name="supervised"),
     dict(VIT, positions="learned", pool="fc_norm", image_size=16),
@@ -123,7 +127,7 @@ def test_names_and_layout_are_those_of_pytorchs_libraries(runs, tmp_path):
     }
     for name in NETWORKS
   }
-  resnet, vit, mae = shapes["moco_v1"], shapes["classifier"], shapes["mae"]
+  plain, vit, mae = shapes["moco_v1"], shapes["classifier"], shapes["mae"]
   assert {
     "conv1.weight": (4, 3, 3, 3),
     "layer1.0.downsample.0.weight": (16, 4, 1, 1),
@@ -131,8 +135,14 @@ def test_names_and_layout_are_those_of_pytorchs_libraries(runs, tmp_path):
     "layer2.0.conv2.weight": (8, 8, 3, 3),
     "fc.weight": (8, 128),
     "fc.bias": (8,),
-  }.items() <= resnet.items() and len(resnet) == 53 + 53 * 4 + 2  # convolutions, norms, fc
+  }.items() <= plain.items() and len(plain) == 53 + 53 * 4 + 2  # convolutions, norms, fc
   assert shapes["moco_v2"]["fc.0.weight"] == (64, 64) and shapes["moco_v2"]["fc.2.weight"] == (8, 64)
+  assert {
+    "fc.0.weight": (32, 32),
+    "fc.1.running_var": (32,),
+    "fc.3.weight": (128, 32),
+    "fc.4.running_mean": (128,),
+  }.items() <= shapes["simclr"].items()
   assert {
     "cls_token": (1, 1, 32),
     "pos_embed": (1, 17, 32),
@@ -398,3 +408,45 @@ def test_the_program_runs_with_jax_alone(name, runs, tmp_path):
   found = np.load(tmp_path / "found.npz")
   np.testing.assert_allclose(found["three"], expected, atol=1e-5)
   np.testing.assert_allclose(found["one"], expected[:1], atol=1e-5)
+
+
+def torch_tensors(method: dict, encoder: dict) -> tuple[list, dict]:
+  """(the pytree paths, the tensors of an export) of a network whose weights are zeros."""
+  config = check(
+    TrainConfig,
+    recipe(
+      method=method,
+      encoder=encoder,
+      augment=dict(name="none", views=1, size=16),
+      optimizer=dict(learning_rate=0.1),
+      data=dict(name="synthetic", split="train[:16]", size=16),
+      batch_size=16,
+      epochs=1.0,
+    ),
+  )
+  parts = convert.assemble(config, DataSpec(16, 10, 16))
+  abstract, _ = convert.abstract_state(parts, config, parallel.make_mesh(jax.devices()[:1]))
+  weights = jax.tree.map(
+    lambda leaf: np.zeros(leaf.shape, np.float32), Weights(abstract.params, abstract.model_state)
+  )
+  return convert._leaves(weights), convert._torch_tensors(weights, config)
+
+
+@pytest.mark.parametrize("name", [*preact.ENCODERS])
+def test_encoders_that_pytorchs_libraries_do_not_have_are_refused_by_name(name):
+  with pytest.raises(ValueError, match=f"config.encoder.name '{name}' has no counterpart .*as .stablehlo"):
+    torch_tensors(dict(name="supervised"), dict(name=name))
+
+
+@pytest.mark.parametrize("name", ["resnet8", "resnet20", "resnet18", "resnet50"])
+def test_every_leaf_of_a_resnet_is_a_tensor_of_its_own(name):
+  leaves, tensors = torch_tensors(dict(name="supervised"), dict(name=name))
+  assert len(leaves) == len(tensors) and sum(leaf.size for _, leaf in leaves) == sum(
+    tensor.size for tensor in tensors.values()
+  )
+
+
+def test_norms_and_heads_without_names_in_pytorch_are_refused():
+  group = dict(name="resnet10", width=8, norm="group", channel_groups=4)
+  with pytest.raises(ValueError, match="GroupNorm_0.* has no counterpart in PyTorch's libraries"):
+    torch_tensors(dict(name="supervised"), group)

@@ -14,6 +14,8 @@ from ssl_jax.convert import Options, files, import_weights
 from ssl_jax.models import patches
 from tests.convert import odd_files
 
+# The changes of a transformer that MAE's fine-tuning makes.
+TUNED = {"norm.weight": None, "norm.bias": None, "fc_norm.weight": (8,), "fc_norm.bias": (8,)}
 SIGNED = Options(normalize="signed", heads=2)
 SINCOS = np.concatenate([np.zeros((1, 32)), patches.sincos_positions((2, 2), 32)])[None].astype(np.float32)
 
@@ -206,17 +208,11 @@ def test_no_tensor_can_be_absent_or_of_another_shape(kind, tmp_path, monkeypatch
   "kind, changes, antialias",
   [
     ("timm_vit", {}, True),
-    (
-      "timm_vit",
-      {"norm.weight": None, "norm.bias": None, "fc_norm.weight": (8,), "fc_norm.bias": (8,)},
-      False,
-    ),
+    ("timm_vit", TUNED, False),
     ("mae", {"head.weight": None, "head.bias": None}, False),
   ],
 )
-def test_positions_are_interpolated_as_in_the_library_that_trained_the_network(
-  kind, changes, antialias, tmp_path
-):
+def test_positions_are_interpolated_as_where_the_network_was_trained(kind, changes, antialias, tmp_path):
   import_weights(kind, saved(tmp_path, odd_files.vit(**changes)), tmp_path / "run", SIGNED)
   config = json.loads((tmp_path / "run" / "starts.jsonl").read_text())["config"]
   assert config["encoder"]["antialias_positions"] is antialias
