@@ -13,6 +13,11 @@ import ml_collections
 from ssl_jax.config.checked import call_checked
 
 
+def _check_fraction(value: float) -> None:
+  if not 0 <= value <= 1:
+    raise ValueError(f"config.data.max_bad_fraction is {value}; use a fraction from 0 to 1, such as 0.01")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
   """The data set, and the form in which its images reach the device."""
@@ -32,8 +37,7 @@ class DataConfig:
   def __post_init__(self):
     if self.size <= 0:
       raise ValueError(f"config.data.size is {self.size}; use a number of pixels, such as 224")
-    if not 0 <= self.max_bad_fraction <= 1:
-      raise ValueError(f"config.data.max_bad_fraction is {self.max_bad_fraction}; use a fraction in [0, 1]")
+    _check_fraction(self.max_bad_fraction)
     _check_workers(self.workers)
 
 
@@ -132,8 +136,11 @@ class EvaluateDataConfig:
   crop_ratio: float = 1.0  # fraction of the shorter side that the centre crop keeps: 0.875 for photographs
   cache: bool = False  # decode all images into memory, once: for small data sets that are read several times
   workers: int = 0  # number of processes that decode; 0: threads of this process decode
+  # fraction of records that may be undecodable, and do not count, before the evaluation stops
+  max_bad_fraction: float = 0.01
 
   def __post_init__(self):
+    _check_fraction(self.max_bad_fraction)
     if not 0 < self.crop_ratio <= 1:
       raise ValueError(
         f"config.data.crop_ratio is {self.crop_ratio}; use a fraction in (0, 1], such as 0.875"

@@ -11,6 +11,7 @@ import warnings
 from typing import NamedTuple
 
 import numpy as np
+import PIL
 from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401  each registers its format
 
 MAX_PIXELS = 89_478_485  # 256 MiB of RGB; if the header states more, nothing is allocated
@@ -155,6 +156,8 @@ def _without_texts(png: bytes) -> bytes:
 
 
 def _explain(error: Exception) -> DecodeError:
+  if isinstance(error, PIL.UnidentifiedImageError):  # its message names an object in memory
+    return DecodeError("the header of the image is damaged")
   return error if isinstance(error, DecodeError) else DecodeError(str(error) or type(error).__name__)
 
 

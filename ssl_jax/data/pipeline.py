@@ -200,7 +200,7 @@ class Batches:
         lines[_LISTED:] = [f"and {len(lines) - _LISTED} more"]
       raise ValueError(
         f"{len(self.bad)} of {len(self._load.source)} images cannot be decoded, {allowed} are "
-        "allowed; repair or remove them, or raise max_bad_fraction:\n  " + "\n  ".join(lines)
+        "allowed; repair or remove them, or raise config.data.max_bad_fraction:\n  " + "\n  ".join(lines)
       )
 
   def _warn(self, bad: Bad) -> None:

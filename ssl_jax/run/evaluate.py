@@ -105,6 +105,7 @@ def task_data(config: EvaluateConfig, trained: TrainConfig, mesh: Mesh) -> TaskD
       transform=square(resize, resize),
       workers=data.workers,
       positions=parallel.local_rows(mesh, batch_size),
+      max_bad_fraction=data.max_bad_fraction,
     )
 
   read = functools.partial(
@@ -113,6 +114,7 @@ def task_data(config: EvaluateConfig, trained: TrainConfig, mesh: Mesh) -> TaskD
     transform=square(data.size, resize),
     workers=data.workers,
     positions=parallel.local_rows(mesh, config.batch_size),
+    max_bad_fraction=data.max_bad_fraction,
   )
   return TaskData(
     train=functools.partial(read, train),
@@ -123,6 +125,7 @@ def task_data(config: EvaluateConfig, trained: TrainConfig, mesh: Mesh) -> TaskD
     train_size=len(train),
     test_size=len(test),
     test_sorted_size=test.sorted_size(),
+    max_bad_fraction=data.max_bad_fraction,
     augment=live_augment(config, data.size),
     protocol=_protocol(config, data, resize, train.order),
   )

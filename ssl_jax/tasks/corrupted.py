@@ -107,7 +107,7 @@ def corrupted_splits(
   first = next(iter(data.test()))["image"]  # the rows of a batch that this process reads
   chosen = chosen._replace(table=chosen.table or ("cifar" if first.shape[1] < SMALL else "imagenet"))
   harmed = [name for name in chosen.names if name != CLEAN]
-  files = _released(chosen, harmed, data.class_names, first.shape, mesh) if chosen.released else {}
+  files = _released(chosen, harmed, data, first.shape, mesh) if chosen.released else {}
   plain, found = _with_classifier(backbone, read), []
   test = first_of(data.test, chosen.examples, data.test_sorted_size)
   for name in chosen.names:
@@ -189,16 +189,16 @@ def first_of(batches: Batches, examples: int, sorted_size: int = 0) -> Batches:
 
 
 def _released(
-  chosen: Corruptions, names, class_names: Sequence[str], batch: tuple[int, ...], mesh: Mesh
+  chosen: Corruptions, names, data: TaskData, batch: tuple[int, ...], mesh: Mesh
 ) -> dict[tuple[str, int], Batches]:
   """Returns the batches of the published files by corruption and severity.
 
-  The classes of image folders get their numbers among `class_names`, by name: a set may lack some.
+  The classes of image folders get their numbers among `data.class_names`, by name: a set may lack some.
 
   Args:
     batch: the shape of the images that this process reads of a batch.
-  Raises: ValueError that names missing files, or classes that are not in `class_names`, before anything is
-    read.
+  Raises: ValueError that names missing files, or classes that are not in `data.class_names`, before anything
+    is read.
   """
   folder, severities = chosen.released, chosen.severities
   root = pathlib.Path(folder)
@@ -221,6 +221,7 @@ def _released(
     batch_size=batch_size,
     transform=host.ImageAndLabel(transforms.resize_center_crop(batch[1])),
     positions=parallel.local_rows(mesh, batch_size),
+    max_bad_fraction=data.max_bad_fraction,
   )
 
   def source(name: str, severity: int) -> Source:
@@ -228,9 +229,11 @@ def _released(
       return _rows(root, name, severity)
     data_dir = str(root / name / str(severity))
     images = sources.make("folder", data_dir=data_dir)
-    if not class_names:
+    if not data.class_names:
       return images
-    return classes.renumbered(images, class_names, what=f"the images in {data_dir}", owner="the test data")
+    return classes.renumbered(
+      images, data.class_names, what=f"the images in {data_dir}", owner="the test data"
+    )
 
   found = {}
   for name in names:

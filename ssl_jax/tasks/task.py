@@ -34,6 +34,7 @@ class TaskData(NamedTuple):
   train_size: int = 0  # number of images in an epoch of `train_steps`
   test_size: int = 0  # number of images in the test split, for progress; 0: unknown
   test_sorted_size: int = 0  # the same if the test images are sorted by class, else 0
+  max_bad_fraction: float = 0.01  # of the images of released sets, see pipeline.eval_batches
   augment: Augment | None = None  # on the device, uint8 in, f32 in [0, 1] out; None: no augmentation
   protocol: dict[str, Any] = {}  # data set, splits, resize, crop: part of the protocol of every result
 

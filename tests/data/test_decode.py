@@ -164,6 +164,7 @@ def test_flipped_bits_in_a_png():
     (b"", "the file is empty"),
     (b"hello world", "not a PNG, JPEG or WebP"),
     (encoded(COLOUR, "GIF"), "starts with b'GIF8"),
+    (b"\x89PNG\r\n\x1a\n" + bytes(40), "^the header of the image is damaged$"),
   ],
 )
 def test_no_image(data, message):

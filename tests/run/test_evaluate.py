@@ -1,9 +1,11 @@
 """The whole system: pretrain a tiny network, save, restore, evaluate above chance; then wrong inputs."""
 
+import itertools
 import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ssl_jax import parallel
 from ssl_jax.config.recipe_builder import recipe
@@ -111,3 +113,26 @@ def test_refusals(workdir, tmp_path):
     measure(workdir, data=dict(crop_ratio=1.5))
   with pytest.raises(ValueError, match="no task is called 'kn'; did you mean 'knn'"):
     measure(workdir, tasks=dict(kn={}))
+
+
+def test_undecodable_images_are_left_out_up_to_the_fraction_that_the_config_allows(workdir, tmp_path, capsys):
+  rng = np.random.default_rng(0)
+  for split, c, i in itertools.product(("train", "test"), range(2), range(24)):
+    (tmp_path / split / str(c)).mkdir(parents=True, exist_ok=True)
+    pixels = np.clip(rng.normal(80 + 90 * c, 20, (20, 20, 3)), 0, 255).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / split / str(c) / f"{i}.png")
+  (tmp_path / "test" / "1" / "5.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
+  (tmp_path / "test" / "1" / "6.bmp").touch()
+  options = dict(tasks=dict(knn=dict(k=3, also=())))
+  data = dict(name="folder", data_dir=str(tmp_path), train_split="train", test_split="test")
+  with pytest.raises(
+    ValueError, match="1 of 48 images.*0 are allowed; .* raise config.data.max_bad_fraction"
+  ):
+    measure(workdir, data=data, **options)
+  capsys.readouterr()
+  assert measure(workdir, data={**data, "max_bad_fraction": 0.03}, **options)["moco"]["knn"]["top1"] > 0.5
+  assert "folder test: 48 images of 2 classes; not read: 1 .bmp" in capsys.readouterr().out
+  found = json.loads((workdir / "evaluations" / "step16" / "knn-moco.json").read_text())
+  assert found["protocol"]["query_rows"] == 47
+  with pytest.raises(ValueError, match="config.data.max_bad_fraction is nan; use a fraction from 0 to 1"):
+    measure(workdir, data={**data, "max_bad_fraction": float("nan")}, **options)
