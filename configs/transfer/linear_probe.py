@@ -32,4 +32,11 @@ def get_config(variant="small"):
       augment=dict(name="supervised", sampler="byol", method="bicubic", views=1),
       data=dict(interpolation="bicubic", **data),
     )
-  return recipe(EvaluateConfig, tasks=dict(linear_probe=dict(preset=variant, live=True)), data=data)
+  if variant == "simclr":  # TensorFlow's crop sampler, and its bicubic resize without antialiasing
+    return recipe(
+      EvaluateConfig,
+      tasks=dict(linear_probe=dict(preset="simclr", live=True)),
+      augment=dict(name="supervised", sampler="tf", method="bicubic", antialias=False, views=1),
+      data=dict(interpolation="bicubic", **data),
+    )
+  return recipe(EvaluateConfig, tasks=dict(linear_probe=dict(preset="moco", live=True)), data=data)

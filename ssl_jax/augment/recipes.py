@@ -12,8 +12,8 @@ commutes with every colour operation and with a symmetric blur.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -115,14 +115,16 @@ def supervised(
   scale: Scale = (0.08, 1.0),
   sampler: Literal["pt", "tf", "byol"] = "pt",
   method: Literal["bilinear", "bicubic"] = "bilinear",
+  antialias: bool = True,
   crop: bool = True,
 ) -> View:
   """Crop -> flip, for supervised training and linear probes.
 
-  SimCLR's linear probe uses sampler="tf" and method="bicubic"; MAE's uses sampler="byol" and
+  SimCLR's linear probe uses sampler="tf", method="bicubic" and antialias=False; MAE's uses sampler="byol" and
   method="bicubic".
   """
-  return _view(_cropper(size, scale, sampler, crop, method=method), lambda key, planes: planes)
+  cropper = _cropper(size, scale, sampler, crop, method=method, antialias=antialias)
+  return _view(cropper, lambda key, planes: planes)
 
 
 def finetune(
@@ -239,6 +241,35 @@ def global_local(*, size: int = 224, scale: Scale = (0.4, 1.0), local_scale: Sca
 def adjacent(*, size: int = 224, scale: Scale = (0.08, 0.5)) -> Pair:
   """Two neighbouring crops of equal size that do not overlap. Colours do not change."""
   return _pair(functools.partial(crops.sample_adjacent, scale=scale), size, scale)
+
+
+class HostCrop(NamedTuple):
+  """How the host must cut the crops of a recipe."""
+
+  sampler: str  # a name in crops.SAMPLERS
+  method: str  # "bilinear" or "bicubic"
+  antialias: bool
+
+
+def host_crop(name: str, options: Mapping[str, Any]) -> HostCrop:
+  """Returns the definition of the crops of the recipe `name` for a host that cuts them.
+
+  Args:
+    options: all options of the recipe.
+  Raises: ValueError for a recipe that does not begin with a random-resized crop of each view by itself.
+  """
+  if name in ("moco_v1", "moco_v2"):
+    return HostCrop("pt", "bilinear", True)
+  if name == "finetune":
+    return HostCrop("pt", "bicubic", True)
+  if name == "simclr":
+    return HostCrop(options["definition"], "bicubic", options["definition"] == "pt")
+  if name == "supervised":
+    return HostCrop(options["sampler"], options["method"], options["antialias"])
+  raise ValueError(
+    f"config.data.crop is 'host', but the augmentation {name!r} does not begin with random-resized crops, "
+    "which is all that the host can cut; use config.data.crop='device'"
+  )
 
 
 VIEWS = {f.__name__: f for f in (moco_v1, moco_v2, simclr, supervised, finetune, padded_crop, none)}

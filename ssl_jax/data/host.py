@@ -29,6 +29,8 @@ class Frame(NamedTuple):
   interpolation: str = "bilinear"
   views: int = 0  # crops that the host cuts from each image; 0: none, the device crops
   scale: tuple[float, float] = (0.08, 1.0)  # least and greatest fraction of the area that a host crop covers
+  sampler: str = "pt"  # of host crops, and whether their resize is antialiased; see transforms.py
+  antialias: bool = True
 
 
 class ImageTransform(Protocol):
@@ -155,7 +157,12 @@ def image(frame: Frame) -> ImageAndLabel:
   """
   if frame.views:
     crops = transforms.random_resized_crop(
-      frame.size, scale=frame.scale, views=frame.views, interpolation=frame.interpolation
+      frame.size,
+      scale=frame.scale,
+      views=frame.views,
+      interpolation=frame.interpolation,
+      sampler=frame.sampler,
+      antialias=frame.antialias,
     )
     return ImageAndLabel(crops)
   return ImageAndLabel(transforms.resize_center_crop(frame.size, interpolation=frame.interpolation))

@@ -26,6 +26,8 @@ from PIL import Image
 
 from ssl_jax.config.checked import nearest
 from ssl_jax.data import decode
+from ssl_jax.data.crop_boxes import SAMPLERS, random_box  # noqa: F401
+from ssl_jax.data.sharp_resize import KERNELS, resize_sharply
 
 INTERPOLATIONS = {
   "nearest": Image.Resampling.NEAREST,
@@ -33,7 +35,6 @@ INTERPOLATIONS = {
   "bicubic": Image.Resampling.BICUBIC,
   "lanczos": Image.Resampling.LANCZOS,
 }
-ATTEMPTS = 10
 LONGEST = 16  # images with a greater proportion of their sides are not resized as a whole
 _MOST_SUPPORT = 3  # pixels to each side that a filter reads: those of Lanczos
 
@@ -73,6 +74,8 @@ class RandomResizedCrop:
   views: int
   interpolation: str
   reduce: bool
+  sampler: str = "pt"
+  antialias: bool = True
   random: bool = True
 
   @property
@@ -81,12 +84,17 @@ class RandomResizedCrop:
 
   def __call__(self, rng: np.random.Generator | None, image: bytes | np.ndarray) -> np.ndarray:
     rng, opened = cast(np.random.Generator, rng), decode.open_image(image)
-    boxes = [random_box(rng, *opened.size, scale=self.scale, ratio=self.ratio) for _ in range(self.views)]
+    sample = SAMPLERS[self.sampler]
+    boxes = [sample(rng, *opened.size, scale=self.scale, ratio=self.ratio) for _ in range(self.views)]
+    reduce = self.reduce and self.antialias  # a reduced decoding is antialiased
     smallest = min(min(box[2] - box[0], box[3] - box[1]) for box in boxes)
-    loaded = decode.load(opened, shrink=power_of_two(smallest / self.size) if self.reduce else 1)
+    loaded = decode.load(opened, shrink=power_of_two(smallest / self.size) if reduce else 1)
     views = np.empty(self.shape, np.uint8)
     for view, box in zip(views, boxes):
-      view[...] = decode.to_array(self._cut(loaded, box, opened.size))
+      if self.antialias:
+        view[...] = decode.to_array(self._cut(loaded, box, opened.size))
+      else:
+        view[...] = resize_sharply(np.asarray(loaded.crop(box)), self.size, self.interpolation)
     return views
 
   def _cut(self, loaded: Image.Image, box: tuple[int, int, int, int], full: tuple[int, int]) -> Image.Image:
@@ -131,6 +139,8 @@ def random_resized_crop(
   views: int = 2,
   interpolation: str = "bilinear",
   reduce: bool = True,
+  sampler: str = "pt",
+  antialias: bool = True,
 ) -> RandomResizedCrop:
   """Makes the transform that cuts `views` independent random-resized crops from each image.
 
@@ -138,12 +148,15 @@ def random_resized_crop(
     size: side of a view in pixels; the result is uint8[views, size, size, 3], also for one view.
     scale: least and greatest fraction of the image's area that a crop covers. (0.2, 1) in MoCo.
     ratio: least and greatest width / height of a crop.
-    interpolation: "bilinear" in MoCo and torchvision, "bicubic" in SimCLR and MAE; downscaling is
-      antialiased.
+    interpolation: "bilinear" in MoCo and torchvision, "bicubic" in SimCLR and MAE.
     reduce: decode a JPEG at 1/2, 1/4 or 1/8 of its sides if all crops still have at least `size` pixels per
       side. Views change by a few grey levels, because the inverse DCT then does part of the downscaling.
+      It has no effect without `antialias`.
+    sampler: "pt" as in torchvision, "tf" as in TensorFlow and SimCLR, "byol" as in the linear probes of BYOL
+      and MAE; see crop_boxes.py.
+    antialias: whether downscaling is antialiased: not in SimCLR (`resize_sharply`).
   Raises: ValueError for arguments out of range. The transform raises DecodeError.
-  Source: Szegedy et al. 2015, as torchvision samples it (`random_box`).
+  Source: Szegedy et al. 2015.
   """
   _check(size, interpolation)
   pair = lambda values: cast(tuple[float, float], tuple(map(float, values)))
@@ -154,34 +167,13 @@ def random_resized_crop(
     raise ValueError(f"ratio={ratio}: width / height must satisfy 0 < least <= greatest")
   if views < 1:
     raise ValueError(f"views={views}; use at least 1")
-  return RandomResizedCrop(size, scale, ratio, views, interpolation, reduce)
-
-
-def random_box(
-  rng: np.random.Generator,
-  width: int,
-  height: int,
-  *,
-  scale: tuple[float, float] = (0.08, 1.0),
-  ratio: tuple[float, float] = (3 / 4, 4 / 3),
-) -> tuple[int, int, int, int]:
-  """Draws a crop (left, top, right, bottom) in pixels, as torchvision does.
-
-  Up to ten times, the fraction of the area is drawn uniformly from `scale` and the logarithm of
-  width / height uniformly between those of `ratio`; the first crop that fits into the image is taken. If none
-  fits, the result is the largest centred crop whose proportions are allowed.
-  """
-  low, high = math.log(ratio[0]), math.log(ratio[1])
-  for _ in range(ATTEMPTS):
-    area, proportion = width * height * rng.uniform(*scale), math.exp(rng.uniform(low, high))
-    w, h = round(math.sqrt(area * proportion)), round(math.sqrt(area / proportion))
-    if 0 < w <= width and 0 < h <= height:
-      left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
-      return left, top, left + w, top + h
-  w = min(width, max(round(height * ratio[1]), 1))
-  h = min(height, max(round(width / ratio[0]), 1))
-  left, top = (width - w) // 2, (height - h) // 2
-  return left, top, left + w, top + h
+  if sampler not in SAMPLERS:
+    raise ValueError(f"unknown sampler {sampler!r}{nearest(sampler, SAMPLERS)}")
+  if not antialias and interpolation not in KERNELS:
+    raise ValueError(
+      f"interpolation={interpolation!r} is always antialiased; use {' or '.join(map(repr, KERNELS))}"
+    )
+  return RandomResizedCrop(size, scale, ratio, views, interpolation, reduce, sampler, antialias)
 
 
 def _check(size: int, interpolation: str) -> None:

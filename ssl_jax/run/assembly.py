@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from ssl_jax import augment, methods, models, optim, parallel
+from ssl_jax.augment.recipes import host_crop
 from ssl_jax.config.checked import call_checked, options_of
 from ssl_jax.config.schema import TrainConfig
 from ssl_jax.core import Augment, DataSpec, Method, TrainState, make_init, make_train_step
@@ -60,10 +61,26 @@ def open_data(config: TrainConfig) -> tuple[Source, Transform]:
 
 
 def host_transform(config: TrainConfig) -> Transform:
-  """Makes the transform of `config.host`; either it cuts the views itself, or the device cuts them later."""
+  """Makes the transform of `config.host`; either it cuts the views itself, or the device cuts them later.
+
+  Raises: ValueError if the host is to cut views that it cannot cut as the augmentation defines them.
+  """
   frame = host.Frame(config.data.size, config.data.interpolation)
   if config.data.crop == "host":
-    frame = frame._replace(views=config.augment["views"], scale=config.augment["scale"])
+    name = config.augment["name"]
+    defined = host_crop(name, config.augment)
+    if config.data.interpolation != defined.method:
+      raise ValueError(
+        f"config.data.interpolation is {config.data.interpolation!r}, but the augmentation {name!r} resizes "
+        f"its crops by {defined.method!r}, also where config.data.crop is 'host'; use "
+        f"config.data.interpolation={defined.method!r}"
+      )
+    frame = frame._replace(
+      views=config.augment["views"],
+      scale=config.augment["scale"],
+      sampler=defined.sampler,
+      antialias=defined.antialias,
+    )
   return host.make(config.host["name"], frame, **options_of(config.host))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ssl_jax.augment import crops, ops, recipes
+from ssl_jax.config.checked import defaults_of
 
 SIZE = 16
 
@@ -190,3 +191,33 @@ def test_pairs_show_the_related_parts_of_the_image():
   gap = np.maximum(a.min(1), b.min(1)) - np.minimum(a.max(1), b.max(1))
   np.testing.assert_allclose(gap.max(1), 1, atol=0.1)  # one view ends one pixel before the other begins ...
   assert (gap.min(1) < 0).all()  # ... and along the other axis they overlap
+
+
+@pytest.mark.parametrize(
+  "name, options",
+  [
+    ("moco_v1", {}),
+    ("moco_v2", {}),
+    ("simclr", {}),
+    ("simclr", {"definition": "pt"}),
+    ("supervised", {}),
+    ("supervised", {"sampler": "byol", "method": "bicubic"}),
+    ("supervised", {"sampler": "tf", "method": "bicubic", "antialias": False}),
+    ("finetune", {}),
+  ],
+)
+def test_the_host_cuts_crops_as_the_device_does(name, options, monkeypatch):
+  used = []
+
+  def cropper(size, scale, sampler, crop, *, method="bilinear", antialias=True, p_flip=0.5):
+    used.append((sampler, method, antialias))
+
+  monkeypatch.setattr(recipes, "_cropper", cropper)
+  recipes.VIEWS[name](**options)
+  assert [recipes.host_crop(name, {**defaults_of(recipes.VIEWS[name]), **options})] == used
+
+
+@pytest.mark.parametrize("name", ["none", "padded_crop", "study", "global_local", "adjacent"])
+def test_recipes_that_the_host_cannot_cut_are_refused(name):
+  with pytest.raises(ValueError, match=f"crop is 'host', but the augmentation '{name}'.*use .*crop='device'"):
+    recipes.host_crop(name, {})

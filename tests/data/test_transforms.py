@@ -5,13 +5,17 @@ import pickle
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+from ssl_jax.augment import crops
 from ssl_jax.data import decode, transforms
+from ssl_jax.data.crop_boxes import SAMPLERS
 from ssl_jax.data.decode import DecodeError
 from ssl_jax.data.fit import Fit
+from ssl_jax.data.sharp_resize import resize_sharply
 
 from .conftest import encoded, smooth
 
@@ -105,6 +109,56 @@ def test_area_of_crops(width, height, scale, mean, small):
   assert 0.7 < proportion.min() < 0.8 and 1.28 < proportion.max() < 1.38
 
 
+@pytest.mark.parametrize(
+  "sampler, width, height, mean, median, least",
+  [
+    ("tf", 256, 256, 0.423, 0.390, 0.1),
+    ("tf", 500, 375, 0.387, None, 0.1),
+    ("pt", 256, 256, 0.479, 0.477, 0.08),
+    ("byol", 256, 256, None, None, 0.05),
+  ],
+)
+def test_area_of_the_crops_of_each_sampler(sampler, width, height, mean, median, least):
+  """The means are TensorFlow's and torchvision's; the device draws from the same distributions."""
+  rng = np.random.default_rng(0)
+  boxes = np.array([SAMPLERS[sampler](rng, width, height) for _ in range(40_000)])
+  drawn = jax.vmap(lambda key: crops.SAMPLERS[sampler](key, height, width))(
+    jax.random.split(jax.random.key(0), 40_000)
+  )
+  on_device = np.stack([drawn.left, drawn.top, drawn.left + drawn.width, drawn.top + drawn.height], 1)
+  share, other = ((b[:, 2:] - b[:, :2]).prod(1) / (width * height) for b in (boxes, on_device))
+  assert mean is None or abs(share.mean() - mean) < 0.005
+  assert median is None or abs(np.median(share) - median) < 0.01
+  assert share.min() >= least - 1e-3 and (boxes[:, :2] >= 0).all()
+  assert (boxes[:, 2] <= width).all() and (boxes[:, 3] <= height).all()
+  for q in (0.1, 0.5, 0.9):
+    assert abs(np.quantile(share, q) - np.quantile(other, q)) < 0.015
+  np.testing.assert_allclose(boxes.mean(0), on_device.mean(0), atol=1.5)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("height, width, size", [(90, 130, 32), (20, 9, 48), (1, 300, 8), (33, 33, 33)])
+def test_resize_without_antialiasing_is_that_of_the_device(height, width, size, interpolation):
+  pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+  whole = crops.Box(*(jax.numpy.int32(v) for v in (0, 0, height, width)))
+  expected = 255 * np.asarray(
+    crops.crop_resize(jax.numpy.asarray(pixels), whole, size, method=interpolation, antialias=False)
+  )
+  found = resize_sharply(pixels, size, interpolation)
+  assert found.dtype == np.uint8 and np.abs(found - expected).max() <= 0.51
+
+
+def test_crops_without_antialiasing_are_cut_from_the_full_image():
+  data = encoded(smooth(400, 500), "JPEG", quality=95)
+  transform = transforms.random_resized_crop(
+    32, scale=(0.5, 1.0), views=3, interpolation="bicubic", sampler="tf", antialias=False
+  )
+  rng, pixels = np.random.default_rng(7), decode.decode(data)
+  for view in transform(np.random.default_rng(7), data):
+    left, top, right, bottom = SAMPLERS["tf"](rng, 500, 400, scale=(0.5, 1.0))
+    np.testing.assert_array_equal(view, resize_sharply(pixels[top:bottom, left:right], 32, "bicubic"))
+
+
 @pytest.mark.parametrize("width, height, box", [(10, 400, (0, 193, 10, 206)), (400, 12, (192, 0, 208, 12))])
 def test_a_picture_too_long_for_any_crop_gives_its_centre(width, height, box):
   assert transforms.random_box(np.random.default_rng(0), width, height, scale=(0.9, 1.0)) == box
@@ -128,6 +182,11 @@ def test_exif_rotated_pictures_are_cropped_upright():
     (lambda: transforms.random_resized_crop(8, scale=(0.0, 1.0)), r"scale=\(0.0, 1.0\)"),
     (lambda: transforms.random_resized_crop(8, ratio=(2.0, 1.0)), r"ratio=\(2.0, 1.0\)"),
     (lambda: transforms.random_resized_crop(8, views=0), "views=0"),
+    (lambda: transforms.random_resized_crop(8, sampler="tg"), "unknown sampler 'tg'; did you mean 'tf'"),
+    (
+      lambda: transforms.random_resized_crop(8, interpolation="lanczos", antialias=False),
+      "interpolation='lanczos' is always antialiased; use 'bilinear' or 'bicubic'",
+    ),
   ],
 )
 def test_errors(make, message):
@@ -157,6 +216,7 @@ for mode, width, height in (
   mask = np.zeros((height, width), np.uint8)
   for transform in (
     host.image(frame), host.image(frame._replace(views=2)),
+    host.image(frame._replace(views=1, interpolation="bicubic", sampler="tf", antialias=False)),
     host.image_mask(frame), host.image_mask(frame, fit="crop"),
   ):
     before = peak()
