@@ -21,7 +21,7 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImageP
 
 _SIGNATURES = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG"}
 _AT_ONCE = 2**22  # pixels that are converted to RGB at once
-_UNUSED = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # chunks of a PNG
+_NEEDED = (b"tRNS", b"eXIf")  # chunks of a PNG: transparency and rotation
 _ORIENTATION = 0x0112
 _UPRIGHT = {
   2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -73,7 +73,7 @@ def open_image(image: bytes | np.ndarray, *, max_pixels: int = MAX_PIXELS) -> Op
     return Opened(Image.fromarray(image), 1, image.shape[1::-1])
   try:
     kind = _format(image)
-    opened = Image.open(io.BytesIO(_without_texts(image) if kind == "PNG" else image), formats=[kind])
+    opened = Image.open(io.BytesIO(_pixels_only(image) if kind == "PNG" else image), formats=[kind])
     width, height = opened.size
     orientation = _orientation(opened.info.get("exif", b""))
   except MemoryError:
@@ -142,17 +142,20 @@ def _format(data: bytes) -> str:
   )
 
 
-def _without_texts(png: bytes) -> bytes:
-  """Drops the texts and the colour profile of a PNG: Pillow refuses the whole image if they are large."""
-  if not any(name in png for name in _UNUSED):
-    return png
-  kept, start = [png[:8]], 8
+def _pixels_only(png: bytes) -> bytes:
+  """Drops the chunks of a PNG that its first image does not need, such as texts and colour profiles.
+
+  Pillow refuses the whole image if such a chunk is large or damaged, but viewers show it.
+  """
+  kept, start, dropped = [png[:8]], 8, False
   while start + 12 <= len(png):
-    end = start + 12 + int.from_bytes(png[start : start + 4], "big")
-    if png[start + 4 : start + 8] not in _UNUSED or end > len(png):
+    name, end = png[start + 4 : start + 8], start + 12 + int.from_bytes(png[start : start + 4], "big")
+    if name[:1].isupper() or name in _NEEDED or end > len(png):  # upper case: critical
       kept.append(png[start:end])
+    else:
+      dropped = True
     start = end
-  return b"".join([*kept, png[start:]])
+  return b"".join([*kept, png[start:]]) if dropped else png
 
 
 def _explain(error: Exception) -> DecodeError:

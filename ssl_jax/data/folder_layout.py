@@ -52,6 +52,16 @@ def find_splits(root: pathlib.Path) -> dict[str, pathlib.Path]:
     raise ValueError(f"data_dir={str(root)!r} is not a folder; give the one that holds the images")
   inside = folders(root)
   group = _split_group(inside)
+  if (
+    not group
+    and len(inside) > 1
+    and all(map(split_name, inside))
+    and any(class_folders(root / name) for name in inside)
+  ):
+    raise ValueError(
+      f"{root} holds the folders {', '.join(inside[:5])}, which look like splits, but not of one data set; "
+      "call them train and test, or rename them if they are classes"
+    )
   if not group:
     return {"train": root}
   others = [name for name in inside if name not in group and _holds_image(root / name)]

@@ -18,10 +18,10 @@ def resize_sharply(pixels: np.ndarray, size: int, interpolation: str) -> np.ndar
   for axis in np.argsort(pixels.shape[:2])[::-1]:  # the longer side first, which bounds the memory
     index, weight = _taps(pixels.shape[axis], size, interpolation)
     shape = (-1, 1, 1) if axis == 0 else (-1, 1)
-    pixels = sum(
-      (pixels.take(index[:, t], axis) * weight[:, t].reshape(shape) for t in range(index.shape[1])),
-      np.float32(0),
-    )
+    found = np.zeros((), np.float32)
+    for t in range(index.shape[1]):
+      found = found + pixels.take(index[:, t], axis) * weight[:, t].reshape(shape)
+    pixels = found
   return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 
 

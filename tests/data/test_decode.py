@@ -198,6 +198,14 @@ def test_large_texts_and_profiles_in_a_png_are_skipped(late):
       decode.decode(mask[: int(share * len(mask))])
 
 
+def test_damaged_chunks_beside_the_pixels_of_a_png_are_skipped():
+  data = encoded(COLOUR)
+  damaged = struct.pack(">I", 4) + b"gAMA" + bytes(4) + b"oops"
+  np.testing.assert_array_equal(decode.decode(data[:33] + damaged + data[33:]), COLOUR)
+  with pytest.raises(DecodeError):
+    decode.decode(data[:33] + damaged.replace(b"gAMA", b"PLTE") + data[33:])
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "I;16"])
 def test_conversion_in_parts_changes_nothing(mode, monkeypatch):
   image = Image.fromarray(np.dstack([COLOUR, GREY]))
