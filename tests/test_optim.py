@@ -116,6 +116,36 @@ def test_warm_up_and_cosine_of_simclr(scaling, base):
   )
 
 
+@pytest.mark.parametrize(
+  "images, batch, epochs, most, longer",
+  [
+    (1_281_167, 4096, 100, 0.0027, 0.0025),
+    (1_281_167, 4096, 1000, 0.0024, 0.0025),
+    (50_000, 1024, 1000, 0.017, 0.0173),
+  ],
+)
+def test_dropped_remainders_move_simclrs_schedule_as_little_as_its_recipe_says(
+  images, batch, epochs, most, longer
+):
+  """Compared with the released code, whose epochs have no remainder."""
+  steps, total = images // batch, images * epochs // batch + 1
+  ours = optim.make_optimizer(
+    total_steps=steps * epochs,
+    steps_per_epoch=steps,
+    batch_size=256,
+    name="lars",
+    learning_rate=1.0,
+    warmup_epochs=10.0,
+  ).schedule
+  warmup = round(10 * images // batch)
+  step = np.arange(steps * epochs)
+  decay = 0.5 * (1 + np.cos(np.pi * (step - warmup) / (total - warmup)))
+  theirs = np.where(step < warmup, step / warmup, decay)
+  found = np.abs(jax.vmap(ours)(jnp.asarray(step)) - theirs).max()
+  assert 0.9 * most < found < 1.01 * most
+  assert total / (steps * epochs) - 1 == pytest.approx(longer, rel=0.02)
+
+
 def test_moco_v2_cosine_is_constant_within_an_epoch():
   rate = optim.make_optimizer(**RUN, learning_rate=0.03, schedule="cosine_by_epoch").schedule
   values = np.array([rate(step) for step in range(100)]).reshape(10, 10)
