@@ -5,9 +5,9 @@ Variants:  100, 200, 400, 800, 1000: ImageNet, number of epochs. cifar10: CIFAR-
 Hardware:  Published on 128 TPU v3 cores: 1.5 hours for 100 epochs.
 Expected:  Linear probe top-1 as listed beside each variant [Chen et al. 2020, table B.1 and section 4.2].
 Schedule:  The released code counts images * epochs // batch + 1 steps. Here every epoch drops its
-           incomplete batch, so a run has fewer: 312,000 instead of 312,785 for 1000 epochs of ImageNet, 48,000
-           instead of 48,829 for CIFAR-10. At equal steps the learning rates differ by at most 0.24% of the peak rate on
-           ImageNet (0.27% with 100 epochs) and by at most 1.7% on CIFAR-10.
+           incomplete batch, so a run has fewer: 312,000 instead of 312,785 for 1000 epochs of ImageNet,
+           48,000 instead of 48,829 for CIFAR-10. At equal steps the learning rates differ by at most 0.24% of
+           the peak rate on ImageNet (0.27% with 100 epochs) and by at most 1.7% on CIFAR-10.
 """
 
 from ssl_jax import check_variant, recipe

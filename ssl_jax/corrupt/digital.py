@@ -145,71 +145,107 @@ _CHROMINANCE = np.array(
     *[[99] * 8] * 4,
   ]
 )
-_DCT = np.array(
-  [
-    [np.sqrt((1 if k else 0.5) / 4) * np.cos((2 * n + 1) * k * np.pi / 16) for n in range(8)]
-    for k in range(8)
-  ],
-  np.float32,
-)
+_BITS, _EXTRA = 13, 2  # of the fractions in libjpeg's transforms, and kept between their two passes
 
 
 def jpeg_compression(key, image, severity, *, table):
   """Compresses the image as JPEG and decodes it, as libjpeg does, without the lossless entropy coding.
 
-  The chrominance has half the resolution. Exact up to the rounding of libjpeg's integer transforms, which is
-  within one or two grey levels.
+  The chrominance has half the resolution. Exact: the integer arithmetic is that of libjpeg ("islow"), for
+  images whose sides are multiples of 16.
   """
   qualities = PARAMETERS["jpeg_compression"][table]
   height, width, _ = image.shape
   down, across = (-side % 16 for side in (height, width))
-  x = jnp.pad(jnp.round(image * 255), ((0, down), (0, across), (0, 0)), mode="edge")
-  luma = jnp.round(x @ jnp.array([0.299, 0.587, 0.114]))
-  blue = jnp.round(x @ jnp.array([-0.168735892, -0.331264108, 0.5]) + 128)
-  red = jnp.round(x @ jnp.array([0.5, -0.418687589, -0.081312411]) + 128)
+  x = jnp.pad(jnp.round(image * 255).astype(jnp.int32), ((0, down), (0, across), (0, 0)), mode="edge")
   tables = [
     jnp.asarray(np.stack([_quantisation(base, q) for q in qualities]))[severity - 1]
     for base in (_LUMINANCE, _CHROMINANCE)
   ]
+  luma, blue, red = (_weighted(x, *row) for row in _TO_YCC)
   luma = _quantised(luma, tables[0])
-  blue, red = (_doubled(_quantised(_halved(plane), tables[1])) for plane in (blue, red))
-  found = jnp.stack(
-    [
-      luma + 1.402 * (red - 128),
-      luma - 0.344136286 * (blue - 128) - 0.714136286 * (red - 128),
-      luma + 1.772 * (blue - 128),
-    ],
-    -1,
-  )
-  return jnp.round(jnp.clip(found, 0, 255))[:height, :width] / 255
+  blue, red = (_doubled(_quantised(_halved(plane), tables[1])) - 128 for plane in (blue, red))
+  chroma = jnp.stack([blue, red], -1)
+  found = jnp.stack([luma + _weighted(chroma, *row) for row in _FROM_CHROMA], -1)
+  return jnp.clip(found, 0, 255)[:height, :width].astype(jnp.float32) / 255
+
+
+# Weights and offset in units of 2^-16, as libjpeg rounds them.
+_TO_YCC = (
+  ((19595, 38470, 7471), 1 << 15),
+  ((-11059, -21709, 32768), (128 << 16) + (1 << 15) - 1),
+  ((32768, -27439, -5329), (128 << 16) + (1 << 15) - 1),
+)
+_FROM_CHROMA = (((0, 91881), 1 << 15), ((-22554, -46802), 1 << 15), ((116130, 0), 1 << 15))
+
+
+def _weighted(x: jax.Array, weights: tuple[int, ...], offset: int) -> jax.Array:
+  """The weighted sum over the last axis of i32[..., C] in units of 2^-16, plus the offset, rounded down."""
+  return (sum(weight * x[..., c] for c, weight in enumerate(weights)) + offset) >> 16
 
 
 def _quantisation(base: np.ndarray, quality: int) -> np.ndarray:
-  """Returns libjpeg's quantisation table for a quality from 1 to 100, f32[8, 8]."""
+  """Returns libjpeg's quantisation table for a quality from 1 to 100, i32[8, 8]."""
   scale = 5000 // quality if quality < 50 else 200 - 2 * quality
-  return np.clip((base * scale + 50) // 100, 1, 255).astype(np.float32)
+  return np.clip((base * scale + 50) // 100, 1, 255).astype(np.int32)
 
 
 def _quantised(plane: jax.Array, table: jax.Array) -> jax.Array:
-  """Rounds the cosine coefficients of the 8 x 8 blocks of a plane to multiples of `table`, f32[8, 8].
+  """Rounds the cosine coefficients of the 8 x 8 blocks of a plane to multiples of `table`, i32[8, 8].
 
-  The plane, f32[H, W], and the result hold whole numbers from 0 to 255.
+  The plane, i32[H, W], and the result hold whole numbers from 0 to 255.
   """
-  transform = jnp.asarray(_DCT)
   blocks = einops.rearrange(plane - 128, "(h p) (w q) -> h w p q", p=8, q=8)
-  coefficients = jnp.einsum(
-    "ip,hwpq,jq->hwij", transform, blocks, transform, precision=jax.lax.Precision.HIGHEST
-  )
-  kept = jnp.round(coefficients / table[None, None]) * table[None, None]
-  blocks = jnp.einsum("ip,hwij,jq->hwpq", transform, kept, transform, precision=jax.lax.Precision.HIGHEST)
-  return jnp.clip(jnp.round(einops.rearrange(blocks, "h w p q -> (h p) (w q)") + 128), 0, 255)
+  found = _forward(_forward(blocks, -1, -_EXTRA), -2, _EXTRA)  # eight times the coefficients
+  unit = 8 * table[None, None]
+  kept = jnp.sign(found) * ((jnp.abs(found) + unit // 2) // unit) * table[None, None]
+  blocks = _backward(_backward(kept, -2, -_EXTRA), -1, _EXTRA + 3)
+  return jnp.clip(einops.rearrange(blocks, "h w p q -> (h p) (w q)") + 128, 0, 255)
+
+
+def _descale(x: jax.Array, bits: int) -> jax.Array:
+  """x / 2^bits, rounded to the nearest whole number; for negative bits exact."""
+  return (x + (1 << (bits - 1))) >> bits if bits > 0 else x << -bits
+
+
+def _odd(a, b, c, d) -> tuple[jax.Array, ...]:
+  """The odd half of both transforms: a rotation of four numbers, in units of 2^-13."""
+  last = (a + c + b + d) * 9633
+  outer, inner = (a + d) * -7373, (b + c) * -20995
+  even, odd = (a + c) * -16069 + last, (b + d) * -3196 + last
+  return (a * 2446 + outer + even, b * 16819 + inner + odd, c * 25172 + inner + even, d * 12299 + outer + odd)
+
+
+def _forward(x: jax.Array, axis: int, bits: int) -> jax.Array:
+  """One pass of libjpeg's forward transform (jfdctint.c) along an axis of length 8, divided by 2^bits."""
+  x = jnp.moveaxis(x, axis, 0)
+  s = [x[i] + x[7 - i] for i in range(4)]
+  a, b, c, d = s[0] + s[3], s[1] + s[2], s[1] - s[2], s[0] - s[3]
+  turned = (c + d) * 4433
+  seventh, fifth, third, first = _odd(*(x[i] - x[7 - i] for i in (3, 2, 1, 0)))
+  fine = [first, turned + d * 6270, third, fifth, turned - c * 15137, seventh]
+  first, second, third, fifth, sixth, seventh = (_descale(y, _BITS + bits) for y in fine)
+  zeroth, fourth = _descale(a + b, bits), _descale(a - b, bits)
+  return jnp.moveaxis(jnp.stack([zeroth, first, second, third, fourth, fifth, sixth, seventh]), 0, axis)
+
+
+def _backward(x: jax.Array, axis: int, bits: int) -> jax.Array:
+  """One pass of libjpeg's inverse transform (jidctint.c) along an axis of length 8, divided by 2^bits."""
+  x = jnp.moveaxis(x, axis, 0)
+  turned = (x[2] + x[6]) * 4433
+  inner, outer = turned - x[6] * 15137, turned + x[2] * 6270
+  plus, minus = (x[0] + x[4]) << _BITS, (x[0] - x[4]) << _BITS
+  even = [plus + outer, minus + inner, minus - inner, plus - outer]
+  odd = _odd(x[7], x[5], x[3], x[1])[::-1]
+  rows = [e + o for e, o in zip(even, odd)] + [e - o for e, o in zip(even[::-1], odd[::-1])]
+  return jnp.moveaxis(jnp.stack([_descale(y, _BITS + bits) for y in rows]), 0, axis)
 
 
 def _halved(plane: jax.Array) -> jax.Array:
   """Averages blocks of 2 x 2, rounding alternately down and up along a row, as libjpeg does."""
   total = einops.reduce(plane, "(h a) (w b) -> h w", "sum", a=2, b=2)
-  bias = 1 + jnp.arange(total.shape[1], dtype=jnp.float32) % 2
-  return jnp.floor((total + bias[None]) / 4)
+  bias = 1 + jnp.arange(total.shape[1], dtype=jnp.int32) % 2
+  return (total + bias[None]) >> 2
 
 
 def _doubled(plane: jax.Array) -> jax.Array:
@@ -221,5 +257,5 @@ def _doubled(plane: jax.Array) -> jax.Array:
     return jnp.stack([3 * plane + above, 3 * plane + below], 1).reshape(-1, plane.shape[1])
 
   both = along_rows(along_rows(plane).T).T  # sixteen times the value
-  bias = 8 - jnp.arange(both.shape[1], dtype=jnp.float32) % 2
-  return jnp.floor((both + bias[None]) / 16)
+  bias = 8 - jnp.arange(both.shape[1], dtype=jnp.int32) % 2
+  return (both + bias[None]) >> 4

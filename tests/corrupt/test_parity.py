@@ -2,6 +2,7 @@
 
 import base64
 import functools
+import io
 import json
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.ndimage
+from PIL import Image
 
 from ssl_jax import corrupt
 from tests.corrupt import reference
@@ -108,6 +110,20 @@ def test_zoom_blur_is_scipys_at_every_severity(table, side):
     assert np.abs(found - wanted).max() <= 1, severity
 
 
+@pytest.mark.parametrize("table, side", [("cifar", 32), ("imagenet", 224)])
+def test_jpeg_is_libjpegs_bit_for_bit(table, side):
+  qualities = {"imagenet": (25, 18, 15, 10, 7), "cifar": (80, 65, 58, 50, 40)}[table]
+  noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+  ours = jax.jit(corrupt.make("jpeg_compression", table=table))
+  for image in (*photographs()[:, 64 : 64 + side, 64 : 64 + side], noise) if side < 224 else photographs():
+    for severity, quality in enumerate(qualities, 1):
+      file = io.BytesIO()
+      Image.fromarray(image).save(file, "JPEG", quality=quality)
+      wanted = np.asarray(Image.open(file)).astype(int)
+      found = np.round(np.asarray(ours(KEY, jnp.asarray(image, jnp.float32) / 255, severity)) * 255)
+      np.testing.assert_array_equal(found, wanted, err_msg=f"severity {severity}")
+
+
 def test_glass_blur_equals_the_sequential_loop():
   """One pass equals the reference's loop for the same offsets; the loop copies where it means to swap."""
   from ssl_jax.corrupt import blur
@@ -124,8 +140,6 @@ def test_glass_blur_equals_the_sequential_loop():
 
 
 def test_frost_takes_a_folder_of_pictures(tmp_path):
-  from PIL import Image
-
   for i in range(5):
     Image.fromarray(np.full((260, 300, 3), 10 * i, np.uint8)).save(tmp_path / f"frost{i + 1}.png")
   image = jnp.full((224, 224, 3), 0.4)
