@@ -181,7 +181,7 @@ _FROM_CHROMA = (((0, 91881), 1 << 15), ((-22554, -46802), 1 << 15), ((116130, 0)
 
 def _weighted(x: jax.Array, weights: tuple[int, ...], offset: int) -> jax.Array:
   """The weighted sum over the last axis of i32[..., C] in units of 2^-16, plus the offset, rounded down."""
-  return (sum(weight * x[..., c] for c, weight in enumerate(weights)) + offset) >> 16
+  return (jnp.stack([weight * x[..., c] for c, weight in enumerate(weights)]).sum(0) + offset) >> 16
 
 
 def _quantisation(base: np.ndarray, quality: int) -> np.ndarray:

@@ -97,6 +97,16 @@ def test_advice_is_tried_in_turn_until_something_fits(monkeypatch, capsys):
   assert "DOES NOT FIT, short of 34.00 GiB" in shown and "fits: --config.accumulate=4 (20.00 GiB)" in shown
 
 
+def test_advice_leaves_out_what_the_method_refuses(monkeypatch):
+  """Two BatchNorm groups cannot be divided among two or more parts of a batch."""
+  tried, row = [], {"fits": False, "memory": {"total": 1, "usable": 0}}
+  monkeypatch.setattr(plan_module, "_training", lambda config, *rest: tried.append(config) or row)
+  mesh = parallel.make_mesh(jax.devices()[:1])
+  monkeypatch.setattr(plan_module, "open_topology", lambda topology: (chips.CHIPS["v5e"], mesh))
+  plan(small("pretrain/moco_sample.py"), "v5e:1x1", images=4096, classes=10)
+  assert len(tried) > 2 and {config.accumulate for config in tried} == {1}
+
+
 @needs_compiler
 def test_a_topology_that_the_compiler_does_not_know_is_refused():
   with pytest.raises(
