@@ -1,4 +1,4 @@
-"""Keeps a command running after the reader of its output has gone: `ssl-jax train | head`."""
+"""Keeps a command running after the reader of its output has gone, as in `ssl-jax train | head`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GONE = (errno.EPIPE, errno.EIO, errno.ENXIO)  # a pipe without a reader; a termi
 
 
 class Output:
-  """A text stream that, once its reader has gone, discards what is written instead of raising OSError."""
+  """A text stream that discards what is written once its reader has gone, instead of raising OSError."""
 
   def __init__(self, stream: TextIO, notice: str = ""):
     """Wraps `stream`; `notice` is printed to stderr when its reader has gone."""

@@ -4,7 +4,7 @@ A checkpoint has three items: `model` (parameters, model state and EMA copy: all
 `train` (optimiser state, the rest of `extra`, key and step) and `config` (JSON). A checkpoint is written to a
 temporary folder and renamed when it is complete, so that a killed process never leaves a partial checkpoint
 that could be restored. It contains the digests of its files, so that a checkpoint that is damaged later is
-skipped.
+skipped, or refused if it is asked for by its step.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class Checkpoints:
     self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
 
   def steps(self) -> list[int]:
-    """Lists the steps of all complete checkpoints in ascending order."""
+    """Lists the steps of all complete checkpoints that exist now, in ascending order."""
+    self._manager.reload()
     return sorted(self._manager.all_steps())
 
   def latest(self) -> tuple[int, list[str]]:
@@ -59,21 +60,46 @@ class Checkpoints:
     If this object also saves, damaged checkpoints are moved to `workdir/damaged`, because their steps will be
     saved again. Only process 0 reads the files; the other processes get its step by a broadcast.
     """
-    found, problems = 0, []
-    for step in reversed(self.steps()) if jax.process_index() == 0 else ():
-      problem = digests.find_damage(self._path(step))
-      if not problem:
-        found = step
-        break
-      problems.append(f"the checkpoint of step {step} is damaged: {problem}")
-      if self._saves:
-        aside = self.folder.parent / "damaged"
-        aside.mkdir(exist_ok=True)
-        self._path(step).rename(aside / f"{self._path(step).name}_{time.time_ns()}")
+    found, problems = self._last_intact() if jax.process_index() == 0 else (0, [])
     if jax.process_count() > 1:
       found = int(multihost_utils.broadcast_one_to_all(np.int32(found)))
     self._manager.reload()
     return found, problems
+
+  def _last_intact(self) -> tuple[int, list[str]]:
+    """Finds the last intact checkpoint; searches again if a run that is being trained saves another one.
+
+    Then the run may be deleting, file by file, the checkpoint that seemed to be damaged.
+    """
+    while True:
+      found, problems = 0, []
+      steps = self.steps()
+      for step in reversed(steps):
+        problem = digests.find_damage(self._path(step))
+        if not problem:
+          found = step
+          break
+        problems.append(f"the checkpoint of step {step} is damaged: {problem}")
+      if self._saves or not problems or self.steps()[-1:] == steps[-1:]:
+        break
+    for step in steps if self._saves else ():
+      if step > found:
+        aside = self.folder.parent / "damaged"
+        aside.mkdir(exist_ok=True)
+        self._path(step).rename(aside / f"{self._path(step).name}_{time.time_ns()}")
+    return found, problems
+
+  def find_damage(self, step: int) -> str:
+    """Checks one checkpoint; returns what is wrong with it, or "". All processes must call it."""
+    problem = digests.find_damage(self._path(step)) if jax.process_index() == 0 else ""
+    if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(np.int32(bool(problem))):
+      problem = problem or "process 0 tells how"
+    return problem
+
+  def is_intact(self, step: int) -> bool:
+    """Whether a checkpoint has its digests, which go when it is deleted, and agrees with them."""
+    path = self._path(step)
+    return (path / digests.DIGESTS).exists() and not digests.find_damage(path)
 
   def save(self, state: TrainState, config: dict, *, step: int) -> None:
     """Starts writing `state`; returns when its buffers may be overwritten or donated."""

@@ -34,7 +34,10 @@ def find_damage(folder: pathlib.Path) -> str:
     return ""
   except ValueError:
     return f"{DIGESTS} is not valid JSON"
-  found = _digests(folder)
+  try:
+    found = _digests(folder)
+  except FileNotFoundError as error:  # deleted since it was listed
+    return f"{pathlib.Path(error.filename).name} is missing"
   missing = sorted(stored.keys() - found.keys())
   changed = sorted(name for name in stored.keys() & found.keys() if stored[name] != found[name])
   return ", ".join(

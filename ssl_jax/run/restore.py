@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import pathlib
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import jax
 from jax.sharding import Mesh
 
 from ssl_jax import parallel
 from ssl_jax.abilities import Pyramid
 from ssl_jax.config.recipe_builder import completed
 from ssl_jax.config.schema import TrainConfig, check
-from ssl_jax.core import DataSpec, Method, Weights
-from ssl_jax.run.assembly import abstract_state, assemble
+from ssl_jax.core import DataSpec, Method, TrainState, Weights
+from ssl_jax.run.assembly import Assembly, abstract_state, assemble
 from ssl_jax.run.checkpoint import Checkpoints
 from ssl_jax.tasks.backbone import Backbone
 
 ENCODER_ABILITIES = (Pyramid,)  # abilities that need no other part than the encoder
+ATTEMPTS = 100  # to read the last checkpoint of a run that goes on; each needs that the run has saved another
+
+DELETION = 2.0  # seconds that the deletion of a checkpoint may take
+
+
+class CheckpointMissing(ValueError):
+  """The checkpoint does not exist, or a run that is being trained has deleted it while it was read."""
 
 
 class Restored(NamedTuple):
@@ -41,13 +52,16 @@ def restore(
 ) -> Restored:
   """Restores the `model` item of a run's checkpoint, on any number of devices.
 
-  Options that the run's config lacks, because they were added later, get their default values.
+  Options that the run's config lacks, because they were added later, get their default values. The checkpoint
+  is checked against its digests. The run may be being trained: if it deletes the last checkpoint before this
+  is read, the then last one is restored.
 
   Args:
     mesh: the devices on which the weights are replicated; None: all devices.
     step: which checkpoint; 0: the last.
     weights: "params", or "ema" for the moving average.
-  Raises: ValueError if the checkpoint does not exist, naming those that do, or does not fit the config.
+  Raises: ValueError if the checkpoint does not exist, naming those that do, is damaged, or does not fit the
+    config.
   """
   workdir = pathlib.Path(workdir).expanduser()
   if not workdir.is_dir():
@@ -55,39 +69,94 @@ def restore(
       f"{workdir} is not the folder of a run; train one first: ssl-jax train --config=... --workdir={workdir}"
     )
   with Checkpoints(workdir) as checkpoints:
-    step = _choose_step(checkpoints, workdir, step)
-    return _restore(checkpoints, mesh or parallel.make_mesh(), step, weights)
+    build = functools.lru_cache(1)(functools.partial(_build, mesh or parallel.make_mesh()))
+    for _ in range(ATTEMPTS):
+      chosen = _choose_step(checkpoints, workdir, step)
+      try:
+        return _restore(checkpoints, build, chosen, weights)
+      except Exception as error:
+        if not _deleted(checkpoints, chosen):
+          raise
+        if step or jax.process_count() > 1:  # the other processes may have read it
+          raise _missing(checkpoints, workdir, chosen) from error
+    raise CheckpointMissing(
+      f"the run in {workdir} deletes its checkpoints faster than they can be read ({ATTEMPTS} attempts); "
+      "raise its config.checkpoint.keep or config.checkpoint.every_steps, or wait for its end"
+    )
+
+
+def _deleted(checkpoints: Checkpoints, step: int) -> bool:
+  """Whether the run that saves the checkpoints is deleting this one, file by file, after later ones."""
+  end = time.monotonic() + DELETION
+  while step in (steps := checkpoints.steps()):
+    if steps[-1] == step or checkpoints.is_intact(step) or time.monotonic() > end:
+      return False
+    time.sleep(0.02)
+  return True
 
 
 def _choose_step(checkpoints: Checkpoints, workdir: str | pathlib.Path, step: int) -> int:
-  """Chooses the checkpoint to restore. Raises ValueError if it does not exist or none is intact."""
+  """Chooses the checkpoint to restore. Raises ValueError if it does not exist or is damaged."""
   steps = checkpoints.steps()
   if not steps:
     raise ValueError(
       f"{workdir} holds no checkpoint; train one first: ssl-jax train --config=... --workdir={workdir}"
     )
   if step and step not in steps:
-    raise ValueError(f"{workdir} holds no checkpoint of step {step}; it has {steps}")
+    raise CheckpointMissing(f"{workdir} holds no checkpoint of step {step}; it has {steps}")
+  if step:
+    problem = checkpoints.find_damage(step)
+    if problem and _deleted(checkpoints, step):
+      raise _missing(checkpoints, workdir, step)
+    if problem:
+      raise ValueError(
+        f"the checkpoint of step {step} of {workdir} is damaged: {problem}. Choose another step of {steps}"
+      )
+    return step
   last, problems = checkpoints.latest()
-  if problems and step in (0, *(s for s in steps if s > last)):
+  if problems:
     print("\n".join(problems))
-  if not (step or last):
+  if not last:
     raise ValueError(f"{workdir} holds no intact checkpoint")
-  return step or last
+  return last
 
 
-def _restore(checkpoints: Checkpoints, mesh: Mesh, step: int, weights: str) -> Restored:
-  stored = checkpoints.config(step)
-  config = check(TrainConfig, completed(stored["config"]))
-  class_names = tuple(stored["data"].pop("class_names", ()))  # checkpoints of earlier versions have none
-  data = DataSpec(batch_size=config.batch_size, **stored["data"])
-  parts = assemble(config, data)
+def _missing(checkpoints: Checkpoints, workdir: str | pathlib.Path, step: int) -> CheckpointMissing:
+  return CheckpointMissing(
+    f"the run deleted the checkpoint of step {step} of {workdir} while it was read; it has "
+    f"{checkpoints.steps()} now. Choose a later one, or raise config.checkpoint.keep of the run"
+  )
+
+
+class _Built(NamedTuple):
+  """The network of a run, without its weights."""
+
+  config: TrainConfig
+  parts: Assembly
+  abstract: Weights
+  init: Callable[[], TrainState]
+  held: tuple[str, ...]  # the parts of the network that the checkpoint holds; (): all
+  class_names: tuple[str, ...]  # of its training images; (): unknown, as in checkpoints of earlier versions
+
+
+def _build(mesh: Mesh, stored: str) -> _Built:
+  """Builds the network of the `config` item of a checkpoint, given as JSON."""
+  item = json.loads(stored)
+  config = check(TrainConfig, completed(item["config"]))
+  class_names = tuple(item["data"].pop("class_names", ()))
+  parts = assemble(config, DataSpec(batch_size=config.batch_size, **item["data"]))
   abstract, init = abstract_state(parts, config, mesh)
-  held = only(Weights(abstract.params, abstract.model_state), stored.get("parts"))
-  found = checkpoints.restore_weights(step, held, which=weights)
+  held = tuple(item.get("parts", ()))
+  weights = only(Weights(abstract.params, abstract.model_state), held)
+  return _Built(config, parts, weights, init, held, class_names)
+
+
+def _restore(checkpoints: Checkpoints, build: Callable[[str], _Built], step: int, weights: str) -> Restored:
+  config, parts, abstract, init, held, class_names = build(json.dumps(checkpoints.config(step)))
+  found = checkpoints.restore_weights(step, abstract, which=weights)
   protocol = {"method": config.method["name"], "encoder": dict(config.encoder), "weights": weights}
   method = parts.method
-  if stored.get("parts"):  # imported without its head or decoder
+  if held:  # imported without its head or decoder
     kept = {kind: what for kind, what in method.abilities.items() if kind in ENCODER_ABILITIES}
     method = method._replace(abilities=kept)
 
@@ -98,7 +167,7 @@ def _restore(checkpoints: Checkpoints, mesh: Mesh, step: int, weights: str) -> R
 
   described = {**protocol, "backbone": config.method["name"], "step": step}
   backbone = Backbone(found, method, described, class_names)
-  return Restored(backbone, untrained, config, step, parts.data, tuple(stored.get("parts", ())))
+  return Restored(backbone, untrained, config, step, parts.data, held)
 
 
 def only(weights: Weights, parts: Sequence[str] | None) -> Weights:

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from ssl_jax import parallel
 from ssl_jax.abilities import Reconstruction, Restorer
 from ssl_jax.run.checkpoint import Checkpoints
-from ssl_jax.run.restore import Restored, restore
+from ssl_jax.run.restore import CheckpointMissing, Restored, restore
 from ssl_jax.view.columns import Column, plot_columns
 from ssl_jax.view.request import PictureRequest, crop_images
 
@@ -78,7 +78,11 @@ def _over_epochs(
     steps = checkpoints.steps()
   columns, seen = [], None
   for step in steps:
-    made = reconstruct(*restore(workdir, mesh, step=step).backbone.weights, mask_ratio=ratio)
+    try:
+      backbone = restore(workdir, mesh, step=step).backbone
+    except CheckpointMissing:  # the run is being trained
+      continue
+    made = reconstruct(*backbone.weights, mask_ratio=ratio)
     seen = made.seen if seen is None else seen
     columns.append(Column(f"step {step}\nerror {_error(made, images):.4f}", made.pasted))
   return [[Column(f"{ratio:.0%} masked", cast(jax.Array, seen))], columns]
