@@ -69,7 +69,7 @@ def import_weights(
   weights = _fill(wanted, plan.tensors, plan.form, f"{source}")
   average = _fill(wanted, plan.average, plan.form, f"{source}, moving average") if plan.average else None
   identity = {
-    **_identity(plan.config, plan.data, plan.parts),
+    **_identity(plan.config, plan.data, plan.parts, plan.class_names),
     "imported": f"{kind} from {pathlib.Path(source).name}",
   }
   with Checkpoints(workdir, keep=1) as checkpoints:
@@ -134,17 +134,22 @@ def export_weights(
     )
     output.write_bytes(program.serialize())
   else:
-    files.write_tensors(
-      output, _torch_tensors(weights, run.config), _identity(run.config, run.data, run.parts)
-    )
+    note = _identity(run.config, run.data, run.parts, run.backbone.class_names)
+    files.write_tensors(output, _torch_tensors(weights, run.config), note)
   print(f"wrote {output}, {output.stat().st_size / 1e6:.1f} MB")
   return output
 
 
-def _identity(config: TrainConfig, data: DataSpec, parts: tuple[str, ...]) -> dict[str, Any]:
+def _identity(
+  config: TrainConfig, data: DataSpec, parts: tuple[str, ...], class_names: tuple[str, ...]
+) -> dict[str, Any]:
   return {
     "config": to_json(config),
-    "data": {"num_examples": data.num_examples, "num_classes": data.num_classes},
+    "data": {
+      "num_examples": data.num_examples,
+      "num_classes": data.num_classes,
+      "class_names": list(class_names),
+    },
     "parts": list(parts),
   }
 

@@ -44,6 +44,7 @@ class Plan(NamedTuple):
   tensors: Tensors  # with the names of `names.tensors_of`
   average: Tensors | None = None  # the moving average of the weights, with the same names
   parts: tuple[str, ...] = ()  # the parts of the network that the file holds; () means all
+  class_names: tuple[str, ...] = ()  # of the training images; (): unknown
 
 
 class Options(NamedTuple):
@@ -108,7 +109,9 @@ def _own(tensors: Tensors, note: dict[str, Any]) -> Plan:
   """A file that `export_weights` wrote: its note holds the config."""
   try:
     config = check(TrainConfig, note["config"])
-    data, parts = DataSpec(batch_size=config.batch_size, **note["data"]), tuple(note["parts"])
+    data, parts = dict(note["data"]), tuple(note["parts"])
+    class_names = tuple(data.pop("class_names", ()))
+    data = DataSpec(batch_size=config.batch_size, **data)
   except (KeyError, TypeError, AttributeError, ValueError) as error:
     raise ValueError(
       f"its entry {NOTE!r} does not describe a network as `ssl-jax export` does ({type(error).__name__}: "
@@ -116,12 +119,12 @@ def _own(tensors: Tensors, note: dict[str, Any]) -> Plan:
     ) from error
   if config.encoder["name"] not in vit.ENCODERS:
     form = Form(bottleneck="layer1.0.conv3.weight" in tensors, projection="fc.1.running_mean" in tensors)
-    return Plan(config, data, form, tensors, parts=parts)
+    return Plan(config, data, form, tensors, parts=parts, class_names=class_names)
   check_transformer(tensors)
   tensors, _ = _positions(tensors, fixed=config.encoder["positions"] == "sincos")
   tensors = {name: value for name, value in tensors.items() if name != "decoder_pos_embed"}
   form = Form(patch=config.encoder["patch"], projection="fc.1.running_mean" in tensors)
-  return Plan(config, data, form, tensors, parts=parts)
+  return Plan(config, data, form, tensors, parts=parts, class_names=class_names)
 
 
 def _moco(tensors: Tensors, options: Options, *, mlp: bool) -> Plan:

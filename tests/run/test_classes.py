@@ -11,6 +11,7 @@ from PIL import Image
 
 from ssl_jax.config.recipe_builder import recipe
 from ssl_jax.config.schema import EvaluateConfig, TrainConfig, check
+from ssl_jax.convert import export_weights, import_weights
 from ssl_jax.run import evaluate as evaluation
 from ssl_jax.run import train as training
 from ssl_jax.run.checkpoint import Checkpoints
@@ -151,3 +152,9 @@ def test_a_picture_that_cannot_be_drawn_does_not_end_an_evaluation(workdir, monk
   assert (
     "classification-supervised: a plot could not be drawn: RuntimeError: no font" in capsys.readouterr().out
   )
+
+
+def test_exported_and_imported_weights_keep_the_names(workdir, tmp_path):
+  file = export_weights(workdir, tmp_path / "weights.npz")
+  import_weights("npz", file, tmp_path / "copy")
+  assert restore(tmp_path / "copy").backbone.class_names == TRAINED
