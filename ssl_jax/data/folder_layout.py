@@ -6,6 +6,7 @@ The rules are written in `folder.open_folder`.
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
 import pathlib
 import re
@@ -142,10 +143,11 @@ def class_folders(folder: pathlib.Path) -> list[str]:
 def files_below(folder: pathlib.Path, base: pathlib.Path, *, deep: bool = True) -> Files:
   """Lists the files in a folder, and in its subfolders unless `deep` is false."""
   others: collections.Counter = collections.Counter()
-  images = []
+  images, start = [], len(os.path.join(folder, ""))
+  prefix = os.path.relpath(folder, base)
   for path in _walk(str(folder), deep=deep, hidden=others):
     if is_image(path):
-      images.append(os.path.relpath(path, base))
+      images.append(path[start:] if prefix == "." else os.path.join(prefix, path[start:]))
     else:
       others[os.path.splitext(path)[1].lower() or "without suffix"] += 1
   return Files(sorted(images), others)
@@ -153,7 +155,8 @@ def files_below(folder: pathlib.Path, base: pathlib.Path, *, deep: bool = True) 
 
 def folders(root: pathlib.Path) -> list[str]:
   """Lists the folders in `root` that are not hidden, sorted."""
-  return sorted(entry.name for entry in _entries(str(root)) if _is_folder(entry) and not _hidden(entry))
+  with _scan(str(root)) as entries:
+    return sorted(entry.name for entry in entries if _is_folder(entry) and not _hidden(entry, True))
 
 
 def is_image(path: str) -> bool:
@@ -206,6 +209,9 @@ def counts(kinds: collections.Counter) -> str:
 
 
 def _holds_image(folder: pathlib.Path) -> bool:
+  with contextlib.suppress(OSError), os.scandir(folder) as entries:  # the quick answer of most folders
+    if any(is_image(entry.name) and entry.is_file(follow_symlinks=False) for entry in entries):
+      return True
   return any(is_image(path) for path in _walk(str(folder)))
 
 
@@ -220,10 +226,11 @@ def _walk(folder: str, *, deep: bool = True, hidden: collections.Counter | None 
   waiting = [folder]
   while waiting:
     for entry in _entries(waiting.pop()):
-      if _hidden(entry):
+      folder_inside = _is_folder(entry)
+      if _hidden(entry, folder_inside):
         if hidden is not None:
           hidden["hidden"] += 1
-      elif not _is_folder(entry):
+      elif not folder_inside:
         if entry.is_symlink() or entry.is_file():  # not a socket or a pipe; a broken link is named when read
           yield entry.path
       elif deep and (real := os.path.realpath(entry.path)) not in entered:
@@ -232,9 +239,13 @@ def _walk(folder: str, *, deep: bool = True, hidden: collections.Counter | None 
 
 
 def _entries(folder: str) -> list[os.DirEntry]:
+  with _scan(folder) as entries:
+    return sorted(entries, key=lambda entry: entry.name)
+
+
+def _scan(folder: str):
   try:
-    with os.scandir(folder) as entries:
-      return sorted(entries, key=lambda entry: entry.name)
+    return os.scandir(folder)
   except OSError as error:
     raise ValueError(
       f"the folder {folder} cannot be read: {error.strerror}; change its permissions"
@@ -245,7 +256,7 @@ def _is_folder(entry: os.DirEntry) -> bool:
   return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path))
 
 
-def _hidden(entry: os.DirEntry) -> bool:
+def _hidden(entry: os.DirEntry, is_folder: bool) -> bool:
   if entry.name.startswith("."):
     return True
-  return _is_folder(entry) and (entry.name.startswith("__") or entry.name.casefold() == "@eadir")
+  return is_folder and (entry.name.startswith("__") or entry.name.casefold() == "@eadir")

@@ -1,5 +1,6 @@
 """Sources: folders, TFDS data sets, synthetic images, cached images."""
 
+import os
 import pickle
 import shutil
 
@@ -191,6 +192,20 @@ def test_hidden_files_are_not_read_and_what_is_left_out_is_counted(tmp_path):
   assert sources.make("folder", data_dir=str(beside)).left_out == (
     "1 .db, 1 image beside the folders of the splits"
   )
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+  fill(tmp_path, "cat/0.png", "dog/0.png")
+  scan = os.scandir
+
+  def refusing(path):
+    if str(path).endswith("dog"):
+      raise PermissionError(13, "Permission denied", str(path))
+    return scan(path)
+
+  monkeypatch.setattr(os, "scandir", refusing)
+  with pytest.raises(ValueError, match="dog cannot be read: Permission denied; change its permissions"):
+    sources.make("folder", data_dir=str(tmp_path))
 
 
 def test_the_case_of_class_names_may_tell_classes_apart(tmp_path):
