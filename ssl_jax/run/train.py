@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import pathlib
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from ssl_jax.log.run_log import STARTS, append
 from ssl_jax.log.step_metrics import StepMetrics
 from ssl_jax.run.assembly import Assembly, abstract_state, assemble, compile_train_step, open_data
 from ssl_jax.run.checkpoint import Checkpoints
+from ssl_jax.run.lock import Lock
 from ssl_jax.run.profiling import Profile, dump
 from ssl_jax.run.provenance import provenance
 from ssl_jax.run.stop import Stop, Stopped
@@ -69,8 +71,9 @@ def train(
     force: resume even if the config differs from the checkpoint's.
     profile: steps to trace into `workdir/profile`, such as "20-25".
     hlo: write the compiled step to `workdir/hlo`.
-  Raises: ValueError for a wrong config or wrong data, before anything is compiled; NonFiniteLoss, before a
-    state with such a loss is saved; Stopped on SIGTERM, SIGHUP or Ctrl-C, after the state is saved.
+  Raises: ValueError for a wrong config or wrong data, or if another training runs in `workdir`, before
+    anything is compiled; LockLost if another one has taken `workdir` over; NonFiniteLoss, before a state with
+    such a loss is saved; Stopped on SIGTERM, SIGHUP or Ctrl-C, after the state is saved.
   """
   workdir = pathlib.Path(workdir).expanduser()
   mesh = parallel.make_mesh()
@@ -88,11 +91,19 @@ def train(
   }
   workdir.mkdir(parents=True, exist_ok=True)
   keep = {"keep": config.checkpoint.keep, "keep_every": config.checkpoint.keep_every}
-  with continue_if_closed(), _explain_full_disk(workdir), Checkpoints(workdir, **keep) as checkpoints:
+  with (
+    continue_if_closed(),
+    _explain_full_disk(workdir),
+    Lock(workdir) as lock,
+    Checkpoints(workdir, **keep) as checkpoints,
+  ):
     start = _resume_from(checkpoints, identity, workdir, force)
     run = Run(config, parts, source, transform, mesh, start)
     trace = Profile(workdir / "profile", profile, start=start)
     state, origin = checkpoints.restore(start, abstract) if start else init(), ""
+    abstract = dataclasses.replace(
+      abstract, key=jax.ShapeDtypeStruct(state.key.shape, state.key.dtype, sharding=abstract.key.sharding)
+    )
     if config.start.workdir and not start:
       state, origin = start_from(state, config, mesh)
     began = time.monotonic()
@@ -105,7 +116,11 @@ def train(
         console.note(origin)
       if hlo and jax.process_index() == 0:
         console.note(dump(step, workdir / "hlo"))
-      save = lambda state, step: checkpoints.save(state, identity, step=step)
+
+      def save(state: TrainState, step: int) -> None:
+        lock.check()
+        checkpoints.save(state, identity, step=step)
+
       with Stop() as stop:  # until the last state is on disk
         state, stopped = _loop(run, console, step, state, trace, save, stop)
         checkpoints.wait()
