@@ -1,14 +1,15 @@
 """Saves and restores runs. This is the only module that imports Orbax.
 
 A checkpoint has three items: `model` (parameters, model state and EMA copy: all that evaluation needs),
-`train` (optimiser state, the rest of `extra`, key and step) and `config` (JSON). A checkpoint is written to a
-temporary folder and renamed when it is complete, so that a killed process never leaves a partial checkpoint
-that could be restored. It contains the digests of its files, so that a checkpoint that is damaged later is
-skipped, or refused if it is asked for by its step.
+`train` (optimiser state, the rest of `extra`, key and step), `config` (JSON, with the implementation of the
+key). A checkpoint is written to a temporary folder and renamed when it is complete, so that a killed process
+never leaves a partial checkpoint that could be restored. It contains the digests of its files, so that a
+checkpoint that is damaged later is skipped, or refused if it is asked for by its step.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import time
 from typing import Any
@@ -20,6 +21,9 @@ from jax.experimental import multihost_utils
 
 from ssl_jax.core import PyTree, TrainState, Weights
 from ssl_jax.run import digests
+
+KEY_KIND = "key_implementation"  # of the state's key, in the item `config`; its data are in `train`
+OLD_KEY_KIND = "threefry2x32"  # of checkpoints that do not name it
 
 
 class Checkpoints:
@@ -104,6 +108,7 @@ class Checkpoints:
   def save(self, state: TrainState, config: dict, *, step: int) -> None:
     """Starts writing `state`; returns when its buffers may be overwritten or donated."""
     model, train = _split(state)
+    config = {**config, KEY_KIND: str(jax.random.key_impl(state.key))}
     self._manager.save(
       step,
       args=ocp.args.Composite(
@@ -127,13 +132,17 @@ class Checkpoints:
   def restore(self, step: int, like: TrainState) -> TrainState:
     """Restores the whole state with the shapes, dtypes and shardings of the abstract state `like`.
 
+    Its key has the implementation with which it was saved, whatever JAX's default is now.
+
     Raises: ValueError that lists the leaves that are missing, extra or of another shape.
     """
+    kind = self.config(step).get(KEY_KIND, OLD_KEY_KIND)
+    like = dataclasses.replace(like, key=_abstract_key(kind, like.key))
     model, train = _split(like)
     self._fits(step, "model", model)
     self._fits(step, "train", train)
     restored = self._manager.restore(step, args=ocp.args.Composite(model=_as(model), train=_as(train)))
-    return _join(restored["model"], restored["train"])
+    return _join(restored["model"], restored["train"], kind)
 
   def restore_weights(self, step: int, like: Weights, *, which: str = "params") -> Weights:
     """Restores only the network: the trained weights ("params") or their moving average ("ema").
@@ -219,13 +228,19 @@ def _split(state: TrainState) -> tuple[dict, dict]:
   ema = getattr(state.extra, "ema", None)
   extra = state.extra if ema is None else state.extra._replace(ema=())
   model = _model(Weights(state.params, state.model_state), ema)
-  key = state.key
-  raw = (
-    jax.ShapeDtypeStruct((2,), np.uint32, sharding=key.sharding)
-    if isinstance(key, jax.ShapeDtypeStruct)
-    else jax.random.key_data(key)
-  )
+  raw = jax.random.key_data(state.key) if isinstance(state.key, jax.Array) else _abstract_data(state.key)
   return model, {"extra": extra, "opt_state": state.opt_state, "key": raw, "step": state.step}
+
+
+def _abstract_key(kind: str, like) -> jax.ShapeDtypeStruct:
+  """Returns an abstract key of an implementation, with the sharding of the abstract key `like`."""
+  key = jax.eval_shape(lambda: jax.random.key(0, impl=kind))
+  return jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=like.sharding)
+
+
+def _abstract_data(key) -> jax.ShapeDtypeStruct:
+  data = jax.eval_shape(jax.random.key_data, key)
+  return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=key.sharding)
 
 
 def _model(weights: Weights, average: Weights | None) -> dict:
@@ -236,7 +251,7 @@ def _model(weights: Weights, average: Weights | None) -> dict:
   }
 
 
-def _join(model: dict, train: dict) -> TrainState:
+def _join(model: dict, train: dict, kind: str) -> TrainState:
   extra = train["extra"]
   if model["ema"]:
     extra = extra._replace(ema=Weights(**model["ema"]))
@@ -246,5 +261,5 @@ def _join(model: dict, train: dict) -> TrainState:
     model_state=model["model_state"],
     extra=extra,
     opt_state=train["opt_state"],
-    key=jax.random.wrap_key_data(train["key"]),
+    key=jax.random.wrap_key_data(train["key"], impl=kind),
   )

@@ -134,7 +134,8 @@ def origin(chosen: Corruptions) -> str:
 def _corrupted(
   backbone: Backbone, read, name: str, severity: int, key: jax.Array, chosen: Corruptions
 ) -> Backbone:
-  see = _seen(read, name, cast(Literal["imagenet", "cifar"], chosen.table), chosen.textures)
+  table, kind = cast(Literal["imagenet", "cifar"], chosen.table), str(jax.random.key_impl(key))
+  see = _seen(read, name, table, chosen.textures, kind)
   state = {
     "network": backbone.weights.model_state,
     "severity": np.int32(severity),
@@ -152,11 +153,12 @@ def _with_classifier(backbone: Backbone, read) -> Backbone:
 
 
 @functools.lru_cache(maxsize=None)  # equal arguments give the same function, so all severities compile once
-def _seen(read, name: str, table: Literal["imagenet", "cifar"], textures: str):
+def _seen(read, name: str, table: Literal["imagenet", "cifar"], textures: str, kind: str):
+  """Returns `read` after a corruption, whose draws use a key of the implementation `kind`."""
   function = corrupt.make(name, table=table, textures=textures)
 
   def encode(params, model_state, images):
-    key = jax.random.wrap_key_data(model_state["key"])
+    key = jax.random.wrap_key_data(model_state["key"], impl=kind)
     one = lambda image: function(key_of(key, image), image, model_state["severity"])
     return read(params, model_state["network"], for_each(one, images))
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ssl_jax import corrupt, tasks
 from ssl_jax.abilities import Classifier
-from ssl_jax.tasks import robustness
+from ssl_jax.tasks import corrupted, robustness
 from ssl_jax.tasks.backbone import encoder_only
 from ssl_jax.tasks.corrupted import first_of
 from ssl_jax.tasks.robustness import ALEXNET, mean_corruption_error
@@ -130,6 +130,27 @@ def test_figures_do_not_depend_on_batches_or_devices(bright, make_data, mesh_of)
     bright, make_data(labelled(90), labelled(90), 2), mesh_of(1), jax.random.key(1)
   )
   assert other.protocol["test_rows"] == 90
+
+
+@pytest.mark.parametrize("kind", ["threefry2x32", "rbg"])
+def test_corruptions_are_drawn_with_the_implementation_of_the_key(kind, dense, make_data, mesh_of):
+  key, (images, labels) = jax.random.key(3, impl=kind), labelled(2)
+  spy = dense._replace(method=encoder_only(lambda params, state, images: images, {Classifier: ...}))
+  chosen = corrupted.Corruptions(("gaussian_noise",), (5,), "imagenet", "", "", 0)
+  _, (split,) = corrupted.corrupted_splits(
+    chosen,
+    spy,
+    lambda params, state, images: images,
+    make_data((images, labels), (images, labels), 2),
+    mesh_of(1),
+    key,
+  )
+  image = images[0] / np.float32(255)
+  seen = split.backbone.method.encode(*split.backbone.weights, image[None])[0]
+  drawn = jax.random.fold_in(key, corrupted._digest(image))
+  np.testing.assert_array_equal(
+    seen, corrupt.make("gaussian_noise", table="imagenet")(drawn, image, np.int32(5))
+  )
 
 
 def test_examples_limits_the_images(bright, make_data, mesh_of):
