@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import pathlib
 import time
 from typing import cast
@@ -38,7 +39,12 @@ class Console:
       return
     path = workdir / METRICS
     rows = path.read_text().splitlines(keepends=True) if path.exists() else []
-    path.write_text("".join(row for row in rows if _step(row) <= start))
+    kept = [row for row in rows if _step(row) <= start]
+    if kept != rows:  # replaced atomically; if it is a link, then the link and not the file that it leads to
+      unfinished = path.with_suffix(".unfinished")
+      unfinished.unlink(missing_ok=True)
+      unfinished.write_text("".join(kept))
+      os.replace(unfinished, path)
     self._file = path.open("a", buffering=1)
     self._board = _tensorboard(workdir) if tensorboard else None
     self._terminal = rich.console.Console(highlight=False, soft_wrap=True)

@@ -35,8 +35,16 @@ class Checkpoints:
     Args:
       keep: how many of the latest checkpoints to keep; None: read only.
       keep_every: also keep each checkpoint whose step is a multiple of this; 0: none.
+    Raises: ValueError if `keep` is given and one of the checkpoints is a link: Orbax would delete the files
+      that it leads to.
     """
     self.folder = pathlib.Path(workdir).resolve() / "checkpoints"
+    links = sorted(path for path in self.folder.glob("step_*") if path.is_symlink())
+    if links and keep is not None:
+      raise ValueError(
+        f"{links[0]} is a link to {links[0].readlink()}, whose files would be deleted with the checkpoints "
+        "that are not kept; remove the link, or replace it by a copy"
+      )
     options = ocp.CheckpointManagerOptions(
       max_to_keep=keep,
       keep_period=keep_every or None,
