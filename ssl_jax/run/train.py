@@ -81,14 +81,7 @@ def train(
   source, transform = open_data(config)
   parts = assemble(config, DataSpec(len(source), source.num_classes, config.batch_size))
   abstract, init = abstract_state(parts, config, mesh)
-  identity = {
-    "config": to_json(config),
-    "data": {
-      "num_examples": len(source),
-      "num_classes": source.num_classes,
-      "class_names": list(source.class_names),
-    },
-  }
+  identity = _identity(config, source)
   workdir.mkdir(parents=True, exist_ok=True)
   keep = {"keep": config.checkpoint.keep, "keep_every": config.checkpoint.keep_every}
   with (
@@ -131,6 +124,16 @@ def train(
       "resume"
     )
   return state
+
+
+def _identity(config: TrainConfig, source: Source) -> dict:
+  """Returns what a checkpoint stores of its run, as JSON; a resumed run is compared with it."""
+  data = {
+    "num_examples": len(source),
+    "num_classes": source.num_classes,
+    "class_names": list(source.class_names),
+  }
+  return {"config": to_json(config), "data": data}
 
 
 def _loop(
