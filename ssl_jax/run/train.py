@@ -94,13 +94,10 @@ def train(
     run = Run(config, parts, source, transform, mesh, start)
     trace = Profile(workdir / "profile", profile, start=start)
     state, origin = checkpoints.restore(start, abstract) if start else init(), ""
-    abstract = dataclasses.replace(
-      abstract, key=jax.ShapeDtypeStruct(state.key.shape, state.key.dtype, sharding=abstract.key.sharding)
-    )
     if config.start.workdir and not start:
       state, origin = start_from(state, config, mesh)
     began = time.monotonic()
-    step = compile_train_step(parts, abstract, mesh)
+    step = compile_train_step(parts, _with_key_of(state, abstract), mesh)
     seconds = time.monotonic() - began
     _log_start(run, workdir, state, identity)
     with Console(workdir, start=start, total=parts.total_steps, tensorboard=config.tensorboard) as console:
@@ -245,6 +242,12 @@ def _resume_from(checkpoints: Checkpoints, identity: dict, workdir: pathlib.Path
 def _without_names(stored: dict) -> dict:
   """Leaves out the class names, which `classes.changed` compares."""
   return {name: value for name, value in stored.items() if name != "class_names"}
+
+
+def _with_key_of(state: TrainState, abstract: TrainState) -> TrainState:
+  """Returns the abstract state with the key's implementation of `state`: that of the first start of a run."""
+  key = jax.ShapeDtypeStruct(state.key.shape, state.key.dtype, sharding=abstract.key.sharding)
+  return dataclasses.replace(abstract, key=key)
 
 
 @contextlib.contextmanager
