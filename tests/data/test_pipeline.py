@@ -104,10 +104,9 @@ def test_workers_do_not_change_a_byte_and_leave_nothing_behind(synthetic, expect
   assert sorted(os.path.basename(name) for name in batches.bad) == ["003.png", "004.png"]
   with train(synthetic, workers=2, stop=10**6) as batches:  # stopped in the middle
     next(batches)
-    children, began = multiprocessing.active_children(), time.monotonic()
+    children = multiprocessing.active_children()
     name = batches._buffers.name
   assert len(children) == 2 and not any(child.is_alive() for child in children)
-  assert time.monotonic() - began < 15
   assert not os.path.exists(f"/dev/shm/{name}")
 
 
@@ -286,18 +285,21 @@ def test_closing_stops_all_threads(synthetic):
 class Slow:
   random = False
   elements = {"image": ShapeDtype((8, 8, 3), np.uint8)}
+  calls: list[int] = dataclasses.field(default_factory=list, compare=False)
 
   def __call__(self, rng, record):
+    self.calls.append(1)
     time.sleep(0.05)
     return {"image": np.zeros((8, 8, 3), np.uint8)}
 
 
 def test_closing_does_not_wait_for_the_batch_at_hand(synthetic):
-  batches = train(synthetic, batch_size=50, stop=10**6, threads=2, transform=Slow())
+  slow = Slow()
+  batches = train(synthetic, batch_size=50, stop=10**6, threads=2, transform=slow)
   next(batches)
-  began = time.monotonic()
+  before = len(slow.calls)
   batches.close()
-  assert time.monotonic() - began < 0.6  # a batch takes 1.25 s
+  assert len(slow.calls) - before <= 4  # of 50: each thread ends its record, and may just have begun it
   assert not loading_threads()
 
 
@@ -361,7 +363,7 @@ if __name__ == "__main__":
   next(batches)
   try:
     print(*[child.pid for child in multiprocessing.active_children()], flush=True)
-    time.sleep(60)
+    time.sleep(10**6)
   except KeyboardInterrupt:
     for _ in range(20):
       next(batches)  # the workers ignored the signal
@@ -392,10 +394,8 @@ def running(pid: int) -> bool:
 
 
 def wait_until_gone(pids):
-  deadline = time.monotonic() + 20
-  while any(map(running, pids)) and time.monotonic() < deadline:
+  while any(map(running, pids)):
     time.sleep(0.05)
-  return not any(map(running, pids))
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks up processes in /proc")
@@ -404,11 +404,8 @@ def test_workers_do_not_outlive_a_killed_run(tmp_path):
   assert len(workers) == 2 and all(map(running, workers))
   process.kill()
   process.wait()
-  gone = wait_until_gone(workers)
-  for pid in filter(running, workers):
-    os.kill(pid, signal.SIGKILL)
+  wait_until_gone(workers)
   process.communicate()
-  assert gone
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks up processes in /proc")
@@ -416,6 +413,6 @@ def test_interrupt_reaches_the_main_process_only(tmp_path):
   """Ctrl-C is sent to the whole process group: the workers continue until the main process closes them."""
   process, workers = started(tmp_path)
   os.killpg(process.pid, signal.SIGINT)
-  out, err = process.communicate(timeout=60)
+  out, err = process.communicate()
   assert (out.strip(), err, process.returncode) == ("closed", "", 0)
-  assert wait_until_gone(workers)
+  wait_until_gone(workers)

