@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import json
 import pathlib
+import zipfile
+import zlib
 from typing import Any
+
+import numpy as np
 
 METRICS, STARTS = "metrics.jsonl", "starts.jsonl"
 
@@ -28,6 +32,18 @@ def read_json(path: str | pathlib.Path, cure: str) -> Any:
   try:
     return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
   except ValueError as error:  # also UnicodeDecodeError
+    raise ValueError(f"{path} is damaged or incomplete ({error}); {cure}") from error
+
+
+def read_npz(path: str | pathlib.Path, cure: str) -> dict[str, np.ndarray]:
+  """Reads the arrays of an .npz file. Pickled objects are never loaded, because that could run code.
+
+  Raises: ValueError that names a damaged file, or one with pickled objects, and tells `cure`.
+  """
+  try:
+    with pathlib.Path(path).open("rb") as file, np.load(file, allow_pickle=False) as stored:
+      return dict(stored)
+  except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
     raise ValueError(f"{path} is damaged or incomplete ({error}); {cure}") from error
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import zipfile
-import zlib
 
 import jax
 import numpy as np
+
+from ssl_jax.log.run_log import read_npz
 
 KEY = "identity"
 
@@ -31,13 +31,11 @@ class PartialResults:
     if self._path is None or not self._path.exists():
       return {}
     try:
-      with np.load(self._path) as found:
-        arrays = dict(found)
-      saved_for = str(arrays.pop(KEY))
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-      print(f"{self._path} is damaged ({error}); starting from the first image")
+      arrays = read_npz(self._path, "starting from the first image")
+    except ValueError as error:
+      print(error)
       return {}
-    return arrays if saved_for == _text(identity) else {}
+    return arrays if str(arrays.pop(KEY, "")) == _text(identity) else {}
 
   def save(self, identity: dict, arrays: dict[str, np.ndarray]) -> None:
     """Replaces the saved arrays atomically."""

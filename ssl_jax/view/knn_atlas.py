@@ -7,8 +7,6 @@ network nor the data.
 from __future__ import annotations
 
 import pathlib
-import zipfile
-import zlib
 from collections.abc import Sequence
 from typing import cast
 
@@ -17,6 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from PIL import Image
 
+from ssl_jax.log.run_log import read_npz
 from ssl_jax.tasks.task import Batches
 
 IMAGES, QUERIES, NEIGHBOURS = 600, 8, 5  # at most: test images, those with neighbours, neighbours of each
@@ -66,11 +65,7 @@ def load_atlas(path: str | pathlib.Path) -> KnnAtlas:
   Raises: ValueError for a damaged file, or one with pickled objects, which are never loaded because that
     could run code.
   """
-  try:
-    with np.load(path, allow_pickle=False) as stored:
-      return dict(stored)
-  except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-    raise ValueError(f"{path} is damaged or incomplete ({error}); delete it and evaluate again") from error
+  return read_npz(path, "delete it and evaluate again")
 
 
 def first_of_each_class(labels: np.ndarray, count: int) -> np.ndarray:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from ssl_jax import tasks
+from ssl_jax.tasks.partial_results import PartialResults
 from ssl_jax.tasks.task import Task, check_choice, check_labels, rank_of_label
 
 
@@ -39,3 +40,12 @@ def test_a_score_that_says_nothing_earns_nothing():
 def test_labels_out_of_range_are_named():
   with pytest.raises(ValueError, match="labels of the test images run from -1 to 3, but there are 3 classes"):
     check_labels(np.array([-1, 3]), 3, "test")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short", b"not an archive"])
+def test_damaged_partial_results_are_told_and_left_out(content, tmp_path, capsys):
+  kept = PartialResults(tmp_path / "it.npz")
+  kept.save({"a": 1}, {"x": np.arange(3)})
+  assert kept.load({"a": 1})["x"].tolist() == [0, 1, 2] and kept.load({"a": 2}) == {}
+  (tmp_path / "it.npz").write_bytes(content)
+  assert kept.load({"a": 1}) == {} and "it.npz is damaged" in capsys.readouterr().out

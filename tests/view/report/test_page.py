@@ -116,6 +116,17 @@ def test_a_half_written_row_is_no_obstacle(tmp_path):
   assert len(read_records([run])[0].rows) == 6
 
 
+@pytest.mark.parametrize("suffix", ["json", "npz"])
+def test_a_damaged_evaluation_is_named_with_the_cure(suffix, tmp_path):
+  run = write_run(tmp_path / "run")
+  file = sorted((run / "evaluations").rglob(f"*.{suffix}"))[0]
+  file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+  with pytest.raises(
+    ValueError, match=rf"{file.name} is damaged or incomplete .*; delete it and evaluate again"
+  ):
+    report([run])
+
+
 def test_long_curves_are_thinned_and_keep_their_end():
   rows = [{"step": i, "epoch": i / 10, "loss": float(i)} for i in range(1, 5001)]
   kept = plots._columns(rows, ["loss", "accuracy"])
