@@ -9,6 +9,7 @@ process is dead, otherwise after the file was watched for some time without a he
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -16,6 +17,7 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -136,17 +138,11 @@ class Lock:
 
   def _remove(self, dead: Seen) -> None:
     """Removes the lock of a dead process, and no lock that another process has taken meanwhile."""
-    aside = self._path.with_name(f"{FILE}.{uuid.uuid4().hex}")
-    try:
-      self._path.rename(aside)
-    except FileNotFoundError:
-      return
-    moved = _read(aside)
-    if moved and moved.content != dead.content and not self._path.exists():
-      aside.rename(self._path)
-      return
-    aside.unlink(missing_ok=True)
-    print(f"took over the lock of {dead.name()}, which no longer runs", flush=True)
+    with _one_at_a_time(self._path.parent):
+      seen = _read(self._path)
+      if seen and seen.content == dead.content:
+        self._path.unlink(missing_ok=True)
+        print(f"took over the lock of {dead.name()}, which no longer runs", flush=True)
 
   def _renew(self) -> None:
     """Gives a heartbeat until the lock is released; creates the file again if somebody has deleted it."""
@@ -157,6 +153,22 @@ class Lock:
           self._create()
         elif seen.content == self._content:
           os.utime(self._path)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(folder: pathlib.Path) -> Iterator[None]:
+  """Holds the system's own lock on a folder, which dies with its process.
+
+  Where a file system has no such lock, two processes could pass together; the later one then holds the lock
+  of the run, and `Lock.check` stops the other.
+  """
+  descriptor = os.open(folder, os.O_RDONLY)
+  try:
+    with contextlib.suppress(OSError):
+      fcntl.flock(descriptor, fcntl.LOCK_EX)
+    yield
+  finally:
+    os.close(descriptor)
 
 
 def _read(path: pathlib.Path) -> Seen | None:

@@ -134,5 +134,5 @@ def test_undecodable_images_are_left_out_up_to_the_fraction_that_the_config_allo
   assert "folder test: 48 images of 2 classes; not read: 1 .bmp" in capsys.readouterr().out
   found = json.loads((workdir / "evaluations" / "step16" / "knn-moco.json").read_text())
   assert found["protocol"]["query_rows"] == 47
-  with pytest.raises(ValueError, match="config.data.max_bad_fraction is nan; use a fraction from 0 to 1"):
+  with pytest.raises(ValueError, match="config.data.max_bad_fraction is not a number"):
     measure(workdir, data={**data, "max_bad_fraction": float("nan")}, **options)

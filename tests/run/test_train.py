@@ -70,6 +70,14 @@ def start(recipe_file, workdir, *words) -> subprocess.Popen:
   )
 
 
+@pytest.fixture
+def hangup():
+  """SIGHUP has its usual effect: a suite that is started by nohup ignores it, and so would its processes."""
+  before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+  yield
+  signal.signal(signal.SIGHUP, before)
+
+
 def finish(process: subprocess.Popen, status: int = 0) -> str:
   output, _ = process.communicate()
   assert process.returncode == status, output
@@ -134,7 +142,7 @@ def test_killed_and_resumed_ends_bit_identical(moment, recipe_file, undisturbed,
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_saves_says_so_and_exits_75(number, recipe_file, undisturbed, tmp_path):
+def test_a_signal_saves_says_so_and_exits_75(number, recipe_file, undisturbed, tmp_path, hangup):
   process = start(recipe_file, tmp_path)
   wait_for(lambda: bool(rows(tmp_path)), process)
   process.send_signal(number)
@@ -157,19 +165,15 @@ def test_it_continues_when_nobody_reads_its_output_any_more(recipe_file, undistu
   assert [row["step"] for row in rows(tmp_path)] == list(range(5, TOTAL + 1, 5))
 
 
-def test_a_terminal_that_closes_may_hang_up_more_than_once_and_nohup_is_respected():
-  before = signal.getsignal(signal.SIGHUP)
-  try:
-    with Stop() as stop:
-      for _ in range(2):
-        os.kill(os.getpid(), signal.SIGHUP)
-      assert stop.poll() == "SIGHUP"
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with Stop() as stop:
+def test_a_terminal_that_closes_may_hang_up_more_than_once_and_nohup_is_respected(hangup):
+  with Stop() as stop:
+    for _ in range(2):
       os.kill(os.getpid(), signal.SIGHUP)
-      assert stop.poll() == ""
-  finally:
-    signal.signal(signal.SIGHUP, before)
+    assert stop.poll() == "SIGHUP"
+  signal.signal(signal.SIGHUP, signal.SIG_IGN)
+  with Stop() as stop:
+    os.kill(os.getpid(), signal.SIGHUP)
+    assert stop.poll() == ""
 
 
 def test_finished_run_has_nothing_left_to_do(recipe_file, undisturbed):
