@@ -11,6 +11,7 @@ from PIL import Image
 
 from ssl_jax import corrupt, tasks
 from ssl_jax.abilities import Classifier
+from ssl_jax.augment.image_digest import key_of
 from ssl_jax.tasks import corrupted, robustness
 from ssl_jax.tasks.backbone import encoder_only
 from ssl_jax.tasks.corrupted import first_of
@@ -147,7 +148,7 @@ def test_corruptions_are_drawn_with_the_implementation_of_the_key(kind, dense, m
   )
   image = images[0] / np.float32(255)
   seen = split.backbone.method.encode(*split.backbone.weights, image[None])[0]
-  drawn = jax.random.fold_in(key, corrupted._digest(image))
+  drawn = key_of(key, image)
   np.testing.assert_array_equal(
     seen, corrupt.make("gaussian_noise", table="imagenet")(drawn, image, np.int32(5))
   )
