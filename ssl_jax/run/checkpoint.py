@@ -12,7 +12,8 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -24,6 +25,9 @@ from ssl_jax.run import digests
 
 KEY_KIND = "key_implementation"  # of the state's key, in the item `config`; its data are in `train`
 OLD_KEY_KIND = "threefry2x32"  # of checkpoints that do not name it
+
+
+T = TypeVar("T")
 
 
 class Checkpoints:
@@ -59,11 +63,12 @@ class Checkpoints:
       "config": ocp.JsonCheckpointHandler(),
     }
     self._saves = keep is not None
-    self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
+    open_manager = lambda: ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
+    self._manager = _despite_deletions(open_manager)
 
   def steps(self) -> list[int]:
     """Lists the steps of all complete checkpoints that exist now, in ascending order."""
-    self._manager.reload()
+    _despite_deletions(self._manager.reload)
     return sorted(self._manager.all_steps())
 
   def latest(self) -> tuple[int, list[str]]:
@@ -75,7 +80,7 @@ class Checkpoints:
     found, problems = self._last_intact() if jax.process_index() == 0 else (0, [])
     if jax.process_count() > 1:
       found = int(multihost_utils.broadcast_one_to_all(np.int32(found)))
-    self._manager.reload()
+    _despite_deletions(self._manager.reload)
     return found, problems
 
   def _last_intact(self) -> tuple[int, list[str]]:
@@ -211,6 +216,16 @@ class Checkpoints:
         + "; ".join(problems[:20])
         + (f"; and {len(problems) - 20} more" if len(problems) > 20 else "")
       )
+
+
+def _despite_deletions(list_checkpoints: Callable[[], T]) -> T:
+  """Calls again if a checkpoint that Orbax lists is deleted before it looks at it, by a run in progress."""
+  for _ in range(100):
+    try:
+      return list_checkpoints()
+    except FileNotFoundError:
+      time.sleep(0.01)
+  return list_checkpoints()
 
 
 def _as(like: PyTree, partial: bool = False) -> ocp.args.PyTreeRestore:
