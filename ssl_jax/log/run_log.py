@@ -1,4 +1,4 @@
-"""The JSONL files of a run.
+"""The files that a run writes beside its checkpoints: how they are appended to and read.
 
 METRICS has one row of metrics for every `config.log_every` steps, STARTS one line for each start of the run.
 """

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from ssl_jax.run import digests
+from ssl_jax.run import checkpoint, digests
 from ssl_jax.run.checkpoint import Checkpoints
 from ssl_jax.run.restore import CheckpointMissing, restore
 from ssl_jax.view import reconstructions
@@ -119,3 +119,21 @@ def test_a_checkpoint_without_digests_that_lacks_data_is_not_read_as_zeros(workd
     path.unlink()
   with pytest.raises(Exception, match="(?i)not.found|no such file|does not exist|error"):
     restore(workdir, step=8)
+
+
+def test_a_listing_that_meets_a_deletion_is_repeated_and_a_lasting_error_is_raised():
+  calls = []
+
+  def vanishing():
+    calls.append(1)
+    if len(calls) < 3:
+      raise FileNotFoundError("step_270")
+    return [275]
+
+  assert checkpoint._despite_deletions(vanishing) == [275] and len(calls) == 3
+
+  def missing():
+    raise FileNotFoundError("no such folder")
+
+  with pytest.raises(FileNotFoundError, match="no such folder"):
+    checkpoint._despite_deletions(missing)
