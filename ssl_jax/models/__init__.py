@@ -59,7 +59,7 @@ def stack(encoder: Network, head: Network) -> Network:
   """The network head(encoder(images)); its parameters and state are dicts with the keys "encoder" and "head".
 
   Images of shape [B, N, H, W, C], the N pieces of a pretext task, are encoded as one batch of B N images, and
-  the head receives features of shape [B, N, ...].
+  the head receives features of shape [B, N, ...]. Features may be any pytree of such arrays.
   """
 
   def part(weights: Weights, name: str) -> Weights:
@@ -68,7 +68,7 @@ def stack(encoder: Network, head: Network) -> Network:
   def encode(trunk: Weights, images: jax.Array, **call):
     *lead, height, width, channels = images.shape
     features, state = encoder.apply(trunk, images.reshape(-1, height, width, channels), **call)
-    return features.reshape(*lead, *features.shape[1:]), state
+    return jax.tree.map(lambda leaf: leaf.reshape(*lead, *leaf.shape[1:]), features), state
 
   def init(key: jax.Array, images: jax.Array) -> Weights:
     encoder_key, head_key = jax.random.split(key)

@@ -83,9 +83,10 @@ class ResNet(nn.Module):
     normalize: how pixels are centred and scaled first: a key of NORMALIZE.
     dtype: of activations; parameters, statistics and outputs are float32.
     output_stride: the largest allowed ratio of image side to map side; 0 means no limit. A stride that would
-      exceed it is replaced by dilation: the convolution that loses its stride keeps the dilation of the stage
-      before, later ones get the stride times that dilation. Sampled at the replaced stride, the map equals
-      that of the strided network.
+      exceed it is replaced by dilation, see `dilate`.
+    dilate: which 3x3 convolutions of a stage that loses its stride get the stride times the dilation of the
+      stage before. "later": all after the one that loses its stride (torchvision, MMSegmentation); sampled at
+      the replaced stride, the map then equals that of the strided network. "all": that one too (MoCo's FCN).
     remat: "full" keeps only the activations between blocks; the backward pass recomputes the others.
   """
 
@@ -103,6 +104,7 @@ class ResNet(nn.Module):
   normalize: Literal["none", "imagenet", "cifar10", "centred", "signed"] = "imagenet"
   dtype: Literal["float32", "bfloat16"] = "float32"
   output_stride: int = 0
+  dilate: Literal["later", "all"] = "later"
   remat: Literal["none", "full"] = "none"
 
   def layers(self) -> tuple[str, ...]:
@@ -156,7 +158,8 @@ class ResNet(nn.Module):
     for stage in range(len(self.depths)):
       stride = 2 if stage else 1
       if self.output_stride and made * stride > self.output_stride:
-        found.append((1, dilation, dilation := dilation * stride))
+        before, dilation = dilation, dilation * stride
+        found.append((1, dilation if self.dilate == "all" else before, dilation))
       else:
         found.append((stride, dilation, dilation))
         made *= stride

@@ -142,9 +142,9 @@ class ViT(nn.Module, kw_only=True):
   """f32[B, H, W, 3] in [0, 1] -> f32[B, width].
 
   With `pyramid=True` it returns the patch tokens of every block as maps f32[B, h, w, width], in a dict by
-  block name. With `visible`, i32[B, K], it is the encoder of a masked autoencoder: it processes only those
-  patches and returns all tokens after the last norm, f32[B, 1 + K, width], the class token first, then the
-  patches in the given order.
+  block name; with `normed=True` as well, only the last of them, after the last norm. With `visible`, i32[B,
+  K], it is the encoder of a masked autoencoder: it processes only those patches and returns all tokens after
+  the last norm, f32[B, 1 + K, width], the class token first, then the patches in the given order.
 
   Args:
     width, depth, heads, mlp_ratio: of the transformer.
@@ -200,7 +200,13 @@ class ViT(nn.Module, kw_only=True):
 
   @nn.compact
   def __call__(
-    self, images: jax.Array, *, train: bool, pyramid: bool = False, visible: jax.Array | None = None
+    self,
+    images: jax.Array,
+    *,
+    train: bool,
+    pyramid: bool = False,
+    normed: bool = False,
+    visible: jax.Array | None = None,
   ):
     grid = patches.grid_of(*images.shape[1:3], patch=self.patch)
     dtype = jnp.dtype(self.dtype)
@@ -212,7 +218,9 @@ class ViT(nn.Module, kw_only=True):
     x = jnp.concatenate([token.astype(dtype), x], axis=1)
     x, maps = Blocks(
       self.depth, self.heads, self.mlp_ratio, self.drop_path, self.layers, self.remat, dtype, name="blocks"
-    )(x, train=train, keep_maps=pyramid)
+    )(x, train=train, keep_maps=pyramid and not normed)
+    if pyramid and normed:
+      return {f"block{self.depth}": layer_norm(x, "norm")[:, 1:].reshape(x.shape[0], *grid, -1)}
     if pyramid:
       return {
         f"block{i + 1}": x[:, 1:].reshape(x.shape[0], *grid, -1).astype(jnp.float32)

@@ -16,6 +16,7 @@ from ssl_jax.run.restore import restore
 FREE = (
   "antialias_positions",
   "batch_groups",
+  "dilate",
   "drop_path",
   "dtype",
   "image_size",

@@ -15,6 +15,7 @@ from ssl_jax import parallel
 from ssl_jax.abilities import Pyramid
 from ssl_jax.augment.crops import to_float
 from ssl_jax.core import PyTree
+from ssl_jax.models.resize import pool
 from ssl_jax.parallel import placement
 from ssl_jax.tasks.backbone import Backbone
 from ssl_jax.tasks.task import Batches
@@ -104,25 +105,6 @@ def _pooled_layer(pyramid, layer: str, grid: int):
     return pool(maps[layer].astype(jnp.float32), grid).reshape(len(images), -1)
 
   return features
-
-
-def pool(maps: jax.Array, grid: int) -> jax.Array:
-  """Averages over `grid` x `grid` cells. Cell i spans floor(i h / g) to ceil((i + 1) h / g), as in PyTorch.
-
-  Args:
-    maps: f32[B, h, w, c].
-  Returns: f32[B, grid, grid, c].
-  """
-  down, across = (_cells(side, grid) for side in maps.shape[1:3])
-  return jnp.einsum("bhwc,ih,jw->bijc", maps, down, across, precision=jax.lax.Precision.HIGHEST)
-
-
-def _cells(side: int, grid: int) -> np.ndarray:
-  cells = np.zeros((grid, side), np.float32)
-  for i in range(grid):
-    inside = slice(i * side // grid, -(-(i + 1) * side // grid))
-    cells[i, inside] = 1 / (inside.stop - inside.start)
-  return cells
 
 
 @functools.partial(jax.jit, static_argnames=("function", "mesh"))

@@ -2,8 +2,9 @@ import jax
 import numpy as np
 import pytest
 
+from ssl_jax.models.resize import pool
 from ssl_jax.tasks.backbone import encoder_only
-from ssl_jax.tasks.features import extract, pool, remembered
+from ssl_jax.tasks.features import extract, remembered
 
 from .conftest import with_params
 
