@@ -17,9 +17,8 @@ from ssl_jax.config.checked import call_checked, nearest
 from ssl_jax.data import decode, transforms
 from ssl_jax.data.elements import Elements, Record, ShapeDtype, Transform
 from ssl_jax.data.fit import Fit
+from ssl_jax.data.mask_values import IGNORE, decode_pair
 from ssl_jax.data.reader import Source
-
-IGNORE = 255  # the mask value of pixels without a class
 
 
 class Frame(NamedTuple):
@@ -83,12 +82,7 @@ class ImageAndMask:
     }
 
   def __call__(self, rng: np.random.Generator | None, record: Record) -> dict[str, np.ndarray]:
-    opened = decode.open_image(record["image"])
-    mask = decode.decode_mask(record["mask"])
-    if mask.shape != opened.size[::-1]:
-      raise decode.DecodeError(
-        f"the mask has {mask.shape[1]}x{mask.shape[0]} pixels, the image {opened.size[0]}x{opened.size[1]}"
-      )
+    opened, mask = decode_pair(record)
     place = self.fitting.place(*opened.size)
     image = self.fitting.image(opened, place)
     return {"image": image, "mask": self.fitting.mask(mask, place, IGNORE), "image_size": place.filled()}

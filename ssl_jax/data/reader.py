@@ -31,7 +31,8 @@ class Source:
   """A split of a data set: `len(source)`, `source[i] -> record`, `source.name(i)`.
 
   Every record has "image", an encoded file (bytes) or pixels uint8[H, W, 3], and "label", a class index or
-  -1. Further `fields` may be: "mask", an encoded file or classes uint8[H, W]; "boxes" f32[n, 4] (x1, y1, x2,
+  -1. Further `fields` may be: "mask", an encoded file or classes uint8[H, W], which a record may accompany
+  with "mask_values" (see mask_values.py; `decode_classes` there reads both); "boxes" f32[n, 4] (x1, y1, x2,
   y2) in pixels of the upright image, with "boxes_class" i32[n] and "boxes_crowd" bool[n].
   """
 

@@ -8,13 +8,16 @@ import os
 import pathlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
 from ssl_jax.config.checked import nearest
 from ssl_jax.data import coco, folder, mask_folder, synthetic
-from ssl_jax.data.decode import DecodeError, decode, decode_mask
+from ssl_jax.data.decode import DecodeError, decode
 from ssl_jax.data.elements import Elements, Record, ShapeDtype, Transform
+from ssl_jax.data.mask_values import FIELD as MASK_VALUES
+from ssl_jax.data.mask_values import check_size, decode_classes
 from ssl_jax.data.reader import Reader, Source, cores
 
 # (Images, classes) of data sets that are used without being present: in plans, and for imported weights that
@@ -119,7 +122,7 @@ class Decode:
   random: bool = False
 
   def __call__(self, rng: np.random.Generator | None, record: Record) -> dict[str, np.ndarray]:
-    return {name: _decoded(name, record[name]) for name in self.elements}
+    return _decoded({name: record[name] for name in (*self.elements, MASK_VALUES) if name in record})
 
 
 def cached(
@@ -188,7 +191,7 @@ def _native_elements(source: Source) -> Elements:
     return {"image": ShapeDtype(source.native_shape, np.uint8), "label": ShapeDtype((), np.int32)}
   for i in range(len(source)):
     try:
-      made = {name: np.asarray(_decoded(name, value)) for name, value in source[i].items()}
+      made = {name: np.asarray(value) for name, value in _decoded(source[i]).items()}
     except (DecodeError, OSError):
       continue
     kinds = {name: np.int32 if value.dtype.kind == "i" else value.dtype for name, value in made.items()}
@@ -196,8 +199,14 @@ def _native_elements(source: Source) -> Elements:
   raise ValueError(f"none of the {len(source)} images can be decoded, for example {source.name(0)}")
 
 
-def _decoded(name: str, value):
-  """Decodes a field of a record if it is an encoded file."""
-  if not isinstance(value, bytes):
-    return value
-  return decode_mask(value) if name == "mask" else decode(value)
+def _decoded(record: Record) -> dict[str, Any]:
+  """Decodes the fields of a record that are encoded files; the mask becomes the class of each pixel."""
+  made = {}
+  for name, value in record.items():
+    if name == "mask":
+      made[name] = decode_classes(record)
+    elif name != MASK_VALUES:
+      made[name] = decode(value) if isinstance(value, bytes) else value
+  if "mask" in made and "image" in made:
+    check_size(made["mask"], made["image"].shape[1::-1])
+  return made
