@@ -1,4 +1,5 @@
-"""Colour operations on planes, f32[3, W, H] in [0, 1], and colour jitter in a random order.
+"""Colour operations on planes, f32[3, W, H] in [0, 1], colour jitter in a random order, and photometric
+distortion.
 
 There are two definitions of contrast and saturation, and each published set of strengths assumes one of them:
 "pt" is torchvision's, which blends with the luma; "tf" is TensorFlow's, which scales contrast about each
@@ -17,6 +18,7 @@ import numpy as np
 from jax import lax
 
 DEFINITIONS = ("pt", "tf")
+Factors = tuple[float, float]  # least and greatest
 _LUMA = {"pt": (0.299, 0.587, 0.114), "tf": (0.2989, 0.5870, 0.1140)}
 _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
 _ORDERS = np.array(list(itertools.permutations(range(4))), np.int32)
@@ -72,11 +74,19 @@ def grayscale(planes: jax.Array, definition: str) -> jax.Array:
 
 def grayscale_if(applied: jax.Array, planes: jax.Array, definition: str) -> jax.Array:
   """Returns `grayscale` of the planes if `applied`, bool[], is true; otherwise the planes."""
+  return _if(applied, lambda x: grayscale(x, definition), planes)
+
+
+def _if(applied: jax.Array, operation, planes: jax.Array) -> jax.Array:
+  """Returns the result of the operation if `applied`, bool[], is true; otherwise the planes.
+
+  On CPU, where a batch is a loop over images, an operation that does not apply is not computed.
+  """
   return lax.platform_dependent(
     applied,
     planes,
-    cpu=lambda a, x: lax.cond(a, lambda: grayscale(x, definition), lambda: x),
-    default=lambda a, x: jnp.where(a, luma(x, definition)[None], x),
+    cpu=lambda a, x: lax.cond(a, operation, lambda x: x, x),
+    default=lambda a, x: jnp.where(a, operation(x), x),
   )
 
 
@@ -209,3 +219,50 @@ def _apply_one(planes, brightness, contrast, saturation_, definition, additive) 
   if definition == "tf":
     return saturation(clip(blended), saturation_, definition)
   return clip(saturation_ * blended + (1 - saturation_) * luma(planes, definition)[None])
+
+
+class Distortion(NamedTuple):
+  """The amounts of one photometric distortion, as drawn by `sample_distortion`."""
+
+  brightness: jax.Array  # f32[]: shift
+  contrast: jax.Array  # f32[]: factor of all values, not of the distance to a mean
+  contrast_first: jax.Array  # bool[]: contrast comes before saturation and hue, or after them
+  saturation: jax.Array  # f32[]: factor of the S of HSV
+  hue: jax.Array  # f32[]: fraction of a full circle
+
+
+def sample_distortion(
+  key: jax.Array,
+  *,
+  brightness: float = 32 / 255,
+  contrast: Factors = (0.5, 1.5),
+  saturation: Factors = (0.5, 1.5),
+  hue: float = 0.1,
+  p: float = 0.5,
+) -> Distortion:
+  """Samples the amounts of MMSegmentation's PhotoMetricDistortion; each changes nothing with probability
+  1 - `p`.
+
+  Shifts are U(-a, a), factors are uniform in their range, and a fair coin decides when contrast comes. The
+  published hue_delta of 18 counts the 180 steps of two degrees that OpenCV's 8-bit hue has: it is a tenth of
+  the circle, 36 degrees. There, every operation ends in whole grey levels, rounded down, hue and saturation
+  are whole 8-bit numbers too, and the turn is one of the integers -18 to 17; here nothing is rounded.
+  Source: MMSegmentation, after the augmentation of SSD (Liu et al. 2016).
+  """
+  unit = jax.random.uniform(key, (9,))
+  shift = lambda i, a: jnp.where(unit[i] < p, (2 * unit[i + 4] - 1) * a, 0.0)
+  factor = lambda i, a: jnp.where(unit[i] < p, a[0] + unit[i + 4] * (a[1] - a[0]), 1.0)
+  return Distortion(
+    shift(0, brightness), factor(1, contrast), unit[8] < 0.5, factor(2, saturation), shift(3, hue)
+  )
+
+
+def distort(planes: jax.Array, draw: Distortion) -> jax.Array:
+  """Applies brightness, contrast, saturation and hue to planes f32[3, W, H], in this order or with contrast
+  at the end; each clips its result to [0, 1].
+  """
+  planes = shift_brightness(planes, draw.brightness)
+  planes = scale_brightness(planes, jnp.where(draw.contrast_first, draw.contrast, 1.0))
+  planes = _if(draw.saturation != 1, lambda x: saturation(x, draw.saturation, "tf"), planes)
+  planes = _if(draw.hue != 0, lambda x: hue(x, draw.hue), planes)
+  return scale_brightness(planes, jnp.where(draw.contrast_first, 1.0, draw.contrast))

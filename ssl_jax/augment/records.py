@@ -21,15 +21,19 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ssl_jax.augment import crops, resample
+from ssl_jax.augment import colour, crops, resample
 from ssl_jax.core import Key
 
 Record = dict[str, jax.Array]
 RecordAugment = Callable[[Key, Record], Record]
+Recolour = Callable[[jax.Array], jax.Array]  # planes f32[3, W, H] in [0, 1] -> the same
+Relative = Literal["pixels", "fit", "shorter"]
 Scale = tuple[float, float]
 Colour = tuple[float, float, float]
 
 IGNORE = 255  # the mask value of pixels that belong to no class
+ATTEMPTS = 10  # windows of which the first that holds enough classes is taken
+COUNTED = 128  # pixels on a side of the copy of the mask on which the classes of a window are counted
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet: an encoder that subtracts it sees zeros
 
 
@@ -74,7 +78,7 @@ def record_crop(
     box = crops.SAMPLERS[sampler](box_key, height, width, scale=scale)
     rectangle = [side.astype(jnp.float32) for side in box]
     window = Window(*rectangle, flip=jax.random.bernoulli(flip_key, flip))
-    return move(record, window, size, MEAN, _longest(record) / size)
+    return move(record, window, size, MEAN, max(_sides(record)) / size)
 
   return augment
 
@@ -83,7 +87,9 @@ def scale_jitter(
   *,
   size: int = 512,
   scale: Scale = (0.5, 2.0),
-  relative: Literal["pixels", "fit"] = "pixels",
+  relative: Relative = "pixels",
+  largest_class: float = 1.0,
+  photometric: bool = False,
   flip: float = 0.5,
   fill: Colour = MEAN,
 ) -> RecordAugment:
@@ -96,29 +102,45 @@ def scale_jitter(
   Args:
     size: side of the result in pixels.
     scale: least and greatest factor, drawn uniformly.
-    relative: what factor 1 means. "pixels": the image keeps its resolution (segmentation, 0.5 to 2); "fit":
-      its longer side becomes `size` (large-scale jitter of detectors, 0.1 to 2).
+    relative: what factor 1 means. "pixels": the image keeps its resolution (segmentation of PASCAL VOC and
+      Cityscapes, 0.5 to 2); "shorter": its shorter side becomes `size` (segmentation of ADE20K, 0.5 to 2;
+      MMSegmentation also bounds the longer side by four times `size`, which images of up to 4:1 do not
+      reach); "fit": its longer side becomes `size` (large-scale jitter of detectors, 0.1 to 2).
+    largest_class: below 1, of ten places the first is taken where each class covers less than this fraction
+      of the window's pixels that have a class, and an eleventh place where none of the ten does so; 0.75 for
+      ADE20K. Needs "mask". The classes are counted on a copy of the mask of at most COUNTED pixels a side.
+    photometric: whether to change the colours of the image or clip, see `colour.sample_distortion`. The
+      padding keeps its colour.
     flip: probability of mirroring left and right.
     fill: colour of the padding, in [0, 1].
-  Raises: ValueError for values out of range.
-  Source: Chen et al. 2017 (DeepLab v3), section 4; Ghiasi et al. 2021 (large-scale jitter).
+  Raises: ValueError for values out of range. The augmentation raises it when it is traced, for a record that
+    lacks what it needs.
+  Source: Chen et al. 2017 (DeepLab v3), section 4; Ghiasi et al. 2021 (large-scale jitter); MMSegmentation
+    (`largest_class` is its cat_max_ratio).
   """
   _check(size, flip)
   if not 0 < scale[0] <= scale[1]:
     raise ValueError(f"config.augment.scale is {scale}; use factors with 0 < least <= greatest")
+  if not 0 < largest_class <= 1:
+    raise ValueError(
+      f"config.augment.largest_class is {largest_class}; use a fraction of the window in (0, 1], such as 0.75"
+    )
 
   def augment(key: Key, record: Record) -> Record:
-    scale_key, place_key, flip_key = jax.random.split(key, 3)
-    height, width = (side.astype(jnp.float32) for side in image_size(record))
+    scale_key, place_key, flip_key, colour_key = jax.random.split(key, 4)
+    bounds = image_size(record).astype(jnp.float32)
     factor = jax.random.uniform(scale_key, minval=scale[0], maxval=scale[1])
-    side = size / factor
-    if relative == "fit":
-      side = jnp.maximum(height, width) / factor
-    place = jax.random.uniform(place_key, (2,))
-    top, left = (jnp.maximum(full - side, 0) * at for full, at in zip((height, width), place, strict=True))
-    window = Window(top, left, side, side, jax.random.bernoulli(flip_key, flip))
-    largest = 1 / scale[0] if relative == "pixels" else _longest(record) / (scale[0] * size)
-    return move(record, window, size, fill, largest)
+    side = _unit_side(relative, size, longer=bounds.max(), shorter=bounds.min()) / factor
+    largest = _unit_side(relative, size, longer=max(_sides(record)), shorter=min(_sides(record))) / scale[0]
+    places = jax.random.uniform(place_key, (1 if largest_class == 1 else ATTEMPTS + 1, 2))
+    corners = jnp.maximum(bounds - side, 0)[None] * places
+    flipped = jax.random.bernoulli(flip_key, flip)
+    windows = [Window(corner[0], corner[1], side, side, flipped) for corner in corners]
+    window = windows[0] if len(windows) == 1 else _first_varied(record, windows, size, largest_class)
+    if not photometric:
+      return move(record, window, size, fill, largest / size)
+    drawn = colour.sample_distortion(colour_key)
+    return move(record, window, size, fill, largest / size, lambda planes: colour.distort(planes, drawn))
 
   return augment
 
@@ -141,20 +163,28 @@ def image_size(record: Record) -> jax.Array:
   )
 
 
-def move(record: Record, window: Window, size: int, fill: Colour, largest_scale: float) -> Record:
+def move(
+  record: Record,
+  window: Window,
+  size: int,
+  fill: Colour,
+  largest_scale: float,
+  recolour: Recolour | None = None,
+) -> Record:
   """The record as seen through the window, `size` x `size` pixels; see the module's docstring.
 
   Args:
     fill: colour of what lies outside the image, in [0, 1].
     largest_scale: static upper bound of the window's sides over `size`.
+    recolour: changes the colours of the moved image, and alike those of every frame, but not the padding.
   """
+  moved_image = lambda image: move_image(image, window, bounds, size, fill, largest_scale, recolour)
   bounds = image_size(record)
   moved = {name: leaf for name, leaf in record.items() if name != "image_size"}
   if "image" in record:
-    moved["image"] = move_image(record["image"], window, bounds, size, fill, largest_scale)
+    moved["image"] = moved_image(record["image"])
   if "clip" in record:
-    one = lambda frame: move_image(frame, window, bounds, size, fill, largest_scale)
-    moved["clip"] = jax.vmap(one)(record["clip"])
+    moved["clip"] = jax.vmap(moved_image)(record["clip"])
   if "mask" in record:
     moved["mask"] = move_mask(record["mask"], window, bounds, size)
   if "boxes" in record:
@@ -167,10 +197,16 @@ def move(record: Record, window: Window, size: int, fill: Colour, largest_scale:
 
 
 def move_image(
-  image: jax.Array, window: Window, bounds: jax.Array, size: int, fill: Colour, largest_scale: float
+  image: jax.Array,
+  window: Window,
+  bounds: jax.Array,
+  size: int,
+  fill: Colour,
+  largest_scale: float,
+  recolour: Recolour | None = None,
 ) -> jax.Array:
   """f32[size, size, 3] of uint8 or f32 [H, W, 3]: bilinear and antialiased; pixels beyond the bounds are not
-  read.
+  read. For the arguments see `move`.
   """
   fixed = {"size": size, "largest_scale": largest_scale}
   rows, inside_rows = resample.window_taps(window.top, window.height, bound=bounds[0], **fixed)
@@ -178,7 +214,8 @@ def move_image(
     window.left, window.width, bound=bounds[1], flip=window.flip, **fixed
   )
   planes = crops.to_float(image).transpose(2, 0, 1)
-  found = crops.planes_to_image(resample.resample(rows, columns, planes))
+  found = resample.resample(rows, columns, planes)
+  found = crops.planes_to_image(recolour(found) if recolour else found)
   inside = (inside_rows[:, None] & inside_columns[None, :])[..., None]
   return jnp.where(inside, found, jnp.asarray(fill, jnp.float32)[None, None])
 
@@ -220,11 +257,40 @@ def _places(start: jax.Array, length: jax.Array, size: int) -> jax.Array:
   return start + (jnp.arange(size, dtype=jnp.float32) + 0.5) * (length / size)
 
 
-def _longest(record: Record) -> int:
-  """The longer side of the record's arrays in pixels."""
+def _first_varied(record: Record, windows: list[Window], size: int, limit: float) -> Window:
+  """The first window in which each class covers less than `limit` of the pixels that have one; or the last.
+
+  Raises: ValueError for a record without a mask.
+  """
+  if "mask" not in record:
+    raise ValueError(
+      f"config.augment.largest_class is {limit:g}, but the records have no 'mask' to count classes in, only "
+      f"{', '.join(sorted(record))}; use largest_class 1, or data with masks"
+    )
+  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *windows)
+  bounds, counted = image_size(record), min(size, COUNTED)
+
+  def covers(window: Window) -> jax.Array:
+    classes = move_mask(record["mask"], window, bounds, counted).ravel().astype(jnp.int32)
+    counts = jnp.zeros(IGNORE, jnp.int32).at[classes].add(1, mode="drop")  # drops IGNORE
+    return counts.max() / jnp.maximum(counts.sum(), 1)
+
+  covered = jax.vmap(covers)(jax.tree.map(lambda leaf: leaf[:-1], stacked))
+  fits = (covered > 0) & (covered < limit)
+  chosen = jnp.where(fits.any(), jnp.argmax(fits), len(windows) - 1)
+  return jax.tree.map(lambda leaf: leaf[chosen], stacked)
+
+
+def _unit_side(relative: Relative, size: int, *, longer, shorter):
+  """The number of pixels that become `size` pixels at factor 1, in an image of such sides."""
+  return {"pixels": size, "fit": longer, "shorter": shorter}[relative]
+
+
+def _sides(record: Record) -> tuple[int, ...]:
+  """The (height, width) of the record's arrays in pixels, padding included."""
   name = next(name for name in ("image", "clip", "mask") if name in record)
   shape = record[name].shape
-  return max(shape[1:3] if name == "clip" else shape[:2])
+  return shape[1:3] if name == "clip" else shape[:2]
 
 
 def _check(size: int, flip: float) -> None:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 from scipy import ndimage, optimize
 
-from ssl_jax.augment import blur, colour, ops
+from ssl_jax.augment import blur, colour, crops, ops
 
 LEVEL = 1 / 255  # Pillow rounds to whole grey levels after every operation
 FACTORS = (0.0, 0.4, 1.0, 1.7)
@@ -58,6 +58,55 @@ def test_tensorflow_colours(photo, factor):
 def test_hue_turns_as_in_colorsys(photo, turns):
   wanted = by_pixel(unit(photo), lambda h, s, v: ((h + turns) % 1, s, v))
   same(jax.jit(ops.adjust_hue)(unit(photo), turns), wanted)
+
+
+def distorted(image: np.ndarray, draw: colour.Distortion) -> np.ndarray:
+  """Photometric distortion in the published order, by numpy and colorsys."""
+  out = np.clip(image + draw.brightness, 0, 1)
+  out = np.clip(out * draw.contrast, 0, 1) if draw.contrast_first else out
+  out = by_pixel(out, lambda h, s, v: (h, min(s * draw.saturation, 1), v))
+  out = by_pixel(out, lambda h, s, v: ((h + draw.hue) % 1, s, v))
+  return out if draw.contrast_first else np.clip(out * draw.contrast, 0, 1)
+
+
+@pytest.mark.parametrize(
+  "amounts",
+  [
+    (0.0, 1.0, True, 1.0, 0.0),
+    (0.12, 1.4, True, 1.5, 0.1),
+    (0.12, 1.4, False, 1.5, 0.1),
+    (-0.12, 0.6, False, 0.5, -0.07),
+    (0.1, 1.0, True, 1.0, 0.05),
+    (0.0, 1.5, False, 1.3, 0.0),
+  ],
+)
+def test_photometric_distortion_equals_colorsys(photo, amounts):
+  draw = jax.tree.map(jnp.asarray, colour.Distortion(*amounts))
+  found = jax.jit(colour.distort)(crops.image_to_planes(jnp.asarray(photo)), draw)
+  same(crops.planes_to_image(found), distorted(unit(photo), colour.Distortion(*amounts)))
+  if amounts[:2] == (0.0, 1.0):
+    same(crops.planes_to_image(found), unit(photo))
+
+
+def test_photometric_distortion_is_drawn_as_published():
+  keys = jax.random.split(jax.random.key(0), 4000)
+  draws = jax.device_get(jax.jit(jax.vmap(colour.sample_distortion))(keys))
+  ranges = {
+    "brightness": (-32 / 255, 32 / 255, 0.0),
+    "contrast": (0.5, 1.5, 1.0),
+    "saturation": (0.5, 1.5, 1.0),
+    "hue": (-0.1, 0.1, 0.0),
+  }
+  applied = []
+  for name, (least, greatest, neutral) in ranges.items():
+    values = getattr(draws, name)
+    on = values != neutral
+    drawn = (values[on] - least) / (greatest - least)
+    assert 0 <= drawn.min() < 0.01 and 0.99 < drawn.max() <= 1 + 1e-6
+    assert abs(on.mean() - 0.5) < 0.03 and abs(drawn.mean() - 0.5) < 0.03 and abs(drawn.std() - 0.2887) < 0.01
+    applied.append(on)
+  applied.append(draws.contrast_first)
+  assert np.abs(np.corrcoef(applied) - np.eye(5)).max() < 0.06 and abs(applied[-1].mean() - 0.5) < 0.03
 
 
 def test_the_two_contrasts_differ_as_published():

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 
 from ssl_jax import augment
-from ssl_jax.augment import crops, records
+from ssl_jax.augment import colour, crops, records
 from ssl_jax.augment.records import IGNORE, Window
 
 HEIGHT, WIDTH, SIZE = 40, 56, 32
 CROP = records.record_crop(size=SIZE, scale=(0.2, 1.0))
 JITTER = records.scale_jitter(size=SIZE, scale=(0.5, 2.0))
 FIT = records.scale_jitter(size=SIZE, scale=(0.5, 2.0), relative="fit")
-RECIPES = {"crop": CROP, "jitter": JITTER, "fit": FIT}
+SHORTER = records.scale_jitter(size=SIZE, scale=(0.5, 2.0), relative="shorter", largest_class=0.75)
+RECIPES = {"crop": CROP, "jitter": JITTER, "fit": FIT, "shorter": SHORTER}
 
 
 def record() -> dict[str, jax.Array]:
@@ -127,6 +128,108 @@ def test_scale_jitter_draws_its_factor_uniformly():
   assert abs(factors.mean() - 1.25) < 0.08
 
 
+@pytest.mark.parametrize("relative, factor", [("pixels", 1.0), ("shorter", SIZE / 20), ("fit", SIZE / 30)])
+def test_what_factor_one_means(relative, factor):
+  """The image is the upper left 20 x 30 pixels of its canvas, which takes no part."""
+  one = {
+    "image": jnp.zeros((HEIGHT, WIDTH, 3), jnp.uint8),
+    "image_size": jnp.array([20, 30], jnp.int32),
+    "points": jnp.array([[2.0, 3.0], [12.0, 8.0]]),
+  }
+  for scale in (0.5, 1.0, 2.0):
+    jitter = records.scale_jitter(size=SIZE, scale=(scale, scale), relative=relative, flip=0.0)
+    first, second = jitter(jax.random.key(0), one)["points"]
+    np.testing.assert_allclose(second - first, np.array([10, 5]) * factor * scale, rtol=1e-5)
+
+
+@pytest.mark.parametrize("relative, side", [("pixels", SIZE), ("shorter", HEIGHT), ("fit", WIDTH)])
+def test_the_least_factor_has_enough_taps(relative, side):
+  """The bound on the filter's length follows from the sides of the arrays: a longer one changes nothing."""
+  least, image, bounds = 0.4, record()["image"], jnp.array([HEIGHT, WIDTH])
+  jitter = records.scale_jitter(size=SIZE, scale=(least, least), relative=relative, flip=0.0)
+  whole = Window(*(jnp.float32(v) for v in (0, 0, side / least, side / least)), jnp.array(False))
+  expected = records.move_image(image, whole, bounds, SIZE, records.MEAN, 20.0)
+  np.testing.assert_allclose(jitter(jax.random.key(0), {"image": image})["image"], expected, atol=1e-5)
+
+
+def place_of(jitter, mask: np.ndarray):
+  """(keys -> made mask and made place of the input's origin), compiled once for many keys."""
+  one = {"mask": jnp.asarray(mask), "points": jnp.zeros((1, 2))}
+  run = jax.jit(jax.vmap(lambda key: jitter(key, one)))
+  made = run(jax.random.split(jax.random.key(2), 100))
+  return np.asarray(made["mask"]), np.asarray(made["points"])[:, 0]
+
+
+def jitter_with(limit: float):
+  return records.scale_jitter(size=SIZE, scale=(1.0, 1.0), flip=0.0, largest_class=limit)
+
+
+def largest_fractions(masks: np.ndarray) -> np.ndarray:
+  """By numpy: the largest class of each mask over the pixels that have a class."""
+  kept = [mask[mask != IGNORE] for mask in masks]
+  return np.array([np.unique(m, return_counts=True)[1].max() / m.size for m in kept])
+
+
+def test_no_class_covers_more_than_the_limit():
+  """Two classes side by side; the border between them lies in half of the windows, up to rounding."""
+  mask = np.where(np.arange(64) < 40, 1, 2).astype(np.uint8)[None].repeat(64, 0)
+  mask[::3] = IGNORE
+  free, _ = place_of(jitter_with(1.0), mask)
+  bound, places = place_of(jitter_with(0.75), mask)
+  assert largest_fractions(free).max() == 1 and largest_fractions(bound).max() < 0.75
+  assert places[:, 0].min() < -30 and places[:, 1].std() > 5  # all places that fit, and any row
+
+
+def test_a_window_that_fits_is_the_first_and_ignored_pixels_are_not_counted():
+  draw = np.random.default_rng(0)
+  mask = np.where(draw.random((64, 64)) < 0.9, IGNORE, draw.integers(0, 2, (64, 64))).astype(np.uint8)
+  free, places = place_of(jitter_with(1.0), mask)
+  bound, same_places = place_of(jitter_with(0.75), mask)
+  assert largest_fractions(free).max() < 0.75
+  np.testing.assert_array_equal(bound, free)
+  np.testing.assert_array_equal(same_places, places)
+
+
+@pytest.mark.parametrize("value", [7, IGNORE])
+def test_where_no_window_fits_another_is_drawn(value):
+  masks, places = place_of(jitter_with(0.75), np.full((64, 64), value, np.uint8))
+  assert (masks == value).all() and (places <= 0).all() and (places >= -32).all()
+  assert (places.std(0) > 7).all()  # uniform over 32 pixels: 9.2
+
+
+PHOTOMETRIC = records.scale_jitter(size=SIZE, scale=(0.5, 2.0), photometric=True)
+
+
+def test_photometric_distortion_changes_the_colours_alone():
+  alone, plain = jax.jit(PHOTOMETRIC), jax.jit(JITTER)
+  changed = 0
+  for i in range(12):
+    key = jax.random.key(i)
+    found, expected = jax.device_get((alone(key, record()), plain(key, record())))
+    inside = (expected["mask"] != IGNORE)[..., None]
+    for name in set(expected) - {"image", "clip"}:
+      np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+    drawn = colour.sample_distortion(jax.random.split(key, 4)[3])
+    planes = jnp.asarray(expected["image"].transpose(2, 1, 0))
+    distorted = np.asarray(colour.distort(planes, drawn)).transpose(2, 1, 0)
+    np.testing.assert_allclose(found["image"], np.where(inside, distorted, records.MEAN), atol=1e-5)
+    np.testing.assert_allclose(found["clip"][0], found["image"], atol=1e-6)  # all frames with one draw
+    changed += bool(np.abs(found["image"] - expected["image"]).max() > 0.02)
+  assert 8 < changed < 12  # 15 of 16, and some draws are small
+
+
+@pytest.mark.parametrize("name", ["shorter", "photometric"])
+def test_one_record_and_many_agree(name):
+  one = {**RECIPES, "photometric": PHOTOMETRIC}[name]
+  keys = jax.random.split(jax.random.key(6), 4)
+  batch = jax.tree.map(lambda leaf: jnp.stack([leaf] * 4), record())
+  together = jax.jit(jax.vmap(one))(keys, batch)
+  for i, key in enumerate(keys):
+    alone = jax.jit(one)(key, record())
+    for entry, leaf in alone.items():
+      np.testing.assert_allclose(together[entry][i], leaf, atol=1e-5, err_msg=entry)
+
+
 def test_a_batch_of_records_goes_through_the_registry():
   made = augment.make("record_crop", views=1, size=SIZE)
   batch = jax.tree.map(lambda leaf: jnp.stack([leaf] * 4), record())
@@ -146,6 +249,13 @@ def test_what_makes_no_sense_is_refused():
   ):
     with pytest.raises(ValueError, match=message):
       augment.make("record_crop", views=1, **options)
+  for limit in (0.0, 75.0):
+    with pytest.raises(ValueError, match=f"largest_class is {limit}; use a fraction of the window"):
+      augment.make("scale_jitter", views=1, largest_class=limit)
+  with pytest.raises(
+    ValueError, match="is 0.75, but the records have no 'mask' to count classes in, only im"
+  ):
+    SHORTER(jax.random.key(0), {"image": jnp.zeros((8, 8, 3))})
   with pytest.raises(ValueError, match="views is 2, but 'scale_jitter' moves whole records; use views=1"):
     augment.make("scale_jitter", views=2)
   with pytest.raises(ValueError, match="no 'image', 'clip' or 'mask' to augment, only label"):
