@@ -27,10 +27,12 @@ def make_optimizer(
   name: Literal["sgd", "nesterov", "lars", "adamw"] = "sgd",
   learning_rate: float,
   scaling: Literal["none", "linear", "sqrt"] = "none",
-  schedule: Literal["constant", "cosine", "cosine_by_epoch", "step"] = "cosine",
+  schedule: Literal["constant", "cosine", "cosine_by_epoch", "step", "poly"] = "cosine",
   warmup_epochs: float = 0.0,
+  warmup_from: float = 0.0,
   milestones: tuple[float, ...] = (),
   decay: float = 0.1,
+  power: float = 1.0,
   final_learning_rate: float = 0.0,
   layer_decay: float = 1.0,
   momentum: float = 0.9,
@@ -51,9 +53,13 @@ def make_optimizer(
     learning_rate: before `scaling`.
     scaling: multiplies the learning rate by batch_size / 256 ("linear") or sqrt(batch_size) ("sqrt").
     schedule: "constant"; "cosine": per step, down to `final_learning_rate`; "cosine_by_epoch": the same, but
-      constant within an epoch (MoCo v2); "step": multiplied by `decay` at each epoch of `milestones`.
-    warmup_epochs: linear growth from zero before the schedule begins.
-    milestones: increasing epochs, for "step".
+      constant within an epoch (MoCo v2); "step": multiplied by `decay` at each epoch of `milestones`;
+      "poly": down to `final_learning_rate` as (1 - step / total_steps)^`power` (segmentation, DeepLab).
+    warmup_epochs: linear growth before the schedule begins. The polynomial begins at step 0 all the same, and
+      the warm-up multiplies it, as in MMSegmentation 0.x, with which BEiT and MAE were fine-tuned: at half of
+      the steps it is at half of the peak if `power` is 1. (Version 1.x begins it after the warm-up.)
+    warmup_from: the fraction of the learning rate at which the warm-up begins.
+    milestones: increasing epochs, for "step". They may be fractions: iteration n is n / steps_per_epoch.
     final_learning_rate: not scaled.
     layer_decay: factor in (0, 1] that multiplies the updates, including weight decay, once for each step of
       depth between a layer and the head; 1 treats all layers alike. See `depths.depths`.
@@ -81,10 +87,18 @@ def make_optimizer(
     )
   if not 0 < layer_decay <= 1:
     raise ValueError(f"config.optimizer.layer_decay is {layer_decay}; use a fraction in (0, 1], such as 0.75")
+  if power <= 0:
+    raise ValueError(f"config.optimizer.power is {power}; use a positive exponent, such as 1.0 or 0.9")
+  if not 0 <= warmup_from <= 1:
+    raise ValueError(f"config.optimizer.warmup_from is {warmup_from}; use a fraction in [0, 1], such as 1e-6")
   peak = learning_rate * {"none": 1.0, "linear": batch_size / 256, "sqrt": math.sqrt(batch_size)}[scaling]
-  rate = _schedule(
-    schedule, peak, final_learning_rate, total_steps, steps_per_epoch, warmup_steps, milestones, decay
-  )
+  if schedule == "poly":
+    rate = _warmed_polynomial(peak, final_learning_rate, power, total_steps, warmup_steps, warmup_from)
+  else:
+    rate = _schedule(
+      schedule, peak, final_learning_rate, total_steps, steps_per_epoch, warmup_steps, milestones, decay
+    )
+    rate = _after_warmup(rate, warmup_from * peak, peak, warmup_steps)
   mask = {"all": None, "matrices": _matrices, "weights": _weights}[weight_decay_on]
   decayed = optax.add_decayed_weights(weight_decay, mask) if weight_decay else optax.identity()
   if name == "lars":
@@ -174,6 +188,16 @@ def _schedule(
     passed = sum(jnp.where(step + warmup_steps >= round(m * steps_per_epoch), 1.0, 0.0) for m in milestones)
     return peak * jnp.power(decay, passed) if milestones and kind == "step" else jnp.full((), peak)
 
+  return main
+
+
+def _after_warmup(main: optax.Schedule, first, peak, warmup_steps) -> optax.Schedule:
   if not warmup_steps:
     return main
-  return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup_steps), main], [warmup_steps])
+  return optax.join_schedules([optax.linear_schedule(first, peak, warmup_steps), main], [warmup_steps])
+
+
+def _warmed_polynomial(peak, final, power, total_steps, warmup_steps, warmup_from) -> optax.Schedule:
+  polynomial = optax.polynomial_schedule(peak, final, power, total_steps)
+  grown = lambda step: jnp.minimum(step / warmup_steps, 1.0) if warmup_steps else 1.0
+  return lambda step: polynomial(step) * (warmup_from + (1 - warmup_from) * grown(step))

@@ -160,6 +160,49 @@ def test_steps_drop_at_their_epochs():
   )
 
 
+def rates_of(images: int, batch: int, iterations: int, **options):
+  """The schedule of a run that is given in iterations."""
+  steps_per_epoch = images // batch
+  total = dict(total_steps=iterations, steps_per_epoch=steps_per_epoch, batch_size=batch)
+  made = optim.make_optimizer(**total, **options)
+  return lambda *steps: np.array([float(made.schedule(step)) for step in steps])
+
+
+def test_the_polynomial_of_maes_segmentation():
+  """160,000 iterations of 16 of the 20,210 images of ADE20K: half of the rate at half of the way."""
+  warmup = dict(warmup_epochs=1500 / 1263, warmup_from=1e-6)
+  rates = rates_of(20_210, 16, 160_000, schedule="poly", name="adamw", learning_rate=1e-4, **warmup)
+  np.testing.assert_allclose(rates(80_000, 120_000), [5e-5, 2.5e-5], rtol=1e-5)
+  assert rates(160_000) == 0 and rates(159_999) == pytest.approx(1e-4 / 160_000, rel=0.02)
+  # MMSegmentation: the rate of the step times 1 - (1 - step / 1500) (1 - 1e-6).
+  steps = np.array([0, 1, 750, 1499, 1500, 1501])
+  theirs = 1e-4 * (1 - steps / 160_000) * (1 - np.maximum(1 - steps / 1500, 0) * (1 - 1e-6))
+  np.testing.assert_allclose(rates(*steps), theirs, rtol=1e-4)
+
+
+def test_the_polynomial_ends_at_its_least_rate():
+  options = dict(schedule="poly", learning_rate=0.01, power=0.9, final_learning_rate=1e-4)
+  rates = rates_of(10_582, 16, 20_000, **options)
+  theirs = (0.01 - 1e-4) * (1 - np.array([0, 5000, 19_000, 20_000]) / 20_000) ** 0.9 + 1e-4
+  np.testing.assert_allclose(rates(0, 5000, 19_000, 20_000), theirs, rtol=1e-4)
+
+
+def test_the_steps_of_mocos_segmentation():
+  """30,000 iterations of 16 of 10,582 images of VOC, 661 an epoch: three decimals of an epoch are enough."""
+  for milestones in ((21_000 / 661, 27_000 / 661), (31.770, 40.847)):
+    rates = rates_of(10_582, 16, 30_000, schedule="step", learning_rate=0.003, milestones=milestones)
+    found = rates(0, 20_999, 21_000, 26_999, 27_000, 29_999)
+    np.testing.assert_allclose(found, [0.003, 0.003, 3e-4, 3e-4, 3e-5, 3e-5], rtol=1e-5)
+  assert round(30_000 / 661 * 661) == round(45.386 * 661) == 30_000  # what config.epochs gives
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_a_warm_up_from_a_fraction_of_the_peak(schedule):
+  options = dict(learning_rate=2.0, schedule=schedule, warmup_epochs=2.0, warmup_from=0.1)
+  rate = optim.make_optimizer(**RUN, **options).schedule
+  np.testing.assert_allclose([rate(0), rate(10), rate(20)], [0.2, 1.1, 2.0], rtol=1e-6)
+
+
 def test_adamw_is_pytorchs():
   made = optim.make_optimizer(
     **RUN, name="adamw", learning_rate=0.1, momentum=0.9, beta2=0.95, weight_decay=0.05, schedule="constant"
@@ -271,6 +314,8 @@ def test_decay_spares_vectors_of_stacked_layers_and_tokens(on, free):
     (dict(learning_rate=1.0, layer_decay=1.5), r"layer_decay is 1.5; use a fraction in \(0, 1\], such"),
     (dict(learning_rate=0.0), "learning_rate is 0.0; use a positive value"),
     (dict(learning_rate=1.0, milestones=(3.0, 2.0)), "do not increase"),
+    (dict(learning_rate=1.0, power=0.0), "power is 0.0; use a positive exponent"),
+    (dict(learning_rate=1.0, warmup_from=2.0), r"warmup_from is 2.0; use a fraction in \[0, 1\]"),
     (dict(learning_rate=1.0, warmup_epochs=10.0), "is 100 steps, but the run has only 100"),
   ],
 )

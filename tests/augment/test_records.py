@@ -190,6 +190,14 @@ def test_a_window_that_fits_is_the_first_and_ignored_pixels_are_not_counted():
   np.testing.assert_array_equal(same_places, places)
 
 
+def test_a_window_without_any_class_does_not_fit():
+  mask = np.full((64, 64), IGNORE, np.uint8)
+  mask[:, 52:] = np.random.default_rng(0).integers(0, 2, (64, 12))
+  free, bound = (place_of(jitter_with(limit), mask)[0] for limit in (1.0, 0.75))
+  labelled = lambda masks: (masks != IGNORE).any((1, 2)).mean()
+  assert labelled(free) < 0.6 and labelled(bound) > 0.9  # a place has a class in 3 of 8
+
+
 @pytest.mark.parametrize("value", [7, IGNORE])
 def test_where_no_window_fits_another_is_drawn(value):
   masks, places = place_of(jitter_with(0.75), np.full((64, 64), value, np.uint8))
