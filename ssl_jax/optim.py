@@ -152,7 +152,7 @@ def _matrices(params, besides: tuple[str, ...] = ()):
 
 
 def _weights(params):
-  return _matrices(params, ("cls", "mask", "positions"))
+  return _matrices(params, ("cls", "mask", "positions", *depths.RELATIVE))
 
 
 def _scale_by_depth(decay: float) -> optax.GradientTransformation:

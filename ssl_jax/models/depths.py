@@ -10,13 +10,15 @@ import numpy as np
 from ssl_jax.core import PyTree
 
 FIRST = ("embed", "cls", "positions", "conv_stem", "norm_stem")
+# A transformer's tables of relative positions; like its blocks, they have one entry per block.
+RELATIVE = ("relative_rows", "relative_columns")
 
 
 def is_stack(path: tuple) -> bool:
   """Whether the leaf at this pytree path holds the layers of a transformer along its first axis, see
   `vit.Blocks`.
   """
-  return any(getattr(key, "key", "") == "blocks" for key in path)
+  return any(getattr(key, "key", "") in ("blocks", *RELATIVE) for key in path)
 
 
 def depths(params: PyTree) -> tuple[PyTree, int]:
@@ -48,7 +50,7 @@ def depths(params: PyTree) -> tuple[PyTree, int]:
     names = [key.key for key in path]
     if names[0] != "encoder":
       return np.int32(count + 1)
-    if names[1] == "blocks":
+    if is_stack(path):
       return np.arange(1, count + 1, dtype=np.int32).reshape(-1, *[1] * (leaf.ndim - 1))
     return np.int32(0 if names[1] in FIRST else order.get(names[1], count + 1))
 

@@ -87,7 +87,8 @@ class FCN(nn.Module):
 
 
 class FCNHead(nn.Module):
-  """An FCN on the last map, and in training an auxiliary FCN of one convolution on the first map.
+  """An FCN on the last of the maps [B, h, w, C]; in training, an auxiliary FCN of one convolution on the
+  first.
 
   Args:
     channels, convolutions, dilation, concatenate, dropout: of the FCN on the last map.
@@ -105,8 +106,7 @@ class FCNHead(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, maps: dict[str, jax.Array], *, train: bool) -> Segmentation:
-    first, last = list(maps.values())[0], list(maps.values())[-1]
+  def __call__(self, maps: tuple[jax.Array, ...], *, train: bool) -> Segmentation:
     logits = FCN(
       self.classes,
       self.channels,
@@ -117,13 +117,13 @@ class FCNHead(nn.Module):
       self.dropout,
       self.dtype,
       name="main",
-    )(last)
+    )(maps[-1])
     if not (self.auxiliary_channels and (train or self.is_initializing())):
       return Segmentation(logits)
     beside = FCN(
       self.classes, self.auxiliary_channels, train, dropout=self.dropout, dtype=self.dtype, name="auxiliary"
     )
-    return Segmentation(logits, beside(first))
+    return Segmentation(logits, beside(maps[0]))
 
 
 class LinearHead(nn.Module):
@@ -133,6 +133,6 @@ class LinearHead(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, maps: dict[str, jax.Array], *, train: bool) -> Segmentation:
-    x = BatchNorm(train, dtype=self.dtype, name="norm")(list(maps.values())[-1].astype(self.dtype))
+  def __call__(self, maps: tuple[jax.Array, ...], *, train: bool) -> Segmentation:
+    x = BatchNorm(train, dtype=self.dtype, name="norm")(maps[-1].astype(self.dtype))
     return Segmentation(PixelClassifier(self.classes, train, name="classes")(x))

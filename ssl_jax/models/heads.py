@@ -14,7 +14,8 @@ from ssl_jax.models.norm import BatchNorm
 _torch_kernel = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
-def _torch_bias(fan_in: int):
+def torch_uniform(fan_in: int):
+  """PyTorch's initial values of biases: uniform in [-1 / sqrt(fan_in), 1 / sqrt(fan_in)]."""
   bound = fan_in**-0.5
   return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound)
 
@@ -28,7 +29,7 @@ class Linear(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     kernel = nn.initializers.normal(self.scale) if self.scale else _torch_kernel
-    bias = nn.initializers.zeros if self.scale else _torch_bias(x.shape[-1])
+    bias = nn.initializers.zeros if self.scale else torch_uniform(x.shape[-1])
     return nn.Dense(self.width, kernel_init=kernel, bias_init=bias)(x)
 
 

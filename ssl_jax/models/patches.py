@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ssl_jax.models.resize import linear_weights
+
 MASKINGS = ("random", "block", "grid")
 BLOCKS = 64  # number of rectangles drawn for "block"; patches outside all of them are removed last
 BLOCK_PATCHES = 16  # smallest area of a rectangle in patches, as in BEiT
@@ -91,6 +93,34 @@ def resize_positions(
     return jax.image.resize(maps, (*grid, maps.shape[-1]), "cubic").reshape(-1, maps.shape[-1])
   rows, columns = (jnp.asarray(_cubic_weights(*sizes), table.dtype) for sizes in zip(made, grid))
   return jnp.einsum("ar,bc,rcd->abd", rows, columns, maps, precision="highest").reshape(-1, maps.shape[-1])
+
+
+def relative_offsets(table: jax.Array, size: int) -> jax.Array:
+  """A table over the offsets between patches of one axis, f32[..., 2m - 1] -> f32[..., size, size].
+
+  Entry [query, key] is that of the offset query - key; the table begins with the offset 1 - m. For another
+  size than m the table is interpolated linearly.
+  """
+  made = table.shape[-1]
+  if made != 2 * size - 1:
+    weights = jnp.asarray(linear_weights(made, 2 * size - 1, False), table.dtype)
+    table = jnp.einsum("...m,om->...o", table, weights, precision="highest")
+  offset = np.subtract.outer(np.arange(size), np.arange(size)) + size - 1
+  chosen = jnp.asarray(np.eye(2 * size - 1, dtype=np.float32)[offset], table.dtype)
+  return jnp.einsum("...o,qko->...qk", table, chosen, precision="highest")
+
+
+def relative_bias(rows: jax.Array, columns: jax.Array) -> jax.Array:
+  """The sum of the biases of both axes for every pair of tokens, f32[heads, 1 + L, 1 + L]; L = R C.
+
+  Pairs with the class token, which comes first, have the bias zero.
+
+  Args:
+    rows, columns: f32[heads, R, R] and f32[heads, C, C], see `relative_offsets`.
+  """
+  pairs = rows[:, :, None, :, None] + columns[:, None, :, None, :]
+  length = rows.shape[1] * columns.shape[1]
+  return jnp.pad(pairs.reshape(-1, length, length), ((0, 0), (1, 0), (1, 0)))
 
 
 def _cubic_weights(before: int, after: int) -> np.ndarray:

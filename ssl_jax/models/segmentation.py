@@ -14,6 +14,7 @@ from ssl_jax.core import Weights
 from ssl_jax.models import Network, network, preact, resnet, stack, vit
 from ssl_jax.models.fcn import FCNHead, LinearHead, Segmentation
 from ssl_jax.models.resize import upsample
+from ssl_jax.models.upernet import UPerHead
 
 
 class Head(NamedTuple):
@@ -55,9 +56,9 @@ def fcn(encoder: Network, classes: int, *, channels: int = 256, dilation: int = 
 
   Source: He et al. 2020, "Momentum Contrast", appendix; the interpolation follows a re-implementation.
   """
-  _check_positive(channels=channels, dilation=dilation)
+  _check_options(least=1, channels=channels, dilation=dilation)
   head = FCNHead(classes, channels, dilation=dilation, dtype=_dtype(encoder))
-  return _reader(encoder, -1), head
+  return _reader(encoder, _layers(encoder)[-1:]), head
 
 
 def fcn_d8(
@@ -77,10 +78,10 @@ def fcn_d8(
       "config.method.head 'fcn_d8' reads the last two stages of a ResNet; use "
       "config.encoder.name='resnet50', or config.method.head='upernet' for a vision transformer"
     )
-  _check_positive(channels=channels)
-  _check_rate(dropout)
+  _check_options(least=1, channels=channels, dropout=dropout)
+  _check_options(auxiliary_channels=auxiliary_channels)
   head = FCNHead(classes, channels, 2, 1, True, dropout, auxiliary_channels, _dtype(encoder))
-  return _reader(encoder, -2, -1), head
+  return _reader(encoder, _layers(encoder)[-2:]), head
 
 
 def linear(encoder: Network, classes: int) -> tuple[Network, LinearHead]:
@@ -96,36 +97,87 @@ def linear(encoder: Network, classes: int) -> tuple[Network, LinearHead]:
         "config.encoder.pool 'fc_norm' lacks; use config.encoder.pool='cls'"
       )
     normed = dict(normed=True)
-  return _reader(encoder, -1, **normed), LinearHead(classes, _dtype(encoder))
+  return _reader(encoder, _layers(encoder)[-1:], **normed), LinearHead(classes, _dtype(encoder))
 
 
-HEADS = {"fcn": Head(fcn, True), "fcn_d8": Head(fcn_d8, False), "linear": Head(linear, False)}
+def upernet(
+  encoder: Network,
+  classes: int,
+  *,
+  channels: int = 0,
+  dropout: float = 0.1,
+  auxiliary_channels: int = 256,
+  taps: tuple[int, ...] = (),
+) -> tuple[Network, UPerHead]:
+  """UPerNet on four blocks of a vision transformer, see `UPerHead`.
+
+  Args:
+    taps: the four blocks, counted from one; (): after 1/3, 1/2, 2/3 and all of them, as BEiT: 4, 6, 8, 12 of
+      ViT-B and 8, 12, 16, 24 of ViT-L.
+  Raises: ValueError if the encoder is not a vision transformer of at least four blocks, or has no such taps.
+  """
+  if not isinstance(encoder.module, vit.ViT):
+    raise ValueError(
+      "config.method.head 'upernet' reads four blocks of a vision transformer; use "
+      "config.encoder.name='vit_base', or config.method.head='fcn' for a ResNet"
+    )
+  depth = encoder.module.depth
+  if depth < 4:
+    raise ValueError(
+      f"config.encoder.depth is {depth}, but config.method.head 'upernet' reads four blocks; use 4 or more, "
+      "or config.method.head='linear'"
+    )
+  spread = (depth // 3, depth // 2, 2 * depth // 3, depth)
+  taps = taps or spread
+  if len(taps) != 4 or list(taps) != sorted({*taps} & {*range(1, depth + 1)}):
+    raise ValueError(
+      f"config.method.taps is {taps}; use four increasing numbers from 1 to config.encoder.depth {depth}, "
+      f"such as {spread}"
+    )
+  _check_options(channels=channels, auxiliary_channels=auxiliary_channels, dropout=dropout)
+  head = UPerHead(classes, channels, dropout, auxiliary_channels, _dtype(encoder))
+  return _reader(encoder, tuple(_layers(encoder)[tap - 1] for tap in taps)), head
 
 
-def _reader(encoder: Network, *places: int, **call) -> Network:
-  """The encoder as images -> the maps at these places of its pyramid, a dict by layer."""
+HEADS = {
+  "fcn": Head(fcn, True),
+  "fcn_d8": Head(fcn_d8, False),
+  "linear": Head(linear, False),
+  "upernet": Head(upernet, False),
+}
+
+
+def _reader(encoder: Network, layers: tuple[str, ...], **call) -> Network:
+  """The encoder as images -> the maps of these layers.
+
+  They are a tuple: jax sorts the names of a dict, and "block12" would come before "block4".
+  """
 
   def apply(weights: Weights, images: jax.Array, **options):
     maps, model_state = encoder.apply(weights, images, pyramid=True, **call, **options)
-    names = list(maps)
-    return {names[place]: maps[names[place]] for place in places}, model_state
+    return tuple(maps[layer] for layer in layers), model_state
 
   return Network(encoder.init, apply, encoder.module)
+
+
+def _layers(encoder: Network) -> tuple[str, ...]:
+  """The names of the encoder's maps, from shallow to deep."""
+  module: Any = encoder.module
+  if isinstance(module, vit.ViT):
+    return tuple(f"block{i + 1}" for i in range(module.depth))
+  return module.layers()
 
 
 def _dtype(encoder: Network):
   return jnp.dtype(getattr(encoder.module, "dtype", "float32"))
 
 
-def _check_positive(**options: int) -> None:
-  for name, value in options.items():
-    if value < 1:
-      raise ValueError(f"config.method.{name} is {value}; use a positive number")
-
-
-def _check_rate(dropout: float) -> None:
+def _check_options(*, least: int = 0, dropout: float = 0.0, **sizes: int) -> None:
+  for name, value in sizes.items():
+    if value < least:
+      raise ValueError(f"config.method.{name} is {value}; use {least} or more")
   if not 0 <= dropout < 1:
     raise ValueError(f"config.method.dropout is {dropout}; use a rate in [0, 1), such as 0.1")
 
 
-__all__ = ["HEADS", "Head", "Segmentation", "fcn", "fcn_d8", "linear", "segmenter", "upsample"]
+__all__ = ["HEADS", "Head", "Segmentation", "fcn", "fcn_d8", "linear", "segmenter", "upernet", "upsample"]

@@ -16,6 +16,7 @@ import numpy as np
 
 from ssl_jax.models import patches
 from ssl_jax.models.dense import PRODUCT, Dense
+from ssl_jax.models.depths import RELATIVE
 from ssl_jax.models.normalize import normalize
 
 EPSILON = 1e-6
@@ -46,13 +47,16 @@ def layer_norm(x: jax.Array, name: str, dtype: Any = jnp.float32) -> jax.Array:
 
 
 class Attention(nn.Module):
-  """Multi-head self-attention over [B, T, D]; softmax in float32."""
+  """Multi-head self-attention over [B, T, D]; softmax in float32.
+
+  `relative`, if given, is the pair of arrays that `patches.relative_bias` takes.
+  """
 
   heads: int
   dtype: Any
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
+  def __call__(self, x: jax.Array, relative: tuple[jax.Array, jax.Array] | None = None) -> jax.Array:
     batch, length, width = x.shape
     qkv = jnp.split(Dense(3 * width, dtype=self.dtype, name="qkv")(x), 3, axis=-1)
     # [B, heads, T, D]: twice as fast on CPU as with the heads axis behind T.
@@ -60,6 +64,8 @@ class Attention(nn.Module):
     logits = jnp.einsum(
       "bhqd,bhkd->bhqk", query * (width // self.heads) ** -0.5, key, preferred_element_type=jnp.float32
     )
+    if relative is not None:
+      logits = logits + patches.relative_bias(*relative)[None]
     out = jnp.einsum("bhqk,bhkd->bhqd", jax.nn.softmax(logits).astype(self.dtype), value)
     return Dense(width, dtype=self.dtype, name="out")(out.transpose(0, 2, 1, 3).reshape(batch, length, width))
 
@@ -75,10 +81,11 @@ class Block(nn.Module):
   keep_maps: bool
 
   @nn.compact
-  def __call__(self, x: jax.Array, drop_rate: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-    x = x + self._drop(
-      Attention(self.heads, self.dtype, name="attention")(layer_norm(x, "norm1", self.dtype)), drop_rate
-    )
+  def __call__(
+    self, x: jax.Array, drop_rate: jax.Array, relative: tuple[jax.Array, jax.Array] | None
+  ) -> tuple[jax.Array, jax.Array | None]:
+    attention = Attention(self.heads, self.dtype, name="attention")
+    x = x + self._drop(attention(layer_norm(x, "norm1", self.dtype), relative), drop_rate)
     y = Dense(self.mlp_width, dtype=self.dtype, name="mlp1")(layer_norm(x, "norm2", self.dtype))
     y = Dense(x.shape[-1], dtype=self.dtype, name="mlp2")(gelu(y))
     x = x + self._drop(y, drop_rate)
@@ -114,9 +121,17 @@ class Blocks(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: jax.Array, *, train: bool, keep_maps: bool = False
+    self,
+    x: jax.Array,
+    *,
+    train: bool,
+    keep_maps: bool = False,
+    relative: tuple[jax.Array, jax.Array] | None = None,
   ) -> tuple[jax.Array, jax.Array | None]:
-    """[B, T, D] -> ([B, T, D], the output of every block [depth, B, T, D] if `keep_maps`, else None)."""
+    """[B, T, D] -> ([B, T, D], the output of every block [depth, B, T, D] if `keep_maps`, else None).
+
+    `relative` holds what `Attention` takes, with a leading axis for the blocks.
+    """
     unrolled = self.layers == "unroll" or (self.layers == "auto" and jax.default_backend() == "cpu")
     block = Block if self.remat == "none" else nn.remat(Block, policy=REMAT[self.remat], prevent_cse=unrolled)
     scanned = nn.scan(
@@ -135,7 +150,7 @@ class Blocks(nn.Module):
       self.drop_path > 0,
       keep_maps,
       name="block",
-    )(x, rates)
+    )(x, rates, relative)
 
 
 class ViT(nn.Module, kw_only=True):
@@ -155,6 +170,9 @@ class ViT(nn.Module, kw_only=True):
       patches.resize_positions.
     positions: "sincos": fixed; "sincos_trained": trained, initialised with the fixed table; "learned":
       trained, initialised with N(0, 0.02).
+    relative_positions: adds a trained bias, at first zero, to the attention logits of two patches: for each
+      block and head, the sum of one for their offset in rows and one for that in columns. The tables are made
+      for `image_size` and interpolated linearly. Not with `visible`.
     pool: what is returned: the "cls" token or the "mean" of the patch tokens, both after the last norm; or
       "fc_norm", the mean of the patch tokens with a norm of its own after the mean (MAE's fine-tuning).
     drop_path, layers, remat: see Blocks.
@@ -171,6 +189,7 @@ class ViT(nn.Module, kw_only=True):
   image_size: int = 0
   antialias_positions: bool = False
   positions: Literal["sincos", "sincos_trained", "learned"] = "sincos"
+  relative_positions: bool = False
   pool: Literal["cls", "mean", "fc_norm"] = "cls"
   drop_path: float = 0.0
   layers: Literal["auto", "scan", "unroll"] = "auto"
@@ -218,7 +237,7 @@ class ViT(nn.Module, kw_only=True):
     x = jnp.concatenate([token.astype(dtype), x], axis=1)
     x, maps = Blocks(
       self.depth, self.heads, self.mlp_ratio, self.drop_path, self.layers, self.remat, dtype, name="blocks"
-    )(x, train=train, keep_maps=pyramid and not normed)
+    )(x, train=train, keep_maps=pyramid and not normed, relative=self._relative(grid, visible))
     if pyramid and normed:
       return {f"block{self.depth}": layer_norm(x, "norm")[:, 1:].reshape(x.shape[0], *grid, -1)}
     if pyramid:
@@ -235,8 +254,7 @@ class ViT(nn.Module, kw_only=True):
 
   def _positions(self, grid: tuple[int, int], visible: jax.Array | None) -> jax.Array:
     """Position embeddings [1, L, width], or [B, K, width] of the visible patches."""
-    side = self.image_size // self.patch
-    made = (side, side) if side else grid
+    made = self._made_for(grid)
     if self.positions == "sincos":
       table = jnp.asarray(patches.sincos_positions(made, self.width))
     else:
@@ -253,6 +271,26 @@ class ViT(nn.Module, kw_only=True):
     if self.positions == "sincos":
       return table[visible]
     return jax.nn.one_hot(visible, table.shape[0]) @ table  # not a gather: its gradient would be a scatter
+
+  def _relative(self, grid: tuple[int, int], visible: jax.Array | None) -> tuple[jax.Array, jax.Array] | None:
+    """What `Blocks` takes, for R x C patches: f32[depth, heads, R, R] and f32[depth, heads, C, C]."""
+    if not self.relative_positions:
+      return None
+    if visible is not None:
+      raise ValueError(
+        "config.encoder.relative_positions is True, but a masked autoencoder has only absolute positions; "
+        "use False, and True in the run that starts from its encoder"
+      )
+    rows, columns = (
+      self.param(name, nn.initializers.zeros, (self.depth, self.heads, 2 * made - 1), jnp.float32)
+      for name, made in zip(RELATIVE, self._made_for(grid))
+    )
+    return patches.relative_offsets(rows, grid[0]), patches.relative_offsets(columns, grid[1])
+
+  def _made_for(self, grid: tuple[int, int]) -> tuple[int, int]:
+    """The grid that tables of positions are made for."""
+    side = self.image_size // self.patch
+    return (side, side) if side else grid
 
 
 ENCODERS = {

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from ssl_jax.config.schema import TrainConfig, differences
 from ssl_jax.core import PyTree, TrainState, Weights
+from ssl_jax.models.depths import RELATIVE
 from ssl_jax.run.restore import restore
 
 # Encoder options that may differ from those of the other run: they do not change what the weights mean.
@@ -23,10 +24,11 @@ FREE = (
   "layers",
   "output_stride",
   "pool",
+  "relative_positions",
   "remat",
 )
 # Parts of an encoder that exist only for some of its uses.
-OWN = ("fc_norm", "norm", "positions")
+OWN = ("fc_norm", "norm", "positions", *RELATIVE)
 
 
 def start_from(state: TrainState, config: TrainConfig, mesh) -> tuple[TrainState, str]:
