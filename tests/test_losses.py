@@ -139,6 +139,57 @@ def test_cross_entropy_agrees_with_optax(smoothing):
   )
 
 
+# One row of four pixels with three classes: certain, even between two, even between three, without a class.
+PIXELS = jnp.log(jnp.array([[[[1.0, 1e-30, 1e-30], [1.0, 1.0, 1e-30], [2.0, 2.0, 2.0], [7.0, 1.0, 1.0]]]]))
+PIXEL_LABELS = jnp.array([[[0, 1, 2, 255]]], jnp.uint8)
+
+
+@pytest.mark.parametrize("shift", [0.0, 300.0, -1e4])
+def test_pixel_cross_entropy_by_hand(shift):
+  loss, valid = losses.pixel_cross_entropy(PIXELS + shift, PIXEL_LABELS)
+  assert loss.dtype == jnp.float32 and valid.tolist() == [[[True, True, True, False]]]
+  np.testing.assert_allclose(loss, [[[0, np.log(2), np.log(3), 0]]], atol=1e-7 if not shift else 2e-3)
+  gradient = jax.grad(lambda x: losses.pixel_cross_entropy(x, PIXEL_LABELS)[0].sum())(PIXELS + shift)
+  wanted = [[0, 0, 0], [1 / 2, -1 / 2, 0], [1 / 3, 1 / 3, -2 / 3], [0, 0, 0]]
+  np.testing.assert_allclose(gradient[0, 0], wanted, atol=1e-6 if not shift else 2e-3)
+
+
+def test_pixel_cross_entropy_is_cross_entropy_without_the_ignored():
+  draw = np.random.default_rng(0)
+  logits = jnp.asarray(4 * draw.normal(size=(2, 5, 6, 7)), jnp.float32)
+  labels = draw.integers(0, 7, (2, 5, 6)).astype(np.uint8)
+  labels[draw.random(labels.shape) < 0.3] = 255
+  loss, valid = jax.jit(losses.pixel_cross_entropy)(logits, jnp.asarray(labels))
+  np.testing.assert_array_equal(valid, labels != 255)
+  wanted = losses.cross_entropy(logits[valid], jnp.asarray(labels[valid], jnp.int32))
+  np.testing.assert_allclose(loss[valid], wanted, rtol=1e-5, atol=1e-6)
+  assert not loss[~valid].any()
+  low = losses.pixel_cross_entropy(logits.astype(jnp.bfloat16), jnp.asarray(labels))[0]
+  assert low.dtype == jnp.float32
+  np.testing.assert_allclose(low, loss, atol=0.1)
+
+
+def test_a_batch_without_classes_has_no_loss_and_no_gradient():
+  labels = jnp.full((1, 1, 4), 255, jnp.uint8)
+  loss, valid = losses.pixel_cross_entropy(PIXELS, labels)
+  gradient = jax.grad(lambda x: losses.pixel_cross_entropy(x, labels)[0].sum())(PIXELS)
+  assert not valid.any() and not loss.any() and not gradient.any()  # nan would count as any
+
+
+@pytest.mark.parametrize("label", [3, 254, -1])
+def test_labels_out_of_range_are_not_silent(label):
+  loss, _ = losses.pixel_cross_entropy(PIXELS, jnp.array([[[0, 1, label, 255]]], jnp.int32))
+  assert np.isnan(loss).tolist() == [[[False, False, True, False]]]
+
+
+def test_pixel_cross_entropy_makes_one_array_of_logits():
+  logits = jax.ShapeDtypeStruct((2, 64, 64, 150), jnp.float32)
+  labels = jax.ShapeDtypeStruct((2, 64, 64), jnp.uint8)
+  function = jax.jit(jax.value_and_grad(lambda x, y: losses.pixel_cross_entropy(x, y)[0].mean()))
+  used = function.lower(logits, labels).compile().memory_analysis().temp_size_in_bytes
+  assert used <= 1.1 * logits.size * 4
+
+
 def test_unit_of_zero_is_zero_with_finite_gradient():
   assert not losses.unit(jnp.zeros((2, 3))).any()
   assert np.isfinite(jax.grad(lambda x: losses.unit(x).sum())(jnp.zeros((2, 3)))).all()
