@@ -1,4 +1,6 @@
-"""Means that are merged by addition, so that masked batches, sharded batches and sums over batches agree."""
+"""Means and confusion matrices that are merged by addition, so that masked batches, sharded batches and sums
+over batches agree.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 class Mean(NamedTuple):
@@ -45,3 +48,28 @@ def accuracy(logits: jax.Array, labels: jax.Array, mask: jax.Array | None = None
   lower = jnp.arange(logits.shape[-1])[None] < labels[:, None]
   before = (logits > own) | ((logits == own) & lower)
   return Mean.of((before.sum(-1) < k) & ~jnp.isnan(logits).any(-1), mask)
+
+
+def confusion_matrix(
+  labels: np.ndarray, predictions: np.ndarray, num_classes: int, *, ignore: int | None = None
+) -> np.ndarray:
+  """i64[C, C]: entry (i, j) counts the images or pixels of class i that were classified as class j.
+
+  Args:
+    labels, predictions: integers of the same shape, in [0, C).
+    ignore: a label that is not counted, whatever the prediction there; 255 in masks.
+  Raises: ValueError for shapes that differ, and for labels or predictions out of range.
+  """
+  if labels.shape != predictions.shape:
+    raise ValueError(f"labels {labels.shape} and predictions {predictions.shape} differ in shape")
+  if ignore is not None:
+    counted = labels != ignore
+    labels, predictions = labels[counted], predictions[counted]
+  for name, found in (("label", labels), ("prediction", predictions)):
+    if found.size and not 0 <= (extreme := found.min() if found.min() < 0 else found.max()) < num_classes:
+      raise ValueError(
+        f"there is the {name} {extreme}, but only {num_classes} classes, 0 to {num_classes - 1}; check "
+        "the number of classes, and which value the data give to pixels without a class"
+      )
+  cells = labels.ravel().astype(np.int64) * num_classes + predictions.ravel()
+  return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)

@@ -1,9 +1,11 @@
-"""Metrics: the merged mean of parts equals the mean of the whole; accuracy handles ties."""
+"""Metrics: the merged mean of parts equals the mean of the whole; accuracy handles ties; confusions."""
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from sklearn.metrics import confusion_matrix as oracle
 
-from ssl_jax.metrics import Mean, accuracy
+from ssl_jax.metrics import Mean, accuracy, confusion_matrix
 
 
 def test_masked_batches_merge_to_the_unpadded_mean():
@@ -30,3 +32,24 @@ def test_accuracy_of_logits_that_say_nothing():
 
 def test_a_mean_of_nothing_is_not_a_number():
   assert np.isnan(Mean.of(jnp.ones(3), jnp.zeros(3, bool)).value())
+
+
+def test_confusion_matrix_equals_scikit_learn():
+  draw = np.random.default_rng(0)
+  labels, predictions = draw.integers(0, 6, 200).astype(np.int32), draw.integers(0, 6, 200).astype(np.int32)
+  labels[labels == 4] = 0  # a class without images
+  expected = oracle(labels, predictions, labels=range(7))
+  np.testing.assert_array_equal(confusion_matrix(labels, predictions, 7), expected)
+
+
+def test_confusions_that_cannot_be_counted_are_refused():
+  labels, predictions = np.array([0, 1, 255]), np.array([0, 1, 1])
+  with pytest.raises(ValueError, match="there is the label 255, but only 2 classes, 0 to 1; check"):
+    confusion_matrix(labels, predictions, 2)
+  assert confusion_matrix(labels, predictions, 2, ignore=255).tolist() == [[1, 0], [0, 1]]
+  with pytest.raises(ValueError, match="there is the label -1"):
+    confusion_matrix(np.array([-1, 2, 1]), predictions, 3)
+  with pytest.raises(ValueError, match="there is the prediction 2"):
+    confusion_matrix(np.array([0, 1, 1]), np.array([0, 2, 1]), 2)
+  with pytest.raises(ValueError, match=r"labels \(3,\) and predictions \(2,\) differ in shape"):
+    confusion_matrix(labels, predictions[:2], 2)

@@ -20,6 +20,7 @@ from ssl_jax.config.schema import EvaluateConfig, EvaluateDataConfig, TrainConfi
 from ssl_jax.core import Augment
 from ssl_jax.data import classes, host, pipeline, sources, transforms
 from ssl_jax.log.console import Progress
+from ssl_jax.metrics import confusion_matrix
 from ssl_jax.run.provenance import provenance
 from ssl_jax.run.restore import Restored, restore
 from ssl_jax.tasks import features
@@ -27,7 +28,7 @@ from ssl_jax.tasks.backbone import Backbone, mean_image, pixels
 from ssl_jax.tasks.partial_results import PartialResults
 from ssl_jax.tasks.task import NEVER_TRAINED, Result, TaskData
 from ssl_jax.view import knn_atlas
-from ssl_jax.view.confusion import confusion_matrix, plot_confusion
+from ssl_jax.view.confusion import plot_confusion
 from ssl_jax.view.errors import bars_of, plot_bars, plot_errors
 from ssl_jax.view.neighbours import plot_neighbours
 

@@ -1,4 +1,4 @@
-"""The confusion matrix of a classifier, and a picture of it."""
+"""A picture of the confusion matrix of a classifier."""
 
 from __future__ import annotations
 
@@ -17,12 +17,6 @@ WRITTEN_CLASSES = 25  # the most classes for which every cell is written out
 LISTED = 20  # how many confusions are listed for more classes
 
 
-def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
-  """i64[C, C]: entry (i, j) is the number of images of class i that were classified as class j."""
-  cells = labels.astype(np.int64) * num_classes + predictions
-  return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
-
-
 def plot_confusion(
   path: str | pathlib.Path, matrix: np.ndarray, *, class_names: Sequence[str] = (), title: str = ""
 ) -> None:
@@ -33,7 +27,7 @@ def plot_confusion(
   the largest confusions are listed beside the matrix.
 
   Args:
-    matrix: i64[C, C] of `confusion_matrix`.
+    matrix: i64[C, C] of `metrics.confusion_matrix`.
     class_names: by class; a class without a name is called by its number.
   """
   count, written = len(matrix), len(matrix) <= WRITTEN_CLASSES
