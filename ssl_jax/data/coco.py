@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,7 +64,9 @@ def open_coco(data_dir: str, split: str) -> Source:
     raise ValueError(
       f"data_dir={data_dir!r} is not a folder; give the one that holds the annotations and images"
     )
-  known = _splits(root)
+  known = find_splits(root, FILES, pathlib.Path.is_file)
+  if not known:
+    raise ValueError(f"{root} holds no annotation file of COCO; the known names are {', '.join(FILES)}")
   splits.check_names(split, list(known), f"the folder {data_dir}")
   parts = {name: _read(root, name, known[name]) for name in splits.names(split)}
   categories = [categories for _, categories in parts.values()]
@@ -79,16 +81,20 @@ def open_coco(data_dir: str, split: str) -> Source:
   return Source(reader, len(names), names, None, fields=fields, most_rows=most, order=splits.SHUFFLED)
 
 
-def _splits(root: pathlib.Path) -> dict[str, pathlib.Path]:
-  """Finds the annotation file of every split."""
+def find_splits(
+  root: pathlib.Path, forms: Sequence[str], accepted: Callable[[pathlib.Path], bool]
+) -> dict[str, pathlib.Path]:
+  """Finds the file or folder of every split: {split: path}, of those that are `accepted`.
+
+  Args:
+    forms: paths below `root` that contain "{split}"; of a split, the first that exists counts.
+  """
   found = {}
-  for form in FILES:
+  for form in forms:
     before, after = form.split("{split}")
     for path in sorted(root.glob(form.format(split="*"))):
-      if path not in found.values():
+      if path not in found.values() and accepted(path):
         found.setdefault(path.relative_to(root).as_posix().removeprefix(before).removesuffix(after), path)
-  if not found:
-    raise ValueError(f"{root} holds no annotation file of COCO; the known names are {', '.join(FILES)}")
   return found
 
 
@@ -101,7 +107,8 @@ def _read(root: pathlib.Path, split: str, path: pathlib.Path) -> tuple[list[tupl
     of_image: dict[Any, list[Mapping]] = {image["id"]: [] for image in stored["images"]}
     for annotation in stored["annotations"]:
       of_image[annotation["image_id"]].append(annotation)
-    folder = _image_folder(root, split, stored["images"])
+    first = stored["images"][0]["file_name"] if stored["images"] else ""
+    folder = image_folder(root, split, first, lambda folder: (folder / first).is_file())
     rows = [
       (os.path.join(folder, image["file_name"]), *_boxes(of_image[image["id"]], number))
       for image in stored["images"]
@@ -111,11 +118,18 @@ def _read(root: pathlib.Path, split: str, path: pathlib.Path) -> tuple[list[tupl
   return rows, [category["name"] for category in categories]
 
 
-def _image_folder(root: pathlib.Path, split: str, images: Sequence[Mapping]) -> pathlib.Path:
+def image_folder(
+  root: pathlib.Path, split: str, first: str, holds: Callable[[pathlib.Path], bool]
+) -> pathlib.Path:
+  """Finds the folder of the images of a split: the first of FOLDERS that `holds` them.
+
+  Args:
+    first: an image, for the message.
+  Raises: ValueError if there is none.
+  """
   folders = [root / form.format(split=split) for form in FOLDERS]
-  first = images[0]["file_name"] if images else ""
   for folder in folders:
-    if (folder / first).is_file():
+    if holds(folder):
       return folder
   raise ValueError(
     f"the image {first} of split {split!r} is in none of the folders {', '.join(map(str, folders))}; "

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ssl_jax.config.checked import nearest
-from ssl_jax.data import coco, folder, mask_folder, synthetic
+from ssl_jax.data import coco, coco_masks, folder, mask_folder, mask_layouts, synthetic
 from ssl_jax.data.decode import DecodeError, decode
 from ssl_jax.data.elements import Elements, Record, ShapeDtype, Transform
 from ssl_jax.data.mask_values import FIELD as MASK_VALUES
@@ -28,7 +28,16 @@ SIZES = {
   "cifar100": (50_000, 100),
   "sample": (8000, 10),
 }
-_FOLDERS = {"folder": folder.open_folder, "mask_folder": mask_folder.open_mask_folder, "coco": coco.open_coco}
+_FOLDERS = {
+  "folder": folder.open_folder,
+  "mask_folder": mask_folder.open_mask_folder,
+  "coco": coco.open_coco,
+  "voc_masks": mask_layouts.open_voc_masks,
+  "cityscapes": mask_layouts.open_cityscapes,
+  "ade20k": mask_layouts.open_ade20k,
+  "coco_masks": coco_masks.open_coco_masks,
+  "camvid": mask_layouts.open_camvid,
+}
 BUILT_IN = ("sample", *_FOLDERS, "synthetic")
 SAMPLE = pathlib.Path(__file__).parent / "sample"  # from Fashion-MNIST, under the MIT licence in its LICENSE
 _CHUNK = 64  # images read in one call
@@ -40,8 +49,9 @@ def make(name: str, *, split: str = "train", data_dir: str = "", image_size: int
   Args:
     name: "sample" (embedded: 8,000 train and 2,000 test images of Fashion-MNIST, 32x32), "folder" (PNG, JPEG
       and WebP files, see folder.py), "mask_folder" (pairs of image and mask, see mask_folder.py), "coco"
-      (boxes, see coco.py), "synthetic" (generated, see synthetic.py) or a TFDS data set (see
-      tfds_records.py).
+      (boxes, see coco.py), "voc_masks", "cityscapes", "ade20k", "camvid" (masks, see mask_layouts.py),
+      "coco_masks" (masks, see coco_masks.py), "synthetic" (generated, see synthetic.py) or a TFDS data set
+      (see tfds_records.py).
     split: in TFDS syntax: "train", "test", "train[:90%]", "train[100:200]", "train[:10%]+train[90%:]".
     data_dir: the folder of the images or, for a TFDS data set, the folder that holds the data sets; not
       needed for "sample" and "synthetic".
