@@ -45,10 +45,17 @@ class Source:
   most_rows: Mapping[str, int] = dataclasses.field(default_factory=dict)
   order: str = "as stored"  # how a part of a split, such as "train[:10%]", is cut; for protocols
   sorted_by_class: bool = False
+  # the classes of the masks, without the ignored one, if they are not `class_names`: () if they are unknown
+  mask_names: tuple[str, ...] | None = dataclasses.field(default=None, repr=False)
   left_out: str = ""  # what is not read of the data set, such as "12 .bmp, 3 hidden"; for headlines
 
   def __len__(self) -> int:
     return len(self.reader)
+
+  @property
+  def mask_classes(self) -> tuple[str, ...]:
+    """The names of the classes of the masks, without the ignored one; () if they are unknown."""
+    return self.class_names if self.mask_names is None else self.mask_names
 
   def sorted_size(self) -> int:
     """The number of records if they are sorted by class, and otherwise 0."""
