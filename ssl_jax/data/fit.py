@@ -1,4 +1,4 @@
-"""Fits an image of any size into a square canvas, and transforms its mask and its boxes in the same way."""
+"""Fits an image of any size into a canvas, and transforms its mask and its boxes in the same way."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 
 from ssl_jax.config.checked import nearest
 from ssl_jax.data import decode
-from ssl_jax.data.transforms import INTERPOLATIONS, power_of_two, resize_and_crop, shorter_side_to
+from ssl_jax.data.transforms import INTERPOLATIONS, covering, power_of_two, resize_and_crop
 
 FITS = ("pad", "crop")
 
@@ -21,12 +21,12 @@ class Place(NamedTuple):
   full: tuple[int, int]  # (width, height) of the upright image at full resolution, in pixels
   resized: tuple[int, int]  # (width, height) after resizing
   offset: tuple[int, int]  # (left, top): pixels of the resized image that are cut off on these two sides
-  size: int  # side of the canvas in pixels
+  canvas: tuple[int, int]  # (height, width) in pixels
 
   def filled(self) -> np.ndarray:
     """Returns i32[2]: (height, width) of the upper left part of the canvas that the image covers."""
-    width, height = (min(r - o, self.size) for r, o in zip(self.resized, self.offset, strict=True))
-    return np.array([height, width], np.int32)
+    width, height = (r - o for r, o in zip(self.resized, self.offset, strict=True))
+    return np.minimum([height, width], self.canvas).astype(np.int32)
 
   def fit(self, image: Image.Image, kind: Image.Resampling) -> Image.Image:
     """Resizes an image, and returns the part of it that lies on the canvas."""
@@ -37,20 +37,25 @@ class Place(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-  """A way to fit images of any size into a square canvas.
+  """A way to fit images of any size into a canvas.
 
-  "pad": an image whose longer side exceeds the canvas is reduced to it, and a smaller image keeps its size;
-    the rest of the canvas is padded at the bottom and on the right.
-  "crop": the shorter side is resized to the side of the canvas, and the centre square is cut out.
+  "pad": an image that exceeds the canvas is reduced until it fits, and a smaller image keeps its size; the
+    rest of the canvas is padded at the bottom and on the right.
+  "crop": the image is resized to the smallest size that covers the canvas, and its centre is cut out.
   """
 
-  size: int  # side of the canvas in pixels
+  size: int | tuple[int, int]  # of the canvas in pixels: the side of a square, or (height, width)
   fit: str  # "pad" or "crop"
   interpolation: str = "bilinear"  # for images; masks are resized by nearest neighbour
 
+  @property
+  def canvas(self) -> tuple[int, int]:
+    """The (height, width) of the canvas in pixels."""
+    return self.size if isinstance(self.size, tuple) else (self.size, self.size)
+
   def check(self) -> Fit:
     """Returns itself. Raises ValueError for values out of range."""
-    if self.size < 1:
+    if min(self.canvas) < 1:
       raise ValueError(f"config.data.size is {self.size}; use at least 1 pixel")
     for what, value, known in (
       ("config.host.fit", self.fit, FITS),
@@ -62,23 +67,24 @@ class Fit:
 
   def place(self, width: int, height: int) -> Place:
     """Computes where an image of this size lies on the canvas."""
+    canvas = self.canvas
+    down, across = canvas
     if self.fit == "crop":
-      across, down = shorter_side_to(self.size, width, height)
-      left, top = (round((side - self.size) / 2) for side in (across, down))
-    else:
-      factor = min(1.0, self.size / max(width, height))
-      across, down = (max(1, min(self.size, round(side * factor))) for side in (width, height))
-      left, top = 0, 0
-    return Place((width, height), (across, down), (left, top), self.size)
+      resized = covering(across, down, width, height)
+      offset = (round((resized[0] - across) / 2), round((resized[1] - down) / 2))
+      return Place((width, height), resized, offset, canvas)
+    factor = min(1.0, across / width, down / height)
+    resized = (max(1, min(across, round(width * factor))), max(1, min(down, round(height * factor))))
+    return Place((width, height), resized, (0, 0), canvas)
 
   def image(self, opened: decode.Opened, place: Place) -> np.ndarray:
-    """Returns the image uint8[size, size, 3], padded with black. Raises DecodeError for a damaged image."""
+    """Returns the image uint8[*canvas, 3], padded with black. Raises DecodeError for a damaged image."""
     spare = min(full / small for full, small in zip(place.full, place.resized, strict=True))
     loaded = decode.load(opened, shrink=power_of_two(spare / 2))
     return self._on_canvas(decode.to_array(place.fit(loaded, INTERPOLATIONS[self.interpolation])), place, 0)
 
   def mask(self, mask: np.ndarray, place: Place, padding: int) -> np.ndarray:
-    """Fits a mask uint8[H, W]: returns uint8[size, size], resized by nearest neighbour."""
+    """Fits a mask uint8[H, W]: returns uint8[*canvas], resized by nearest neighbour."""
     return self._on_canvas(
       np.asarray(place.fit(Image.fromarray(mask), Image.Resampling.NEAREST)), place, padding
     )
@@ -94,8 +100,8 @@ class Fit:
 
   def _on_canvas(self, found: np.ndarray, place: Place, padding: int) -> np.ndarray:
     height, width = place.filled()
-    if found.shape[:2] == (self.size, self.size):
+    if found.shape[:2] == self.canvas:
       return np.ascontiguousarray(found)
-    canvas = np.full((self.size, self.size, *found.shape[2:]), padding, np.uint8)
+    canvas = np.full((*self.canvas, *found.shape[2:]), padding, np.uint8)
     canvas[:height, :width] = found
     return canvas

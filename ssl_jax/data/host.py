@@ -74,10 +74,9 @@ class ImageAndMask:
   @property
   def elements(self) -> Elements:
     """The image, its mask and the size of the part of the canvas that they cover."""
-    side = self.fitting.size
     return {
-      "image": ShapeDtype((side, side, 3), np.uint8),
-      "mask": ShapeDtype((side, side), np.uint8),
+      "image": ShapeDtype((*self.fitting.canvas, 3), np.uint8),
+      "mask": ShapeDtype(self.fitting.canvas, np.uint8),
       "image_size": ShapeDtype((2,), np.int32),
     }
 
@@ -99,9 +98,9 @@ class ImageAndBoxes:
   @property
   def elements(self) -> Elements:
     """The image, the size of the part of the canvas that it covers, and its padded boxes."""
-    side, rows = self.fitting.size, self.max_boxes
+    rows = self.max_boxes
     return {
-      "image": ShapeDtype((side, side, 3), np.uint8),
+      "image": ShapeDtype((*self.fitting.canvas, 3), np.uint8),
       "image_size": ShapeDtype((2,), np.int32),
       "boxes": ShapeDtype((rows, 4), np.float32),
       "boxes_class": ShapeDtype((rows,), np.int32),
@@ -162,23 +161,29 @@ def image(frame: Frame) -> ImageAndLabel:
   return ImageAndLabel(transforms.resize_center_crop(frame.size, interpolation=frame.interpolation))
 
 
-def image_mask(frame: Frame, *, fit: Literal["pad", "crop"] = "pad") -> ImageAndMask:
+def image_mask(
+  frame: Frame, *, fit: Literal["pad", "crop"] = "pad", height: int = 0, width: int = 0
+) -> ImageAndMask:
   """Makes the transform for an image with a class for each pixel.
 
-  Elements: "image" uint8[size, size, 3], "mask" uint8[size, size] and "image_size" i32[2], the (height,
+  Elements: "image" uint8[height, width, 3], "mask" uint8[height, width] and "image_size" i32[2], the (height,
     width) of the upper left part of the canvas that the image covers. The mask is resized by nearest
     neighbour; its padding has the value 255, which means no class.
 
   Args:
-    fit: "pad": an image whose longer side exceeds the canvas is reduced to it, a smaller image keeps its
-      size, and the rest of the canvas is padded at the bottom and on the right; "crop": the shorter side is
-      resized to the canvas, and the centre square is cut out.
-  Raises: ValueError if the host is to cut views (`frame.views`), or for an unknown `fit`.
+    fit: "pad": an image that exceeds the canvas is reduced until it fits, a smaller image keeps its size, and
+      the rest of the canvas is padded at the bottom and on the right; "crop": the image is resized to the
+      smallest size that covers the canvas, and its centre is cut out.
+    height, width: of the canvas in pixels; 0: `frame.size`.
+  Raises: ValueError if the host is to cut views (`frame.views`), for an unknown `fit`, or if a side of the
+    canvas is negative.
   """
-  return ImageAndMask(_fit(frame, fit, "image_mask"))
+  return ImageAndMask(_fit(frame, fit, "image_mask", height, width))
 
 
-def image_boxes(frame: Frame, *, fit: Literal["pad", "crop"] = "pad", max_boxes: int = 100) -> ImageAndBoxes:
+def image_boxes(
+  frame: Frame, *, fit: Literal["pad", "crop"] = "pad", max_boxes: int = 100, height: int = 0, width: int = 0
+) -> ImageAndBoxes:
   """Makes the transform for an image with the boxes of its objects.
 
   Elements: "image" and "image_size" as in `image_mask`, and, padded to `max_boxes` rows: "boxes"
@@ -187,13 +192,12 @@ def image_boxes(frame: Frame, *, fit: Literal["pad", "crop"] = "pad", max_boxes:
     padding. Boxes are clipped to the image, and boxes without an area after clipping are dropped.
 
   Args:
-    fit: as in `image_mask`.
-  Raises: ValueError if the host is to cut views (`frame.views`), for an unknown `fit`, or if `max_boxes` is
-    not positive.
+    fit, height, width: as in `image_mask`.
+  Raises: ValueError as `image_mask`, or if `max_boxes` is not positive.
   """
   if max_boxes < 1:
     raise ValueError(f"config.host.max_boxes is {max_boxes}; use a positive number, such as 100")
-  return ImageAndBoxes(_fit(frame, fit, "image_boxes"), max_boxes)
+  return ImageAndBoxes(_fit(frame, fit, "image_boxes", height, width), max_boxes)
 
 
 TRANSFORMS = {f.__name__: f for f in (image, image_mask, image_boxes)}
@@ -244,13 +248,16 @@ def check_source(name: str, transform: Transform, source: Source) -> None:
     )
 
 
-def _fit(frame: Frame, fit: str, name: str) -> Fit:
+def _fit(frame: Frame, fit: str, name: str, height: int, width: int) -> Fit:
   if frame.views:
     raise ValueError(
       f"config.data.crop is 'host', but config.host.name {name!r} delivers whole images; "
       "use config.data.crop='device'"
     )
-  return Fit(frame.size, fit, frame.interpolation).check()
+  for side, value in (("height", height), ("width", width)):
+    if value < 0:
+      raise ValueError(f"config.host.{side} is {value}; use a number of pixels, or 0 for config.data.size")
+  return Fit((height or frame.size, width or frame.size), fit, frame.interpolation).check()
 
 
 def _pad_rows(rows: np.ndarray, count: int) -> np.ndarray:

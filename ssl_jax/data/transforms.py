@@ -217,6 +217,14 @@ def shorter_side_to(side: int, width: int, height: int) -> tuple[int, int]:
 
   The proportions are kept, and the longer side is rounded down, as in torchvision's Resize.
   """
-  if width <= height:
-    return side, int(side * height / width)
-  return int(side * width / height), side
+  return covering(side, side, width, height)
+
+
+def covering(across: int, down: int, width: int, height: int) -> tuple[int, int]:
+  """Returns the smallest (width, height) of a resized image that covers `across` x `down` pixels.
+
+  One side becomes exactly that of the canvas; the other keeps the proportions and is rounded down.
+  """
+  if width * down <= height * across:
+    return across, max(down, int(across * height / width))
+  return max(across, int(down * width / height)), down
