@@ -127,7 +127,7 @@ def upernet(
       f"config.encoder.depth is {depth}, but config.method.head 'upernet' reads four blocks; use 4 or more, "
       "or config.method.head='linear'"
     )
-  spread = (depth // 3, depth // 2, 2 * depth // 3, depth)
+  spread = (depth // 3, depth // 2, max(2 * depth // 3, depth // 2 + 1), depth)
   taps = taps or spread
   if len(taps) != 4 or list(taps) != sorted({*taps} & {*range(1, depth + 1)}):
     raise ValueError(
