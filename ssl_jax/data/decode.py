@@ -21,6 +21,7 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImageP
 
 _SIGNATURES = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG"}
 _AT_ONCE = 2**22  # pixels that are converted to RGB at once
+_PNG_BITS = 24  # position of the number of bits of a sample
 _NEEDED = (b"tRNS", b"eXIf")  # chunks of a PNG: transparency and rotation
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -112,8 +113,8 @@ def decode_mask(mask: bytes | np.ndarray, *, max_pixels: int = MAX_PIXELS) -> np
   """Decodes a segmentation mask into the class of each pixel.
 
   Args:
-    mask: an encoded PNG with one channel or a palette, whose values or palette indices are the classes, or
-      the decoded classes uint8[H, W].
+    mask: an encoded PNG with one channel or a palette, whose values or palette indices are the classes, as
+      they are stored in 1, 2, 4 or 8 bits, or the decoded classes uint8[H, W].
   Returns: uint8[H, W].
   Raises: DecodeError for anything that is not a complete image with one channel of 8 bits or a palette.
   """
@@ -128,7 +129,10 @@ def decode_mask(mask: bytes | np.ndarray, *, max_pixels: int = MAX_PIXELS) -> np
     raise
   except Exception as error:
     raise _explain(error) from error
-  return np.asarray(image).astype(np.uint8)
+  found = np.asarray(image).astype(np.uint8)
+  if image.mode == "L" and image.format == "PNG" and mask[_PNG_BITS] in (2, 4):
+    found //= 255 // (2 ** mask[_PNG_BITS] - 1)  # Pillow spreads the grey levels of few bits over 0 to 255
+  return found
 
 
 def _format(data: bytes) -> str:

@@ -4,7 +4,9 @@ import io
 import json
 import pickle
 import shutil
+import struct
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -244,6 +246,21 @@ def test_masks_are_numbers_not_colours(tmp_path):
     decode.decode_mask(encoded(smooth(4, 4)))
   with pytest.raises(DecodeError, match="the mask has 5x4 pixels, the image 4x4"):
     host.image_mask(host.Frame(8))(None, {"image": smooth(4, 4), "mask": np.zeros((4, 5), np.uint8)})
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_masks_of_few_bits_hold_their_values(bits):
+  """Pillow writes grey levels in 8 bits, or 1; the others are assembled here."""
+  numbers = (np.arange(24).reshape(3, 8) % 2**bits).astype(np.uint8)
+  spread = np.unpackbits(numbers[..., None], axis=-1)[..., 8 - bits :].reshape(3, -1)
+  lines = b"".join(b"\0" + np.packbits(row).tobytes() for row in spread)
+
+  def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+  header = struct.pack(">IIBBBBB", 8, 3, bits, 0, 0, 0, 0)
+  parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(lines)), chunk(b"IEND", b"")
+  np.testing.assert_array_equal(decode.decode_mask(b"\x89PNG\r\n\x1a\n" + b"".join(parts)), numbers)
 
 
 def test_shared_buffers_lay_arrays_out_by_their_elements():
