@@ -33,6 +33,9 @@ def test_images_fit_any_canvas(fit, canvas, size):
   height, width = made["image_size"]
   if fit == "crop":
     assert (height, width) == canvas
+    across, down = Fit(canvas, fit).place(*size[::-1]).resized
+    factor = max(canvas[0] / size[0], canvas[1] / size[1])  # the proportions are kept
+    assert 0 <= factor * size[1] - across < 1 + 1e-9 and 0 <= factor * size[0] - down < 1 + 1e-9
   else:
     factor = min(1, canvas[0] / size[0], canvas[1] / size[1])
     assert abs(height - max(1, factor * size[0])) <= 0.5 and abs(width - max(1, factor * size[1])) <= 0.5
