@@ -98,12 +98,12 @@ def test_lars_of_unstacked_layers_is_optaxs_bit_for_bit():
 
 
 def test_stacks_of_real_networks_are_found():
-  params = classifier_shapes("vit_tiny")
+  params = classifier_shapes("vit_tiny", relative_positions=True)
   leaves = jax.tree_util.tree_leaves_with_path(params)
   assert {leaf.shape[0] for path, leaf in leaves if depths.is_stack(path)} == {12}
   assert {key for key in params["encoder"] if not depths.is_stack((jax.tree_util.DictKey(key),))} == {
     *params["encoder"]
-  } - {"blocks"}
+  } - {"blocks", "relative_rows", "relative_columns"}
 
 
 @pytest.mark.parametrize("scaling, base", [("linear", 0.3), ("sqrt", 0.075)])
@@ -244,7 +244,7 @@ def classifier_shapes(name: str, **options):
   [("vit_base", 0.65, 0.00369721, 0.65), ("vit_large", 0.75, 0.000752543, 0.75)],
 )
 def test_layer_decay_is_maes(name, decay, first, last_block):
-  params = classifier_shapes(name, pool="fc_norm", positions="sincos_trained")
+  params = classifier_shapes(name, pool="fc_norm", positions="sincos_trained", relative_positions=True)
   found, head = depths.depths(params)
   scale = jax.tree.map(lambda depth: decay ** (head - depth), found)
   blocks = scale["encoder"]["blocks"]["block"]["mlp1"]["kernel"]
@@ -256,6 +256,8 @@ def test_layer_decay_is_maes(name, decay, first, last_block):
   assert blocks[0, 0, 0] == pytest.approx(decay ** (head - 1)) and blocks[-1, 0, 0] == pytest.approx(
     last_block
   )
+  for name in ("relative_rows", "relative_columns"):  # entry l belongs to block l
+    np.testing.assert_array_equal(scale["encoder"][name], blocks)
   assert scale["encoder"]["fc_norm"]["scale"] == scale["head"]["Dense_0"]["kernel"] == 1
 
 
@@ -291,10 +293,16 @@ def test_layer_decay_scales_updates_decay_included():
 
 
 @pytest.mark.parametrize(
-  "on, free", [("matrices", {"bias", "scale"}), ("weights", {"bias", "scale", "cls", "positions"})]
+  "on, free",
+  [
+    ("matrices", {"bias", "scale"}),
+    ("weights", {"bias", "scale", "cls", "positions", "relative_rows", "relative_columns"}),
+  ],
 )
 def test_decay_spares_vectors_of_stacked_layers_and_tokens(on, free):
-  params = jax.tree.map(lambda s: jnp.ones(s.shape), classifier_shapes("vit_tiny", positions="learned"))
+  params = jax.tree.map(
+    lambda s: jnp.ones(s.shape), classifier_shapes("vit_tiny", positions="learned", relative_positions=True)
+  )
   made = optim.make_optimizer(
     **RUN, name="adamw", learning_rate=0.1, weight_decay=0.5, weight_decay_on=on, schedule="constant"
   )
@@ -305,7 +313,8 @@ def test_decay_spares_vectors_of_stacked_layers_and_tokens(on, free):
   moved = {
     path[-1].key for path, leaf in jax.tree_util.tree_leaves_with_path(after) if (np.asarray(leaf) != 1).all()
   }
-  assert still == free and moved == {"kernel", "cls", "positions"} - free
+  every = {"kernel", "cls", "positions", "relative_rows", "relative_columns"}
+  assert still == free and moved == every - free
 
 
 @pytest.mark.parametrize(

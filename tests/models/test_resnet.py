@@ -74,6 +74,23 @@ def test_dilated_network_computes_the_strided_one_and_what_lies_between(bottlene
     np.testing.assert_allclose(fine[layer][:, ::step, ::step], coarse[layer], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+  "stride, dilate, found",
+  [(16, "later", {2: 2}), (16, "all", {2: 3}), (8, "later", {2: 6, 4: 2}), (8, "all", {2: 6, 4: 3})],
+)
+def test_dilations_of_a_resnet50(stride, dilate, found):
+  """Counts the 3x3 convolutions of each dilation; the parameters are those of the strided network."""
+  image = jnp.zeros((1, 513, 513, 3))
+  encoder, plain = models.make("resnet50", output_stride=stride, dilate=dilate), models.make("resnet50")
+  weights = jax.eval_shape(plain.init, jax.random.key(0), image)
+  assert jax.eval_shape(encoder.init, jax.random.key(0), image) == weights
+  program = str(jax.make_jaxpr(lambda weights: encoder.apply(weights, image)[0])(weights))
+  assert {d: program.count(f"rhs_dilation=({d}, {d})") for d in found} == found
+  maps = jax.eval_shape(lambda weights: encoder.apply(weights, image, pyramid=True)[0], weights)
+  sides = {16: [129, 65, 33, 33], 8: [129, 65, 65, 65]}[stride]
+  assert [maps[f"stage{i + 1}"].shape[1] for i in range(4)] == sides
+
+
 def test_group_norm_network_has_no_state_and_treats_images_alone():
   encoder = make("resnet10", norm="group", channel_groups=4, **TINY)
   weights = encoder.init(jax.random.key(0), IMAGES)

@@ -9,12 +9,12 @@ import optax
 import pytest
 
 from ssl_jax import models
-from ssl_jax.core import Weights
 from ssl_jax.models import network, segmentation
 from ssl_jax.models.resnet import ResNet
 
 torch = pytest.importorskip("torch", reason="torch is not installed: extra `import`")
 from tests.models import torch_segmentation as theirs  # noqa: E402
+from tests.models.test_segmentation import random_weights  # noqa: E402
 
 CLASSES, WIDTH = 5, 4
 VIT = dict(width=16, depth=4, heads=2, patch=4, positions="learned", relative_positions=True)
@@ -63,19 +63,6 @@ def upernet():
   return ours, make, (20, 28)
 
 
-def random_weights(shapes) -> Weights:
-  """Weights that keep the scale of the activations, without zeros and ones that would hide a mistake."""
-  rng = np.random.default_rng(0)
-
-  def draw(path, leaf):
-    name, noise = path[-1].key, rng.standard_normal(leaf.shape).astype(np.float32)
-    if name == "kernel":
-      return noise * np.float32(2 / np.prod(leaf.shape[:-1])) ** np.float32(0.5)
-    return {"scale": 1 + 0.2 * noise, "var": 1 + np.abs(noise)}.get(name, 0.3 * noise)
-
-  return jax.tree_util.tree_map_with_path(draw, shapes)
-
-
 def leaves(tree) -> dict:
   return {tuple(k.key for k in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
@@ -94,7 +81,7 @@ def networks(make):
   rng = np.random.default_rng(1)
   images = rng.random((3, *size, 3), np.float32)
   labels = np.where(rng.random((3, *size)) < 0.2, 255, rng.integers(0, CLASSES, (3, *size)))
-  weights = random_weights(jax.eval_shape(ours.init, jax.random.key(0), images))
+  weights = random_weights(ours, images)
   shapes = jax.tree.map(lambda leaf: leaf.shape, weights.params["encoder"])
   module = build(shapes)
   theirs.fill(module, leaves(weights.params) | statistics(weights.model_state))

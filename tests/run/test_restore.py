@@ -14,7 +14,7 @@ from ssl_jax.run.assembly import abstract_state, assemble
 from ssl_jax.run.evaluate import evaluate
 from ssl_jax.run.restore import restore
 from ssl_jax.run.train import train
-from ssl_jax.run.warm_start import start_from
+from ssl_jax.run.warm_start import FREE, start_from
 from tests.recipes import save
 
 VIT = dict(name="vit", width=16, depth=2, heads=2, patch=4)
@@ -168,6 +168,14 @@ def test_encoder_is_taken_and_the_rest_is_new(workdir):
   assert (
     np.asarray(fresh.params["encoder"]["embed"]["kernel"]) != np.asarray(trained["embed"]["kernel"])
   ).any()
+
+
+def test_what_does_not_change_the_weights_meaning_may_differ(workdir):
+  config = finetune(workdir, encoder=dict(relative_positions=True))
+  _, state, note = first_state(config)
+  assert "; new: fc_norm, head, positions, relative_columns, relative_rows; not used: decoder, norm" in note
+  assert state.params["encoder"]["relative_rows"].shape == (2, 2, 7)
+  assert {"dilate", "output_stride", "relative_positions"} <= {*FREE}
 
 
 def test_older_step_by_name(workdir):

@@ -1,10 +1,9 @@
-import jax
 import numpy as np
 import pytest
 
-from ssl_jax.models.resize import pool
 from ssl_jax.tasks.backbone import encoder_only
 from ssl_jax.tasks.features import extract, remembered
+from tests.models.test_resize import adaptive_pool
 
 from .conftest import with_params
 
@@ -73,25 +72,6 @@ def test_remembered_extracts_once_per_backbone_split_and_layer(dense, blobs, bat
   once(dense, counted, mesh, layer="late")
   once(with_params(dense, {"weight": dense.weights.params["weight"] * 2}), counted, mesh)
   assert len(passes) == 3
-
-
-def adaptive_pool(maps, grid):
-  """Averages one cell at a time, as in the documentation of torch.nn.AdaptiveAvgPool2d."""
-  h, w = maps.shape[1:3]
-
-  def edge(i, side):
-    return slice(int(np.floor(i * side / grid)), int(np.ceil((i + 1) * side / grid)))
-
-  return np.stack(
-    [np.stack([maps[:, edge(i, h), edge(j, w)].mean((1, 2)) for j in range(grid)], 1) for i in range(grid)], 1
-  )
-
-
-@pytest.mark.parametrize("shape,grid", [((6, 6), 1), ((6, 6), 3), ((7, 5), 3), ((3, 3), 2), ((2, 2), 4)])
-def test_pool_is_an_adaptive_average(shape, grid):
-  maps = np.random.default_rng(0).standard_normal((2, *shape, 3)).astype(np.float32)
-  found = jax.jit(pool, static_argnums=1)(maps, grid)
-  np.testing.assert_allclose(found, adaptive_pool(maps, grid), atol=1e-6)
 
 
 def test_a_layer_is_pooled_and_flattened(dense, blobs, batches_of, mesh_of):
