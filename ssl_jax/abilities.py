@@ -30,6 +30,14 @@ class Classifier(NamedTuple):
   predict: Callable[[PyTree, PyTree, jax.Array], jax.Array]
 
 
+class Segmenter(NamedTuple):
+  """A class for every pixel."""
+
+  # (params, model_state, images) -> f32[B, H, W, C] logits, of the size of the images
+  predict: Callable[[PyTree, PyTree, jax.Array], jax.Array]
+  divisor: int = 1  # height and width of the images must be multiples of it: the patch of a transformer
+
+
 class PretextExamples(NamedTuple):
   """Examples of a pretext task, made from a batch of images: the network's inputs and their targets."""
 

@@ -48,7 +48,15 @@ def shrunk(config: TrainConfig, *, batch: int, size: int) -> dict:
   """
   small = to_json(config)
   if small["encoder"]["name"].startswith("vit"):
-    small["encoder"] |= {"name": "vit", "width": 16, "depth": 2, "heads": 2, "patch": 4, "dtype": "float32"}
+    depth = 6 if small["method"].get("head") == "upernet" else 2
+    small["encoder"] |= {
+      "name": "vit",
+      "width": 16,
+      "depth": depth,
+      "heads": 2,
+      "patch": 4,
+      "dtype": "float32",
+    }
     decoder = {
       f"{part}_{name}": value
       for part in ("decoder", "head")
@@ -69,6 +77,8 @@ def shrunk(config: TrainConfig, *, batch: int, size: int) -> dict:
     "channel_jitter": 0,
   }
   small["method"] |= {name: value for name, value in geometry.items() if name in small["method"]}
+  if small["method"].get("head") in ("fcn", "fcn_d8", "upernet"):
+    small["method"]["channels"] = 16
   if small["encoder"].get("batch_groups", 1) > 1:
     small["encoder"]["batch_groups"] = 2
   small["data"] |= dataclasses.asdict(config.data) | {
@@ -79,6 +89,7 @@ def shrunk(config: TrainConfig, *, batch: int, size: int) -> dict:
     "cache": False,
     "workers": 0,
   }
+  small["host"] |= {side: size for side in ("height", "width") if side in small["host"]}
   small["augment"] |= {"size": size}
   small["batch_size"] = batch
   return small

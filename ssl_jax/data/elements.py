@@ -5,7 +5,7 @@ The pipeline, the cache, the shared buffers and the compiled step derive their s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -64,3 +64,18 @@ def check_elements(elements: Elements) -> Elements:
 def empty_batch(elements: Elements, count: int) -> dict[str, np.ndarray]:
   """Allocates uninitialised arrays [count, ...] for `count` examples."""
   return {name: np.empty((count, *spec.shape), spec.dtype) for name, spec in elements.items()}
+
+
+def host_batch(
+  transform: Transform, records: Sequence[Record], rngs: Sequence[np.random.Generator] | None = None
+) -> dict[str, np.ndarray]:
+  """The batch that the host makes of records: every element of the transform, with a leading batch axis.
+
+  Args:
+    rngs: one for each record; None for a transform that draws nothing.
+  """
+  made = [transform(rng, record) for rng, record in zip(rngs or [None] * len(records), records, strict=True)]
+  return {
+    name: np.stack([np.asarray(example[name], spec.dtype) for example in made])
+    for name, spec in transform.elements.items()
+  }

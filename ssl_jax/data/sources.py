@@ -27,6 +27,9 @@ SIZES = {
   "cifar10": (50_000, 10),
   "cifar100": (50_000, 100),
   "sample": (8000, 10),
+  "voc_masks": (10_582, 21),  # train_aug
+  "cityscapes": (2_975, 19),
+  "ade20k": (20_210, 150),
 }
 _FOLDERS = {
   "folder": folder.open_folder,

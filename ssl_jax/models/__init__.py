@@ -87,6 +87,17 @@ def stack(encoder: Network, head: Network) -> Network:
   return Network(init, apply)
 
 
+def frozen(encoder: Network) -> Network:
+  """The encoder in evaluation mode at all times; no gradient reaches its weights."""
+
+  def apply(
+    weights: Weights, inputs: jax.Array, *, train: bool = False, key: jax.Array | None = None, **call
+  ):
+    return encoder.apply(jax.lax.stop_gradient(weights), inputs, **call)
+
+  return Network(encoder.init, apply, encoder.module)
+
+
 def split(encoder: Network, layer: str) -> tuple[Network, Network]:
   """Splits a ResNet after `layer`.
 
@@ -160,6 +171,7 @@ __all__ = [
   "ENCODERS",
   "Network",
   "factory",
+  "frozen",
   "heads",
   "last_map",
   "make",

@@ -172,7 +172,8 @@ class ViT(nn.Module, kw_only=True):
       trained, initialised with N(0, 0.02).
     relative_positions: adds a trained bias, at first zero, to the attention logits of two patches: for each
       block and head, the sum of one for their offset in rows and one for that in columns. The tables are made
-      for `image_size` and interpolated linearly. Not with `visible`.
+      for the images of the first call, those of training, and interpolated linearly for others. Not with
+      `visible`.
     pool: what is returned: the "cls" token or the "mean" of the patch tokens, both after the last norm; or
       "fc_norm", the mean of the patch tokens with a norm of its own after the mean (MAE's fine-tuning).
     drop_path, layers, remat: see Blocks.
@@ -254,7 +255,8 @@ class ViT(nn.Module, kw_only=True):
 
   def _positions(self, grid: tuple[int, int], visible: jax.Array | None) -> jax.Array:
     """Position embeddings [1, L, width], or [B, K, width] of the visible patches."""
-    made = self._made_for(grid)
+    side = self.image_size // self.patch
+    made = (side, side) if side else grid
     if self.positions == "sincos":
       table = jnp.asarray(patches.sincos_positions(made, self.width))
     else:
@@ -282,15 +284,12 @@ class ViT(nn.Module, kw_only=True):
         "use False, and True in the run that starts from its encoder"
       )
     rows, columns = (
-      self.param(name, nn.initializers.zeros, (self.depth, self.heads, 2 * made - 1), jnp.float32)
-      for name, made in zip(RELATIVE, self._made_for(grid))
+      self.get_variable("params", name)
+      if self.has_variable("params", name)  # perhaps made for another grid
+      else self.param(name, nn.initializers.zeros, (self.depth, self.heads, 2 * side - 1), jnp.float32)
+      for name, side in zip(RELATIVE, grid)
     )
     return patches.relative_offsets(rows, grid[0]), patches.relative_offsets(columns, grid[1])
-
-  def _made_for(self, grid: tuple[int, int]) -> tuple[int, int]:
-    """The grid that tables of positions are made for."""
-    side = self.image_size // self.patch
-    return (side, side) if side else grid
 
 
 ENCODERS = {

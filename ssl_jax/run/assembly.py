@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
@@ -53,6 +54,9 @@ def open_data(config: TrainConfig) -> tuple[Source, Transform]:
   data, transform = config.data, host_transform(config)
   source = sources.make(data.name, split=data.split, data_dir=data.data_dir, image_size=data.size)
   host.check_source(config.host["name"], transform, source)
+  if "mask" in transform.elements:  # its classes are those of the pixels
+    names = source.mask_classes
+    source = dataclasses.replace(source, num_classes=len(names), class_names=names)
   if not data.cache:
     return source, transform
   if source.native_shape is None and not transform.random:

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
@@ -19,6 +19,9 @@ from ssl_jax.config.checked import options_of
 from ssl_jax.config.schema import EvaluateConfig, EvaluateDataConfig, TrainConfig
 from ssl_jax.core import Augment
 from ssl_jax.data import classes, host, pipeline, sources, transforms
+from ssl_jax.data.elements import Transform, host_batch
+from ssl_jax.data.image_sizes import image_sizes
+from ssl_jax.data.reader import Source
 from ssl_jax.log.console import Progress
 from ssl_jax.metrics import confusion_matrix
 from ssl_jax.run.provenance import provenance
@@ -26,11 +29,12 @@ from ssl_jax.run.restore import Restored, restore
 from ssl_jax.tasks import features
 from ssl_jax.tasks.backbone import Backbone, mean_image, pixels
 from ssl_jax.tasks.partial_results import PartialResults
-from ssl_jax.tasks.task import NEVER_TRAINED, Result, TaskData
+from ssl_jax.tasks.task import NEVER_TRAINED, Result, TaskData, TestRecords
 from ssl_jax.view import knn_atlas
 from ssl_jax.view.confusion import plot_confusion
 from ssl_jax.view.errors import bars_of, plot_bars, plot_errors
 from ssl_jax.view.neighbours import plot_neighbours
+from ssl_jax.view.segmentation import plot_segmentation
 
 
 def evaluate(config: EvaluateConfig, workdir: str | pathlib.Path, *, step: int = 0) -> dict:
@@ -118,6 +122,7 @@ def task_data(config: EvaluateConfig, trained: TrainConfig, mesh: Mesh) -> TaskD
     max_bad_fraction=data.max_bad_fraction,
   )
   return TaskData(
+    records=_test_records(config, data, test, mesh),
     train=functools.partial(read, train),
     test=functools.partial(read, test),
     num_classes=train.num_classes,
@@ -130,6 +135,26 @@ def task_data(config: EvaluateConfig, trained: TrainConfig, mesh: Mesh) -> TaskD
     augment=live_augment(config, data.size),
     protocol=_protocol(config, data, resize, train.order),
   )
+
+
+def _test_records(config: EvaluateConfig, data: EvaluateDataConfig, test: Source, mesh: Mesh) -> TestRecords:
+  """Makes the access to the records of the test split for tasks that choose the host transform themselves."""
+
+  def batches(transform: Transform) -> Iterator[dict[str, np.ndarray]]:
+    return pipeline.eval_batches(
+      test,
+      batch_size=config.batch_size,
+      transform=transform,
+      workers=data.workers,
+      positions=parallel.local_rows(mesh, config.batch_size),
+      max_bad_fraction=data.max_bad_fraction,
+    )
+
+  def read(transform: Transform, indices: Sequence[int]) -> dict[str, np.ndarray]:
+    return host_batch(transform, test.__getitems__(list(indices)))
+
+  sizes = functools.cache(functools.partial(image_sizes, test))
+  return TestRecords(batches, read, sizes, test.fields, test.mask_classes, data.interpolation)
 
 
 def _protocol(config: EvaluateConfig, data: EvaluateDataConfig, resize: int, order: str) -> dict:
@@ -208,6 +233,10 @@ def _plot(folder: pathlib.Path, name: str, result: Result, seen: knn_atlas.KnnAt
   elif "error" in result.protocol:
     plot_errors(folder / f"{name}.png", result.protocol["error"], title=f"{name}: error, %")
   found, class_names = result.predictions, result.class_names
+  if "confusion" in found:
+    plot_segmentation(folder / f"{name}.png", found, class_names, iou=result.protocol["iou"], title=name)
+    plot_confusion(folder / f"{name}-confusion.png", found["confusion"], class_names=class_names, title=name)
+    return
   if not found:
     return
   count = max(len(class_names), 1 + int(max(found["label"].max(), found["prediction"].max())))

@@ -44,15 +44,8 @@ def start_from(state: TrainState, config: TrainConfig, mesh) -> tuple[TrainState
   fresh, left = set(), set()
 
   def graft(weights: Weights) -> Weights:
-    if "frozen" in weights.model_state:  # then only these, which the method does not train, are taken
-      return weights._replace(
-        model_state={
-          **weights.model_state,
-          "frozen": _frozen(
-            weights.model_state["frozen"], source.backbone.weights.params, config.start.workdir
-          ),
-        }
-      )
+    if "frozen" in weights.model_state:  # then only what the method does not train is taken
+      return _graft_frozen(weights, source.backbone.weights, config.start.workdir)
     parts = [_graft(new, old, fresh, left) for new, old in zip(weights, source.backbone.weights)]
     return Weights(*parts)
 
@@ -114,7 +107,16 @@ def _graft(new: PyTree, old: PyTree, fresh: set, left: set) -> PyTree:
   }
 
 
-def _frozen(new: PyTree, old: PyTree, workdir: str) -> PyTree:
+def _graft_frozen(new: Weights, old: Weights, workdir: str) -> Weights:
+  """Replaces the parameters that a method does not train, and the state of an encoder among them."""
+  state = {**new.model_state, "frozen": _same_parts(new.model_state["frozen"], old.params, workdir)}
+  if "encoder" in new.model_state:  # BatchNorm statistics
+    kept = {"encoder": new.model_state["encoder"]}
+    state |= _same_parts(kept, old.model_state, workdir)
+  return new._replace(model_state=state)
+
+
+def _same_parts(new: PyTree, old: PyTree, workdir: str) -> PyTree:
   """Returns the parts of `old` that `new` has. Raises ValueError if a leaf is missing or of another shape."""
   wanted, found = _leaves(new), _leaves({name: part for name, part in old.items() if name in new})
   problems = [
@@ -126,7 +128,7 @@ def _frozen(new: PyTree, old: PyTree, workdir: str) -> PyTree:
     raise ValueError(
       f"config.start.workdir {workdir} does not fit: "
       + "; ".join(sorted(problems)[:20])
-      + "\nUse the encoder and decoder options of that run, whose method must be 'mae'."
+      + "\nUse the encoder options of that run, and for method 'mae_probe' its decoder options too."
     )
   return jax.tree_util.tree_map_with_path(lambda path, leaf: found[tuple(key.key for key in path)], new)
 

@@ -9,9 +9,23 @@ import numpy as np
 
 from ssl_jax.config.checked import nearest
 from ssl_jax.core import Augment
+from ssl_jax.data.elements import Transform
 
 NEVER_TRAINED = "test_classes_without_training_images"  # an entry of a protocol: the names of such classes
 Batches = Callable[[], Iterator[dict[str, np.ndarray]]]  # each call starts a new pass over the data
+
+
+class TestRecords(NamedTuple):
+  """The test records with all their fields, for tasks that need more than a square image and its label."""
+
+  # (host transform) -> evaluation batches with its elements, "valid" and "index"
+  batches: Callable[[Transform], Iterator[dict[str, np.ndarray]]]
+  # (host transform, indices) -> the elements of these records [N, ...], on every process
+  read: Callable[[Transform, Sequence[int]], dict[str, np.ndarray]]
+  sizes: Callable[[], np.ndarray]  # i32[N, 2]: (height, width) of every image; 0 if it cannot be read
+  fields: tuple[str, ...]  # of a record, such as "mask"
+  class_names: tuple[str, ...] = ()  # of the masks
+  interpolation: str = "bilinear"  # of resized images
 
 
 class TaskData(NamedTuple):
@@ -33,6 +47,7 @@ class TaskData(NamedTuple):
   train_steps: Callable[[int, int, int, int], Iterator[dict[str, np.ndarray]]] | None = None
   train_size: int = 0  # number of images in an epoch of `train_steps`
   test_size: int = 0  # number of images in the test split, for progress; 0: unknown
+  records: TestRecords | None = None  # of the test split
   test_sorted_size: int = 0  # the same if the test images are sorted by class, else 0
   max_bad_fraction: float = 0.01  # of the images of released sets, see pipeline.eval_batches
   augment: Augment | None = None  # on the device, uint8 in, f32 in [0, 1] out; None: no augmentation

@@ -16,9 +16,9 @@ from ssl_jax.augment import crops, ops
 from ssl_jax.config.schema import TrainConfig
 from ssl_jax.core import DataSpec
 from ssl_jax.data import decode
-from ssl_jax.data.elements import Record, Transform
+from ssl_jax.data.elements import Record, Transform, host_batch
 from ssl_jax.run.assembly import assemble
-from ssl_jax.view.request import PictureRequest, host_batch, open_images, to_bytes
+from ssl_jax.view.request import PictureRequest, open_images, to_bytes
 
 VIEWS = 10  # of the recipe, shown below the ten operations
 LEAST_TILE = 96  # smallest side of the tiles of the operations, pixels

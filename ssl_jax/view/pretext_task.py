@@ -12,9 +12,10 @@ from ssl_jax import methods
 from ssl_jax.abilities import PretextExamples, PretextTask
 from ssl_jax.config.schema import TrainConfig
 from ssl_jax.core import DataSpec
+from ssl_jax.data.elements import host_batch
 from ssl_jax.run.assembly import assemble
 from ssl_jax.view.columns import Column, plot_columns
-from ssl_jax.view.request import PictureRequest, host_batch, open_images
+from ssl_jax.view.request import PictureRequest, open_images
 
 
 def show_pretext_task(request: PictureRequest, output: pathlib.Path) -> None:

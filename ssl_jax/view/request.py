@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -12,7 +11,7 @@ import numpy as np
 
 from ssl_jax.config.schema import EvaluateConfig, TrainConfig
 from ssl_jax.data import transforms
-from ssl_jax.data.elements import Record, Transform
+from ssl_jax.data.elements import Transform
 from ssl_jax.data.reader import Source
 from ssl_jax.run.assembly import open_data
 
@@ -71,17 +70,6 @@ def crop_images(config: TrainConfig, request: PictureRequest) -> jax.Array:
   crop = transforms.resize_center_crop(size, interpolation=data.interpolation)
   places = range(request.index, request.index + request.images)
   return jnp.asarray(np.stack([crop(None, source[i]["image"]) for i in places]), jnp.float32) / 255
-
-
-def host_batch(
-  transform: Transform, records: Sequence[Record], rngs: Sequence[np.random.Generator]
-) -> dict[str, np.ndarray]:
-  """The batch that the host makes of records: every element of the transform, with a leading batch axis."""
-  examples = [transform(rng, record) for rng, record in zip(rngs, records, strict=True)]
-  return {
-    name: np.stack([np.asarray(example[name], spec.dtype) for example in examples])
-    for name, spec in transform.elements.items()
-  }
 
 
 def to_bytes(images: jax.Array) -> np.ndarray:

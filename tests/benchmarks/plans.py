@@ -44,6 +44,11 @@ PLANS = {
   "ttt_mae_at_once": ("transfer/vit_probe.py:vit_large", {}, "v5p:2x2x1", TTT, {}),
   "moco_h100": ("pretrain/moco.py:e", MOCO, "h100:8x8", "", {}),
   "mae_h100": ("pretrain/mae.py:large", {}, "h100:8x8", "", {}),
+  # 16 images on a slice of 8 chips: 2 a chip, as published on 8 GPUs
+  "fcn": ("transfer/segmentation.py:voc12_fcn", {}, "v5e:2x4", "", {}),
+  "fcn_cityscapes": ("transfer/segmentation.py:cityscapes_fcn", {}, "v5e:2x4", "", {}),
+  "upernet": ("transfer/segmentation.py:ade20k_upernet_base", {}, "v5e:2x4", "", {}),
+  "fcn_16_a_chip": ("transfer/segmentation.py:voc12_fcn", dict(batch_size=128), "v5e:2x4", "", {}),
   # weak scaling: 64 images per chip
   **{
     f"moco_scaling_{chips}": (

@@ -21,6 +21,9 @@ from ssl_jax.tasks.backbone import Backbone, encoder_only, mean_image, pixels  #
 from ssl_jax.tasks.task import TaskData  # noqa: E402
 from ssl_jax.view import knn_atlas  # noqa: E402
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+from tests.tasks.masked_images import by_colour, data_of, painted  # noqa: E402
+
 
 def toy(count, seed):
   centres, draw = np.random.default_rng(0).uniform(60, 195, (3, 4, 4, 3)), np.random.default_rng(seed)
@@ -96,6 +99,10 @@ def measure():
     )
     result = task.run(learner(), data, mesh, jax.random.key(0))
     found[mode] = {**result.scalars, "loss": result.protocol["losses"]["clean"]["0"][1], "predictions": []}
+  task = tasks.make("segmentation", window=8, stride=5)
+  result = task.run(by_colour(), data_of(painted(13, 0)), mesh, jax.random.key(0))
+  arrays = {name: leaf.tolist() for name, leaf in result.predictions.items()}
+  found["segmentation"] = {**result.scalars, "top1": result.scalars["miou"], "predictions": arrays}
   shown = knn_atlas.images_at(data.train, np.array([[7, 100], [0, 7]]))
   found["images"] = bool((shown == train[0][[[7, 100], [0, 7]]]).all())
   return found

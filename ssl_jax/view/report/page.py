@@ -273,14 +273,15 @@ def _cell(error: float) -> dict[str, str]:
 
 
 def _pictures(records: Sequence[Record], width: int) -> list[tuple[str, str]]:
-  """(Caption, data URI) of the pictures of each run and of the confusion matrices of its trained network."""
+  """(Caption, data URI) of the pictures of each run and of the evaluations of its trained network."""
   found = []
   for record in records:
     named = [(path.stem, path) for path in record.pictures]
     named += [
-      (f"{e.task}, {e.backbone}", e.picture)
+      (picture.stem.replace(e.backbone.replace(" ", "_"), e.backbone), picture)
       for e in record.evaluations
-      if e.picture and "error" not in e.protocol and e.backbone not in BASELINES
+      if "error" not in e.protocol and e.backbone not in BASELINES
+      for picture in e.pictures
     ]
     found += [(f"{record.name}: {name}", _embed_picture(path, width)) for name, path in named]
   return found

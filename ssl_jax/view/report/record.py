@@ -21,7 +21,7 @@ class Evaluation(NamedTuple):
   backbone: str
   scalars: dict[str, float]
   protocol: dict[str, Any]
-  picture: pathlib.Path | None  # of a confusion matrix, a heat map or bars
+  pictures: tuple[pathlib.Path, ...]  # a confusion matrix, a heat map, bars or segmented images
   atlas: knn_atlas.KnnAtlas  # {}: none was written
 
 
@@ -106,13 +106,14 @@ def _evaluations(folder: pathlib.Path) -> list[Evaluation]:
 def _evaluation(path: pathlib.Path, step: int) -> Evaluation:
   stored = read_json(path, "delete it and evaluate again")
   backbone = stored["protocol"]["backbone"]
-  picture, seen = path.with_suffix(".png"), path.with_suffix(".npz")
+  seen = path.with_suffix(".npz")
+  pictures = (path.with_suffix(".png"), path.with_name(f"{path.stem}-confusion.png"))
   return Evaluation(
     step,
     path.stem.removesuffix(f"-{backbone.replace(' ', '_')}"),
     backbone,
     stored["scalars"],
     stored["protocol"],
-    picture if picture.exists() else None,
+    tuple(picture for picture in pictures if picture.exists()),
     knn_atlas.load_atlas(seen) if seen.exists() else {},
   )

@@ -1,0 +1,282 @@
+"""Semantic segmentation: how well a network names the class of every pixel of the test images."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from ssl_jax import parallel
+from ssl_jax.abilities import Segmenter
+from ssl_jax.data import classes
+from ssl_jax.data.full_mask import ImageAndFullMask
+from ssl_jax.data.host import IGNORE
+from ssl_jax.data.image_sizes import resized
+from ssl_jax.parallel import placement
+from ssl_jax.tasks import sliding_windows
+from ssl_jax.tasks.backbone import Backbone
+from ssl_jax.tasks.segmentation_scores import confusion, scores
+from ssl_jax.tasks.sliding_windows import Windows
+from ssl_jax.tasks.task import Result, Task, TaskData, TestRecords, silent
+
+SHOWN = 6  # test images in the picture
+
+
+class Geometry(NamedTuple):
+  """The shapes of an evaluation, which hold for all images of the test split."""
+
+  windows: Windows
+  image_canvas: tuple[int, int]
+  mask_canvas: tuple[int, int]
+
+
+def make(*, window: int = 0, stride: int = 0, short_side: int = 0, together: int = 0) -> Task:
+  """Mean intersection over union, pixel accuracy and mean accuracy at the original size of the labels.
+
+  The mean intersection over union is that of one confusion matrix of all test pixels that have a class,
+  averaged over the classes that occur in the labels. There is no flip and one scale.
+
+  Args:
+    window: side of the square windows that the network sees, in pixels: the size of its training crops. 0:
+      the whole image at once, on a canvas of the size of the largest height and width of the test images,
+      padded with the mean colour. An image that is smaller than a window is padded in the same way.
+    stride: pixels between neighbouring windows; 0: two thirds of the window.
+    short_side: to which the shorter side of each image is resized first; 0: its original size.
+    together: windows of each image that are computed at once; 0: all of an image, but not more than 8. It
+      does not change the results.
+  Raises: ValueError for options out of range and, in `run`, for test images without masks, classes that the
+    network was not trained on, and a window that the network cannot take; methods.MissingAbility for a
+    network that does not segment.
+  Source: Long et al. 2015, section 5 (the measures); MMSegmentation's sliding evaluation.
+  """
+  for name, value in (
+    ("window", window),
+    ("stride", stride),
+    ("short_side", short_side),
+    ("together", together),
+  ):
+    if value < 0:
+      raise ValueError(f"config.tasks.segmentation.{name} is {value}; use 0 for the default, or pixels")
+  if stride and not window:
+    raise ValueError(
+      f"config.tasks.segmentation.stride is {stride}, but window is 0, the whole image; set window too"
+    )
+  if stride > window:
+    raise ValueError(
+      f"config.tasks.segmentation.stride {stride} is larger than the window of {window}, which leaves pixels "
+      f"without a prediction; use at most {window}"
+    )
+
+  def run(
+    backbone: Backbone, data: TaskData, mesh: Mesh, key: jax.Array, *, extract=None, progress=silent
+  ) -> Result:
+    segmenter = backbone.ability(
+      Segmenter, "task 'segmentation'", "train one with configs/transfer/segmentation.py"
+    )
+    records = _records(data)
+    numbers = _numbers(backbone, records)
+    geometry = _geometry(segmenter, records, window, stride, short_side)
+    transform = ImageAndFullMask(
+      short_side, geometry.image_canvas, geometry.mask_canvas, records.interpolation
+    )
+    segment = segmenting(backbone, segmenter, geometry, together, mesh)
+    matrix, rows = np.zeros((len(numbers.names), len(numbers.names)), np.int64), 0
+    examples = Examples(records, transform)
+    for found in _each(segment, records.batches(transform)):
+      matrix += confusion(numbers.table[found.truth], found.predicted, len(matrix))
+      examples.add(found, numbers.table)
+      rows += len(found.index)
+      progress(rows, data.test_size, 1 - float(np.trace(matrix) / max(matrix.sum(), 1)))
+    measured = scores(matrix)
+    iou = {name: float(value) for name, value in zip(numbers.names, measured.iou, strict=True)}
+    protocol = {
+      **data.protocol,
+      **backbone.protocol,
+      "task": "segmentation",
+      "backbone_mode": "evaluation",
+      "crop": "none",
+      "window": geometry.windows.window,
+      "stride": geometry.windows.stride,
+      "canvas": geometry.windows.canvas,
+      "short_side": short_side,
+      "test_rows": rows,
+      "iou": {name: None if math.isnan(value) else value for name, value in iou.items()},
+    }
+    return Result(measured.scalars(), protocol, {"confusion": matrix, **examples.arrays()}, numbers.names)
+
+  return Task("segmentation", run)
+
+
+class Numbers(NamedTuple):
+  """The classes of the test labels as numbers of the network's classes."""
+
+  names: tuple[str, ...]  # of the network's classes
+  table: np.ndarray  # uint8[256]: value of the label -> the network's number; IGNORE stays
+
+
+def _records(data: TaskData) -> TestRecords:
+  if data.records is None or "mask" not in data.records.fields:
+    fields = ", ".join(data.records.fields) if data.records else "image, label"
+    raise ValueError(
+      f"task 'segmentation' needs a mask for every test image, but the data has only {fields}; use a data "
+      "set with masks, such as config.data.name='mask_folder'"
+    )
+  return data.records
+
+
+def _numbers(backbone: Backbone, records: TestRecords) -> Numbers:
+  """Finds the classes of the test labels among those of the network, by name."""
+  own = records.class_names
+  names = backbone.class_names or own
+  table = np.full(256, IGNORE, np.uint8)
+  if backbone.class_names and own:
+    found = classes.numbers_of(own, names, what="the test masks", owner="the network's training masks")
+    table[: len(found)] = found
+  else:
+    table[:] = np.arange(256)
+  return Numbers(tuple(names), table)
+
+
+def _geometry(
+  segmenter: Segmenter, records: TestRecords, window: int, stride: int, short_side: int
+) -> Geometry:
+  """The canvases that hold every test image and label.
+
+  Raises: ValueError for a window that is no multiple of what the network needs.
+  """
+  sizes = records.sizes()
+  sizes = sizes[(sizes > 0).all(1)]
+  if not len(sizes):
+    raise ValueError("task 'segmentation': none of the test images can be read")
+  multiple = segmenter.divisor
+  if window % multiple:
+    raise ValueError(
+      f"config.tasks.segmentation.window is {window}, but the network takes images whose sides are multiples "
+      f"of {multiple}; use {-(-window // multiple) * multiple}"
+    )
+  largest = _largest(resized(sizes, short_side) if short_side else sizes)
+  canvas = largest
+  if not window:
+    canvas = (-(-largest[0] // multiple) * multiple, -(-largest[1] // multiple) * multiple)
+  return Geometry(sliding_windows.place_windows(canvas, window, stride), largest, _largest(sizes))
+
+
+def _largest(sizes: np.ndarray) -> tuple[int, int]:
+  height, width = (int(side) for side in sizes.max(0))
+  return height, width
+
+
+def segmenting(backbone: Backbone, segmenter: Segmenter, geometry: Geometry, together: int, mesh: Mesh):
+  """Returns a function of the rows of this process that starts the computation of `Found`."""
+  parallel.bound_programs()
+  windows = geometry.windows
+  together = min(together or 8, windows.count)
+  weights = placement.replicate(tuple(backbone.weights), mesh)
+  view = jax.ShapeDtypeStruct((1, *windows.window, 3), jnp.float32)
+  num_classes = jax.eval_shape(segmenter.predict, *backbone.weights, view).shape[-1]
+  options = {"predict": segmenter.predict, "windows": windows, "together": together, "mesh": mesh}
+
+  def segment(batch: dict[str, jax.Array]) -> jax.Array:
+    totals = _start(batch["image"], classes=num_classes, windows=windows, mesh=mesh)
+    for first in range(0, windows.count, together):
+      totals = _add(*weights, totals, batch["image"], batch["image_size"], np.int32(first), **options)
+    return _finish(totals, batch["image_size"], batch["mask_size"], canvas=geometry.mask_canvas, mesh=mesh)
+
+  return functools.partial(_on_devices, segment, mesh)
+
+
+def _on_devices(segment, mesh: Mesh, rows: dict[str, np.ndarray]):
+  """Starts the computation for the rows of this process: the arrays of `Found`, still on the devices."""
+  count = -(-len(rows["valid"]) // len(mesh.local_devices)) * len(mesh.local_devices)
+  short = count - len(rows["valid"])
+  padded = {name: np.pad(leaf, [(0, short)] + [(0, 0)] * (leaf.ndim - 1)) for name, leaf in rows.items()}
+  batch = placement.to_devices(padded, mesh)
+  return segment(batch), *_replicated(batch["mask"], batch["index"], batch["valid"], mesh=mesh)
+
+
+@functools.partial(jax.jit, static_argnames=("classes", "windows", "mesh"))
+def _start(images, *, classes: int, windows: Windows, mesh: Mesh):
+  totals = sliding_windows.start_totals(len(images), classes, windows)
+  return jax.lax.with_sharding_constraint(totals, placement.along_data(mesh))
+
+
+@functools.partial(
+  jax.jit, static_argnames=("predict", "windows", "together", "mesh"), donate_argnames="totals"
+)
+def _add(params, model_state, totals, images, sizes, first, *, predict, windows, together, mesh):
+  totals = sliding_windows.add_windows(
+    params, model_state, totals, images, sizes, first, predict=predict, windows=windows, together=together
+  )
+  return jax.lax.with_sharding_constraint(totals, placement.along_data(mesh))
+
+
+@functools.partial(jax.jit, static_argnames=("canvas", "mesh"))
+def _finish(totals, sizes, label_sizes, *, canvas, mesh):
+  found = sliding_windows.classes_of(totals, sizes, label_sizes, canvas)
+  return jax.lax.with_sharding_constraint(found, placement.replicated(mesh))
+
+
+@functools.partial(jax.jit, static_argnames="mesh")
+def _replicated(*arrays, mesh):
+  return jax.lax.with_sharding_constraint(arrays, placement.replicated(mesh))
+
+
+class Found(NamedTuple):
+  """What was computed for one global batch; the same on every process."""
+
+  predicted: np.ndarray  # uint8[B, H, W]
+  truth: np.ndarray  # uint8[B, H, W]: the values of the labels
+  index: np.ndarray  # i32[B]
+  valid: np.ndarray  # bool[B]
+
+
+def _each(segment, batches: Iterator[dict[str, np.ndarray]]) -> Iterator[Found]:
+  """Yields the valid rows of each global batch; the devices are one batch ahead."""
+  pending = None
+  for batch in batches:
+    ahead = segment(batch)
+    if pending is not None:
+      yield _fetched(pending)
+    pending = ahead
+  if pending is not None:
+    yield _fetched(pending)
+
+
+def _fetched(found) -> Found:
+  fetched = Found(*map(np.asarray, found))
+  return Found(*(leaf[fetched.valid] for leaf in fetched))
+
+
+class Examples:
+  """Test images from the whole split with their labels and predictions, for a picture."""
+
+  def __init__(self, records: TestRecords, transform: ImageAndFullMask):
+    """Chooses the images."""
+    readable = np.flatnonzero((records.sizes() > 0).all(1))
+    places = np.linspace(0, len(readable) - 1, SHOWN).round().astype(int)
+    self.index = readable[np.unique(places)]
+    self._read = functools.partial(records.read, transform)
+    self._found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+  def add(self, found: Found, table: np.ndarray) -> None:
+    """Keeps the chosen rows of a batch."""
+    for row in np.flatnonzero(np.isin(found.index, self.index)):
+      self._found[int(found.index[row])] = table[found.truth[row]], found.predicted[row]
+
+  def arrays(self) -> dict[str, np.ndarray]:
+    """The images that were found, of M: "shown_image" uint8[M, H, W, 3], "shown_image_size" i32[M, 2],
+    "shown_truth" and "shown_predicted" uint8[M, H', W'], "shown_mask_size" i32[M, 2].
+    """
+    index = sorted(self._found)
+    if not index:
+      return {}
+    rows = self._read(index)
+    truth, predicted = (np.stack([self._found[i][part] for i in index]) for part in (0, 1))
+    kept = {f"shown_{name}": rows[name] for name in ("image", "image_size", "mask_size")}
+    return {**kept, "shown_truth": truth, "shown_predicted": predicted}
