@@ -27,10 +27,11 @@ SIZES = {
   "cifar10": (50_000, 10),
   "cifar100": (50_000, 100),
   "sample": (8000, 10),
-  "voc_masks": (10_582, 21),  # train_aug
+  "voc_masks": (10_582, 21),
   "cityscapes": (2_975, 19),
   "ade20k": (20_210, 150),
 }
+TRAIN_SPLITS = {"voc_masks": "train_aug"}  # the split that SIZES counts where it is not "train"
 _FOLDERS = {
   "folder": folder.open_folder,
   "mask_folder": mask_folder.open_mask_folder,

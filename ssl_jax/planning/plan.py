@@ -21,7 +21,7 @@ from ssl_jax.abilities import Adaptable
 from ssl_jax.config.schema import EvaluateConfig, TrainConfig, to_json
 from ssl_jax.core import DataSpec, TrainState, Weights
 from ssl_jax.data import splits
-from ssl_jax.data.sources import SIZES
+from ssl_jax.data.sources import SIZES, TRAIN_SPLITS
 from ssl_jax.parallel.placement import along_data, replicated
 from ssl_jax.planning import hlo
 from ssl_jax.planning.chips import Chip
@@ -97,12 +97,13 @@ def _data(config: TrainConfig, images: int, classes: int) -> DataSpec:
       f"the number of images of config.data.name {config.data.name!r} is not known here; pass --images=N "
       "--classes=N"
     )
-  if not images and set(splits.names(config.data.split)) != {"train"}:
+  whole = TRAIN_SPLITS.get(config.data.name, "train")
+  if not images and set(splits.names(config.data.split)) != {whole}:
     raise ValueError(
       f"the number of images of config.data.split {config.data.split!r} is not known here, only that of "
-      "'train' and its parts; pass --images=N"
+      f"{whole!r} and its parts; pass --images=N"
     )
-  images = images or sum(len(rows) for _, rows in splits.resolve(config.data.split, {"train": known_images}))
+  images = images or sum(len(rows) for _, rows in splits.resolve(config.data.split, {whole: known_images}))
   return DataSpec(images, classes or known_classes, config.batch_size)
 
 

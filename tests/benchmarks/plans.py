@@ -48,6 +48,29 @@ PLANS = {
   "fcn": ("transfer/segmentation.py:voc12_fcn", {}, "v5e:2x4", "", {}),
   "fcn_cityscapes": ("transfer/segmentation.py:cityscapes_fcn", {}, "v5e:2x4", "", {}),
   "upernet": ("transfer/segmentation.py:ade20k_upernet_base", {}, "v5e:2x4", "", {}),
+  # the encoders of these plans under a linear classifier of whole images, to compare
+  "fcn_encoder": (
+    "pretrain/supervised.py:imagenet",
+    dict(
+      batch_size=16, encoder=dict(output_stride=16, dilate="all"), augment=dict(size=513), data=dict(size=513)
+    ),
+    "v5e:2x4",
+    "",
+    {},
+  ),
+  "upernet_encoder": (
+    "transfer/finetune.py:vit_base",
+    dict(
+      batch_size=16,
+      encoder=dict(relative_positions=True, image_size=224),
+      method=dict(mixup=0.0, cutmix=0.0),
+      augment=dict(size=512),
+      data=dict(size=512),
+    ),
+    "v5e:2x4",
+    "",
+    {},
+  ),
   "fcn_16_a_chip": ("transfer/segmentation.py:voc12_fcn", dict(batch_size=128), "v5e:2x4", "", {}),
   # weak scaling: 64 images per chip
   **{
@@ -73,13 +96,13 @@ def load(file: str):
 
 
 def changed(config: TrainConfig, changes: dict) -> TrainConfig:
-  return dataclasses.replace(
-    config,
-    **{
-      name: {**getattr(config, name), **value} if isinstance(value, dict) else value
-      for name, value in changes.items()
-    },
-  )
+  def part(name: str, value):
+    old = getattr(config, name)
+    if dataclasses.is_dataclass(old):
+      return dataclasses.replace(old, **value)
+    return {**old, **value} if isinstance(value, dict) else value
+
+  return dataclasses.replace(config, **{name: part(name, value) for name, value in changes.items()})
 
 
 def main() -> None:

@@ -1,9 +1,15 @@
-"""Unpacks real images and frames of a folder of shared data into folders that the data sources read."""
+"""Unpacks real images and frames of a folder of shared data into folders that the data sources read.
+
+python tests/benchmarks/real_data.py camvid|voc|coco|cityscapes|penn_fudan|unlabelled SHARED_DATA FOLDER
+"""
 
 import csv
 import io
+import json
 import pathlib
+import sys
 import zipfile
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -21,15 +27,21 @@ PHOTOGRAPHS = (
   "coco256/train_images.zip",
   "ants_bees/train.zip",
 )
+VOC = (
+  "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
+  "person pottedplant sheep sofa train tvmonitor"
+).split()
+CITYSCAPES = {
+  *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation"),
+  *("terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
+}
 CLIPS = {"davis": 4, "clips": 5, "video": 8, "backgrounds": 25}  # folder of clips: every how many frames one
 
 
 def unpack_camvid(shared: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
   """Writes CamVid as a `mask_folder` with the splits train, val (day) and test (dusk); returns `folder`."""
   for split, sequences in CAMVID_SPLITS.items():
-    images, masks = (folder / split / name for name in ("images", "masks"))
-    for place in (images, masks):
-      place.mkdir(parents=True, exist_ok=True)
+    images, masks = _pair(folder / split)
     for sequence in sequences:
       with zipfile.ZipFile(shared / "camvid" / f"{sequence}.zip") as archive:
         for row in csv.DictReader(io.TextIOWrapper(archive.open("frames.csv"))):
@@ -39,6 +51,78 @@ def unpack_camvid(shared: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
           masks.joinpath(target).write_bytes(archive.read(row["label"]))
   (folder / "classes.txt").write_text("\n".join(CAMVID) + "\n")
   return folder
+
+
+def unpack_voc(shared: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+  """Writes the sample of PASCAL VOC as a `mask_folder` with the splits train and val; returns `folder`."""
+  return _unpack_pairs(shared / "voc2008", folder, VOC)
+
+
+def unpack_coco(shared: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+  """Writes the images of the sample of COCO that have semantic masks, in the same way."""
+  named = json.loads((shared / "coco256" / "semantic_classes.json").read_text())
+  names = [named.get(str(i), f"unused {i}") for i in range(1 + max(map(int, named)))]
+  return _unpack_pairs(shared / "coco256", folder, ["void", *names[1:]])
+
+
+def _unpack_pairs(source: pathlib.Path, folder: pathlib.Path, names: Sequence[str]) -> pathlib.Path:
+  for split in ("train", "val"):
+    images, masks = _pair(folder / split)
+    with (
+      zipfile.ZipFile(source / f"{split}_semantic.zip") as labels,
+      zipfile.ZipFile(source / f"{split}_images.zip") as pixels,
+    ):
+      stored = {pathlib.PurePath(name).stem: name for name in pixels.namelist()}
+      for name in labels.namelist():
+        stem = pathlib.PurePath(name).stem
+        (masks / f"{stem}.png").write_bytes(labels.read(name))
+        (images / f"{stem}.jpg").write_bytes(pixels.read(stored[stem]))
+  (folder / "classes.txt").write_text("\n".join(names) + "\n")
+  return folder
+
+
+def unpack_cityscapes(shared: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+  """Writes the snippets of Cityscapes, three to train on and one for val, with the 19 classes.
+
+  The labels are those of a network.
+  """
+  source = shared / "cityscapes_clips"
+  clips = sorted(source.glob("aachen_*.zip"))
+  for split, chosen in {"train": clips[:-1], "val": clips[-1:]}.items():
+    images, masks = _pair(folder / split)
+    for path in chosen:
+      with zipfile.ZipFile(path) as archive:
+        for row in csv.DictReader(io.TextIOWrapper(archive.open("frames.csv"))):
+          stem = f"{path.stem}_{pathlib.PurePath(row['image']).stem}"
+          (images / f"{stem}.jpg").write_bytes(archive.read(row["image"]))
+          (masks / f"{stem}.png").write_bytes(archive.read(row["label"]))
+  names = json.loads((source / "labels.json").read_text())["names"]
+  lines = [name if name in CITYSCAPES else "void" for name in names]
+  (folder / "classes.txt").write_text("\n".join(lines) + "\n")
+  return folder
+
+
+def unpack_penn_fudan(shared: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+  """Writes Penn-Fudan as a `mask_folder` of background and person."""
+  for split in ("train", "val"):
+    images, masks = _pair(folder / split)
+    with zipfile.ZipFile(shared / "penn_fudan" / f"{split}.zip") as archive:
+      for name in archive.namelist():
+        stem = pathlib.PurePath(name).stem
+        if name.startswith("img/"):
+          (images / f"{stem}.jpg").write_bytes(archive.read(name))
+        elif name.startswith("mask/"):
+          people = np.asarray(Image.open(io.BytesIO(archive.read(name))))
+          Image.fromarray((people > 0).astype(np.uint8)).save(masks / f"{stem}.png")
+  (folder / "classes.txt").write_text("background\nperson\n")
+  return folder
+
+
+def _pair(folder: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
+  images, masks = folder / "images", folder / "masks"
+  for place in (images, masks):
+    place.mkdir(parents=True, exist_ok=True)
+  return images, masks
 
 
 def unpack_unlabelled(shared: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
@@ -70,3 +154,18 @@ def _write_frames(path: pathlib.Path, place: pathlib.Path, stem: str, every: int
       if number % every == 0:
         pixels = np.asarray(frame.to_ndarray(format="rgb24"))
         Image.fromarray(pixels).save(place / f"{stem}_{number:04d}.jpg", quality=92)
+
+
+SETS = {
+  "camvid": unpack_camvid,
+  "voc": unpack_voc,
+  "coco": unpack_coco,
+  "cityscapes": unpack_cityscapes,
+  "penn_fudan": unpack_penn_fudan,
+  "unlabelled": unpack_unlabelled,
+}
+
+if __name__ == "__main__":
+  if len(sys.argv) != 4 or sys.argv[1] not in SETS:
+    sys.exit(f"usage: python tests/benchmarks/real_data.py {'|'.join(SETS)} SHARED_DATA FOLDER")
+  print(SETS[sys.argv[1]](pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3])))
