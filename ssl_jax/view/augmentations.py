@@ -19,6 +19,7 @@ from ssl_jax.data import decode
 from ssl_jax.data.elements import Record, Transform, host_batch
 from ssl_jax.run.assembly import assemble
 from ssl_jax.view.request import PictureRequest, open_images, to_bytes
+from ssl_jax.view.segmentation import overlay
 
 VIEWS = 10  # of the recipe, shown below the ten operations
 LEAST_TILE = 96  # smallest side of the tiles of the operations, pixels
@@ -126,5 +127,7 @@ def _views(
   for draw in range(-(-VIEWS // config.augment["views"])):
     batch = host_batch(transform, [record], [np.random.default_rng((0, draw))])
     made = augment(jax.random.fold_in(key, draw), batch)
-    views += list(to_bytes(made["views"][0] if "views" in made else made["image"]))
+    pixels = to_bytes(made["views"][0] if "views" in made else made["image"])
+    masks = np.asarray(made["mask"]) if "mask" in made else []
+    views += [overlay(view, mask) for view, mask in zip(pixels, masks)] if len(masks) else list(pixels)
   return [(f"{config.augment['name']}, view {i + 1}", view) for i, view in enumerate(views[:VIEWS])]

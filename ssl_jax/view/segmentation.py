@@ -78,6 +78,16 @@ def make_palette(count: int) -> np.ndarray:
   return palette
 
 
+def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+  """uint8[H, W, 3]: an image with the colours of its classes over it; pixels without a class stay.
+
+  Args:
+    mask: uint8[H, W], classes or IGNORE.
+  """
+  mixed = (image.astype(np.uint16) + make_palette(IGNORE)[mask]) // 2
+  return np.where((mask == IGNORE)[..., None], image, mixed.astype(np.uint8))
+
+
 def _rows(found: Mapping[str, np.ndarray], palette: np.ndarray) -> list[list[np.ndarray]]:
   """The tiles of each image, all of one size."""
   rows = []

@@ -1,7 +1,7 @@
 import numpy as np
 from PIL import Image
 
-from ssl_jax.view.segmentation import WRONG, make_palette, plot_segmentation
+from ssl_jax.view.segmentation import WRONG, make_palette, overlay, plot_segmentation
 
 
 def test_colours_are_distinct_and_void_is_black():
@@ -11,6 +11,14 @@ def test_colours_are_distinct_and_void_is_black():
   assert (palette[40:] == 0).all()
   apart = np.abs(palette[1:40].astype(int) - palette[:39]).sum(1)
   assert apart.min() > 60  # neighbours are easy to tell apart
+
+
+def test_an_overlay_mixes_colours_where_there_is_a_class():
+  image, mask = np.full((2, 2, 3), 100, np.uint8), np.array([[0, 1], [255, 0]], np.uint8)
+  drawn = overlay(image, mask)
+  np.testing.assert_array_equal(drawn[1, 0], [100, 100, 100])
+  for place in ((0, 0), (0, 1)):
+    np.testing.assert_array_equal(drawn[place], (100 + make_palette(255)[mask[place]].astype(int)) // 2)
 
 
 def found(truth, predicted):
