@@ -1,0 +1,202 @@
+"""RoIAlign in two forms that compute the same: gathering taps, and two small interpolation matrices a RoI.
+
+The bins of a RoI are averages of bilinear samples on a grid, and a grid is a product of rows and columns. So
+the taps are a product, too: for each bin a few rows with weights and a few columns with weights (`Taps`).
+"gather" reads them from a table of pixels; it serves CPU and GPU, and each RoI is computed on its own pyramid
+level only, because the levels lie one after another in the table. "separable" multiplies by the taps as dense
+matrices [P, H] and [P, W]; TPUs take it well, where a large gather runs out of memory. It computes every RoI
+on every level, with the weights of other levels zero: p2 alone takes 3/4 of that work, and a dispatch of RoIs
+to levels would need counts that depend on data, or would compute all levels under vmap.
+
+Both forms go through the RoIs in chunks of bounded memory. No gradient passes to the boxes, as in the
+references.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ssl_jax.detect.boxes import area, check_float32
+
+# Three bfloat16 passes on TPU: the interpolation weights keep the precision of the coordinates.
+PRECISION = lax.Precision.HIGH
+
+Form = Literal["auto", "gather", "separable"]
+
+
+class Taps(NamedTuple):
+  """What the bins read along one axis: bin p is the sum over t of weight[p, t] * pixel[index[p, t]]."""
+
+  index: jax.Array  # i32[..., P, T], within the axis
+  weight: jax.Array  # f32[..., P, T]
+
+
+def assign_levels(
+  boxes: jax.Array,
+  *,
+  lowest: int = 2,
+  highest: int = 5,
+  canonical_side: float = 224.0,
+  canonical_level: int = 4,
+) -> jax.Array:
+  """i32[R]: the pyramid level of each box, floor(4 + log2(sqrt(area) / 224)), clamped to the existing levels.
+
+  Computed by comparison with the areas where the level changes: a logarithm may round below the integer that
+  a side of exactly 112, 224 or 448 pixels must give.
+
+  Args:
+    boxes: f32[R, 4] pixels.
+    lowest, highest: names of the first and last level, log2 of their strides.
+  Source: Lin et al. 2017 (FPN), equation 1.
+  """
+  steps = jnp.arange(lowest + 1, highest + 1, dtype=jnp.float32)
+  least_areas = jnp.square(canonical_side * jnp.exp2(steps - canonical_level))
+  return lowest + (area(boxes)[:, None] >= least_areas[None]).sum(1, dtype=jnp.int32)
+
+
+def roi_align(features: jax.Array, boxes: jax.Array, *, stride: float, size: int, **options) -> jax.Array:
+  """[R, P, P, C]: the features of each RoI of one feature map [H, W, C]; see `pyramid_roi_align`."""
+  levels = jnp.zeros(boxes.shape[0], jnp.int32)
+  return pyramid_roi_align([features], boxes, levels, strides=[stride], size=size, **options)
+
+
+def pyramid_roi_align(
+  pyramid: Sequence[jax.Array],
+  boxes: jax.Array,
+  levels: jax.Array,
+  *,
+  strides: Sequence[float],
+  size: int,
+  samples: int = 2,
+  aligned: bool = True,
+  form: Form = "auto",
+  memory: int = 2**26,
+) -> jax.Array:
+  """The features of each RoI on its level: averages over `size` x `size` bins of bilinear samples.
+
+  With c = corner / stride - 1/2, a bin has 1 / size of the RoI's sides, and its samples lie at (i + 1/2) /
+  samples of the bin. Pixels lie at integers. Samples less than 1 pixel outside the map take the value at its
+  border, others 0: whether a sample at exactly that limit counts is left to rounding. RoIs that are clipped
+  to the image have none.
+
+  Args:
+    pyramid: feature maps [H_l, W_l, C] of one float type.
+    boxes: f32[R, 4] pixels of the image.
+    levels: i32[R], an index into `pyramid` (`assign_levels` less its `lowest`).
+    strides: pixels of the image for each pixel of the maps.
+    size: P.
+    samples: samples in a bin along each axis. The references draw ceil(RoI / P) by default, a shape that
+      depends on data; 2 is their other common setting.
+    aligned: False is the legacy form of imported weights: no shift by 1/2, and sides of at least 1.
+    form: "gather", "separable", or "auto": separable on TPU, gather elsewhere.
+    memory: bytes of float32 temporaries at a time that bound the number of RoIs in a chunk.
+  Returns: [R, P, P, C] of the type of the features; sums are in float32.
+  Raises: ValueError for another form, boxes that are not float32, or as many strides as there are not maps.
+  Source: He et al. 2017 (Mask R-CNN), section 3; "aligned" is detectron2's ROIAlignV2.
+  """
+  check_float32(boxes=boxes)
+  if len(pyramid) != len(strides):
+    raise ValueError(f"{len(pyramid)} feature maps and {len(strides)} strides; give one stride for each map")
+  boxes = lax.stop_gradient(boxes)
+  stride = jnp.asarray(strides, jnp.float32)[levels][:, None]
+  shift = 0.5 if aligned else 0.0
+  corners = boxes / stride - shift
+  start, sides = corners[:, :2], corners[:, 2:] - corners[:, :2]
+  grids = Grids(start, sides if aligned else jnp.maximum(sides, 1.0), levels)
+  by_form = {
+    "gather": functools.partial(_by_gathering, size=size, samples=samples, memory=memory),
+    "separable": functools.partial(_by_matmul, size=size, samples=samples, memory=memory),
+  }
+  kind = pyramid[0].dtype
+  # Before the loop over the chunks, so that the gradients of many RoIs are summed in float32, too.
+  levels_f32 = tuple(level.astype(jnp.float32) for level in pyramid)
+  if form == "auto":
+    run = functools.partial(lax.platform_dependent, tpu=by_form["separable"], default=by_form["gather"])
+  elif form in by_form:
+    run = by_form[form]
+  else:
+    raise ValueError(f"form {form!r} of RoIAlign is unknown; use 'auto', 'gather' or 'separable'")
+  return run(levels_f32, grids).astype(kind)
+
+
+class Grids(NamedTuple):
+  """RoIs in the pixels of their levels."""
+
+  start: jax.Array  # f32[R, 2], (x, y)
+  sides: jax.Array  # f32[R, 2], (width, height)
+  level: jax.Array  # i32[R]
+
+
+def axis_taps(start, length, extent, *, size: int, samples: int) -> Taps:
+  """Taps [P, 2 * samples] of one RoI along one axis of `extent` pixels; all may be traced scalars."""
+  bins, parts = (jnp.arange(n, dtype=jnp.float32) for n in (size, samples))
+  side = length / size
+  place = (start + bins * side)[:, None] + ((parts + 0.5) * side / samples)[None]
+  place, extent = place.reshape(-1), jnp.asarray(extent, jnp.int32)
+  inside = (place >= -1) & (place <= extent.astype(jnp.float32))
+  place = jnp.clip(place, 0.0, (extent - 1).astype(jnp.float32))
+  low = place.astype(jnp.int32)
+  high = jnp.minimum(low + 1, extent - 1)
+  upper = place - low.astype(jnp.float32)
+  weight = jnp.stack([1.0 - upper, upper], -1) * inside[:, None].astype(jnp.float32) / samples
+  index = jnp.stack([low, high], -1)
+  return Taps(index.reshape(size, 2 * samples), weight.reshape(size, 2 * samples))
+
+
+def dense(taps: Taps, extent: int) -> jax.Array:
+  """f32[P, extent]: the taps as a matrix."""
+  hit = taps.index[..., None] == jnp.arange(extent)[None, None]
+  return jnp.where(hit, taps.weight[..., None], 0.0).sum(-2)
+
+
+def chunked(function, rows, bytes_each: int, memory: int):
+  """`function` of each row, as many rows at a time as fit into `memory` bytes."""
+  total = jax.tree.leaves(rows)[0].shape[0]
+  return lax.map(function, rows, batch_size=max(1, min(total, memory // bytes_each)))
+
+
+def _by_gathering(pyramid, grids: Grids, *, size: int, samples: int, memory: int) -> jax.Array:
+  channels = pyramid[0].shape[-1]
+  table = jnp.concatenate([level.reshape(-1, channels) for level in pyramid])
+  heights, widths = (jnp.array([level.shape[axis] for level in pyramid]) for axis in (0, 1))
+  offsets = jnp.cumsum(heights * widths) - heights * widths
+
+  def one(grid: Grids):
+    height, width = heights[grid.level], widths[grid.level]
+    columns, rows = (
+      axis_taps(grid.start[i], grid.sides[i], extent, size=size, samples=samples)
+      for i, extent in enumerate((width, height))
+    )
+    places = offsets[grid.level] + rows.index[:, :, None, None] * width + columns.index[None, None]
+    pixels = table.at[places].get(mode="promise_in_bounds")
+    weights = rows.weight[:, :, None, None] * columns.weight[None, None]
+    return jnp.einsum("ptqu,ptquc->pqc", weights, pixels, precision=PRECISION)
+
+  bytes_each = (size * 2 * samples) ** 2 * channels * 4
+  return chunked(one, grids, bytes_each, memory)
+
+
+def _by_matmul(pyramid, grids: Grids, *, size: int, samples: int, memory: int) -> jax.Array:
+  channels = pyramid[0].shape[-1]
+
+  def on_level(grid: Grids, number: int, level):
+    columns, rows = (
+      dense(axis_taps(grid.start[i], grid.sides[i], extent, size=size, samples=samples), extent)
+      for i, extent in enumerate((level.shape[1], level.shape[0]))
+    )
+    rows = jnp.where(grid.level == number, rows, 0.0)
+    halfway = jnp.einsum("ph,hwc->pwc", rows, level, precision=PRECISION)
+    return jnp.einsum("qw,pwc->pqc", columns, halfway, precision=PRECISION)
+
+  def one(grid: Grids):
+    found = [on_level(grid, number, level) for number, level in enumerate(pyramid)]
+    return functools.reduce(jnp.add, found)
+
+  bytes_each = size * max(level.shape[1] for level in pyramid) * channels * 4
+  return chunked(one, grids, bytes_each, memory)
