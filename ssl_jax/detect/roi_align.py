@@ -133,16 +133,20 @@ class Grids(NamedTuple):
   level: jax.Array  # i32[R]
 
 
-def axis_taps(start, length, extent, *, size: int, samples: int) -> Taps:
-  """Taps [P, 2 * samples] of one RoI along one axis of `extent` pixels; all may be traced scalars."""
+def axis_taps(start, length, extent, *, size: int, samples: int, margin: float = 1.0) -> Taps:
+  """Taps [P, 2 * samples] of one RoI along one axis of `extent` pixels; all of them may be traced scalars.
+
+  Samples up to `margin` outside the centre of the first or last pixel take its value, others 0.
+  """
   bins, parts = (jnp.arange(n, dtype=jnp.float32) for n in (size, samples))
   side = length / size
   place = (start + bins * side)[:, None] + ((parts + 0.5) * side / samples)[None]
-  place, extent = place.reshape(-1), jnp.asarray(extent, jnp.int32)
-  inside = (place >= -1) & (place <= extent.astype(jnp.float32))
-  place = jnp.clip(place, 0.0, (extent - 1).astype(jnp.float32))
+  last = jnp.asarray(extent, jnp.int32) - 1
+  place, furthest = place.reshape(-1), last.astype(jnp.float32)
+  inside = (place >= -margin) & (place <= furthest + margin)
+  place = jnp.clip(place, 0.0, furthest)
   low = place.astype(jnp.int32)
-  high = jnp.minimum(low + 1, extent - 1)
+  high = jnp.minimum(low + 1, last)
   upper = place - low.astype(jnp.float32)
   weight = jnp.stack([1.0 - upper, upper], -1) * inside[:, None].astype(jnp.float32) / samples
   index = jnp.stack([low, high], -1)
@@ -176,7 +180,7 @@ def _by_gathering(pyramid, grids: Grids, *, size: int, samples: int, memory: int
     places = offsets[grid.level] + rows.index[:, :, None, None] * width + columns.index[None, None]
     pixels = table.at[places].get(mode="promise_in_bounds")
     weights = rows.weight[:, :, None, None] * columns.weight[None, None]
-    return jnp.einsum("ptqu,ptquc->pqc", weights, pixels, precision=PRECISION)
+    return (weights[..., None] * pixels).sum((1, 3))
 
   bytes_each = (size * 2 * samples) ** 2 * channels * 4
   return chunked(one, grids, bytes_each, memory)

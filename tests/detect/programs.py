@@ -1,4 +1,4 @@
-"""What a program would allocate and call, read from its jaxpr; random boxes and a plain IoU for the tests."""
+"""What a program would allocate and call, read from its jaxpr; random boxes; plain IoU and suppression."""
 
 import math
 
@@ -74,3 +74,14 @@ def numpy_iou(first, second):
     union = (x2 - x1) * (y2 - y1) + area - shared
     found[row] = np.where(shared > 0, shared / np.where(union > 0, union, 1), 0)
   return found
+
+
+def greedy(boxes, scores, threshold, groups=None):
+  """Rows that non-maximum suppression keeps, one after the other: the definition."""
+  left, kept = np.argsort(-scores, kind="stable"), []
+  while left.size:
+    row, left = left[0], left[1:]
+    kept.append(int(row))
+    near = numpy_iou(boxes[row : row + 1], boxes[left])[0] > np.float32(threshold)
+    left = left[~near if groups is None else ~(near & (groups[left] == groups[row]))]
+  return kept

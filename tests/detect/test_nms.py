@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ssl_jax.detect.nms import nms
-from tests.detect.programs import GIGABYTE, largest_array, numpy_iou, random_boxes, shape
+from tests.detect.programs import GIGABYTE, greedy, largest_array, random_boxes, shape
 
 MANY = 12_000
 
@@ -16,17 +16,6 @@ MANY = 12_000
 @functools.cache
 def compiled(threshold: float, count: int, tile: int = 512):
   return jax.jit(functools.partial(nms, threshold=threshold, count=count, tile=tile))
-
-
-def greedy(boxes, scores, threshold, groups=None):
-  """Rows kept, one after the other: the definition."""
-  left, kept = np.argsort(-scores, kind="stable"), []
-  while left.size:
-    row, left = left[0], left[1:]
-    kept.append(int(row))
-    near = numpy_iou(boxes[row : row + 1], boxes[left])[0] > np.float32(threshold)
-    left = left[~near if groups is None else ~(near & (groups[left] == groups[row]))]
-  return kept
 
 
 def rows(kept):
