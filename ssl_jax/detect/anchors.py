@@ -67,12 +67,13 @@ def grid_anchors(
   Raises: ValueError as `cell_anchors` does.
   """
   columns, rows = (
-    (jnp.arange(-(-side // grid.stride), dtype=jnp.float32) + offset) * grid.stride
-    for side in (width, height)
+    (np.arange(-(-side // grid.stride), dtype=np.float32) + offset) * grid.stride for side in (width, height)
   )
-  y, x = jnp.meshgrid(rows, columns, indexing="ij")
-  centres = jnp.stack([x, y, x, y], -1).reshape(-1, 1, 4)
-  return (centres + cell_anchors(grid, convention=convention)[None]).reshape(-1, 4)
+  y, x = np.meshgrid(rows, columns, indexing="ij")
+  centres = np.stack([x, y, x, y], -1).reshape(-1, 1, 4)
+  anchors = (centres + cell_anchors(grid, convention=convention)[None]).reshape(-1, 4)
+  # 4 MB of constants; XLA would fold the arithmetic to the same constants, which takes a minute.
+  return jnp.asarray(anchors, jnp.float32)
 
 
 def pyramid_anchors(

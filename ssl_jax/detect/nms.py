@@ -59,7 +59,7 @@ def nms(
   total = boxes.shape[0]
   valid = jnp.ones(total, bool) if valid is None else valid
   groups = jnp.zeros(total, jnp.int32) if groups is None else groups
-  order = jnp.argsort(jnp.where(valid, -scores, jnp.inf))  # stable; NaN is last
+  order = jnp.argsort(-scores)  # stable; NaN is last
   tiles = Tiles(*(in_tiles(rows[order], min(tile, total)) for rows in (boxes, groups)))
   keep = _survivors(tiles, in_tiles(valid[order], tiles.boxes.shape[1]), threshold).reshape(-1)[:total]
   return _first(order, keep, count)
