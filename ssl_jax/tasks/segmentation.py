@@ -55,69 +55,75 @@ def make(*, window: int = 0, stride: int = 0, short_side: int = 0, together: int
     network that does not segment.
   Source: Long et al. 2015, section 5 (the measures); MMSegmentation's sliding evaluation.
   """
-  for name, value in (
-    ("window", window),
-    ("stride", stride),
-    ("short_side", short_side),
-    ("together", together),
-  ):
-    if value < 0:
-      raise ValueError(f"config.tasks.segmentation.{name} is {value}; use 0 for the default, or pixels")
-  if stride and not window:
-    raise ValueError(
-      f"config.tasks.segmentation.stride is {stride}, but window is 0, the whole image; set window too"
-    )
-  if stride > window:
-    raise ValueError(
-      f"config.tasks.segmentation.stride {stride} is larger than the window of {window}, which leaves pixels "
-      f"without a prediction; use at most {window}"
-    )
+  options = Options(window, stride, short_side, together)
+  _check(options)
 
   def run(
     backbone: Backbone, data: TaskData, mesh: Mesh, key: jax.Array, *, extract=None, progress=silent
   ) -> Result:
-    segmenter = backbone.ability(
-      Segmenter, "task 'segmentation'", "train one with configs/transfer/segmentation.py"
-    )
-    records = _records(data)
-    numbers = _numbers(backbone, records)
-    geometry = _geometry(segmenter, records, window, stride, short_side)
-    transform = ImageAndFullMask(
-      short_side, geometry.image_canvas, geometry.mask_canvas, records.interpolation
-    )
-    segment = segmenting(backbone, segmenter, geometry, together, mesh)
-    matrix, rows = np.zeros((len(numbers.names), len(numbers.names)), np.int64), 0
-    examples = Examples(records, transform)
-    for found in _each(segment, records.batches(transform)):
-      matrix += confusion(numbers.table[found.truth], found.predicted, len(matrix))
-      examples.add(found, numbers.table)
-      rows += len(found.index)
-      progress(rows, data.test_size, 1 - float(np.trace(matrix) / max(matrix.sum(), 1)))
-    measured = scores(matrix)
-    iou = {name: float(value) for name, value in zip(numbers.names, measured.iou, strict=True)}
-    protocol = {
-      **data.protocol,
-      **backbone.protocol,
-      "task": "segmentation",
-      "backbone_mode": "evaluation",
-      "crop": "none",
-      "window": geometry.windows.window,
-      "stride": geometry.windows.stride,
-      "canvas": geometry.windows.canvas,
-      "short_side": short_side,
-      "test_rows": rows,
-      "iou": {name: None if math.isnan(value) else value for name, value in iou.items()},
-    }
-    return Result(measured.scalars(), protocol, {"confusion": matrix, **examples.arrays()}, numbers.names)
+    return _measure(backbone, data, mesh, options, progress)
 
   return Task("segmentation", run)
 
 
-class Numbers(NamedTuple):
-  """The classes of the test labels as numbers of the network's classes."""
+class Options(NamedTuple):
+  """The options of `make`."""
 
-  names: tuple[str, ...]  # of the network's classes
-  table: np.ndarray  # uint8[256]: value of the label -> the network's number; IGNORE stays
+  window: int
+  stride: int
+  short_side: int
+  together: int
+
+
+def _check(options: Options) -> None:
+  for name, value in options._asdict().items():
+    if value < 0:
+      raise ValueError(f"config.tasks.segmentation.{name} is {value}; use 0 for the default, or pixels")
+  if options.stride and not options.window:
+    raise ValueError(
+      f"config.tasks.segmentation.stride is {options.stride}, but window is 0, the whole image; set window "
+      "too"
+    )
+  if options.stride > options.window:
+    raise ValueError(
+      f"config.tasks.segmentation.stride {options.stride} is larger than the window of {options.window}, "
+      f"which leaves pixels without a prediction; use at most {options.window}"
+    )
+
+
+def _measure(backbone: Backbone, data: TaskData, mesh: Mesh, options: Options, progress) -> Result:
+  cure = "train one with configs/transfer/segmentation.py"
+  segmenter = backbone.ability(Segmenter, "task 'segmentation'", cure)
+  records = _records(data)
+  numbers = _numbers(backbone, records)
+  geometry = _geometry(segmenter, records, options)
+  transform = ImageAndFullMask(
+    options.short_side, geometry.image_canvas, geometry.mask_canvas, records.interpolation
+  )
+  segment = segmenting(backbone, segmenter, geometry, options.together, mesh)
+  matrix, rows = np.zeros((len(numbers.names), len(numbers.names)), np.int64), 0
+  examples = Examples(records, transform)
+  for found in _each(segment, records.batches(transform)):
+    matrix += confusion(numbers.table[found.truth], found.predicted, len(matrix))
+    examples.add(found, numbers.table)
+    rows += len(found.index)
+    progress(rows, data.test_size, 1 - float(np.trace(matrix) / max(matrix.sum(), 1)))
+  measured = scores(matrix)
+  iou = dict(zip(numbers.names, measured.iou.tolist(), strict=True))
+  protocol = {
+    **data.protocol,
+    **backbone.protocol,
+    "task": "segmentation",
+    "backbone_mode": "evaluation",
+    "crop": "none",
+    "window": geometry.windows.window,
+    "stride": geometry.windows.stride,
+    "canvas": geometry.windows.canvas,
+    "short_side": options.short_side,
+    "test_rows": rows,
+    "iou": {name: None if math.isnan(value) else value for name, value in iou.items()},
+  }
+  return Result(measured.scalars(), protocol, {"confusion": matrix, **examples.arrays()}, numbers.names)
 
 
 def _records(data: TaskData) -> TestRecords:
@@ -128,6 +134,13 @@ def _records(data: TaskData) -> TestRecords:
       "set with masks, such as config.data.name='mask_folder'"
     )
   return data.records
+
+
+class Numbers(NamedTuple):
+  """The classes of the test labels as numbers of the network's classes."""
+
+  names: tuple[str, ...]  # of the network's classes
+  table: np.ndarray  # uint8[256]: value of the label -> the network's number; IGNORE stays
 
 
 def _numbers(backbone: Backbone, records: TestRecords) -> Numbers:
@@ -143,13 +156,12 @@ def _numbers(backbone: Backbone, records: TestRecords) -> Numbers:
   return Numbers(tuple(names), table)
 
 
-def _geometry(
-  segmenter: Segmenter, records: TestRecords, window: int, stride: int, short_side: int
-) -> Geometry:
+def _geometry(segmenter: Segmenter, records: TestRecords, options: Options) -> Geometry:
   """The canvases that hold every test image and label.
 
   Raises: ValueError for a window that is no multiple of what the network needs.
   """
+  window, stride, short_side, _ = options
   sizes = records.sizes()
   sizes = sizes[(sizes > 0).all(1)]
   if not len(sizes):
