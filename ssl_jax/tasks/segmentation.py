@@ -26,6 +26,7 @@ from ssl_jax.tasks.sliding_windows import Windows
 from ssl_jax.tasks.task import Result, Task, TaskData, TestRecords, silent
 
 SHOWN = 6  # test images in the picture
+WINDOWS = 8  # computed at once on a device
 
 
 class Geometry(NamedTuple):
@@ -48,8 +49,8 @@ def make(*, window: int = 0, stride: int = 0, short_side: int = 0, together: int
       padded with the mean colour. An image that is smaller than a window is padded in the same way.
     stride: pixels between neighbouring windows; 0: two thirds of the window.
     short_side: to which the shorter side of each image is resized first; 0: its original size.
-    together: windows of each image that are computed at once; 0: all of an image, but not more than 8. It
-      does not change the results.
+    together: windows of each image that are computed at once; 0: as many as make up to 8 windows a device.
+      It does not change the results.
   Raises: ValueError for options out of range and, in `run`, for test images without masks, classes that the
     network was not trained on, and a window that the network cannot take; methods.MissingAbility for a
     network that does not segment.
@@ -188,16 +189,17 @@ def segmenting(backbone: Backbone, segmenter: Segmenter, geometry: Geometry, tog
   """Returns a function of the rows of this process that starts the computation of `Found`."""
   parallel.bound_programs()
   windows = geometry.windows
-  together = min(together or 8, windows.count)
   weights = placement.replicate(tuple(backbone.weights), mesh)
   view = jax.ShapeDtypeStruct((1, *windows.window, 3), jnp.float32)
   num_classes = jax.eval_shape(segmenter.predict, *backbone.weights, view).shape[-1]
-  options = {"predict": segmenter.predict, "windows": windows, "together": together, "mesh": mesh}
+  options = {"predict": segmenter.predict, "windows": windows, "mesh": mesh}
 
   def segment(batch: dict[str, jax.Array]) -> jax.Array:
-    totals = _start(batch["image"], classes=num_classes, windows=windows, mesh=mesh)
-    for first in range(0, windows.count, together):
-      totals = _add(*weights, totals, batch["image"], batch["image_size"], np.int32(first), **options)
+    images, sizes = batch["image"], batch["image_size"]
+    number = min(together or max(WINDOWS * mesh.size // len(images), 1), windows.count)
+    totals = _start(images, classes=num_classes, windows=windows, mesh=mesh)
+    for first in range(0, windows.count, number):
+      totals = _add(*weights, totals, images, sizes, np.int32(first), together=number, **options)
     return _finish(totals, batch["image_size"], batch["mask_size"], canvas=geometry.mask_canvas, mesh=mesh)
 
   return functools.partial(_on_devices, segment, mesh)
