@@ -14,7 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-CAMVID = "Sky Building Pole Road Pavement Tree SignSymbol Fence Car Pedestrian Bicyclist void".split()
+from ssl_jax.data.mask_layouts import CAMVID, CITYSCAPES, VOC
+
 # Day: the end of the drive that trains; dusk: another drive, of which nothing is trained on.
 CAMVID_SPLITS = {
   "train": ("train_0006R0", "train_0016E5"),
@@ -27,14 +28,6 @@ PHOTOGRAPHS = (
   "coco256/train_images.zip",
   "ants_bees/train.zip",
 )
-VOC = (
-  "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
-  "person pottedplant sheep sofa train tvmonitor"
-).split()
-CITYSCAPES = {
-  *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation"),
-  *("terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
-}
 CLIPS = {"davis": 4, "clips": 5, "video": 8, "backgrounds": 25}  # folder of clips: every how many frames one
 
 
@@ -49,7 +42,7 @@ def unpack_camvid(shared: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
           images.joinpath(f"{sequence}_{name}").write_bytes(archive.read(row["image"]))
           target = f"{sequence}_{pathlib.PurePath(name).stem}.png"
           masks.joinpath(target).write_bytes(archive.read(row["label"]))
-  (folder / "classes.txt").write_text("\n".join(CAMVID) + "\n")
+  (folder / "classes.txt").write_text("\n".join([*CAMVID, "void"]) + "\n")
   return folder
 
 
@@ -97,7 +90,7 @@ def unpack_cityscapes(shared: pathlib.Path, folder: pathlib.Path) -> pathlib.Pat
           (images / f"{stem}.jpg").write_bytes(archive.read(row["image"]))
           (masks / f"{stem}.png").write_bytes(archive.read(row["label"]))
   names = json.loads((source / "labels.json").read_text())["names"]
-  lines = [name if name in CITYSCAPES else "void" for name in names]
+  lines = [name if name in CITYSCAPES.values() else "void" for name in names]
   (folder / "classes.txt").write_text("\n".join(lines) + "\n")
   return folder
 
