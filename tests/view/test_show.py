@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from ssl_jax import methods
+from ssl_jax.abilities import PretextTask
 from ssl_jax.config.recipe_builder import recipe
 from ssl_jax.config.schema import EvaluateConfig, TrainConfig, check
 from ssl_jax.run.evaluate import evaluate
@@ -121,10 +122,7 @@ def small(name: str) -> TrainConfig:
   return check(TrainConfig, shrunk(found, batch=16, size=16))
 
 
-@pytest.mark.parametrize(
-  "name",
-  [name for name in methods.known() if name not in ("mae", "mae_probe", "moco", "simclr", "supervised")],
-)
+@pytest.mark.parametrize("name", methods.with_ability(PretextTask))
 def test_a_pretext_task_is_drawn(name, tmp_path):
   path = show(["task"], PictureRequest(small(name), output=str(tmp_path / "task.png"), images=2))
   picture = np.asarray(Image.open(path).convert("RGB"))
