@@ -81,11 +81,11 @@ class Fit:
     """Returns the image uint8[*canvas, 3], padded with black. Raises DecodeError for a damaged image."""
     spare = min(full / small for full, small in zip(place.full, place.resized, strict=True))
     loaded = decode.load(opened, shrink=power_of_two(spare / 2))
-    return self._on_canvas(decode.to_array(place.fit(loaded, INTERPOLATIONS[self.interpolation])), place, 0)
+    return self.on_canvas(decode.to_array(place.fit(loaded, INTERPOLATIONS[self.interpolation])), place, 0)
 
   def mask(self, mask: np.ndarray, place: Place, padding: int) -> np.ndarray:
     """Fits a mask uint8[H, W]: returns uint8[*canvas], resized by nearest neighbour."""
-    return self._on_canvas(
+    return self.on_canvas(
       np.asarray(place.fit(Image.fromarray(mask), Image.Resampling.NEAREST)), place, padding
     )
 
@@ -98,7 +98,8 @@ class Fit:
     moved = np.clip(moved, 0, np.array([width, height] * 2, np.float32))
     return moved, np.flatnonzero(((moved[:, 2:] - moved[:, :2]) > 0).all(1))
 
-  def _on_canvas(self, found: np.ndarray, place: Place, padding: int) -> np.ndarray:
+  def on_canvas(self, found: np.ndarray, place: Place, padding: int) -> np.ndarray:
+    """Pads pixels [*place.filled(), ...] to the canvas at the bottom and on the right."""
     height, width = place.filled()
     if found.shape[:2] == self.canvas:
       return np.ascontiguousarray(found)
