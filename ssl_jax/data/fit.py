@@ -10,9 +10,28 @@ from PIL import Image
 
 from ssl_jax.config.checked import nearest
 from ssl_jax.data import decode
-from ssl_jax.data.transforms import INTERPOLATIONS, covering, power_of_two, resize_and_crop
+from ssl_jax.data.transforms import (
+  INTERPOLATIONS,
+  ImageTransform,
+  covering,
+  power_of_two,
+  random_resized_crop,
+  resize_and_crop,
+  resize_center_crop,
+)
 
 FITS = ("pad", "crop")
+
+
+class Frame(NamedTuple):
+  """The size and form in which images are delivered, from `config.data` and `config.augment`."""
+
+  size: int  # side of the image, or of each view, in pixels
+  interpolation: str = "bilinear"
+  views: int = 0  # crops that the host cuts from each image; 0: none, the device crops
+  scale: tuple[float, float] = (0.08, 1.0)  # least and greatest fraction of the area that a host crop covers
+  sampler: str = "pt"  # of host crops, and whether their resize is antialiased; see transforms.py
+  antialias: bool = True
 
 
 class Place(NamedTuple):
@@ -106,3 +125,35 @@ class Fit:
     canvas = np.full((*self.canvas, *found.shape[2:]), padding, np.uint8)
     canvas[:height, :width] = found
     return canvas
+
+
+def make_fit(frame: Frame, fit: str, name: str, height: int, width: int) -> Fit:
+  """Makes the fit of the host transform called `name`.
+
+  Args:
+    height, width: of the canvas in pixels; 0: `frame.size`.
+  Raises: ValueError if the host is to cut views, for an unknown `fit`, or if a side is negative.
+  """
+  if frame.views:
+    raise ValueError(
+      f"config.data.crop is 'host', but config.host.name {name!r} delivers whole images; "
+      "use config.data.crop='device'"
+    )
+  for side, value in (("height", height), ("width", width)):
+    if value < 0:
+      raise ValueError(f"config.host.{side} is {value}; use a number of pixels, or 0 for config.data.size")
+  return Fit((height or frame.size, width or frame.size), fit, frame.interpolation).check()
+
+
+def image_transform(frame: Frame) -> ImageTransform:
+  """Makes the transform of an image into one square, or into the views that the host cuts."""
+  if not frame.views:
+    return resize_center_crop(frame.size, interpolation=frame.interpolation)
+  return random_resized_crop(
+    frame.size,
+    scale=frame.scale,
+    views=frame.views,
+    interpolation=frame.interpolation,
+    sampler=frame.sampler,
+    antialias=frame.antialias,
+  )

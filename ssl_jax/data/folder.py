@@ -1,4 +1,7 @@
-"""Reads a folder of images, with or without a folder for each class and for each split."""
+"""Reads a folder of images, with or without a folder for each class and for each split.
+
+`find_records` finds clips by the same rules.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +10,23 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ssl_jax.data import splits
 from ssl_jax.data.elements import Record
 from ssl_jax.data.folder_layout import (
+  IMAGES,
+  Kind,
   class_folders,
   counts,
   files_below,
   find_splits,
   folders,
-  known_formats,
   listed_classes,
 )
-from ssl_jax.data.reader import Source
+from ssl_jax.data.reader import Reader, Source
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,47 +85,74 @@ def open_folder(data_dir: str, split: str) -> Source:
     class folders and others do not, if folders look like splits but others lie beside them, or if a class has
     no image in a known format.
   """
+  found = find_records(data_dir, split, IMAGES)
+  return found.source(FolderReader(data_dir, found.paths, found.labels))
+
+
+class Found(NamedTuple):
+  """The records of a split."""
+
+  paths: tuple[str, ...]  # relative to the folder of the data set
+  labels: np.ndarray  # i32[N]; -1: no label
+  class_names: tuple[str, ...]  # (): no labels
+  left_out: collections.Counter  # what is not read: suffix -> number of files
+
+  def source(self, reader: Reader, **fields: Any) -> Source:
+    """Makes the source of a reader of these records; `fields` are those of `Source` that differ."""
+    return Source(
+      reader,
+      len(self.class_names),
+      self.class_names,
+      None,
+      order=splits.BY_CLASS if self.class_names else splits.SHUFFLED,
+      sorted_by_class=bool(self.class_names),
+      left_out=counts(self.left_out),
+      **fields,
+    )
+
+
+def find_records(data_dir: str, split: str, kind: Kind) -> Found:
+  """Finds the images or clips of a split by the rules that `open_folder` states for images.
+
+  Raises: ValueError as `open_folder`.
+  """
   root = pathlib.Path(data_dir)
-  found = {name: _look(folder) for name, folder in find_splits(root).items()}
+  found = {name: _look(folder, kind) for name, folder in find_splits(root, kind).items()}
   splits.check_names(split, list(found), f"the folder {data_dir}")
   class_names = _class_names(found)
   wanted = list(dict.fromkeys(splits.names(split)))
-  files = {name: _images(found[name], class_names, root) for name in wanted}
+  files = {name: _files(found[name], class_names, root, kind) for name in wanted}
   parts = splits.choose(split, {name: of_split.labels for name, of_split in files.items()})
   labels = np.concatenate([files[name].labels[places] for name, places in parts])
   paths = tuple(files[name].paths[i] for name, places in parts for i in places)
-  names = tuple(class_names) if (labels >= 0).any() else ()
   left_out = sum((files[name].left_out for name in wanted), collections.Counter())
   if all(of_split.folder != root for of_split in found.values()):
-    left_out["image beside the folders of the splits"] += len(files_below(root, root, deep=False).images)
-  return Source(
-    FolderReader(str(root), paths, labels),
-    len(names),
-    names,
-    None,
-    order=splits.BY_CLASS if names else splits.SHUFFLED,
-    sorted_by_class=bool(names),
-    left_out=counts(left_out),
-  )
+    beside = files_below(root, root, deep=False, kind=kind).paths
+    left_out[f"{kind.noun} beside the folders of the splits"] += len(
+      [path for path in beside if (root / path) not in {of_split.folder for of_split in found.values()}]
+    )
+  return Found(paths, labels, tuple(class_names) if (labels >= 0).any() else (), left_out)
 
 
-class _Images(NamedTuple):
+class _Files(NamedTuple):
+  """The records of one split, and what is not read."""
+
   paths: list[str]  # relative to the folder of the data set
   labels: np.ndarray  # i32[N]
   left_out: collections.Counter  # what is not read: suffix -> number of files
 
 
-def _look(folder: pathlib.Path) -> _Split:
-  classes = class_folders(folder)
-  if [name.casefold() for name in classes] != ["images"]:
+def _look(folder: pathlib.Path, kind: Kind) -> _Split:
+  classes = class_folders(folder, kind)
+  if len(classes) != 1 or classes[0].casefold() not in kind.plain:
     return _Split(folder, tuple(classes), folder, {})
   inside = folder / classes[0]
-  if deeper := class_folders(inside):
+  if deeper := class_folders(inside, kind):
     raise ValueError(
       f"{folder} holds only the folder {classes[0]}, which holds the folders {', '.join(deeper[:5])}; if "
       f"these are the classes or splits, give {inside} as data_dir, or move them up by one folder"
     )
-  return _Split(folder, (), inside, listed_classes(folder, inside))
+  return _Split(folder, (), inside, listed_classes(folder, inside, kind))
 
 
 def _class_names(found: dict[str, _Split]) -> list[str]:
@@ -140,24 +171,25 @@ def _class_names(found: dict[str, _Split]) -> list[str]:
   return names
 
 
-def _images(split: _Split, class_names: Sequence[str], base: pathlib.Path) -> _Images:
-  """Lists every image of one split."""
+def _files(split: _Split, class_names: Sequence[str], base: pathlib.Path, kind: Kind) -> _Files:
+  """Lists every record of one split."""
   label = {name: i for i, name in enumerate(class_names)}
-  outside = files_below(split.flat, base, deep=False)
-  inside = [(label[name], files_below(split.folder / name, base)) for name in split.classes]
-  if outside.images and split.classes:
+  outside = files_below(split.flat, base, deep=False, kind=kind)
+  inside = [(label[name], files_below(split.folder / name, base, kind=kind)) for name in split.classes]
+  if outside.paths and split.classes:
     raise ValueError(
-      f"{split.folder} holds {len(outside.images)} images outside of class folders, such as "
-      f"{outside.images[0]}, and {sum(len(files.images) for _, files in inside)} inside; put either all "
-      "images or none into class folders"
+      f"{split.folder} holds {len(outside.paths)} {kind.noun}s outside of class folders, such as "
+      f"{outside.paths[0]}, and {sum(len(files.paths) for _, files in inside)} inside; put either all "
+      f"{kind.noun}s or none into class folders"
     )
   left_out = sum((files.others for _, files in inside), outside.others)
-  empty = [name for name in folders(split.flat) if name not in split.classes]
-  left_out.update(f"folder without images ({name})" for name in empty)
-  if not outside.images and not inside:
+  read = {*split.classes, *map(os.path.basename, outside.paths)}
+  empty = [name for name in folders(split.flat) if name not in read]
+  left_out.update(f"folder without {kind.noun}s ({name})" for name in empty)
+  if not outside.paths and not inside:
     there = f", but {counts(left_out)}" if left_out else ""
-    raise ValueError(f"{split.folder} holds no image{there}; {known_formats()}")
-  paths = [*outside.images, *(path for _, files in inside for path in files.images)]
-  labels = [label[split.listed[os.path.basename(path)]] if split.listed else -1 for path in outside.images]
-  labels += [number for number, files in inside for _ in files.images]
-  return _Images(paths, np.array(labels, np.int32), left_out)
+    raise ValueError(f"{split.folder} holds no {kind.noun}{there}; {kind.known()}")
+  paths = [*outside.paths, *(path for _, files in inside for path in files.paths)]
+  labels = [label[split.listed[os.path.basename(path)]] if split.listed else -1 for path in outside.paths]
+  labels += [number for number, files in inside for _ in files.paths]
+  return _Files(paths, np.array(labels, np.int32), left_out)

@@ -1,4 +1,4 @@
-"""Decides which files of a folder are images, and which of its folders are splits and classes.
+"""Decides which files of a folder are images or clips, and which of its folders are splits and classes.
 
 The rules are written in `folder.open_folder`.
 """
@@ -10,7 +10,7 @@ import contextlib
 import os
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp")
@@ -29,10 +29,33 @@ _FIRST = re.compile(rf"(?P<word>{_WORDS})(?P<rest>([^a-z].*|set|)$)")
 _LAST = re.compile(rf"(?P<rest>.*[^a-z])(?P<word>{_WORDS})$")
 
 
-class Files(NamedTuple):
-  """The files below a folder."""
+class Kind(NamedTuple):
+  """What a folder is searched for."""
 
-  images: list[str]  # paths relative to the folder of the data set, sorted
+  noun: str
+  suffixes: tuple[str, ...]  # of the files, in lower case
+  others: frozenset[str]  # suffixes of files that look as if they were to be read, but cannot be
+  advice: str  # what to convert those to
+  plain: tuple[str, ...]  # names of a folder that is no class if it is the only one
+  # whether a folder that holds files of these names, and no folder, is itself one of what is searched for
+  is_whole: Callable[[Sequence[str]], bool] | None = None
+
+  def matches(self, path: str) -> bool:
+    """Whether a path that `_walk` yields is what is searched for."""
+    return _ends(path, self.suffixes) or (self.is_whole is not None and os.path.isdir(path))
+
+  def known(self) -> str:
+    """The end of a message about files that are not read."""
+    return f"known file name extensions: {', '.join(self.suffixes)}"
+
+
+IMAGES = Kind("image", EXTENSIONS, OTHER_PICTURES, "PNG, JPEG or WebP", ("images",))
+
+
+class Files(NamedTuple):
+  """The images or clips below a folder, and the other files."""
+
+  paths: list[str]  # relative to the folder of the data set, sorted
   others: collections.Counter  # files that are not read: suffix -> number
 
 
@@ -43,21 +66,21 @@ class SplitName(NamedTuple):
   addition: str
 
 
-def find_splits(root: pathlib.Path) -> dict[str, pathlib.Path]:
+def find_splits(root: pathlib.Path, kind: Kind = IMAGES) -> dict[str, pathlib.Path]:
   """Returns the folder of each split; {"train": root} if `root` is not divided into splits.
 
   Raises: ValueError if `root` is no folder, if two folders are the same split, or if other folders with
-    images lie beside those of splits.
+    images or clips lie beside those of splits.
   """
   if not root.is_dir():
-    raise ValueError(f"data_dir={str(root)!r} is not a folder; give the one that holds the images")
+    raise ValueError(f"data_dir={str(root)!r} is not a folder; give the one that holds the {kind.noun}s")
   inside = folders(root)
   group = _split_group(inside)
   if (
     not group
     and len(inside) > 1
     and all(map(split_name, inside))
-    and any(class_folders(root / name) for name in inside)
+    and any(class_folders(root / name, kind) for name in inside)
   ):
     raise ValueError(
       f"{root} holds the folders {', '.join(inside[:5])}, which look like splits, but not of one data set; "
@@ -65,8 +88,8 @@ def find_splits(root: pathlib.Path) -> dict[str, pathlib.Path]:
     )
   if not group:
     return {"train": root}
-  others = [name for name in inside if name not in group and _holds_image(root / name)]
-  if others and len(group) == 1 and not any(class_folders(root / name) for name in group):
+  others = [name for name in inside if name not in group and _holds(root / name, kind, itself=True)]
+  if others and len(group) == 1 and not any(class_folders(root / name, kind) for name in group):
     return {"train": root}  # a class that is called train
   if others:
     raise ValueError(
@@ -114,14 +137,14 @@ def split_name(name: str) -> SplitName | None:
   return SplitName(SPLIT_WORDS[found["word"]], "" if addition == "set" else addition)
 
 
-def class_folders(folder: pathlib.Path) -> list[str]:
-  """Lists the folders that hold an image at any depth, sorted by name.
+def class_folders(folder: pathlib.Path, kind: Kind = IMAGES) -> list[str]:
+  """Lists the folders that hold an image or clip at any depth, sorted by name.
 
-  Raises: ValueError if a folder holds pictures, but none in a known format, or if it holds splits itself.
+  Raises: ValueError if a folder holds pictures or videos, but none in a known format, or splits itself.
   """
   found = []
   for name in folders(folder):
-    if _holds_image(folder / name):
+    if _holds(folder / name, kind):
       found.append(name)
       within = [SPLIT_WORDS.get(inner.casefold()) for inner in folders(folder / name)]
       if len({split for split in within if split} & {"train", "test", "val", "valid", "validation"}) > 1:
@@ -130,27 +153,27 @@ def class_folders(folder: pathlib.Path) -> list[str]:
           "split that holds the folders of the classes, or give the inner one as data_dir"
         )
       continue
-    others = files_below(folder / name, folder).others
-    pictures = collections.Counter({kind: n for kind, n in others.items() if kind in OTHER_PICTURES})
-    if pictures:
+    others = files_below(folder / name, folder, kind=kind).others
+    similar = collections.Counter({suffix: n for suffix, n in others.items() if suffix in kind.others})
+    if similar:
       raise ValueError(
-        f"{folder / name} holds no image in a known format, but {counts(pictures)}; convert them to PNG, "
-        f"JPEG or WebP, or move the folder away; {known_formats()}"
+        f"{folder / name} holds no {kind.noun} in a known format, but {counts(similar)}; convert them to "
+        f"{kind.advice}, or move the folder away; {kind.known()}"
       )
   return found
 
 
-def files_below(folder: pathlib.Path, base: pathlib.Path, *, deep: bool = True) -> Files:
-  """Lists the files in a folder, and in its subfolders unless `deep` is false."""
+def files_below(folder: pathlib.Path, base: pathlib.Path, *, deep: bool = True, kind: Kind = IMAGES) -> Files:
+  """Lists the images or clips in a folder, and in its subfolders unless `deep` is false."""
   others: collections.Counter = collections.Counter()
-  images, start = [], len(os.path.join(folder, ""))
+  paths, start = [], len(os.path.join(folder, ""))
   prefix = os.path.relpath(folder, base)
-  for path in _walk(str(folder), deep=deep, hidden=others):
-    if is_image(path):
-      images.append(path[start:] if prefix == "." else os.path.join(prefix, path[start:]))
+  for path in _walk(str(folder), kind, deep=deep, hidden=others):
+    if kind.matches(path):
+      paths.append(path[start:] if prefix == "." else os.path.join(prefix, path[start:]))
     else:
       others[os.path.splitext(path)[1].lower() or "without suffix"] += 1
-  return Files(sorted(images), others)
+  return Files(sorted(paths), others)
 
 
 def folders(root: pathlib.Path) -> list[str]:
@@ -161,17 +184,16 @@ def folders(root: pathlib.Path) -> list[str]:
 
 def is_image(path: str) -> bool:
   """Whether the name of a file is that of an image."""
-  name = os.path.basename(path)
-  return name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+  return _ends(path, EXTENSIONS)
 
 
-def listed_classes(folder: pathlib.Path, images: pathlib.Path) -> dict[str, str]:
-  """Reads the classes of images without class folders from `folder`/*_annotations.txt: {file name: class}.
+def listed_classes(folder: pathlib.Path, inside: pathlib.Path, kind: Kind = IMAGES) -> dict[str, str]:
+  """Reads the classes of files without class folders from `folder`/*_annotations.txt: {file name: class}.
 
-  A line holds the name of an image, a tab and its class, as in the validation images of Tiny ImageNet; what
+  A line holds the name of a file, a tab and its class, as in the validation images of Tiny ImageNet; what
   follows after another tab is ignored. {}: there is no such file.
 
-  Raises: ValueError if there are two such files, a line has no class, or not exactly the images are listed.
+  Raises: ValueError if there are two such files, a line has no class, or not exactly the files are listed.
   """
   found = sorted(folder.glob("*_annotations.txt"))
   if not found:
@@ -185,7 +207,7 @@ def listed_classes(folder: pathlib.Path, images: pathlib.Path) -> dict[str, str]
       raise ValueError(f"{found[0]}, line {number}: no class after the file name {name!r}; separate by a tab")
     if line.strip():
       listed[name] = rest[0].strip()
-  present = {os.path.basename(path) for path in files_below(images, images).images}
+  present = {os.path.basename(path) for path in files_below(inside, inside, kind=kind).paths}
   for names, problem, where in (
     (present - listed.keys(), "does not list", "which is"),
     (listed.keys() - present, "lists", "which is not"),
@@ -193,30 +215,41 @@ def listed_classes(folder: pathlib.Path, images: pathlib.Path) -> dict[str, str]
     if names:
       more = f" and {len(names) - 1} more" if len(names) > 1 else ""
       raise ValueError(
-        f"{found[0]} {problem} {min(names)}{more}, {where} in {images}; it must list exactly the images there"
+        f"{found[0]} {problem} {min(names)}{more}, {where} in {inside}; it must list exactly the "
+        f"{kind.noun}s there"
       )
   return listed
 
 
-def known_formats() -> str:
-  """The end of a message about files that are not read."""
-  return f"known file name extensions: {', '.join(EXTENSIONS)}"
-
-
 def counts(kinds: collections.Counter) -> str:
   """Writes {".bmp": 12, "hidden": 3} as "12 .bmp, 3 hidden"."""
-  return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()) if count)
+  return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()) if count > 0)
 
 
-def _holds_image(folder: pathlib.Path) -> bool:
+def _holds(folder: pathlib.Path, kind: Kind, *, itself: bool = False) -> bool:
+  """Whether there is an image or clip in a folder at any depth; or, with `itself`, the folder is one."""
   with contextlib.suppress(OSError), os.scandir(folder) as entries:  # the quick answer of most folders
-    if any(is_image(entry.name) and entry.is_file(follow_symlinks=False) for entry in entries):
+    if any(_ends(entry.name, kind.suffixes) and entry.is_file(follow_symlinks=False) for entry in entries):
       return True
-  return any(is_image(path) for path in _walk(str(folder)))
+  return (itself and _is_whole(str(folder), kind)) or any(map(kind.matches, _walk(str(folder), kind)))
 
 
-def _walk(folder: str, *, deep: bool = True, hidden: collections.Counter | None = None) -> Iterator[str]:
-  """Yields the path of every file below a folder that is not hidden.
+def _is_whole(folder: str, kind: Kind) -> bool:
+  if kind.is_whole is None:
+    return False
+  entries = [entry for entry in _entries(folder) if not _hidden(entry, _is_folder(entry))]
+  return not any(map(_is_folder, entries)) and kind.is_whole([entry.name for entry in entries])
+
+
+def _ends(path: str, suffixes: tuple[str, ...]) -> bool:
+  name = os.path.basename(path)
+  return name.lower().endswith(suffixes) and not name.startswith(".")
+
+
+def _walk(
+  folder: str, kind: Kind, *, deep: bool = True, hidden: collections.Counter | None = None
+) -> Iterator[str]:
+  """Yields the path of every file below a folder that is not hidden, and of every folder that is a clip.
 
   A folder is entered once, and never one that contains `folder`, so that a link which leads up ends.
   """
@@ -233,7 +266,10 @@ def _walk(folder: str, *, deep: bool = True, hidden: collections.Counter | None 
       elif not folder_inside:
         if entry.is_symlink() or entry.is_file():  # not a socket or a pipe; a broken link is named when read
           yield entry.path
-      elif deep and (real := os.path.realpath(entry.path)) not in entered:
+      elif (real := os.path.realpath(entry.path)) not in entered and _is_whole(entry.path, kind):
+        entered.add(real)
+        yield entry.path
+      elif deep and real not in entered:
         entered.add(real)
         waiting.append(entry.path)
 

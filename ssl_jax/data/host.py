@@ -9,46 +9,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal
 
 import numpy as np
 
 from ssl_jax.config.checked import call_checked, nearest
-from ssl_jax.data import decode, transforms
+from ssl_jax.data import clip_transforms, decode, transforms
 from ssl_jax.data.elements import Elements, Record, ShapeDtype, Transform
-from ssl_jax.data.fit import Fit
+from ssl_jax.data.fit import Fit, Frame, image_transform, make_fit
 from ssl_jax.data.mask_values import IGNORE, decode_pair
 from ssl_jax.data.reader import Source
-
-
-class Frame(NamedTuple):
-  """The size and form in which images are delivered, from `config.data` and `config.augment`."""
-
-  size: int  # side of the image, or of each view, in pixels
-  interpolation: str = "bilinear"
-  views: int = 0  # crops that the host cuts from each image; 0: none, the device crops
-  scale: tuple[float, float] = (0.08, 1.0)  # least and greatest fraction of the area that a host crop covers
-  sampler: str = "pt"  # of host crops, and whether their resize is antialiased; see transforms.py
-  antialias: bool = True
-
-
-class ImageTransform(Protocol):
-  """Turns an image into pixels of one shape; see transforms.py."""
-
-  @property
-  def random(self) -> bool: ...
-
-  @property
-  def shape(self) -> tuple[int, ...]: ...
-
-  def __call__(self, rng: np.random.Generator | None, image: bytes | np.ndarray) -> np.ndarray: ...
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageAndLabel:
   """Record {"image", "label"} -> {"image": uint8[*shape], "label": i32[]}."""
 
-  pixels: ImageTransform
+  pixels: transforms.ImageTransform
 
   @property
   def random(self) -> bool:
@@ -148,17 +125,7 @@ def image(frame: Frame) -> ImageAndLabel:
   Elements: "image" uint8[size, size, 3], or uint8[views, size, size, 3] if the host crops, and "label" i32[],
     -1 if there is none.
   """
-  if frame.views:
-    crops = transforms.random_resized_crop(
-      frame.size,
-      scale=frame.scale,
-      views=frame.views,
-      interpolation=frame.interpolation,
-      sampler=frame.sampler,
-      antialias=frame.antialias,
-    )
-    return ImageAndLabel(crops)
-  return ImageAndLabel(transforms.resize_center_crop(frame.size, interpolation=frame.interpolation))
+  return ImageAndLabel(image_transform(frame))
 
 
 def image_mask(
@@ -178,7 +145,7 @@ def image_mask(
   Raises: ValueError if the host is to cut views (`frame.views`), for an unknown `fit`, or if a side of the
     canvas is negative.
   """
-  return ImageAndMask(_fit(frame, fit, "image_mask", height, width))
+  return ImageAndMask(make_fit(frame, fit, "image_mask", height, width))
 
 
 def image_boxes(
@@ -197,11 +164,19 @@ def image_boxes(
   """
   if max_boxes < 1:
     raise ValueError(f"config.host.max_boxes is {max_boxes}; use a positive number, such as 100")
-  return ImageAndBoxes(_fit(frame, fit, "image_boxes", height, width), max_boxes)
+  return ImageAndBoxes(make_fit(frame, fit, "image_boxes", height, width), max_boxes)
 
 
-TRANSFORMS = {f.__name__: f for f in (image, image_mask, image_boxes)}
-NEEDS = {"image_mask": ("mask",), "image_boxes": ("boxes",)}  # required fields of a record besides the image
+TRANSFORMS = {
+  f.__name__: f for f in (image, image_mask, image_boxes, clip_transforms.frame, clip_transforms.frames)
+}
+# the fields of a record that a transform needs, if these are not the image alone
+NEEDS = {
+  "image_mask": ("image", "mask"),
+  "image_boxes": ("image", "boxes"),
+  "frame": ("clip",),
+  "frames": ("clip",),
+}
 
 
 def known() -> list[str]:
@@ -233,12 +208,12 @@ def check_source(name: str, transform: Transform, source: Source) -> None:
 
   Raises: ValueError if they lack a field that it needs, or have more boxes than it has rows.
   """
-  missing = [field for field in NEEDS.get(name, ()) if field not in source.fields]
+  missing = [field for field in NEEDS.get(name, ("image",)) if field not in source.fields]
   if missing:
     raise ValueError(
       f"config.host.name is {name!r}, which needs {' and '.join(map(repr, missing))} in every record, but "
       f"the data set has only {', '.join(source.fields)}; use another config.data.name, or "
-      "config.host.name='image'"
+      f"config.host.name={'frame' if 'clip' in source.fields else 'image'!r}"
     )
   rows = transform.elements["boxes"].shape[0] if "boxes" in transform.elements else 0
   if rows and source.most_rows.get("boxes", 0) > rows:
@@ -246,18 +221,6 @@ def check_source(name: str, transform: Transform, source: Source) -> None:
     raise ValueError(
       f"an image of the data set has {most} boxes, but config.host.max_boxes is {rows}; use {most} or more"
     )
-
-
-def _fit(frame: Frame, fit: str, name: str, height: int, width: int) -> Fit:
-  if frame.views:
-    raise ValueError(
-      f"config.data.crop is 'host', but config.host.name {name!r} delivers whole images; "
-      "use config.data.crop='device'"
-    )
-  for side, value in (("height", height), ("width", width)):
-    if value < 0:
-      raise ValueError(f"config.host.{side} is {value}; use a number of pixels, or 0 for config.data.size")
-  return Fit((height or frame.size, width or frame.size), fit, frame.interpolation).check()
 
 
 def _pad_rows(rows: np.ndarray, count: int) -> np.ndarray:

@@ -15,7 +15,8 @@ import numpy as np
 from ssl_jax.data import splits
 from ssl_jax.data.decode import DecodeError
 from ssl_jax.data.elements import Record
-from ssl_jax.data.folder_layout import counts, files_below, folders, is_image, known_formats, plain_splits
+from ssl_jax.data.folder_layout import IMAGES as IMAGE_FILES
+from ssl_jax.data.folder_layout import counts, files_below, folders, is_image, plain_splits
 from ssl_jax.data.mask_values import FIELD, UNKNOWN, MaskClasses, read_class_file
 from ssl_jax.data.reader import Source
 
@@ -125,7 +126,7 @@ def open_pairs(
 def _check_present(root: pathlib.Path, split: str, pairs: Sequence[Pair]) -> None:
   """Raises ValueError if there is no pair, or if all images or all masks are missing."""
   if not pairs:
-    raise ValueError(f"the split {split!r} of {root} has no image; {known_formats()}")
+    raise ValueError(f"the split {split!r} of {root} has no image; {IMAGE_FILES.known()}")
   for place, what in enumerate(("image", "mask")):
     if not any((root / pair[place]).is_file() for pair in pairs):
       raise ValueError(
@@ -170,5 +171,5 @@ def _pairs(images: pathlib.Path, masks: pathlib.Path, root: pathlib.Path) -> lis
     mask = mask or masks / f"{image.stem}.png"
     found.append((os.path.relpath(image, root), os.path.relpath(mask, root)))
   if not found:
-    raise ValueError(f"{images} holds no image; {known_formats()}")
+    raise ValueError(f"{images} holds no image; {IMAGE_FILES.known()}")
   return found

@@ -46,7 +46,7 @@ def steps_per_epoch(source: Source, batch_size: int) -> int:
     raise ValueError(f"batch_size={batch_size}; use a positive number")
   if len(source) < batch_size:
     raise ValueError(
-      f"batch_size={batch_size} is more than the {len(source)} images of the data set; use at "
+      f"batch_size={batch_size} is more than the {len(source)} {source.records} of the data set; use at "
       f"most {len(source)}"
     )
   return len(source) // batch_size
@@ -193,13 +193,13 @@ class Batches:
     self._seconds.append(max(loaded.seconds, 1e-9))
     for bad in loaded.bad:
       self._warn(bad)
-    allowed = self._load.max_bad
+    allowed, source = self._load.max_bad, self._load.source
     if len(self.bad) > allowed or not loaded.complete:
       lines = [f"{name}: {reason}" for name, reason in self.bad.items()]
       if len(lines) > _LISTED:
         lines[_LISTED:] = [f"and {len(lines) - _LISTED} more"]
       raise ValueError(
-        f"{len(self.bad)} of {len(self._load.source)} images cannot be decoded, {allowed} are "
+        f"{len(self.bad)} of {len(source)} {source.records} cannot be decoded, {allowed} are "
         "allowed; repair or remove them, or raise config.data.max_bad_fraction:\n  " + "\n  ".join(lines)
       )
 

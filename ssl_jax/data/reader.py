@@ -30,10 +30,11 @@ class Reader(Protocol):
 class Source:
   """A split of a data set: `len(source)`, `source[i] -> record`, `source.name(i)`.
 
-  Every record has "image", an encoded file (bytes) or pixels uint8[H, W, 3], and "label", a class index or
-  -1. Further `fields` may be: "mask", an encoded file or classes uint8[H, W], which a record may accompany
-  with "mask_values" (see mask_values.py; `decode_classes` there reads both); "boxes" f32[n, 4] (x1, y1, x2,
-  y2) in pixels of the upright image, with "boxes_class" i32[n] and "boxes_crowd" bool[n].
+  Every record has "label", a class index or -1, and "image", an encoded file (bytes) or pixels uint8[H, W, 3],
+  or instead of it "clip", the path of a clip. Further `fields` may be: "mask", an encoded file or classes
+  uint8[H, W], which a record may accompany with "mask_values" (see mask_values.py; `decode_classes` there
+  reads both); "boxes" f32[n, 4] (x1, y1, x2, y2) in pixels of the upright image, with "boxes_class" i32[n] and
+  "boxes_crowd" bool[n].
   """
 
   reader: Reader = dataclasses.field(repr=False)
@@ -47,6 +48,7 @@ class Source:
   sorted_by_class: bool = False
   # the classes of the masks, without the ignored one, if they are not `class_names`: () if they are unknown
   mask_names: tuple[str, ...] | None = dataclasses.field(default=None, repr=False)
+  records: str = "images"  # what the records are, for messages
   left_out: str = ""  # what is not read of the data set, such as "12 .bmp, 3 hidden"; for headlines
 
   def __len__(self) -> int:
@@ -64,7 +66,7 @@ class Source:
   def summary(self) -> str:
     """The size of the source and what was left out: "30 images of 3 classes; not read: 2 .bmp"."""
     classes = f" of {self.num_classes} classes" if self.num_classes else ""
-    return f"{len(self)} images{classes}" + (f"; not read: {self.left_out}" if self.left_out else "")
+    return f"{len(self)} {self.records}{classes}" + (f"; not read: {self.left_out}" if self.left_out else "")
 
   def __getitem__(self, index: int) -> Record:
     return self.__getitems__([index])[0]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ssl_jax.config.checked import nearest
-from ssl_jax.data import coco, coco_masks, folder, mask_folder, mask_layouts, synthetic
+from ssl_jax.data import coco, coco_masks, folder, mask_folder, mask_layouts, synthetic, video_folder
 from ssl_jax.data.decode import DecodeError, decode
 from ssl_jax.data.elements import Elements, Record, ShapeDtype, Transform
 from ssl_jax.data.mask_values import FIELD as MASK_VALUES
@@ -41,6 +41,7 @@ _FOLDERS = {
   "ade20k": mask_layouts.open_ade20k,
   "coco_masks": coco_masks.open_coco_masks,
   "camvid": mask_layouts.open_camvid,
+  "video_folder": video_folder.open_video_folder,
 }
 BUILT_IN = ("sample", *_FOLDERS, "synthetic")
 SAMPLE = pathlib.Path(__file__).parent / "sample"  # from Fashion-MNIST, under the MIT licence in its LICENSE
@@ -54,8 +55,8 @@ def make(name: str, *, split: str = "train", data_dir: str = "", image_size: int
     name: "sample" (embedded: 8,000 train and 2,000 test images of Fashion-MNIST, 32x32), "folder" (PNG, JPEG
       and WebP files, see folder.py), "mask_folder" (pairs of image and mask, see mask_folder.py), "coco"
       (boxes, see coco.py), "voc_masks", "cityscapes", "ade20k", "camvid" (masks, see mask_layouts.py),
-      "coco_masks" (masks, see coco_masks.py), "synthetic" (generated, see synthetic.py) or a TFDS data set
-      (see tfds_records.py).
+      "coco_masks" (masks, see coco_masks.py), "video_folder" (clips, see video_folder.py), "synthetic"
+      (generated, see synthetic.py) or a TFDS data set (see tfds_records.py).
     split: in TFDS syntax: "train", "test", "train[:90%]", "train[100:200]", "train[:10%]+train[90%:]".
     data_dir: the folder of the images or, for a TFDS data set, the folder that holds the data sets; not
       needed for "sample" and "synthetic".

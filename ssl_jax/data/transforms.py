@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import cast
+from typing import Protocol, cast
 
 import numpy as np
 from PIL import Image
@@ -37,6 +37,18 @@ INTERPOLATIONS = {
 }
 LONGEST = 16  # images with a greater proportion of their sides are not resized as a whole
 _MOST_SUPPORT = 3  # pixels to each side that a filter reads: those of Lanczos
+
+
+class ImageTransform(Protocol):
+  """Turns an image into pixels of one shape; see above."""
+
+  @property
+  def random(self) -> bool: ...
+
+  @property
+  def shape(self) -> tuple[int, ...]: ...
+
+  def __call__(self, rng: np.random.Generator | None, image: bytes | np.ndarray) -> np.ndarray: ...
 
 
 @dataclasses.dataclass(frozen=True)

@@ -59,6 +59,11 @@ def open_data(config: TrainConfig) -> tuple[Source, Transform]:
     source = dataclasses.replace(source, num_classes=len(names), class_names=names)
   if not data.cache:
     return source, transform
+  if "clip" in source.fields and transform.random:
+    raise ValueError(
+      "config.data.cache is True, but whole clips are not kept in memory; use cache=False, or "
+      "config.host.start='centre' to keep the same frames of each clip"
+    )
   if source.native_shape is None and not transform.random:
     return sources.cached(source, transform=transform), host.Stored(transform.elements)
   return sources.cached(source), transform

@@ -95,7 +95,7 @@ class Clip:
     """When there is sound, in seconds from the first frame. Raises DecodeError if there is none."""
     return self._some_sound().span
 
-  def frames(self, indices: Sequence[int]) -> np.ndarray:
+  def frames(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
     """Decodes frames in their own size.
 
     Args:
@@ -105,7 +105,7 @@ class Clip:
     """
     return self._gather(indices, lambda picture: picture.pixels())
 
-  def fitted(self, indices: Sequence[int], fit: Fit) -> tuple[np.ndarray, np.ndarray]:
+  def fitted(self, indices: Sequence[int] | np.ndarray, fit: Fit) -> tuple[np.ndarray, np.ndarray]:
     """Decodes frames, each fitted into a canvas as soon as it is decoded.
 
     Frames of video files are scaled by FFmpeg, whose results differ from Pillow's by a few grey levels.
@@ -133,7 +133,7 @@ class Clip:
       self._sound.close()
       self._sound = None
 
-  def _gather(self, indices: Sequence[int], made: Callable[[Picture], np.ndarray]) -> np.ndarray:
+  def _gather(self, indices: Sequence[int] | np.ndarray, made: Callable[[Picture], np.ndarray]) -> np.ndarray:
     """Stacks `made(picture)` of the frames."""
     wanted = np.asarray(indices, np.int64)
     if not wanted.size or wanted.min() < 0 or wanted.max() >= len(self):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from typing import Any, NamedTuple
 
@@ -48,19 +49,22 @@ class _Packets(NamedTuple):
   end: float  # the latest time of all streams, in seconds
 
 
+def check_installed() -> None:
+  """Raises ImportError if PyAV is not installed."""
+  if importlib.util.find_spec("av") is None:
+    raise ImportError("reading video needs PyAV, which is not installed; run: pip install 'ssl_jax[video]'")
+
+
 def open_container(path: str) -> Any:
   """Opens a file by PyAV.
 
   Raises: ImportError if PyAV is not installed; DecodeError if the file is not a video or sound that FFmpeg
     knows, or does not exist.
   """
-  try:
-    import av
-    from av.error import FFmpegError
-  except ImportError as error:
-    raise ImportError(
-      "reading video needs PyAV, which is not installed; run: pip install 'ssl_jax[video]'"
-    ) from error
+  check_installed()
+  import av
+  from av.error import FFmpegError
+
   try:  # with the protocol, a colon in the name is no protocol; and no file may refer to another machine
     return av.open(f"file:{os.path.abspath(path)}", options={"protocol_whitelist": "file"})
   except (FFmpegError, ValueError) as error:
