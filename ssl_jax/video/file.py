@@ -48,6 +48,9 @@ class VideoFile:
       if index < self._next or self._seek_saves(index):
         self._go_to(index)
       picture = self._decode(index)
+      if picture is None:  # a last attempt: perhaps the file lacks what the decoder needs after a seek
+        self._begin()
+        picture = self._decode(index)
       if picture is None:
         raise DecodeError(f"frame {index} of {len(self)} ({self.times[index]:.3f} s) cannot be decoded")
       yield index, picture
@@ -84,15 +87,24 @@ class VideoFile:
     """
     key, back = (0, 1) if self.index.counted else (self._keyframe(index), 1)
     while key > 0:
-      if (packets := self._seek(int(self.index.key_pts[key]))) is not None:
-        self._pictures = self._from_packets(packets, key)
+      packets = self._seek(int(self.index.key_pts[key]), latest=int(self.index.pts[index]))
+      if packets is not None:
+        self._pictures = self._from_packets(packets)
         return
       key, back = key - back, 2 * back
-    container = self._reopen()
-    self._pictures = self._from_packets(container.demux(video_stream(container)), 0)
+    self._begin()
 
-  def _seek(self, pts: int) -> Iterator[Any] | None:
-    """Returns the packets from the keyframe at `pts`; None if the file cannot be read from there."""
+  def _begin(self) -> None:
+    """Makes the decoder start at the first frame."""
+    container = self._reopen()
+    self._pictures = self._from_packets(container.demux(video_stream(container)))
+
+  def _seek(self, pts: int, latest: int) -> Iterator[Any] | None:
+    """Seeks to `pts`, and returns the packets from the next keyframe on.
+
+    Returns: None if that keyframe is shown after `latest`, or is unknown: after a seek, some formats give
+      packets the times of their neighbours.
+    """
     from av.error import FFmpegError
 
     container = self._container or self._reopen()
@@ -102,7 +114,10 @@ class VideoFile:
       packets = container.demux(stream)
       for packet in packets:
         if packet.is_keyframe:
-          return _chain(packet, packets) if packet.pts is not None and packet.pts <= pts else None
+          pts_of_key = packet.pts
+          if pts_of_key is None or pts_of_key > latest or pts_of_key not in self.index.key_pts:
+            return None
+          return _chain(packet, packets)
     except FFmpegError:
       pass
     return None
@@ -119,20 +134,20 @@ class VideoFile:
       )
     return self._container
 
-  def _from_packets(self, packets: Iterable[Any], key: int) -> Iterator[tuple[int, VideoPicture]]:
-    """Yields (index, picture) of the frames that are shown from keyframe number `key` on."""
+  def _from_packets(self, packets: Iterable[Any]) -> Iterator[tuple[int, VideoPicture]]:
+    """Yields (index, picture) of the frames from the first packet on, which is a keyframe."""
     from av.error import FFmpegError
     from av.video.reformatter import VideoReformatter
 
-    reformatter, pts, number = VideoReformatter(), self.index.pts, 0
-    first = self.index.key_pts[key] if not self.index.counted else 0
+    reformatter, pts, number, first = VideoReformatter(), self.index.pts, 0, None
     try:
       for packet in packets:
+        first = packet.pts if first is None else first
         for frame in packet.decode():
           if self.index.counted:
             place, number = number, number + 1
           else:  # frames before the keyframe in the order of showing refer to frames that were not decoded
-            place = _place(pts, frame.pts) if frame.pts is not None and frame.pts >= first else None
+            place = _place(pts, frame.pts, first)
           if place is None or place >= len(pts):
             continue
           if frame.is_corrupt:
@@ -142,7 +157,10 @@ class VideoFile:
       raise DecodeError(f"decoding stops at frame {self._next} of {len(pts)}: {explain(error)}") from error
 
 
-def _place(pts: np.ndarray, moment: int) -> int | None:
+def _place(pts: np.ndarray, moment: int | None, first: int | None) -> int | None:
+  """The index of a frame that is shown at `moment`; None if it is unknown, or before `first`."""
+  if moment is None or first is None or moment < first:
+    return None
   place = int(np.searchsorted(pts, moment))
   return place if place < len(pts) and pts[place] == moment else None
 

@@ -55,7 +55,7 @@ class Sound:
     """The mean of the channels, resampled.
 
     The window starts at the sample of the resampled sound that is nearest to `start`, so that windows are
-    parts of one and the same signal.
+    parts of one and the same signal; in MKV and WebM, which store milliseconds, they may lie 1 ms off.
 
     Args:
       start: seconds from the first frame of the clip.
