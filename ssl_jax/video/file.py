@@ -11,7 +11,7 @@ import numpy as np
 
 from ssl_jax.data.decode import DecodeError
 from ssl_jax.video.index import VideoIndex, explain, open_container, read_index, video_stream
-from ssl_jax.video.picture import MAX_PIXELS, VideoPicture
+from ssl_jax.video.picture import VideoPicture
 from ssl_jax.video.sound import Sound
 
 _NEAR = 8  # frames that are decoded rather than passed over by a seek
@@ -126,12 +126,7 @@ class VideoFile:
     if self._container is not None:
       self._container.close()
     self._container = open_container(self.path)
-    context = video_stream(self._container).codec_context
-    context.thread_count = 1  # the pipeline decodes a clip on each core
-    if context.width * context.height > MAX_PIXELS:
-      raise DecodeError(
-        f"the frames have {context.width}x{context.height} pixels, more than the limit of {MAX_PIXELS}"
-      )
+    video_stream(self._container).codec_context.thread_count = 1  # the pipeline decodes a clip on each core
     return self._container
 
   def _from_packets(self, packets: Iterable[Any]) -> Iterator[tuple[int, VideoPicture]]:

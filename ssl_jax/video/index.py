@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssl_jax.data.decode import DecodeError
+from ssl_jax.video.picture import MAX_PIXELS
 
 _NO_TIMESTAMPS = 0x80  # flag of formats such as raw H.264
 _TOLD = ("mov", "matroska", "avi")  # formats whose header tells the duration; of others it is estimated
@@ -47,6 +48,7 @@ class _Packets(NamedTuple):
   shown: list[bool]  # False: an edit list, or VP8, hides the frame
   last_duration: int  # of the packet that is shown last, in units of the stream; 0: not told
   end: float  # the latest time of all streams, in seconds
+  partial: bool  # the file ends within a packet
 
 
 def check_installed() -> None:
@@ -90,9 +92,12 @@ def read_index(container: Any) -> VideoIndex:
   Packets before the first keyframe cannot be decoded and are left out, and so are frames that an edit list
   hides.
 
-  Raises: DecodeError if there is no frame, or the file ends long before the duration that its header states.
+  Raises: DecodeError if there is no frame, the frames have too many pixels, or the file is truncated.
   """
   stream = video_stream(container)
+  width, height = stream.codec_context.width, stream.codec_context.height
+  if width * height > MAX_PIXELS:
+    raise DecodeError(f"the frames have {width}x{height} pixels, more than the limit of {MAX_PIXELS}")
   packets = _read_packets(container, stream)
   if not packets.pts:
     raise DecodeError("the file holds no frame")
@@ -122,12 +127,13 @@ def _read_packets(container: Any, stream: Any) -> _Packets:
   from av.error import FFmpegError
 
   pts, dts, key, shown = [], [], [], []
-  latest, last_duration, end = -(2**62), 0, 0.0
+  latest, last_duration, end, partial = -(2**62), 0, 0.0, False
   vp8 = stream.codec_context.name in ("vp8", "libvpx")
   try:
     for packet in container.demux():
       if not packet.size:
         continue  # the last packet of each stream
+      partial |= packet.is_corrupt
       moment = packet.dts if packet.pts is None else packet.pts
       if moment is not None:
         end = max(end, float((moment + (packet.duration or 0)) * packet.time_base))
@@ -141,13 +147,15 @@ def _read_packets(container: Any, stream: Any) -> _Packets:
         latest, last_duration = moment, packet.duration or 0
   except FFmpegError as error:
     raise DecodeError(f"after {len(pts)} frames the file is damaged: {explain(error)}") from error
-  return _Packets(pts, dts, key, shown, last_duration, end)
+  return _Packets(pts, dts, key, shown, last_duration, end, partial)
 
 
 def _check_complete(container: Any, packets: _Packets) -> None:
-  """Raises DecodeError if a file ends long before the duration that its header states."""
+  """Raises DecodeError if a file ends within a packet, or long before the duration that its header states."""
   if not container.format.name.startswith(_TOLD) or not container.duration:
     return
+  if packets.partial:
+    raise DecodeError(f"the file is truncated: it ends within one of its {len(packets.pts)} frames")
   told = container.duration / 1e6
   missing = told - (packets.end - max((container.start_time or 0) / 1e6, 0.0))
   if missing > max(_MISSING_SECONDS, _MISSING * told):
