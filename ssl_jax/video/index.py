@@ -70,7 +70,7 @@ def open_container(path: str) -> Any:
   try:  # with the protocol, a colon in the name is no protocol; and no file may refer to another machine
     return av.open(f"file:{os.path.abspath(path)}", options={"protocol_whitelist": "file"})
   except (FFmpegError, ValueError) as error:
-    raise DecodeError(explain(error)) from error
+    raise DecodeError(f"it cannot be opened as video or sound: {explain(error)}") from error
 
 
 def explain(error: Exception) -> str:

@@ -165,7 +165,8 @@ def write_bad_clips(root) -> dict[str, str]:
   (root / "text.mp4").write_text("this is no video\n" * 30)
   (root / "empty.mp4").write_bytes(b"")
   (root / "playlist.mp4").write_text("#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")
-  (root / "no_frames.mkv").write_bytes(whole[: whole.index(b"\x1f\x43\xb6\x75")])  # ends before its clusters
+  (root / "header.mkv").write_bytes(whole[: whole.index(b"\x1f\x43\xb6\x75")])  # ends before its clusters
+  write_clip(root / "no_frames.mkv", 0, sound=np.zeros(8000))
   write_wav(root / "only_sound.mp4", np.zeros(8000))
   write_clip(root / "one_frame.mp4", 1)
   write_clip(root / "wide.mkv", 1, codec="mjpeg", pixels="yuvj420p", size=(10000, 3600))
@@ -175,9 +176,10 @@ def write_bad_clips(root) -> dict[str, str]:
     "truncated.mp4": "Invalid data found",
     "truncated_front.mp4": "the file is truncated: it ends within one of its",
     "truncated_late.mp4": "the file is truncated: it ends within one of its",
-    "text.mp4": "Invalid data found",
+    "text.mp4": "it cannot be opened as video or sound: Invalid data found",
     "empty.mp4": "the file is empty",
     "playlist.mp4": "",
+    "header.mkv": "it cannot be opened as video or sound: End of file",
     "no_frames.mkv": "the file holds no frame",
     "only_sound.mp4": "the file has no video stream",
     "one_frame.mp4": "the clip has 1 frames in 0.04 s, too few for 8 frames at a step of 1 frames",
@@ -196,17 +198,17 @@ def test_bad_clips_are_named_counted_and_replaced(tmp_path, workers):
   source = open_folder(tmp_path)
   transform = host.make("frames", Frame(32))
   options = dict(batch_size=4, transform=transform, max_bad_fraction=1.0, workers=workers)
-  with pipeline.train_batches(source, seed=0, start=0, stop=4, **options) as batches:
+  with pipeline.train_batches(source, seed=0, start=0, stop=5, **options) as batches:
     found = list(batches)
     reported = {name.rpartition("/")[2]: reason for name, reason in batches.bad.items()}
-  assert len(found) == 4 and all(batch["clip"].shape == (4, 8, 32, 32, 3) for batch in found)
+  assert len(found) == 5 and all(batch["clip"].shape == (4, 8, 32, 32, 3) for batch in found)
   assert reported.keys() == bad.keys(), reported
   for name, reason in bad.items():
     assert reason in reported[name], (name, reported[name])
   with pipeline.eval_batches(source, **options) as batches:
     valid = np.concatenate([batch["valid"] for batch in batches])
   assert valid.sum() == 4 and len(batches.bad) == len(bad)
-  with pytest.raises(ValueError, match=r"of 16 clips cannot be decoded, 6 are allowed"):
+  with pytest.raises(ValueError, match=r"of 17 clips cannot be decoded, 6 are allowed"):
     list(pipeline.eval_batches(source, **{**options, "max_bad_fraction": 0.4, "workers": 0}))
 
 
