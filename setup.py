@@ -13,7 +13,7 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "ssl_jax" / "__init__.py"
 REPORT = ["bokeh>=3.6,<4", "scikit-learn>=1.5,<2"]
 LINT = ["ruff>=0.14,<0.18", "pyright[nodejs]>=1.1.400,<1.2"]
 FILES = ["safetensors>=0.4,<1", "flatbuffers>=24,<27"]
-VIDEO = ["av>=17,<19", "scipy>=1.13,<2"]
+VIDEO = ["av>=17,<19", "scipy>=1.13,<2", "opencv-python-headless>=4.10,<6"]
 EXTRAS = {
   "tpu": ["jax[tpu]>=0.10.2,<0.13"],
   "cuda12": ["jax[cuda12]>=0.10.2,<0.13"],

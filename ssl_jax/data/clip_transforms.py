@@ -184,6 +184,11 @@ class SeveralFrames:
     }
 
 
+def middle_frame(pixels: ImageTransform) -> OneFrame:
+  """Makes the transform that evaluations use: the frame in the middle of a clip, as an image."""
+  return OneFrame(pixels, Course(1, 1, "frames", "centre"), SoundWindow(0.0, 1))
+
+
 def frame(
   frame: Frame,
   *,

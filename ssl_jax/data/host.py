@@ -179,6 +179,11 @@ NEEDS = {
 }
 
 
+def one_image(pixels: transforms.ImageTransform, source: Source) -> Transform:
+  """Makes the transform of a source's records into one image each: of clips, the frame in the middle."""
+  return clip_transforms.middle_frame(pixels) if "clip" in source.fields else ImageAndLabel(pixels)
+
+
 def known() -> list[str]:
   """Names of all host transforms, sorted."""
   return sorted(TRANSFORMS)

@@ -20,7 +20,7 @@ from ssl_jax.data.order import EvalOrder, Rows, TrainOrder
 from ssl_jax.data.reader import Source
 from ssl_jax.data.shared_buffers import SharedBuffers
 
-_CHUNK = 16  # records that a thread processes at a time
+_CHUNK = 16  # records that a thread processes at a time; clips, which take long, one by one
 
 
 class Bad(NamedTuple):
@@ -96,7 +96,9 @@ class LoadBatch:
   def _load(self, step: int, arrays: dict[str, np.ndarray]) -> Loaded:
     rows = self.order.rows(step)
     valid = rows.valid.copy()
-    size = self.rows if self.threads is None else _CHUNK  # storage is faster if many are read at once
+    size = self.rows  # storage is faster if many are read at once
+    if self.threads is not None:
+      size = 1 if "clip" in self.source.fields else _CHUNK
     chunks = [range(start, min(start + size, self.rows)) for start in range(0, self.rows, size)]
     bad, seconds = [], 0.0
     map_chunks = map if self.threads is None else self.threads.map

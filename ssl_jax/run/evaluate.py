@@ -97,8 +97,9 @@ def task_data(config: EvaluateConfig, trained: TrainConfig, mesh: Mesh) -> TaskD
   train, test = (_open(data, split, resize) for split in (data.train_split, data.test_split))
   test = sources.shuffled(test) if data.shuffle else test
 
-  def square(size: int, resize: int) -> host.ImageAndLabel:
-    return host.ImageAndLabel(transforms.resize_center_crop(size, resize, interpolation=data.interpolation))
+  def square(source: Source, size: int) -> Transform:
+    pixels = transforms.resize_center_crop(size, resize, interpolation=data.interpolation)
+    return host.one_image(pixels, source)
 
   def train_steps(batch_size: int, start: int, stop: int, seed: int) -> Iterator:
     return pipeline.train_batches(
@@ -107,7 +108,7 @@ def task_data(config: EvaluateConfig, trained: TrainConfig, mesh: Mesh) -> TaskD
       seed=seed,
       start=start,
       stop=stop,
-      transform=square(resize, resize),
+      transform=square(train, resize),
       workers=data.workers,
       positions=parallel.local_rows(mesh, batch_size),
       max_bad_fraction=data.max_bad_fraction,
@@ -116,15 +117,14 @@ def task_data(config: EvaluateConfig, trained: TrainConfig, mesh: Mesh) -> TaskD
   read = functools.partial(
     pipeline.eval_batches,
     batch_size=config.batch_size,
-    transform=square(data.size, resize),
     workers=data.workers,
     positions=parallel.local_rows(mesh, config.batch_size),
     max_bad_fraction=data.max_bad_fraction,
   )
   return TaskData(
     records=_test_records(config, data, test, mesh),
-    train=functools.partial(read, train),
-    test=functools.partial(read, test),
+    train=functools.partial(read, train, transform=square(train, data.size)),
+    test=functools.partial(read, test, transform=square(test, data.size)),
     num_classes=train.num_classes,
     class_names=tuple(train.class_names),
     train_steps=train_steps,

@@ -46,7 +46,8 @@ def colour_prior(config: TrainConfig) -> dict:
   Returns: {"colour_prior": the 313 fractions, and the data that they were counted on}.
   """
   size = config.data.size
-  source, _ = open_data(dataclasses.replace(config, host={"name": "image"}))
+  clips = config.host["name"] in ("frame", "frames")
+  source, _ = open_data(dataclasses.replace(config, host={"name": "frame" if clips else "image"}))
   square = transforms.resize_center_crop(size, interpolation=config.data.interpolation)
 
   @jax.jit
@@ -59,7 +60,7 @@ def colour_prior(config: TrainConfig) -> dict:
   with pipeline.eval_batches(
     source,
     batch_size=min(BATCH, len(source)),
-    transform=host.ImageAndLabel(square),
+    transform=host.one_image(square, source),
     workers=config.data.workers,
     max_bad_fraction=config.data.max_bad_fraction,
   ) as batches:

@@ -58,7 +58,7 @@ class Turn:
     return (height, width) if self.swaps else (width, height)
 
   def __call__(self, pixels: np.ndarray) -> np.ndarray:
-    """Turns pixels [H, W, C]; returns a view."""
+    """Turns pixels [H, W] or [H, W, C]; returns a view."""
     pixels = pixels.swapaxes(0, 1) if self.swaps else pixels
     return pixels[:: self._steps[0], :: self._steps[1]]
 
@@ -73,22 +73,27 @@ class VideoPicture:
     self.size = self._turn.size(frame.width, frame.height)
 
   def pixels(self) -> np.ndarray:
-    return np.ascontiguousarray(self._scaled(self.size, "bilinear"))
+    width, height = self._frame.width, self._frame.height
+    rgb = self._reformatter.reformat(self._frame, width, height, "rgb24", threads=1)
+    return np.ascontiguousarray(self._turn(_rows(rgb.planes[0], 3 * width, height).reshape(height, width, 3)))
 
   def fitted(self, fit: Fit, place: Place) -> np.ndarray:
     if max(place.resized) > LONGEST * min(place.resized):  # long and thin: only the part on the canvas
       image = place.fit(Image.fromarray(self.pixels()), INTERPOLATIONS[fit.interpolation])
       return fit.on_canvas(decode.to_array(image), place, 0)
-    left, top = place.offset
-    height, width = map(int, place.filled())
-    scaled = self._scaled(place.resized, fit.interpolation)
-    return fit.on_canvas(scaled[top : top + height, left : left + width], place, 0)
+    width, height = self._turn.size(*place.resized)
+    kind = {"nearest": "POINT"}.get(fit.interpolation, fit.interpolation.upper())
+    # FFmpeg scales into planes faster than into RGB, whose code for odd widths is slower still
+    planar = self._reformatter.reformat(self._frame, width, height, "gbrp", interpolation=kind, threads=1)
+    (left, top), (down, across) = place.offset, map(int, place.filled())
+    found = np.empty((down, across, 3), np.uint8)
+    for channel, plane in enumerate((2, 0, 1)):
+      upright = self._turn(_rows(planar.planes[plane], width, height))
+      found[..., channel] = upright[top : top + down, left : left + across]
+    return fit.on_canvas(found, place, 0)
 
-  def _scaled(self, size: tuple[int, int], interpolation: str) -> np.ndarray:
-    """Returns uint8[height, width, 3] of the upright frame, scaled to the (width, height) `size`."""
-    width, height = self._turn.size(*size)
-    kind = {"nearest": "POINT"}.get(interpolation, interpolation.upper())
-    rgb = self._reformatter.reformat(self._frame, width, height, "rgb24", interpolation=kind, threads=1)
-    plane = rgb.planes[0]
-    rows = np.frombuffer(plane, np.uint8)[: height * plane.line_size].reshape(height, plane.line_size)
-    return self._turn(rows[:, : 3 * width].reshape(height, width, 3))
+
+def _rows(plane: Any, length: int, height: int) -> np.ndarray:
+  """The bytes of a plane without the padding of its rows, uint8[height, length]."""
+  rows = np.frombuffer(plane, np.uint8)[: height * plane.line_size]
+  return rows.reshape(height, plane.line_size)[:, :length]

@@ -8,9 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ssl_jax import recipe
+from ssl_jax.config.schema import TrainConfig, check
+from ssl_jax.core import DataSpec
 from ssl_jax.data import host, pipeline, sources
 from ssl_jax.data.decode import DecodeError
 from ssl_jax.data.host import Frame
+from ssl_jax.data.transforms import resize_center_crop
+from ssl_jax.run.assembly import assemble, open_data
 from ssl_jax.video.clips import open_clip
 from tests.conftest import REPOSITORY
 from tests.made_clips import number, pattern, write_clip, write_wav
@@ -258,6 +263,39 @@ def test_one_frame_is_an_image(tmp_path):
   assert len({number(random(np.random.default_rng(i), record)["image"]) for i in range(40)}) > 15
   views = host.make("frame", Frame(24, views=2), start="centre")
   assert views.random and views(np.random.default_rng(0), record)["image"].shape == (2, 24, 24, 3)
+
+
+def config_of(root, **data):
+  return check(
+    TrainConfig,
+    recipe(
+      method=dict(name="simclr"),
+      encoder=dict(name="resnet10", width=8),
+      augment=dict(name="moco_v2", views=2, size=32),
+      optimizer=dict(learning_rate=0.1),
+      host=dict(name="frame", start=data.pop("start", "random")),
+      data=dict(name="video_folder", data_dir=str(root), size=32, **data),
+      batch_size=4,
+      epochs=1.0,
+    ),
+  )
+
+
+def test_methods_for_images_take_frames(tmp_path):
+  for name in "ab":
+    (tmp_path / name).mkdir()
+    for i in range(4):
+      write_clip(tmp_path / name / f"{i}.mp4", 9)
+  config = config_of(tmp_path)
+  source, transform = open_data(config)
+  parts = assemble(config, DataSpec(len(source), source.num_classes, config.batch_size))
+  assert parts.batch["image"].shape == (4, 32, 32, 3) and source.num_classes == 2
+  with pytest.raises(ValueError, match="config.data.cache is True, but whole clips are not kept in memory"):
+    open_data(config_of(tmp_path, cache=True))
+  kept, stored = open_data(config_of(tmp_path, cache=True, start="centre"))
+  assert isinstance(stored, host.Stored) and kept[5]["image"].shape == (32, 32, 3) and kept[5]["label"] == 1
+  middle = host.one_image(resize_center_crop(32), source)
+  assert (middle(None, source[5])["image"] == kept[5]["image"]).all()
 
 
 def test_wrong_options():
