@@ -23,10 +23,11 @@ class DataConfig:
   """The data set, and the form in which its images reach the device."""
 
   # "sample", "folder", "mask_folder", "coco", "voc_masks", "cityscapes", "ade20k", "coco_masks", "camvid",
-  # "video_folder", "synthetic" or a TFDS data set; see data/sources.py
+  # "voc_boxes", "video_folder", "synthetic" or a TFDS data set; see data/sources.py
   name: str
   data_dir: str = ""
   split: str = "train"
+  empty: Literal["keep", "drop"] = "keep"  # whether images without objects are left out (coco, voc_boxes)
   # side in pixels of what the host delivers: the views (crop="host") or the image they are cut from
   size: int = 32
   crop: Literal["device", "host"] = "device"  # where the random-resized crops are cut

@@ -1,63 +1,47 @@
-"""Reads images with bounding boxes from annotation files in the JSON format of COCO."""
+"""Reads images with boxes and instance masks from annotation files in the JSON format of COCO."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssl_jax.data import splits
-from ssl_jax.data.elements import Record
+from ssl_jax.data import instance_masks, splits
+from ssl_jax.data.instance_masks import EncodedMask
+from ssl_jax.data.objects import Annotated, Empty, Objects, open_annotated, repaired
 from ssl_jax.data.reader import Source
 
 FILES = ("annotations/instances_{split}.json", "annotations/{split}.json", "{split}_instances.json")
-FILES += ("{split}_detection.json", "{split}.json")  # searched in this order; the first that exists is read
+FILES += (
+  "{split}_detection.json",
+  "{split}.json",
+  "{split}/instances.json",
+)  # searched in this order; the first that exists is read
 FOLDERS = ("{split}", "images/{split}", "{split}_images", "images")  # where the images may be, in this order
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class CocoReader:
-  """Reads encoded image files and their boxes. Decoding is left to the pipeline."""
-
-  paths: tuple[str, ...]
-  boxes: tuple[np.ndarray, ...]  # by image: f32[n, 4], (x1, y1, x2, y2) in pixels
-  classes: tuple[np.ndarray, ...]  # by image: i32[n]
-  crowds: tuple[np.ndarray, ...]  # by image: bool[n], whether a box encloses a crowd of objects
-
-  def __len__(self) -> int:
-    return len(self.paths)
-
-  def read(self, indices: Sequence[int]) -> list[Record]:
-    return [
-      {
-        "image": pathlib.Path(self.paths[i]).read_bytes(),
-        "label": -1,
-        "boxes": self.boxes[i],
-        "boxes_class": self.classes[i],
-        "boxes_crowd": self.crowds[i],
-      }
-      for i in indices
-    ]
-
-  def name(self, index: int) -> str:
-    return self.paths[index]
-
-
-def open_coco(data_dir: str, split: str) -> Source:
-  """Opens all images of a COCO annotation file, in the order of the file. Images without boxes are included.
+def open_coco(data_dir: str, split: str, *, empty: Empty = "keep") -> Source:
+  """Opens all images of a COCO annotation file, in the order of the file.
 
   For a split such as "train2017", `data_dir` holds the annotations in annotations/instances_train2017.json,
-  annotations/train2017.json, train2017_instances.json, train2017_detection.json or train2017.json, and the
-  images in train2017, images/train2017, train2017_images or images. Classes are numbered from 0 in the order
-  of the category ids. A part of a split, such as "train2017[:80%]", is cut from a fixed shuffled order.
+  annotations/train2017.json, train2017_instances.json, train2017_detection.json, train2017.json or
+  train2017/instances.json, and the images in train2017, images/train2017, train2017_images or images. Classes
+  are numbered from 0 in the order of the category ids. A part of a split, such as "train2017[:80%]", is cut
+  from a fixed shuffled order.
 
-  Raises: ValueError if the folder, the split or the first image of the split does not exist, or if the JSON
-    is not in COCO's format. The message names what is wrong.
+  An annotation may have `iscrowd`, `difficult` (or `ignore`, its other name) and `area`. If every annotation
+  has a segmentation, polygons or run lengths, the records have "instances". Boxes are clipped to their image
+  and dropped if no area is left; the source tells how many in `left_out`.
+
+  Args:
+    empty: "drop" leaves out images without an object that is not a crowd, as detectors are trained.
+  Raises: ValueError if the folder, the split or the first image of the split does not exist, if the JSON is
+    not in COCO's format, or if an annotation has a category or an image that the file does not list, or a
+    segmentation that is not one. The message names what is wrong.
   """
   root = pathlib.Path(data_dir)
   if not root.is_dir():
@@ -69,16 +53,12 @@ def open_coco(data_dir: str, split: str) -> Source:
     raise ValueError(f"{root} holds no annotation file of COCO; the known names are {', '.join(FILES)}")
   splits.check_names(split, list(known), f"the folder {data_dir}")
   parts = {name: _read(root, name, known[name]) for name in splits.names(split)}
-  categories = [categories for _, categories in parts.values()]
-  if any(of_split != categories[0] for of_split in categories):
+  first = next(iter(parts.values()))
+  if any(part.categories != first.categories for part in parts.values()):
     raise ValueError(f"split={split!r} joins files of {data_dir} whose categories differ; use one of them")
-  chosen = splits.choose(split, {name: np.full(len(rows), -1) for name, (rows, _) in parts.items()})
-  rows = [parts[name][0][i] for name, places in chosen for i in places]
-  reader = CocoReader(*(tuple(column) for column in zip(*rows, strict=True)))
-  names = tuple(categories[0])
-  fields = ("image", "label", "boxes", "boxes_class", "boxes_crowd")
-  most = {"boxes": max(map(len, reader.boxes), default=0)}
-  return Source(reader, len(names), names, None, fields=fields, most_rows=most, order=splits.SHUFFLED)
+  found = {name: part.images for name, part in parts.items()}
+  left_out = [part.left_out for part in parts.values() if part.left_out]
+  return open_annotated(found, split, first.categories, empty=empty, left_out=left_out)
 
 
 def find_splits(
@@ -98,24 +78,54 @@ def find_splits(
   return found
 
 
-def _read(root: pathlib.Path, split: str, path: pathlib.Path) -> tuple[list[tuple], list[str]]:
-  """Returns ([(path of an image, its boxes, classes, crowds)], names of the categories)."""
+class _File(NamedTuple):
+  images: list[Annotated]
+  categories: list[str]  # names, in the order of their ids
+  left_out: str  # what is not read of the file
+
+
+def _read(root: pathlib.Path, split: str, path: pathlib.Path) -> _File:
   try:
     stored = json.loads(path.read_text(encoding="utf-8"))
     categories = sorted(stored["categories"], key=lambda category: category["id"])
     number = {category["id"]: i for i, category in enumerate(categories)}
-    of_image: dict[Any, list[Mapping]] = {image["id"]: [] for image in stored["images"]}
-    for annotation in stored["annotations"]:
-      of_image[annotation["image_id"]].append(annotation)
+    of_image = _by_image(stored, number, path)
     first = stored["images"][0]["file_name"] if stored["images"] else ""
     folder = image_folder(root, split, first, lambda folder: (folder / first).is_file())
-    rows = [
-      (os.path.join(folder, image["file_name"]), *_boxes(of_image[image["id"]], number))
+    lacking = sum(not annotation.get("segmentation") for annotation in stored["annotations"])
+    images = [
+      repaired(
+        os.path.join(folder, image["file_name"]),
+        _objects(image, of_image[image["id"]], number, path, masks=not lacking),
+        image.get("width", np.inf),
+        image.get("height", np.inf),
+      )
       for image in stored["images"]
     ]
   except (KeyError, TypeError, json.JSONDecodeError) as error:
     raise ValueError(f"{path} is not in COCO's format: {type(error).__name__}: {error}") from error
-  return rows, [category["name"] for category in categories]
+  some = 0 < lacking < len(stored["annotations"])
+  left_out = f"masks, which {lacking} of {len(stored['annotations'])} boxes lack" if some else ""
+  return _File(images, [category["name"] for category in categories], left_out)
+
+
+def _by_image(stored: Mapping, number: Mapping, path: pathlib.Path) -> dict[Any, list[Mapping]]:
+  """Returns {image id: its annotations}. Raises ValueError for ids that the file does not list."""
+  of_image: dict[Any, list[Mapping]] = {image["id"]: [] for image in stored["images"]}
+  for annotation in stored["annotations"]:
+    for key, known, list_name in (("image_id", of_image, "images"), ("category_id", number, "categories")):
+      if annotation[key] not in known:
+        raise ValueError(
+          f"{path}: annotation {annotation.get('id', '')} has {key} {annotation[key]!r}, which is not among "
+          f"the {len(known)} {list_name} of the file; correct it, or remove the annotation"
+        )
+    if len(annotation["bbox"]) != 4:
+      raise ValueError(
+        f"{path}: annotation {annotation.get('id', '')} has a bbox of {len(annotation['bbox'])} numbers; it "
+        "needs x, y, width and height"
+      )
+    of_image[annotation["image_id"]].append(annotation)
+  return of_image
 
 
 def image_folder(
@@ -137,9 +147,32 @@ def image_folder(
   )
 
 
-def _boxes(annotations: list[Mapping], number: Mapping) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Returns (corners x1, y1, x2, y2; classes; crowds). COCO stores a box as x, y, width, height."""
+def _objects(
+  image: Mapping, annotations: list[Mapping], number: Mapping, path: pathlib.Path, *, masks: bool
+) -> Objects:
+  """The objects of an image. COCO stores a box as x, y, width, height."""
   stored = np.array([a["bbox"] for a in annotations], np.float32).reshape(-1, 4)
-  corners = np.concatenate([stored[:, :2], stored[:, :2] + stored[:, 2:]], axis=1)
-  classes = np.array([number[a["category_id"]] for a in annotations], np.int32)
-  return corners, classes, np.array([bool(a.get("iscrowd", 0)) for a in annotations], bool)
+  flag = lambda *names: np.array([any(a.get(n, 0) for n in names) for a in annotations], bool)
+  return Objects(
+    boxes=np.concatenate([stored[:, :2], stored[:, :2] + stored[:, 2:]], axis=1),
+    classes=np.array([number[a["category_id"]] for a in annotations], np.int32),
+    crowd=flag("iscrowd"),
+    difficult=flag("difficult", "ignore"),
+    area=np.array([a.get("area", a["bbox"][2] * a["bbox"][3]) for a in annotations], np.float64),
+    masks=tuple(_mask(a, image, path) for a in annotations) if masks else None,
+  )
+
+
+def _mask(annotation: Mapping, image: Mapping, path: pathlib.Path) -> EncodedMask:
+  """Raises ValueError for what is not a mask of the image."""
+  size = image["height"], image["width"]
+  try:
+    mask = instance_masks.from_coco(annotation["segmentation"], *size)
+  except ValueError as error:
+    raise ValueError(f"{path}: annotation {annotation.get('id', '')}: {error}") from error
+  if mask[:2] != size:
+    raise ValueError(
+      f"{path}: the mask of annotation {annotation.get('id', '')} has {mask.height}x{mask.width} pixels "
+      f"(height x width), but its image {image['file_name']} {size[0]}x{size[1]}"
+    )
+  return mask

@@ -47,6 +47,19 @@ class Place(NamedTuple):
     width, height = (r - o for r, o in zip(self.resized, self.offset, strict=True))
     return np.minimum([height, width], self.canvas).astype(np.int32)
 
+  def scale(self) -> np.ndarray:
+    """Returns f32[4]: the factors by which resizing multiplies the coordinates of a box."""
+    return np.array([r / f for r, f in zip(self.resized, self.full, strict=True)] * 2, np.float32)
+
+  def shift(self) -> np.ndarray:
+    """Returns f32[4]: what is then subtracted from the coordinates of a box."""
+    return np.array(self.offset * 2, np.float32)
+
+  def origin_of(self, boxes: np.ndarray) -> np.ndarray:
+    """Boxes f32[N, 4] on the canvas, inside the image, as boxes of the image at full resolution."""
+    width, height = self.full
+    return np.clip((boxes + self.shift()) / self.scale(), 0, np.array([width, height] * 2, np.float32))
+
   def fit(self, image: Image.Image, kind: Image.Resampling) -> Image.Image:
     """Resizes an image, and returns the part of it that lies on the canvas."""
     left, top = self.offset
@@ -111,8 +124,7 @@ class Fit:
   def boxes(self, boxes: np.ndarray, place: Place) -> tuple[np.ndarray, np.ndarray]:
     """Fits boxes f32[N, 4]; returns (boxes f32[N, 4] on the canvas, clipped to the image; i64[K]: the indices
     of those that still have an area)."""
-    factor = np.array([r / f for r, f in zip(place.resized, place.full, strict=True)] * 2, np.float32)
-    moved = boxes * factor - np.array(place.offset * 2, np.float32)
+    moved = boxes * place.scale() - place.shift()
     height, width = place.filled()
     moved = np.clip(moved, 0, np.array([width, height] * 2, np.float32))
     return moved, np.flatnonzero(((moved[:, 2:] - moved[:, :2]) > 0).all(1))

@@ -14,10 +14,10 @@ from typing import Literal
 import numpy as np
 
 from ssl_jax.config.checked import call_checked, nearest
-from ssl_jax.data import clip_transforms, decode, transforms
+from ssl_jax.data import clip_transforms, decode, instance_masks, transforms
 from ssl_jax.data.elements import Elements, Record, ShapeDtype, Transform
-from ssl_jax.data.fit import Fit, Frame, image_transform, make_fit
-from ssl_jax.data.mask_values import IGNORE, decode_pair
+from ssl_jax.data.fit import Fit, Frame, Place, image_transform, make_fit
+from ssl_jax.data.mask_values import IGNORE, check_size, decode_pair
 from ssl_jax.data.reader import Source
 
 
@@ -66,23 +66,27 @@ class ImageAndMask:
 
 @dataclasses.dataclass(frozen=True)
 class ImageAndBoxes:
-  """See `image_boxes`."""
+  """See `image_boxes` and `image_instances`."""
 
   fitting: Fit
   max_boxes: int
+  mask_size: int = 0  # side of the mask in the frame of each box; 0: none
   random: bool = False
 
   @property
   def elements(self) -> Elements:
     """The image, the size of the part of the canvas that it covers, and its padded boxes."""
     rows = self.max_boxes
+    masks = {"boxes_mask": ShapeDtype((rows, self.mask_size, self.mask_size), np.uint8)}
     return {
       "image": ShapeDtype((*self.fitting.canvas, 3), np.uint8),
       "image_size": ShapeDtype((2,), np.int32),
       "boxes": ShapeDtype((rows, 4), np.float32),
       "boxes_class": ShapeDtype((rows,), np.int32),
       "boxes_crowd": ShapeDtype((rows,), np.bool_),
+      "boxes_difficult": ShapeDtype((rows,), np.bool_),
       "boxes_valid": ShapeDtype((rows,), np.bool_),
+      **(masks if self.mask_size else {}),
     }
 
   def __call__(self, rng: np.random.Generator | None, record: Record) -> dict[str, np.ndarray]:
@@ -98,10 +102,23 @@ class ImageAndBoxes:
       "boxes": boxes[kept],
       "boxes_class": np.asarray(record["boxes_class"], np.int32)[kept],
       "boxes_crowd": np.asarray(record["boxes_crowd"], bool)[kept],
+      "boxes_difficult": np.asarray(record["boxes_difficult"], bool)[kept],
       "boxes_valid": np.ones(len(kept), bool),
     }
+    if self.mask_size:
+      rows["boxes_mask"] = self._masks(record["instances"], boxes, kept, place)
     padded = {name: _pad_rows(leaf, self.max_boxes) for name, leaf in rows.items()}
     return {"image": self.fitting.image(opened, place), "image_size": place.filled(), **padded}
+
+  def _masks(self, instances, boxes: np.ndarray, kept: np.ndarray, place: Place) -> np.ndarray:
+    """uint8[K, mask_size, mask_size]: what the boxes at indices `kept` show of their objects."""
+    found = np.zeros((len(kept), self.mask_size, self.mask_size), np.uint8)
+    frames = place.origin_of(boxes[kept])
+    for row, (i, frame) in enumerate(zip(kept, frames, strict=True)):
+      mask = instance_masks.pixels(instances[i])
+      check_size(mask, place.full)
+      found[row] = instance_masks.crop(mask, frame, self.mask_size)
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,8 +172,9 @@ def image_boxes(
 
   Elements: "image" and "image_size" as in `image_mask`, and, padded to `max_boxes` rows: "boxes"
     f32[max_boxes, 4] (x1, y1, x2, y2) in continuous pixel coordinates of the canvas, "boxes_class" i32,
-    "boxes_crowd" bool (the box encloses a crowd of objects, as in COCO) and "boxes_valid" bool, False for
-    padding. Boxes are clipped to the image, and boxes without an area after clipping are dropped.
+    "boxes_crowd" bool (the box encloses a crowd of objects, as in COCO), "boxes_difficult" bool (VOC's
+    evaluation does not count the object) and "boxes_valid" bool, False for padding. Boxes are clipped to the
+    image, and boxes without an area after clipping are dropped.
 
   Args:
     fit, height, width: as in `image_mask`.
@@ -167,13 +185,42 @@ def image_boxes(
   return ImageAndBoxes(make_fit(frame, fit, "image_boxes", height, width), max_boxes)
 
 
+def image_instances(
+  frame: Frame,
+  *,
+  fit: Literal["pad", "crop"] = "pad",
+  max_boxes: int = 100,
+  mask_size: int = 56,
+  height: int = 0,
+  width: int = 0,
+) -> ImageAndBoxes:
+  """Makes the transform for an image with the boxes and the masks of its objects.
+
+  Elements: as in `image_boxes`, and "boxes_mask" uint8[max_boxes, mask_size, mask_size], 1 inside the object:
+    the mask in the frame of its box, whose sides become `mask_size` cells each. A cell is inside if at least
+    half of it is. A mask of the whole image would take a hundred times the memory.
+
+  Args:
+    fit, height, width, max_boxes: as in `image_boxes`.
+    mask_size: twice the resolution of a mask head by default (28 in Mask R-CNN), which cuts its targets for
+      proposals out of these masks.
+  Raises: ValueError as `image_boxes`, or if `mask_size` is not positive.
+  """
+  if mask_size < 1:
+    raise ValueError(f"config.host.mask_size is {mask_size}; use a positive number, such as 56")
+  boxes = image_boxes(frame, fit=fit, max_boxes=max_boxes, height=height, width=width)
+  return dataclasses.replace(boxes, mask_size=mask_size)
+
+
 TRANSFORMS = {
-  f.__name__: f for f in (image, image_mask, image_boxes, clip_transforms.frame, clip_transforms.frames)
+  f.__name__: f
+  for f in (image, image_mask, image_boxes, image_instances, clip_transforms.frame, clip_transforms.frames)
 }
 # the fields of a record that a transform needs, if these are not the image alone
 NEEDS = {
   "image_mask": ("image", "mask"),
   "image_boxes": ("image", "boxes"),
+  "image_instances": ("image", "boxes", "instances"),
   "frame": ("clip",),
   "frames": ("clip",),
 }

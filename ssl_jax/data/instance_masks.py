@@ -53,7 +53,8 @@ def from_pixels(mask: np.ndarray) -> EncodedMask:
   """Encodes pixels bool[H, W]."""
   flat = np.concatenate([[False], np.asarray(mask, bool).ravel(order="F")])
   places = np.flatnonzero(flat[1:] != flat[:-1])
-  return EncodedMask(*mask.shape, compress(np.diff(places, prepend=0, append=mask.size)))
+  height, width = mask.shape
+  return EncodedMask(height, width, compress(np.diff(places, prepend=0, append=mask.size)))
 
 
 def pixels(mask: EncodedMask) -> np.ndarray:
@@ -163,7 +164,7 @@ def _polygon_runs(points: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _border(corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """(x, y) i64[m] each: the points of a closed line through corners i64[n, 2], one a step of the longer axis."""
+  """(x, y) i64[m] each: a closed line through corners i64[n, 2], one point a step of the longer axis."""
   ends = np.roll(corners, -1, 0)
   steps = np.abs(ends - corners).max(1)
   edge = np.repeat(np.arange(len(corners)), steps + 1)

@@ -6,18 +6,28 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 from ssl_jax.config.checked import nearest
-from ssl_jax.data import coco, coco_masks, folder, mask_folder, mask_layouts, synthetic, video_folder
+from ssl_jax.data import (
+  coco,
+  coco_masks,
+  folder,
+  mask_folder,
+  mask_layouts,
+  synthetic,
+  video_folder,
+  voc_boxes,
+)
 from ssl_jax.data.decode import DecodeError, decode
 from ssl_jax.data.elements import Elements, Record, ShapeDtype, Transform
 from ssl_jax.data.mask_values import FIELD as MASK_VALUES
 from ssl_jax.data.mask_values import check_size, decode_classes
+from ssl_jax.data.objects import Empty
 from ssl_jax.data.reader import Reader, Source, cores
 
 # (Images, classes) of data sets that are used without being present: in plans, and for imported weights that
@@ -32,10 +42,11 @@ SIZES = {
   "ade20k": (20_210, 150),
 }
 TRAIN_SPLITS = {"voc_masks": "train_aug"}  # the split that SIZES counts where it is not "train"
-_FOLDERS = {
+_FOLDERS: dict[str, Callable[..., Source]] = {
   "folder": folder.open_folder,
   "mask_folder": mask_folder.open_mask_folder,
   "coco": coco.open_coco,
+  "voc_boxes": voc_boxes.open_voc_boxes,
   "voc_masks": mask_layouts.open_voc_masks,
   "cityscapes": mask_layouts.open_cityscapes,
   "ade20k": mask_layouts.open_ade20k,
@@ -43,26 +54,36 @@ _FOLDERS = {
   "camvid": mask_layouts.open_camvid,
   "video_folder": video_folder.open_video_folder,
 }
+WITH_OBJECTS = ("coco", "voc_boxes")  # sources that know which of their images have no objects
 BUILT_IN = ("sample", *_FOLDERS, "synthetic")
 SAMPLE = pathlib.Path(__file__).parent / "sample"  # from Fashion-MNIST, under the MIT licence in its LICENSE
 _CHUNK = 64  # images read in one call
 
 
-def make(name: str, *, split: str = "train", data_dir: str = "", image_size: int = 32) -> Source:
+def make(
+  name: str, *, split: str = "train", data_dir: str = "", image_size: int = 32, empty: Empty = "keep"
+) -> Source:
   """Opens a split of a data set. Nothing is decoded yet.
 
   Args:
     name: "sample" (embedded: 8,000 train and 2,000 test images of Fashion-MNIST, 32x32), "folder" (PNG, JPEG
       and WebP files, see folder.py), "mask_folder" (pairs of image and mask, see mask_folder.py), "coco"
-      (boxes, see coco.py), "voc_masks", "cityscapes", "ade20k", "camvid" (masks, see mask_layouts.py),
-      "coco_masks" (masks, see coco_masks.py), "video_folder" (clips, see video_folder.py), "synthetic"
+      (boxes and masks of objects, see coco.py), "voc_boxes" (see voc_boxes.py), "voc_masks", "cityscapes",
+      "ade20k", "camvid" (masks, see mask_layouts.py), "coco_masks" (masks, see coco_masks.py), "video_folder"
+      (clips, see video_folder.py), "synthetic"
       (generated, see synthetic.py) or a TFDS data set (see tfds_records.py).
     split: in TFDS syntax: "train", "test", "train[:90%]", "train[100:200]", "train[:10%]+train[90%:]".
     data_dir: the folder of the images or, for a TFDS data set, the folder that holds the data sets; not
       needed for "sample" and "synthetic".
     image_size: side of synthetic images, in pixels.
+    empty: "drop" leaves out images without objects, see `objects.open_annotated`; only of WITH_OBJECTS.
   Raises: ValueError for a name, split or folder that does not exist, with those that do.
   """
+  if empty != "keep" and name not in WITH_OBJECTS:
+    raise ValueError(
+      f"config.data.empty is {empty!r}, but {name!r} does not say which images have no objects; use 'keep', "
+      f"or one of {', '.join(WITH_OBJECTS)}"
+    )
   if name == "synthetic":
     return synthetic.open_synthetic(split, image_size)
   if name != "sample" and not data_dir:
@@ -71,6 +92,8 @@ def make(name: str, *, split: str = "train", data_dir: str = "", image_size: int
       f"of TFDS data sets. Only sample and synthetic need no folder{_meant(name)}"
     )
   data_dir = os.path.expanduser(data_dir)
+  if name in WITH_OBJECTS:
+    return _FOLDERS[name](data_dir, split, empty=empty)
   if name in _FOLDERS:
     return _FOLDERS[name](data_dir, split)
   from ssl_jax.data import tfds_records  # here: importing TFDS takes half a second
@@ -172,7 +195,7 @@ def cached(
   with ThreadPoolExecutor(threads or cores()) as pool:
     list(pool.map(fill, range(0, len(source), _CHUNK)))
   shape = transform.elements["image"].shape if "image" in transform.elements else ()
-  fields = source.fields if native else tuple(transform.elements)
+  fields = tuple(f for f in source.fields if f in transform.elements) if native else tuple(transform.elements)
   return dataclasses.replace(
     source, reader=held, native_shape=shape if len(shape) == 3 else None, fields=fields
   )
@@ -220,7 +243,7 @@ def _decoded(record: Record) -> dict[str, Any]:
   for name, value in record.items():
     if name == "mask":
       made[name] = decode_classes(record)
-    elif name != MASK_VALUES:
+    elif name not in (MASK_VALUES, "instances"):  # encoded masks have no fixed shape
       made[name] = decode(value) if isinstance(value, bytes) else value
   if "mask" in made and "image" in made:
     check_size(made["mask"], made["image"].shape[1::-1])

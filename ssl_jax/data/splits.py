@@ -11,7 +11,10 @@ from ssl_jax.config.checked import nearest
 
 BY_CLASS = "each class in proportion, in the order of its paths"  # descriptions of the orders of `choose`
 SHUFFLED = "from a fixed shuffled order"
-_PART = re.compile(r"\s*(?P<split>[\w.-]+)(\[\s*(?P<start>-?[\d_]+%?)?\s*:\s*(?P<stop>-?[\d_]+%?)?\s*\])?\s*")
+_PART = re.compile(
+  # The name of a split may have a folder: "2007/train".
+  r"\s*(?P<split>[\w.-]+(/[\w.-]+)?)(\[\s*(?P<start>-?[\d_]+%?)?\s*:\s*(?P<stop>-?[\d_]+%?)?\s*\])?\s*"
+)
 
 
 def names(spec: str) -> list[str]:

@@ -52,7 +52,9 @@ def open_data(config: TrainConfig) -> tuple[Source, Transform]:
     needs.
   """
   data, transform = config.data, host_transform(config)
-  source = sources.make(data.name, split=data.split, data_dir=data.data_dir, image_size=data.size)
+  source = sources.make(
+    data.name, split=data.split, data_dir=data.data_dir, image_size=data.size, empty=data.empty
+  )
   host.check_source(config.host["name"], transform, source)
   if "mask" in transform.elements:  # its classes are those of the pixels
     names = source.mask_classes
