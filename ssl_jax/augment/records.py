@@ -6,7 +6,9 @@ by name, with one draw, and passes the others on:
 - "clip" uint8 or f32 [T, H, W, 3] -> f32[T, size, size, 3]: every frame moves alike;
 - "mask" integers [H, W] -> [size, size], of the nearest pixel; 255 where there is no image;
 - "boxes" f32[N, 4] (x1, y1, x2, y2) in continuous pixel coordinates, clipped; "boxes_valid" bool[N] becomes
-  False where nothing is left of a box;
+  False where nothing is left of a box; "boxes_mask" uint8[N, m, m] 0 or 1, the mask of the object in the
+  frame of its box, is cut out again for the clipped box, and "boxes_valid" becomes False where nothing is
+  left of it;
 - "points" f32[N, 2] (x, y); "points_valid" bool[N] becomes False for points outside.
 "image_size" i32[2], the (height, width) of the upper left part that is not padding, bounds what is read, and
 is
@@ -23,6 +25,7 @@ import jax.numpy as jnp
 
 from ssl_jax.augment import colour, crops, resample
 from ssl_jax.core import Key
+from ssl_jax.detect.masks import crop_masks
 
 Record = dict[str, jax.Array]
 RecordAugment = Callable[[Key, Record], Record]
@@ -189,6 +192,10 @@ def move(
     moved["mask"] = move_mask(record["mask"], window, bounds, size)
   if "boxes" in record:
     moved["boxes"], kept = move_boxes(record["boxes"], window, size)
+    if "boxes_mask" in record:
+      masks = move_box_masks(record["boxes_mask"], record["boxes"], window, size)
+      moved["boxes_mask"] = masks
+      kept &= masks.any((1, 2)) | ~record["boxes_mask"].any((1, 2))
     moved["boxes_valid"] = kept & record.get("boxes_valid", jnp.array(True))
   if "points" in record:
     moved["points"], kept = move_points(record["points"], window, size)
@@ -233,16 +240,34 @@ def move_mask(mask: jax.Array, window: Window, bounds: jax.Array, size: int) -> 
 
 def move_boxes(boxes: jax.Array, window: Window, size: int) -> tuple[jax.Array, jax.Array]:
   """(Boxes f32[N, 4] clipped to the output, bool[N]: something is left)."""
-  first, second = (_move(boxes[:, i : i + 2], window, size) for i in (0, 2))
-  x1, x2 = jnp.minimum(first[:, 0], second[:, 0]), jnp.maximum(first[:, 0], second[:, 0])
-  moved = jnp.stack([x1, first[:, 1], x2, second[:, 1]], 1).clip(0, size)
+  moved = _move_corners(boxes, window, size).clip(0, size)
   return moved, (moved[:, 2] > moved[:, 0]) & (moved[:, 3] > moved[:, 1])
+
+
+def move_box_masks(masks: jax.Array, boxes: jax.Array, window: Window, size: int) -> jax.Array:
+  """Masks uint8[N, m, m], 0 or 1, in the frames of boxes f32[N, 4], as masks in those of the moved boxes.
+
+  Where a box is not clipped its mask is unchanged, or mirrored: a frame moves with its box. Otherwise the
+  part in the clipped box is cut out and resampled.
+  """
+  frames = _move_corners(boxes, window, size)
+  mirrored = jnp.where(window.flip, masks[:, :, ::-1], masks)
+  every = jnp.arange(len(masks))
+  found = crop_masks(mirrored, every, frames.clip(0, size), size=masks.shape[1], samples=1, frames=frames)
+  return found.astype(masks.dtype)
 
 
 def move_points(points: jax.Array, window: Window, size: int) -> tuple[jax.Array, jax.Array]:
   """(Points f32[N, 2] in the output's coordinates, bool[N]: they lie inside)."""
   moved = _move(points, window, size)
   return moved, ((moved >= 0) & (moved <= size)).all(1)
+
+
+def _move_corners(boxes: jax.Array, window: Window, size: int) -> jax.Array:
+  """Boxes f32[N, 4] in the output's coordinates, not clipped."""
+  first, second = (_move(boxes[:, i : i + 2], window, size) for i in (0, 2))
+  x1, x2 = jnp.minimum(first[:, 0], second[:, 0]), jnp.maximum(first[:, 0], second[:, 0])
+  return jnp.stack([x1, first[:, 1], x2, second[:, 1]], 1)
 
 
 def _move(points: jax.Array, window: Window, size: int) -> jax.Array:

@@ -119,6 +119,68 @@ def test_padding_is_filled_and_ignored():
   np.testing.assert_allclose(made[0]["image"][~outside], 100 / 255, atol=1e-5)
 
 
+def disk_in_its_box(full: np.ndarray, box, cells: int) -> np.ndarray:
+  """By numpy: bool[cells, cells], the mask at the centres of equal cells of a box."""
+  x, y = (box[i] + (np.arange(cells) + 0.5) / cells * (box[i + 2] - box[i]) for i in (0, 1))
+  return full[np.minimum(y.astype(int), len(full) - 1)][:, np.minimum(x.astype(int), full.shape[1] - 1)]
+
+
+def with_masks(cells: int) -> tuple[dict[str, jax.Array], np.ndarray]:
+  """(A record with a blob, an object without a mask and a row of padding; the blob's mask)."""
+  row, column = np.mgrid[:160, :200] + 0.5
+  full = ((row - 80) / 60) ** 2 + ((column - 90) / 50) ** 2 < 1
+  full &= ~((row > 70) & (column > 100))  # no symmetry
+  box = [40, 20, 140, 140]
+  masks = np.stack([disk_in_its_box(full, box, cells), *np.zeros((2, cells, cells), bool)]).astype(np.uint8)
+  return {
+    "image": jnp.zeros((160, 200, 3), jnp.uint8),
+    "mask": jnp.asarray(full.astype(np.uint8)),
+    "boxes": jnp.array([box, [50, 40, 60, 60], [0, 0, 0, 0]], jnp.float32),
+    "boxes_mask": jnp.asarray(masks),
+    "boxes_valid": jnp.array([True, True, False]),
+  }, full
+
+
+@pytest.mark.parametrize("name", ["crop", "jitter"])
+def test_masks_of_boxes_move_as_the_whole_mask(name):
+  """The moved mask of the image, cut to the moved box, is the moved mask of the box."""
+  made_by = {
+    "crop": records.record_crop(size=160, scale=(0.1, 1.0)),
+    "jitter": records.scale_jitter(size=160, scale=(0.5, 2.0)),
+  }
+  one, clipped, compared = with_masks(80)[0], 0, 0
+  augmented = jax.jit(made_by[name])
+  for i in range(60):
+    made = jax.device_get(augmented(jax.random.key(i), one))
+    assert made["boxes_mask"].dtype == np.uint8 and not made["boxes_mask"][1:].any()
+    if not made["boxes_valid"][0]:
+      assert (made["mask"] == 1).sum() < 30
+      continue
+    box, whole = made["boxes"][0], made["mask"] == 1
+    if min(box[2:] - box[:2]) < 12:
+      continue  # a pixel is a large part of such a box
+    expected = disk_in_its_box(whole, box, 80)
+    wrong = (made["boxes_mask"][0] != expected).mean()
+    assert wrong < 0.02 + 1.5 / min(box[2:] - box[:2]), (i, wrong)
+    clipped += bool(box.min() == 0 or box.max() == 160)
+    compared += 1
+  assert clipped > 15 and compared - clipped > 3
+
+
+def test_masks_of_boxes_that_are_not_clipped_are_kept_or_mirrored_exactly():
+  one, _ = with_masks(28)
+  for flip in (False, True):
+    window = Window(*(jnp.float32(v) for v in (-3.7, 1.3, 190.1, 220.9)), jnp.array(flip))
+    made = records.move(one, window, 96, records.MEAN, 3.0)
+    masks = np.asarray(one["boxes_mask"])
+    np.testing.assert_array_equal(made["boxes_mask"], masks[:, :, ::-1] if flip else masks)
+    assert made["boxes_valid"].tolist() == [True, True, False]
+  corner = Window(*(jnp.float32(v) for v in (130, 130, 30, 30)), jnp.array(False))
+  made = records.move(one, corner, 96, records.MEAN, 3.0)
+  assert made["boxes"][0, 2] > 0 and not made["boxes_mask"][0].any()
+  assert made["boxes_valid"].tolist() == [False, False, False]  # the box's corner shows nothing of the object
+
+
 def test_scale_jitter_draws_its_factor_uniformly():
   points = {"image": jnp.zeros((200, 200, 3), jnp.uint8), "points": jnp.array([[0.0, 0.0], [10.0, 0.0]])}
   one = jax.jit(records.scale_jitter(size=64, scale=(0.5, 2.0), flip=0.0))
