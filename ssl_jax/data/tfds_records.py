@@ -18,11 +18,13 @@ import tensorflow_datasets as tfds  # noqa: E402
 from tensorflow_datasets.proto import tf_example_pb2  # noqa: E402
 
 from ssl_jax.config.checked import nearest  # noqa: E402
-from ssl_jax.data import splits  # noqa: E402
+from ssl_jax.data import decode, splits  # noqa: E402
 from ssl_jax.data.elements import Record  # noqa: E402
-from ssl_jax.data.mask_values import FIELD  # noqa: E402
+from ssl_jax.data.mask_values import FIELD as MASK_VALUES  # noqa: E402
+from ssl_jax.data.objects import FIELDS  # noqa: E402
 from ssl_jax.data.reader import Source  # noqa: E402
 from ssl_jax.data.tfds_masks import StoredMasks, find_masks  # noqa: E402
+from ssl_jax.data.tfds_objects import StoredObjects, find_objects  # noqa: E402
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _INFO = "dataset_info.json"
@@ -31,13 +33,14 @@ _MANY = 64  # records from which on one bulk read is faster
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RecordReader:
-  """Reads encoded images, masks and labels out of tf.train.Example records."""
+  """Reads encoded images, masks, boxes and labels out of tf.train.Example records."""
 
   data_source: Any  # a tfds.core.data_sources.ArrayRecordDataSource that returns raw bytes
   image: str  # name of the image feature
   label: str  # name of the label feature; "": none
   title: str  # of the data set and split, for messages
   masks: StoredMasks | None = None
+  objects: StoredObjects | None = None
 
   def __len__(self) -> int:
     return len(self.data_source)
@@ -58,7 +61,9 @@ class RecordReader:
     if self.masks is not None:
       record["mask"] = self.masks.stored(features[self.masks.feature].bytes_list.value[0])
       if self.masks.classes.values is not None:
-        record[FIELD] = self.masks.classes.values
+        record[MASK_VALUES] = self.masks.classes.values
+    if self.objects is not None:
+      record |= self.objects.stored(features, decode.open_image(record["image"]).size, label)
     return record
 
   def name(self, index: int) -> str:
@@ -68,8 +73,8 @@ class RecordReader:
 def open_tfds(name: str, data_dir: str, split: str) -> Source:
   """Opens a data set that TFDS prepared with `file_format="array_record"`.
 
-  If it has masks (see tfds_masks.py), they are read too. The classes of the source are those of the labels,
-  and, if there are no labels, those of the masks.
+  If it has masks (see tfds_masks.py) or boxes of objects (see tfds_objects.py), they are read too. The
+  classes of the source are those of the labels, and, if there are no labels, those of the objects or masks.
 
   Args:
     name: the folder of the data set in `data_dir`: "cifar10", with a config "imagenet_resized/32x32", with a
@@ -90,15 +95,17 @@ def open_tfds(name: str, data_dir: str, split: str) -> Source:
   label = _feature(features, tfds.features.ClassLabel, "label")
   if not image:
     raise ValueError(f"{name} in {folder} has no image feature; it has {', '.join(features)}")
-  reader = RecordReader(_open(builder, split), image, label, f"{builder.info.full_name} {split}", masks)
+  objects = find_objects(builder.info.name, features, label)
+  title = f"{builder.info.full_name} {split}"
+  reader = RecordReader(_open(builder, split), image, label, title, masks, objects)
   shape = features[image].shape[:2]
   native = None if None in shape else (*shape, 3)
   of_masks = masks.classes.names if masks else ()
-  names = tuple(features[label].names) if label else of_masks
-  source = Source(reader, len(names), names, native)
-  if not masks:
-    return source
-  return dataclasses.replace(source, fields=("image", "mask", "label"), mask_names=of_masks)
+  names = tuple(features[label].names) if label else objects.names if objects else of_masks
+  fields = ("image", "mask", "label") if masks else ("image", "label")
+  if objects:
+    fields += FIELDS[2:]
+  return Source(reader, len(names), names, native, fields=fields, mask_names=of_masks if masks else None)
 
 
 def find(name: str, data_dir: str) -> pathlib.Path:
