@@ -49,6 +49,12 @@ class Objects(NamedTuple):
     return Objects(boxes, classes, crowd, difficult, area, masks)
 
 
+def of_record(record: Record) -> Objects:
+  """The objects of a record of a source; see `Objects.record`."""
+  boxes, kinds, crowd, difficult, area = (record[name] for name in FIELDS[2:])
+  return Objects(boxes, kinds, crowd, difficult, area, record.get("instances"))
+
+
 class Annotated(NamedTuple):
   """An image with its objects, and what their repair changed."""
 
