@@ -51,9 +51,12 @@ def from_coco(segmentation: Any, height: int, width: int) -> EncodedMask:
 
 def from_pixels(mask: np.ndarray) -> EncodedMask:
   """Encodes pixels bool[H, W]."""
-  flat = np.concatenate([[False], np.asarray(mask, bool).ravel(order="F")])
-  places = np.flatnonzero(flat[1:] != flat[:-1])
   height, width = mask.shape
+  filled = np.flatnonzero(mask.any(0))
+  first, past = (filled[0], min(filled[-1] + 2, width)) if len(filled) else (0, 0)
+  # Only the columns that the object touches are looked at, and one more, in which its last run ends.
+  flat = np.concatenate([[False], np.asarray(mask[:, first:past], bool).T.ravel()])
+  places = np.flatnonzero(flat[1:] != flat[:-1]) + first * height
   return EncodedMask(height, width, compress(np.diff(places, prepend=0, append=mask.size)))
 
 
@@ -70,8 +73,13 @@ def pixels(mask: EncodedMask) -> np.ndarray:
   return found
 
 
-def to_coco(mask: EncodedMask) -> dict[str, Any]:
-  """The mask as compressed run lengths {"size": [height, width], "counts": str}, for COCO's evaluation."""
+def to_coco(mask: EncodedMask) -> dict[str, Any] | list[list[float]]:
+  """The "segmentation" of an annotation or result in COCO's form: the opposite of `from_coco`.
+
+  Polygons stay polygons; without any, the mask is empty run lengths.
+  """
+  if mask.polygons:
+    return [polygon.ravel().tolist() for polygon in mask.polygons]
   counts = mask.counts or from_pixels(pixels(mask)).counts
   return {"size": [mask.height, mask.width], "counts": counts.decode()}
 

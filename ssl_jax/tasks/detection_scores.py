@@ -1,8 +1,8 @@
 """Scores of detections: average precision as VOC and as COCO define it. The two are different numbers.
 
-Boxes are (x1, y1, x2, y2) in continuous pixel coordinates of the image at full resolution, for both. VOC's own
-evaluation counts pixels from 1 and includes the last one, which is the same overlap: its (x1 + 1, y1 + 1, x2,
-y2) has the width x2 - x1.
+Boxes are (x1, y1, x2, y2) in continuous pixel coordinates of the image at full resolution, for both. VOC's
+own evaluation counts pixels from 1 and includes the last one, which gives the same overlaps: the width of its
+(x1 + 1, y1 + 1, x2, y2) is x2 - x1.
 """
 
 from __future__ import annotations
@@ -137,11 +137,11 @@ def coco_scores(
     raise ValueError("kind is 'mask', but there are truths or detections without masks; use 'box'")
   precision = _coco_precision(truths, detections, num_classes, kind)  # f64[10, 101, C, 4]
   known = precision > -1
-  of_area = [_mean(precision[..., a], known[..., a]) for a in range(len(AREAS))]
+  ap, small, medium, large = (_mean(precision[..., a], known[..., a]) for a in range(len(AREAS)))
   at = lambda row: _mean(precision[row, ..., 0], known[row, ..., 0])
   by_class = [_mean(precision[:, :, c, 0], known[:, :, c, 0]) for c in range(num_classes)]
   ap50, ap75 = at(THRESHOLDS.index(0.5)), at(THRESHOLDS.index(0.75))
-  return CocoScores(kind, of_area[0], ap50, ap75, *of_area[1:], np.array(by_class))
+  return CocoScores(kind, ap, ap50, ap75, small, medium, large, np.array(by_class))
 
 
 def _coco_precision(truths, detections, num_classes: int, kind: Kind) -> np.ndarray:
@@ -299,7 +299,8 @@ def _check(truths: Sequence[Objects], detections: Sequence[Detected], num_classe
     wrong = of_image.classes[(of_image.classes < 0) | (of_image.classes >= num_classes)]
     if len(wrong):
       raise ValueError(
-        f"image {image % len(truths)} has an object of class {wrong[0]}; the classes are 0 to {num_classes - 1}"
+        f"image {image % len(truths)} has an object of class {wrong[0]}; there are {num_classes} classes, "
+        "numbered from 0"
       )
   for image, found in enumerate(detections):
     if not np.isfinite(found.scores).all():

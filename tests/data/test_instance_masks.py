@@ -60,7 +60,9 @@ def test_polygons_equal_the_reference(places):
     encoded = instance_masks.from_coco(polygons, int(height), int(width))
     expected = reference.decode(reference.merge(reference.frPyObjects(polygons, int(height), int(width))))
     np.testing.assert_array_equal(instance_masks.pixels(encoded), expected.astype(bool))
-    np.testing.assert_array_equal(reference.decode(instance_masks.to_coco(encoded)), expected)
+    runs = instance_masks.from_pixels(instance_masks.pixels(encoded))
+    np.testing.assert_array_equal(reference.decode(instance_masks.to_coco(runs)), expected)
+    assert instance_masks.to_coco(encoded) == polygons
 
 
 def test_what_is_not_a_mask_is_refused():
@@ -75,6 +77,7 @@ def test_what_is_not_a_mask_is_refused():
       instance_masks.from_coco(wrong, 3, 4)
   short = instance_masks.from_coco([[1, 1, 3, 3]], 4, 5)
   assert short.polygons == () and not instance_masks.pixels(short).any()
+  assert instance_masks.to_coco(short) == {"size": [4, 5], "counts": "d0"}
 
 
 def test_a_crop_to_a_box_covers_its_cells():
