@@ -29,6 +29,7 @@ def select_detections(
   image_size: jax.Array,
   *,
   least_score: float = 0.05,
+  least_side: float = 0.0,
   threshold: float = 0.5,
   count: int = 100,
   candidates: int = 2000,
@@ -41,6 +42,7 @@ def select_detections(
     rois_valid: bool[R].
     image_size: [2], (height, width) of the part of the image that is not padding, pixels.
     least_score: a box must exceed it.
+    least_side: both sides of a box must exceed it, pixels.
     threshold: IoU above which a box is suppressed by a better one of its class.
     count: N.
     candidates: pairs of RoI and class with the largest scores that enter the suppression. Where no more
@@ -53,7 +55,7 @@ def select_detections(
   probabilities, boxes = lax.stop_gradient((probabilities, clip(boxes, image_size)))
   rois, classes = probabilities.shape[0], probabilities.shape[1] - 1
   scores = probabilities[:, :-1]
-  scores = jnp.where(rois_valid[:, None] & is_larger(boxes) & (scores > least_score), scores, 0.0)
+  scores = jnp.where(rois_valid[:, None] & is_larger(boxes, least_side) & (scores > least_score), scores, 0.0)
   best, pair = lax.top_k(scores.reshape(-1), min(candidates, rois * classes))
   roi, label = pair // classes, (pair % classes).astype(jnp.int32)
   chosen = boxes[roi, jnp.minimum(label, boxes.shape[1] - 1)]

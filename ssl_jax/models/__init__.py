@@ -98,6 +98,24 @@ def frozen(encoder: Network) -> Network:
   return Network(encoder.init, apply, encoder.module)
 
 
+def frozen_norms(encoder: Network) -> Network:
+  """A ResNet whose norms use their running statistics at all times and get no gradient; the rest is trained.
+
+  detectron2's FrozenBN. A norm's parameters are the leaves called "scale" and "bias".
+  """
+
+  def apply(
+    weights: Weights, inputs: jax.Array, *, train: bool = False, key: jax.Array | None = None, **call
+  ):
+    def stop(path, leaf):
+      return jax.lax.stop_gradient(leaf) if path[-1].key in ("scale", "bias") else leaf
+
+    params = jax.tree_util.tree_map_with_path(stop, weights.params)
+    return encoder.apply(Weights(params, weights.model_state), inputs, **call)
+
+  return Network(encoder.init, apply, encoder.module)
+
+
 def split(encoder: Network, layer: str) -> tuple[Network, Network]:
   """Splits a ResNet after `layer`.
 
@@ -172,6 +190,7 @@ __all__ = [
   "Network",
   "factory",
   "frozen",
+  "frozen_norms",
   "heads",
   "last_map",
   "make",

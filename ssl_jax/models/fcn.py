@@ -44,13 +44,15 @@ class PixelClassifier(nn.Module):
   classes: int
   train: bool
   dropout: float = 0.0
+  deviation: float = 0.01  # of the initial kernel
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     x = nn.Dropout(
       self.dropout, broadcast_dims=(1, 2), deterministic=not self.train, rng_collection="drop", name="dropout"
     )(x)
-    kernel = self.param("kernel", nn.initializers.normal(0.01), (x.shape[-1], self.classes), jnp.float32)
+    start = nn.initializers.normal(self.deviation)
+    kernel = self.param("kernel", start, (x.shape[-1], self.classes), jnp.float32)
     bias = self.param("bias", nn.initializers.zeros, (self.classes,), jnp.float32)
     logits = jnp.einsum("bhwc,cn->bhwn", x, kernel.astype(x.dtype), preferred_element_type=jnp.float32)
     return logits + bias[None, None, None]

@@ -174,9 +174,16 @@ def norm_layer(encoder: nn.Module, train: bool, dtype):
 
 
 def conv_layer(
-  channels: int, kernel: int, stride: int = 1, dilation: int = 1, *, same: bool = False, **options
+  channels: int,
+  kernel: int,
+  stride: int = 1,
+  dilation: int = 1,
+  *,
+  same: bool = False,
+  bias: bool = False,
+  **options,
 ) -> nn.Conv:
-  """A square convolution without bias. Padding is symmetric as in PyTorch, or `same` as in TensorFlow."""
+  """A square convolution. Padding is symmetric as in PyTorch, or `same` as in TensorFlow."""
   pad = dilation * (kernel // 2)
   return nn.Conv(
     channels,
@@ -184,7 +191,7 @@ def conv_layer(
     (stride,) * 2,
     "SAME" if same else ((pad, pad),) * 2,
     kernel_dilation=dilation,
-    use_bias=False,
+    use_bias=bias,
     **options,
   )
 

@@ -22,19 +22,25 @@ BINS = (1, 2, 3, 6)  # cells per side of the pyramid pooling
 
 
 class Double(nn.Module):
-  """A transposed 2x2 convolution with stride 2: [B, h, w, C] -> [B, 2h, 2w, C] of `dtype`.
+  """A transposed 2x2 convolution with stride 2: [B, h, w, C] -> [B, 2h, 2w, channels] of `dtype`.
 
-  Its windows do not overlap, so it is one matrix product. It is initialised as in PyTorch.
+  Its windows do not overlap, so it is one matrix product. It is initialised as in PyTorch, or with a
+  `deviation` as N(0, deviation) and zero bias. By default `channels` is C.
   """
 
   dtype: Any
+  channels: int = 0
+  deviation: float = 0.0
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    batch, height, width, channels = x.shape
-    start = torch_uniform(4 * channels)
-    kernel = self.param("kernel", start, (2, 2, channels, channels), jnp.float32).astype(self.dtype)
-    bias = self.param("bias", start, (channels,), jnp.float32).astype(self.dtype)
+    batch, height, width, before = x.shape
+    channels, start, zeros = self.channels or before, torch_uniform(4 * before), nn.initializers.zeros
+    if self.deviation:
+      start = nn.initializers.normal(self.deviation)
+    shape = (2, 2, before, channels)
+    kernel = self.param("kernel", start, shape, jnp.float32).astype(self.dtype)
+    bias = self.param("bias", zeros if self.deviation else start, (channels,), jnp.float32).astype(self.dtype)
     y = jnp.einsum("bhwc,ijcd->bhiwjd", x, kernel) + bias.reshape((1,) * 5 + (-1,))
     return y.reshape(batch, 2 * height, 2 * width, channels)
 
