@@ -19,7 +19,7 @@ from jax import export as jax_export
 
 from ssl_jax import parallel
 from ssl_jax.config.schema import TrainConfig, to_json
-from ssl_jax.convert import files, kinds, names
+from ssl_jax.convert import detectors, files, kinds, names
 from ssl_jax.convert.files import Tensors
 from ssl_jax.convert.kinds import Options
 from ssl_jax.convert.names import Form
@@ -66,8 +66,8 @@ def import_weights(
   parts = assemble(plan.config, plan.data)
   abstract, _ = abstract_state(parts, plan.config, parallel.make_mesh(jax.local_devices()[:1]))
   wanted = only(Weights(abstract.params, abstract.model_state), plan.parts)
-  weights = _fill(wanted, plan.tensors, plan.form, f"{source}")
-  average = _fill(wanted, plan.average, plan.form, f"{source}, moving average") if plan.average else None
+  weights = fill(wanted, plan.tensors, plan.form, f"{source}")
+  average = fill(wanted, plan.average, plan.form, f"{source}, moving average") if plan.average else None
   identity = {
     **_identity(plan.config, plan.data, plan.parts, plan.class_names),
     "imported": f"{kind} from {pathlib.Path(source).name}",
@@ -171,6 +171,8 @@ def _counterparts(path: Path, shape: tuple[int, ...], form: Form) -> tuple[list[
   """
   stacked = path[1] == "blocks"
   try:
+    if form.detector:
+      return detectors.tensors_of(path, bottleneck=form.bottleneck), False
     return names.tensors_of(path, shape[0] if stacked else 1, form), stacked
   except (KeyError, AttributeError) as error:
     raise ValueError(
@@ -178,8 +180,14 @@ def _counterparts(path: Path, shape: tuple[int, ...], form: Form) -> tuple[list[
     ) from error
 
 
-def _fill(wanted: Weights, tensors: Tensors, form: Form, what: str) -> Weights:
-  """The tensors arranged as the pytree `wanted`; `what` names them in an error message."""
+def fill(wanted: Weights, tensors: Tensors, form: Form, what: str) -> Weights:
+  """The tensors arranged as the pytree `wanted`.
+
+  Args:
+    wanted: arrays or their shapes.
+    what: names the tensors in an error message.
+  Raises: ValueError if tensors are missing, unused or of a different shape.
+  """
   made, used, problems = [], set(), []
   for path, leaf in _leaves(wanted):
     counterparts, stacked = _counterparts(path, leaf.shape, form)

@@ -85,6 +85,7 @@ class Form(NamedTuple):
   patch: int = 0  # side of a transformer's patches; 0 means a ResNet
   bottleneck: bool = False  # whether a ResNet has bottleneck blocks
   projection: bool = False  # whether the head is SimCLR's, a sequence of dense layer, BatchNorm, ReLU
+  detector: bool = False  # whether the network is a detector on a ResNet; see convert/detectors.py
 
 
 def tensors_of(path: tuple[str, ...], depth: int, form: Form) -> list[Tensor]:
@@ -106,7 +107,7 @@ def tensors_of(path: tuple[str, ...], depth: int, form: Form) -> list[Tensor]:
   if part == "decoder":
     return [Tensor("mask_token", SAME) if leaf == "mask" else Tensor(f"{DECODER[layer]}.{weight}", dense)]
   if not form.patch:
-    return [_resnet(inner, form.bottleneck)]
+    return [resnet_tensor(inner, form.bottleneck)]
   if leaf in TOKENS:
     return [Tensor(TOKENS[leaf], SAME)]
   if inner[0] == "embed":
@@ -124,7 +125,8 @@ def _head(inner: list[str], form: Form) -> Tensor:
   return Tensor(f"{names[tuple(layers)]}.{weight}", layout)
 
 
-def _resnet(inner: list[str], bottleneck: bool) -> Tensor:
+def resnet_tensor(inner: list[str], bottleneck: bool) -> Tensor:
+  """The PyTorch tensor of a leaf of a ResNet; `inner` is the path without "encoder"."""
   *blocks, layer, leaf = inner
   name = (BOTTLENECK if bottleneck else BASIC)[layer]
   for block in blocks:

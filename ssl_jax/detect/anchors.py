@@ -34,7 +34,7 @@ def cell_anchors(grid: Grid, *, convention: Convention = "detectron2") -> np.nda
   Args:
     convention: "detectron2": all ratios of the first size come first, corners are exact. "torchvision": all
       sizes of the first ratio come first, corners are rounded to whole pixels (half to even); weights
-      trained with torchvision need it.
+      trained with torchvision need it. See `grid_anchors` for their distance.
   Raises: ValueError for another convention, and for sizes or ratios that are not positive.
   Source: Ren et al. 2015, section 3.1.1; the conventions are those of the two code bases.
   """
@@ -58,7 +58,8 @@ def grid_anchors(
   """f32[h * w * A, 4] pixels: the anchors of a feature map of h = ceil(height / stride) rows and w columns.
 
   Row by row, cell by cell, the anchors of a cell in the order of `cell_anchors`. They may extend beyond the
-  image, and none is left out for that.
+  image, and none is left out for that. With the convention "torchvision" the distance of the cells is the
+  whole number side // n for n cells, which is less than the stride if the stride does not divide the side.
 
   Args:
     height, width: of the padded image, pixels.
@@ -66,14 +67,19 @@ def grid_anchors(
       0 in detectron2 and torchvision, 0.5 for the centre of the cell.
   Raises: ValueError as `cell_anchors` does.
   """
-  columns, rows = (
-    (np.arange(-(-side // grid.stride), dtype=np.float32) + offset) * grid.stride for side in (width, height)
-  )
+  columns, rows = (_centres(side, grid.stride, offset, convention) for side in (width, height))
   y, x = np.meshgrid(rows, columns, indexing="ij")
   centres = np.stack([x, y, x, y], -1).reshape(-1, 1, 4)
   anchors = (centres + cell_anchors(grid, convention=convention)[None]).reshape(-1, 4)
   # 4 MB of constants; XLA would fold the arithmetic to the same constants, which takes a minute.
   return jnp.asarray(anchors, jnp.float32)
+
+
+def _centres(side: int, stride: int, offset: float, convention: Convention) -> np.ndarray:
+  """f32[n]: where the anchors of the cells are centred along a side of the image."""
+  cells = -(-side // stride)
+  distance = side // cells if convention == "torchvision" else stride
+  return (np.arange(cells, dtype=np.float32) + offset) * distance
 
 
 def pyramid_anchors(

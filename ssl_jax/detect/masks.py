@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ssl_jax.detect.anchors import Convention
 from ssl_jax.detect.boxes import check_float32
 from ssl_jax.detect.roi_align import PRECISION, axis_taps, chunked, dense
 
@@ -75,6 +76,7 @@ def paste_masks(
   height: int,
   width: int,
   threshold: float | None = 0.5,
+  convention: Convention = "detectron2",
   memory: int = MEMORY,
 ) -> jax.Array:
   """Masks of boxes as masks of the image: bilinear resampling, 0 outside the box.
@@ -84,18 +86,20 @@ def paste_masks(
     boxes: f32[N, 4] pixels; a box without area gives an empty mask.
     height, width: of the image, pixels.
     threshold: the result is >= threshold; None returns the resampled values.
+    convention: "torchvision": a border of zeros is put around the mask, the box grows as much, its corners
+      are cut to whole pixels, and it covers its last pixel, too.
     memory: bytes of float32 temporaries at a time.
   Returns: bool[N, height, width], or f32 without a threshold.
   Raises: ValueError for boxes or masks that are not float32.
   Source: He et al. 2017 (Mask R-CNN), section 3.1; resampling as in detectron2's paste_masks_in_image.
   """
   check_float32(masks=masks, boxes=boxes)
+  matrix = _whole_pixel_matrix if convention == "torchvision" else _paste_matrix
 
   def one(row):
     mask, box = row
     rows, columns = (
-      _paste_matrix(box[axis], box[axis + 2], extent, mask.shape[0])
-      for axis, extent in ((1, height), (0, width))
+      matrix(box[axis], box[axis + 2], extent, mask.shape[0]) for axis, extent in ((1, height), (0, width))
     )
     halfway = jnp.einsum("hp,pq->hq", rows, mask, precision=PRECISION)
     found = jnp.einsum("hq,wq->hw", halfway, columns, precision=PRECISION)
@@ -110,3 +114,15 @@ def _paste_matrix(start, end, extent: int, size: int) -> jax.Array:
   place = (jnp.arange(extent, dtype=jnp.float32) + 0.5 - start) / jnp.where(side > 0, side, 1.0) * size - 0.5
   weight = jnp.maximum(1.0 - jnp.abs(place[:, None] - jnp.arange(size, dtype=jnp.float32)[None]), 0.0)
   return jnp.where(side > 0, weight, 0.0)
+
+
+def _whole_pixel_matrix(start, end, extent: int, size: int) -> jax.Array:
+  """f32[extent, size]: as `_paste_matrix`, with the box and the mask extended by a pixel of the mask."""
+  padded = size + 2
+  centre, half = (start + end) * 0.5, (end - start) * 0.5 * (padded / size)
+  first, last = jnp.trunc(centre - half), jnp.trunc(centre + half)
+  pixels = jnp.maximum(last - first + 1, 1.0)
+  offset = jnp.arange(extent, dtype=jnp.float32) - first
+  place = jnp.clip((offset + 0.5) * padded / pixels - 0.5, 0.0, padded - 1.0)
+  weight = jnp.maximum(1.0 - jnp.abs(place[:, None] - 1 - jnp.arange(size, dtype=jnp.float32)[None]), 0.0)
+  return jnp.where(((offset >= 0) & (offset < pixels) & (end > start))[:, None], weight, 0.0)

@@ -238,18 +238,24 @@ def _roi_terms(parts: Parts, boxes: Boxes, rois: Rois, truth: Truth) -> Terms:
 def _proposals(parts: Parts, anchors, found: Anchored, image_sizes, *, train: bool) -> Proposals:
   """`Proposals` of each image, with a leading axis B."""
   which = 0 if train else 1
-  select = functools.partial(
-    select_proposals,
-    before=parts.limits.before[which],
-    count=parts.limits.proposals[which],
-    least_side=parts.rules.least_proposal,
-  )
-  of_image = lambda found, size: select(found.logits, found.deltas, anchors, size)
+
+  def of_image(found: Anchored, size: jax.Array) -> Proposals:
+    return select_proposals(
+      found.logits,
+      found.deltas,
+      anchors,
+      size,
+      before=parts.limits.before[which],
+      count=parts.limits.proposals[which],
+      least_side=parts.rules.least_proposal,
+    )
+
   return jax.vmap(of_image)(found, image_sizes)
 
 
 def _anchors(parts: Parts, images: jax.Array) -> tuple[jax.Array, ...]:
-  return pyramid_anchors(*images.shape[1:3], parts.body.grids, convention=parts.rules.anchors)
+  height, width = images.shape[1:3]
+  return pyramid_anchors(height, width, parts.body.grids, convention=parts.rules.anchors)
 
 
 def _framed(parts: Parts, images: jax.Array, image_sizes: jax.Array) -> jax.Array:
