@@ -90,11 +90,17 @@ def paste_masks(
       are cut to whole pixels, and it covers its last pixel, too.
     memory: bytes of float32 temporaries at a time.
   Returns: bool[N, height, width], or f32 without a threshold.
-  Raises: ValueError for boxes or masks that are not float32.
-  Source: He et al. 2017 (Mask R-CNN), section 3.1; resampling as in detectron2's paste_masks_in_image.
+  Raises: ValueError for boxes or masks that are not float32, and for another convention.
+  Source: He et al. 2017 (Mask R-CNN), section 3.1; resampling as in the function paste_masks_in_image of
+    both code bases.
   """
   check_float32(masks=masks, boxes=boxes)
-  matrix = _whole_pixel_matrix if convention == "torchvision" else _paste_matrix
+  matrices = {"detectron2": _paste_matrix, "torchvision": _whole_pixel_matrix}
+  if convention not in matrices:
+    raise ValueError(
+      f"convention {convention!r} of pasted masks is unknown; use 'detectron2' or 'torchvision'"
+    )
+  matrix = matrices[convention]
 
   def one(row):
     mask, box = row

@@ -45,8 +45,9 @@ def test_cells_follow_row_by_row():
   np.testing.assert_allclose(shifted - found, np.full((36, 4), 8), atol=1e-5)
 
 
-@pytest.mark.parametrize("grids", [C4, FPN])
-def test_torchvisions_generator(grids):
+@pytest.mark.parametrize("grids, height, width", [(C4, 128, 192), (FPN, 128, 192), (FPN, 160, 224)])
+def test_torchvisions_generator(grids, height, width):
+  """The coarsest stride of FPN, 64, does not divide the last sides: the cells are 53 and 56 pixels apart."""
   torch = pytest.importorskip("torch", reason="torch is not installed: extra `import`")
   detection = pytest.importorskip(
     "torchvision.models.detection.anchor_utils", reason="torchvision is not installed"
@@ -55,11 +56,17 @@ def test_torchvisions_generator(grids):
   generator = detection.AnchorGenerator(
     tuple(tuple(map(int, grid.sizes)) for grid in grids), tuple(grid.ratios for grid in grids)
   )
-  height, width = 128, 192
-  maps = [torch.zeros(1, 8, height // grid.stride, width // grid.stride) for grid in grids]
+  maps = [torch.zeros(1, 8, -(-height // grid.stride), -(-width // grid.stride)) for grid in grids]
   wanted = generator(images.ImageList(torch.zeros(1, 3, height, width), [(height, width)]), maps)[0]
   found = anchors.pyramid_anchors(height, width, grids, convention="torchvision")
   np.testing.assert_array_equal(np.concatenate(found), wanted)
+
+
+def test_cells_of_torchvision_share_the_side_in_whole_pixels():
+  found = anchors.grid_anchors(33, 64, Grid(64, (32.0,), (1.0,)), convention="torchvision")
+  np.testing.assert_array_equal(found, [[-16, -16, 16, 16]])
+  tall = anchors.grid_anchors(160, 64, Grid(64, (32.0,), (1.0,)), convention="torchvision")
+  np.testing.assert_array_equal(tall[:, 1] + 16, [0, 53, 106])
 
 
 def test_refusals():

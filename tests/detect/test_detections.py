@@ -58,6 +58,15 @@ def test_enough_candidates_change_nothing():
   np.testing.assert_array_equal(found.boxes, run(probabilities, boxes, valid, SIZE).boxes)
 
 
+def test_small_boxes_are_not_reported():
+  probabilities, boxes, valid = scene(2)
+  smallest = []
+  for least in (0.0, 20.0):
+    found = select_detections(probabilities, boxes, valid, SIZE, least_side=least)
+    smallest.append((found.boxes[:, 2:] - found.boxes[:, :2])[found.valid].min())
+  assert smallest[0] <= 20 < smallest[1]
+
+
 def test_nothing_is_reported_where_nothing_is():
   probabilities, boxes, _ = scene(2)
   assert not select_detections(probabilities, boxes, np.zeros(ROIS, bool), SIZE).valid.any()

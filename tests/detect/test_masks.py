@@ -94,6 +94,23 @@ def test_pasting_is_grid_sampling():
   np.testing.assert_array_equal(jax.jit(run)(masks, boxes), np.asarray(found) >= 0.5)
 
 
+def test_pasting_of_torchvision():
+  torch = pytest.importorskip("torch", reason="torch is not installed: extra `import`")
+  heads = pytest.importorskip("torchvision.models.detection.roi_heads", reason="torchvision is not installed")
+  masks = np.random.default_rng(3).random((6, 28, 28), np.float32)
+  boxes = random_boxes(4, 6, 80)
+  boxes[0], boxes[1] = [0, 3, 30, 60], [7, 7, 7.5, 9]  # grows beyond the image; smaller than a pixel
+  wanted = heads.paste_masks_in_image(torch.from_numpy(masks[:, None]), torch.from_numpy(boxes), (60, 80))
+  paste = functools.partial(paste_masks, height=60, width=80, threshold=None, convention="torchvision")
+  same(jax.jit(paste)(masks, boxes), wanted[:, 0].numpy(), 1e-4)
+
+
+def test_torchvision_extends_a_box_to_whole_pixels():
+  paste = functools.partial(paste_masks, jnp.ones((1, 28, 28)), jnp.array([[3.0, 5, 13, 9]]))
+  exact, whole = (paste(height=20, width=16, convention=name)[0] for name in ("detectron2", "torchvision"))
+  assert exact.sum() == 40 and whole.sum() == 72 and whole[4:10, 2:14].all()
+
+
 def test_a_full_mask_fills_its_box_and_padding_is_empty():
   boxes = jnp.array([[3.0, 5, 13, 9], [0, 0, 0, 0], [7, 2, 4, 9]])
   found = jax.jit(functools.partial(paste_masks, height=20, width=16, memory=1))(jnp.ones((3, 28, 28)), boxes)
@@ -129,6 +146,8 @@ def test_memory():
   assert largest_array(paste, shape(4, 100, 28, 28), shape(4, 100, 4)) < GIGABYTE / 2
 
 
-def test_other_types_are_refused():
+def test_other_types_and_conventions_are_refused():
+  with pytest.raises(ValueError, match="convention 'caffe' of pasted masks is unknown; use 'detectron2'"):
+    paste_masks(jnp.zeros((1, 2, 2)), jnp.zeros((1, 4)), height=4, width=4, convention="caffe")
   with pytest.raises(ValueError, match="masks has type bfloat16"):
     paste_masks(jnp.zeros((1, 2, 2), jnp.bfloat16), jnp.zeros((1, 4)), height=4, width=4)

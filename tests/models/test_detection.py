@@ -224,6 +224,16 @@ def test_programs_of_full_size_call_no_host(kind):
   assert largest_array(net.predict, weights, images, sizes) < 2**30
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_activations_in_bfloat16_give_losses_and_boxes_in_float32(kind):
+  net, data = make(kind, encoder=dict(dtype="bfloat16")), batch()
+  weights = jax.eval_shape(net.init, jax.random.key(0), data[0])
+  terms, _ = jax.eval_shape(net.train_loss, weights, *data, jax.random.key(0))
+  found = jax.eval_shape(net.predict, weights, *data[:2])
+  leaves = [*jax.tree.leaves((weights, terms)), found.masks, found.detections.boxes, found.detections.scores]
+  assert {leaf.dtype for leaf in leaves} == {jnp.dtype("float32")}
+
+
 @pytest.mark.parametrize(
   "change, message",
   [
