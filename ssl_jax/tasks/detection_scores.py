@@ -33,7 +33,7 @@ class Detected(NamedTuple):
   boxes: np.ndarray  # f32[k, 4]
   classes: np.ndarray  # i32[k]
   scores: np.ndarray  # f32[k]
-  masks: tuple[EncodedMask, ...] | None = None  # k, of the whole image
+  masks: tuple[EncodedMask, ...] | None = None  # k, of the whole image, as `from_pixels` encodes them
 
 
 class VocScores(NamedTuple):
