@@ -40,8 +40,14 @@ SIZES = {
   "voc_masks": (10_582, 21),
   "cityscapes": (2_975, 19),
   "ade20k": (20_210, 150),
+  "voc_boxes": (16_551, 20),
+  "coco": (118_287, 80),
 }
-TRAIN_SPLITS = {"voc_masks": "train_aug"}  # the split that SIZES counts where it is not "train"
+TRAIN_SPLITS = {  # the split that SIZES counts where it is not "train"
+  "voc_masks": "train_aug",
+  "voc_boxes": "2007/trainval+2012/trainval",
+  "coco": "train2017",
+}
 _FOLDERS: dict[str, Callable[..., Source]] = {
   "folder": folder.open_folder,
   "mask_folder": mask_folder.open_mask_folder,

@@ -98,6 +98,8 @@ def _data(config: TrainConfig, images: int, classes: int) -> DataSpec:
       "--classes=N"
     )
   whole = TRAIN_SPLITS.get(config.data.name, "train")
+  if config.data.split == whole:  # which may join several
+    images = images or known_images
   if not images and set(splits.names(config.data.split)) != {whole}:
     raise ValueError(
       f"the number of images of config.data.split {config.data.split!r} is not known here, only that of "

@@ -144,6 +144,13 @@ def test_an_epoch_is_of_the_split(split, images, steps):
   assert plan_module.assemble(config, data).total_steps == steps and data.num_classes == 1000
 
 
+def test_the_joined_splits_of_voc_are_known():
+  config = small("pretrain/supervised_sample.py")
+  data = dataclasses.replace(config.data, name="voc_boxes", split="2007/trainval+2012/trainval")
+  found = plan_module._data(dataclasses.replace(config, data=data), 0, 0)
+  assert found.num_examples == 5011 + 11540 and found.num_classes == 20
+
+
 def test_a_split_of_unknown_size_is_asked_for():
   config = small("pretrain/supervised_sample.py")
   data = dataclasses.replace(config.data, name="imagenet2012", split="train+validation")
