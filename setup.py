@@ -12,6 +12,7 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "ssl_jax" / "__init__.py"
 
 REPORT = ["bokeh>=3.6,<4", "scikit-learn>=1.5,<2"]
 LINT = ["ruff>=0.14,<0.18", "pyright[nodejs]>=1.1.400,<1.2"]
+DETECTION = ["faster-coco-eval>=1.6,<2"]
 FILES = ["safetensors>=0.4,<1", "flatbuffers>=24,<27"]
 VIDEO = ["av>=17,<19", "scipy>=1.13,<2", "opencv-python-headless>=4.10,<6"]
 EXTRAS = {
@@ -19,7 +20,7 @@ EXTRAS = {
   "cuda12": ["jax[cuda12]>=0.10.2,<0.13"],
   "cuda13": ["jax[cuda13]>=0.10.2,<0.13"],
   "video": VIDEO,
-  "detection": ["faster-coco-eval>=1.6,<2"],
+  "detection": DETECTION,
   "report": REPORT,
   "tensorboard": ["tensorboardX>=2.6,<3"],
   "prepare": ["tensorflow>=2.18,<3"],
@@ -34,6 +35,8 @@ EXTRAS = {
     *FILES,
     *LINT,
     *VIDEO,
+    *DETECTION,
+    "pycocotools>=2.0.8,<3",
     "setuptools>=77",  # builds the wheel that a test installs
     "playwright>=1.49,<2",
     "scikit-image>=0.24,<0.28",
