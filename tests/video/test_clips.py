@@ -86,6 +86,10 @@ def test_a_late_frame_is_reached_by_a_seek(written, kind, monkeypatch):
   with open_clip(path) as clip:
     assert number(clip.frames([50])[0]) == 50
     assert min(decoded) >= 15, decoded  # the keyframes are frames 0, 15, 30 and 45, or more
+    clip.frames([0])
+    decoded.clear()
+    clip.frames([1, 2, 50])
+    assert decoded[:2] == [1, 2] and min(decoded[2:]) >= 15, "frames in between are passed over"
     decoded.clear()
     clip.frames(range(20, 24))
     clip.frames(range(24, 28))
@@ -226,6 +230,22 @@ def test_edit_list_hides_frames(tmp_path):
   with open_clip(source) as clip:
     assert [number(frame) for frame in clip] == bare
     assert number(clip.frames([3])[0]) == 28 and clip.times[3] == pytest.approx(3 / 25)
+
+
+def test_frames_before_the_first_keyframe_are_left_out(tmp_path):
+  """A recording that begins within a group of pictures: nothing can be decoded before the next keyframe."""
+  source = write_clip(tmp_path / "a.mkv", 40, codec="mpeg4", options={"g": "15"})
+  with av.open(str(source)) as old, av.open(str(tmp_path / "b.mkv"), "w") as new:
+    stream = new.add_stream_from_template(old.streams.video[0])
+    for i, packet in enumerate(old.demux(video=0)):
+      if packet.size and i:
+        packet.stream = stream
+        new.mux(packet)
+  with open_clip(tmp_path / "b.mkv") as clip:
+    found = [number(frame) for frame in clip]
+    assert found == list(range(found[0], 40)) and found[0] > 1 and len(clip) == len(found)
+    assert clip.times[1] == pytest.approx(0.04)
+    assert number(clip.frames([3])[0]) == found[3]
 
 
 def test_real_clips(shared_data):
