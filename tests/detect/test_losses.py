@@ -11,14 +11,14 @@ from ssl_jax.detect.losses import Truth
 from ssl_jax.detect.proposals import Rois
 
 TRUTH = Truth(
-  boxes=jnp.array([[10.0, 10, 30, 30], [np.nan] * 4]),
-  classes=jnp.array([1, 77]),
-  valid=jnp.array([True, False]),
+  boxes=jnp.array([[np.nan] * 4, [10.0, 10, 30, 30]]),
+  classes=jnp.array([77, 1]),
+  valid=jnp.array([False, True]),
   crowds=jnp.zeros(2, bool),
 )
-ROIS = Rois(  # foreground with IoU 20 / 22, background, padding
-  boxes=jnp.array([[10.0, 10, 30, 32], [50, 50, 60, 60], [0, 0, 0, 0]]),
-  truth=jnp.array([0, 0, 0]),
+ROIS = Rois(  # foreground with IoU 20 / 26, background, padding
+  boxes=jnp.array([[10.0, 10, 30, 36], [50, 50, 60, 60], [0, 0, 0, 0]]),
+  truth=jnp.array([1, 0, 0]),
   foreground=jnp.array([True, False, False]),
   valid=jnp.array([True, True, False]),
 )
@@ -55,7 +55,7 @@ def test_crowds_are_left_out_of_the_negatives():
 @pytest.mark.parametrize("shared", [False, True])
 def test_heads_learn_the_deltas_of_the_class_and_the_background_as_the_last_class(shared):
   logits = jnp.log(jnp.array([[1.0, 2, 1], [1, 1, 2], [5, 1, 1]]))
-  target = encode(TRUTH.boxes[0], ROIS.boxes[0], ROI_WEIGHTS)
+  target = encode(TRUTH.boxes[1], ROIS.boxes[0], ROI_WEIGHTS)
   deltas = jnp.full((3, 2, 4), 50.0).at[0, 1].set(target + 0.5)
   deltas = deltas[:, 1:] if shared else deltas
   terms = losses.roi_loss(logits, deltas, ROIS, TRUTH)
@@ -64,10 +64,11 @@ def test_heads_learn_the_deltas_of_the_class_and_the_background_as_the_last_clas
   assert terms.count == 2
 
 
-def test_no_gradient_of_padding_is_nan():
+@pytest.mark.parametrize("beta", [0.0, 0.1])
+def test_no_gradient_of_padding_is_nan(beta):
   def loss(deltas, logits):
-    rpn = losses.rpn_loss(jax.random.key(0), logits[:, 0], deltas[:, 0], ROIS.boxes, TRUTH)
-    roi = losses.roi_loss(logits, deltas, ROIS, TRUTH)
+    rpn = losses.rpn_loss(jax.random.key(0), logits[:, 0], deltas[:, 0], ROIS.boxes, TRUTH, beta=beta)
+    roi = losses.roi_loss(logits, deltas, ROIS, TRUTH, beta=beta)
     return rpn.labels + rpn.boxes + roi.labels + roi.boxes
 
   gradients = jax.grad(loss, (0, 1))(jnp.ones((3, 2, 4)), jnp.ones((3, 3)))
@@ -75,11 +76,11 @@ def test_no_gradient_of_padding_is_nan():
 
 
 def test_masks_are_cut_by_the_roi_and_compared_with_the_true_class():
-  masks = jnp.zeros((2, 64, 64), bool).at[0, 10:30, 10:20].set(True)  # the left half of the object
-  logits = jnp.zeros((2, 4, 4, 2)).at[0, :3, :2, 1].set(5.0).at[0, :3, 2:, 1].set(-5.0)
+  masks = jnp.zeros((2, 64, 64), bool).at[1, 10:30, 10:20].set(True)  # the left half of the object
+  logits = jnp.full((2, 4, 4, 2), -5.0).at[0, :3, :2, 1].set(5.0)  # its box ends before the last row
   total, count = losses.mask_loss(logits, ROIS, TRUTH, masks)
   assert count == 16
-  np.testing.assert_allclose(total, 12 * np.log1p(np.exp(-5)) + 4 * np.log(2), rtol=1e-5)
-  frames = jnp.array([[10.0, 10, 30, 30], [0, 0, 0, 0]])
+  np.testing.assert_allclose(total, 16 * np.log1p(np.exp(-5)), rtol=1e-5)
+  frames = jnp.array([[0.0, 0, 0, 0], [10, 10, 30, 30]])
   framed = losses.mask_loss(logits, ROIS, TRUTH, masks[:, 10:30, 10:30], frames)[0]
   np.testing.assert_allclose(framed, total, rtol=1e-5)
