@@ -11,9 +11,9 @@ import jax
 
 from ssl_jax.config.checked import call_checked, nearest
 from ssl_jax.core import Weights
-from ssl_jax.models import heads, preact, resnet, vit
+from ssl_jax.models import alexnet, heads, preact, resnet, vit
 
-ENCODERS = {**resnet.ENCODERS, **preact.ENCODERS, **vit.ENCODERS}
+ENCODERS = {**resnet.ENCODERS, **preact.ENCODERS, **vit.ENCODERS, **alexnet.ENCODERS}
 
 
 class Network(NamedTuple):
@@ -43,12 +43,12 @@ def network(module: nn.Module) -> Network:
     variables = {"params": weights.params, **weights.model_state}
     if not train:
       return module.apply(variables, inputs, train=False, **call), weights.model_state
-    drop_path = getattr(module, "drop_path", 0)
-    if key is None and drop_path:
-      raise ValueError(
-        f"config.encoder.drop_path is {drop_path}, but this method draws no random numbers for its encoder; "
-        "use 0"
-      )
+    for option in ("drop_path", "dropout"):
+      if key is None and getattr(module, option, 0):
+        raise ValueError(
+          f"config.encoder.{option} is {getattr(module, option)}, but this method draws no random numbers "
+          "for its encoder; use 0"
+        )
     rngs = None if key is None else {"drop": key}
     return module.apply(variables, inputs, train=True, mutable=list(weights.model_state), rngs=rngs, **call)
 
@@ -179,7 +179,8 @@ def make(name: str, **options) -> Network:
 
   Args:
     name: one of ENCODERS.
-    options: keyword arguments of the encoder; see `resnet.ResNet`, `preact.PreResNet` and `vit.ViT`.
+    options: keyword arguments of the encoder; see `resnet.ResNet`, `preact.PreResNet`, `vit.ViT`
+      and `alexnet.AlexNet`.
   Raises: ValueError for an unknown name or option, with the nearest known ones.
   """
   return network(call_checked(factory(name), options, "config.encoder"))

@@ -13,6 +13,7 @@ NORMALIZE = {  # mean, standard deviation of pixels in [0, 1]
   "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
   "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
   "centred": ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
+  "caffe": ((0.485, 0.458, 0.408), (1 / 255,) * 3),  # pixels of 0 to 255, minus ImageNet's mean
   "signed": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # maps to [-1, 1]
 }
 
