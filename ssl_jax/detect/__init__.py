@@ -7,6 +7,6 @@ Functions take one image; `jax.vmap` makes them take a batch.
 boxes: area, IoU, encoding, clipping, mirroring. anchors: grids of anchors. matcher: which ground truth an
 anchor or a proposal belongs to. sampler: random subsamples of fixed size. nms: exact non-maximum suppression
 in tiles. proposals: of a region proposal network, and the RoIs that train the heads. detections: the boxes
-that a detector reports. roi_align: features of RoIs. masks: targets of mask heads, and masks as pixels. losses:
-of the RPN and of the heads. rules: the numbers and conventions of detectron2 and torchvision.
+that a detector reports. roi_align: features of RoIs. masks: targets of mask heads, and masks as pixels.
+losses: of the RPN and of the heads. rules: the numbers and conventions of detectron2 and torchvision.
 """
