@@ -1,4 +1,4 @@
-r"""MoCo v2 on a folder of unlabelled photographs and frames, for two CPU cores.
+r"""MoCo v2 on unlabelled photographs and frames, for two CPU cores.
 
 Command:   ssl-jax train --config=configs/pretrain/moco_frames_cpu.py --workdir=DIR \
              --config.data.data_dir=FOLDER

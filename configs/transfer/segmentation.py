@@ -1,4 +1,4 @@
-r"""Semantic segmentation by a pre-trained encoder: FCN, UPerNet or a linear layer.
+r"""Semantic segmentation by a pre-trained encoder: FCN, UPerNet or linear.
 
 Command:   ssl-jax train --config=configs/transfer/segmentation.py:VARIANT --workdir=DIR2 \
              --config.start.workdir=DIR --config.data.data_dir=DATA

@@ -68,7 +68,7 @@ def run(pretrained, masks, tmp_path_factory):
 def table(run):
   config = recipe(
     EvaluateConfig,
-    tasks=dict(segmentation={}, windows=dict(task="segmentation", window=16, short_side=20)),
+    tasks=dict(segmentation={}, windows=dict(task="segmentation", window=24, short_side=24)),
     data=dict(test_split="test", max_bad_fraction=0.2),
     baselines=("untrained",),
     batch_size=8,
