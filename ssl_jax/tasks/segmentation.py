@@ -35,6 +35,7 @@ class Geometry(NamedTuple):
   windows: Windows
   image_canvas: tuple[int, int]
   mask_canvas: tuple[int, int]
+  resized: bool = False  # whether images are resized, so that their logits have to be too
 
 
 def make(*, window: int = 0, stride: int = 0, short_side: int = 0, together: int = 0) -> Task:
@@ -177,7 +178,9 @@ def _geometry(segmenter: Segmenter, records: TestRecords, options: Options) -> G
   canvas = largest
   if not window:
     canvas = (-(-largest[0] // multiple) * multiple, -(-largest[1] // multiple) * multiple)
-  return Geometry(sliding_windows.place_windows(canvas, window, stride), largest, _largest(sizes))
+  return Geometry(
+    sliding_windows.place_windows(canvas, window, stride), largest, _largest(sizes), short_side > 0
+  )
 
 
 def _largest(sizes: np.ndarray) -> tuple[int, int]:
@@ -200,7 +203,8 @@ def segmenting(backbone: Backbone, segmenter: Segmenter, geometry: Geometry, tog
     totals = _start(images, classes=num_classes, windows=windows, mesh=mesh)
     for first in range(0, windows.count, number):
       totals = _add(*weights, totals, images, sizes, np.int32(first), together=number, **options)
-    return _finish(totals, batch["image_size"], batch["mask_size"], canvas=geometry.mask_canvas, mesh=mesh)
+    canvas = geometry.mask_canvas
+    return _finish(totals, sizes, batch["mask_size"], resized=geometry.resized, canvas=canvas, mesh=mesh)
 
   return functools.partial(_on_devices, segment, mesh)
 
@@ -230,9 +234,12 @@ def _add(params, model_state, totals, images, sizes, first, *, predict, windows,
   return jax.lax.with_sharding_constraint(totals, placement.along_data(mesh))
 
 
-@functools.partial(jax.jit, static_argnames=("canvas", "mesh"))
-def _finish(totals, sizes, label_sizes, *, canvas, mesh):
-  found = sliding_windows.classes_of(totals, sizes, label_sizes, canvas)
+@functools.partial(jax.jit, static_argnames=("resized", "canvas", "mesh"))
+def _finish(totals, sizes, label_sizes, *, resized: bool, canvas, mesh):
+  if resized:
+    found = sliding_windows.classes_of(totals, sizes, label_sizes, canvas)
+  else:
+    found = sliding_windows.classes_of_same_size(totals, canvas)
   return jax.lax.with_sharding_constraint(found, placement.replicated(mesh))
 
 

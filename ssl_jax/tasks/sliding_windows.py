@@ -149,6 +149,13 @@ def _add(totals: Totals, logits: jax.Array, starts: jax.Array, weights: jax.Arra
   return totals
 
 
+def classes_of_same_size(totals: Totals, canvas: tuple[int, int]) -> jax.Array:
+  """As `classes_of` for images that have the sizes of their labels, so that nothing is resized."""
+  missing = [(0, max(full - side, 0)) for full, side in zip(canvas, totals.count.shape[1:])]
+  found = jnp.argmax(totals.logits, -1).astype(jnp.uint8)  # a sum and a mean have the same maximum
+  return jnp.pad(found, [(0, 0), *missing])[:, : canvas[0], : canvas[1]]
+
+
 def classes_of(
   totals: Totals, sizes: jax.Array, label_sizes: jax.Array, canvas: tuple[int, int]
 ) -> jax.Array:

@@ -1,6 +1,6 @@
 """Measures segmentation: the training step against PyTorch's, and windows in batches against one by one.
 
-    python tests/benchmarks/segmentation.py [--rounds 5] [--batch 8] [--crop 129]
+    python tests/benchmarks/segmentation.py [--rounds 5] [--batch 8] [--crop 129] [--windows 129 65]
 
 Training: an FCN on a ResNet-18 of width 32, output stride 16, in float32, forward and backward pass with the
 loss at the resolution of the mask, and SGD with momentum; the crops are cut before the measurement. PyTorch
@@ -135,6 +135,7 @@ def main():
   parser.add_argument("--rounds", type=int, default=5)
   parser.add_argument("--batch", type=int, default=8)
   parser.add_argument("--crop", type=int, default=129)
+  parser.add_argument("--windows", type=int, nargs="+", default=[129, 65])
   args = parser.parse_args()
   draw = np.random.default_rng(0)
   images = draw.random((args.batch, args.crop, args.crop, 3), np.float32)
@@ -149,9 +150,11 @@ def main():
   result |= {f"{name}_step_s": round(value, 4) for name, value in seconds.items()}
   if "torch" in seconds:
     result["step_ratio"] = round(seconds["torch"] / seconds["ours"], 3)
-  seconds = fastest(window_functions(4, args.crop, 2 * args.crop // 3), args.rounds)
-  result |= {f"windows_{name}_s": round(value, 4) for name, value in seconds.items()}
-  result["windows_ratio"] = round(seconds["one_by_one"] / seconds["batched"], 3)
+  for window in args.windows:
+    seconds = fastest(window_functions(4, window, 2 * window // 3), args.rounds)
+    result[f"windows_of_{window}"] = {f"{name}_s": round(value, 4) for name, value in seconds.items()} | {
+      "ratio": round(seconds["one_by_one"] / seconds["batched"], 3)
+    }
   print(json.dumps(result | machine(*(["torch"] if "torch" in steps else []))))
 
 
