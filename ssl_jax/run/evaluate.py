@@ -235,7 +235,13 @@ def _plot(folder: pathlib.Path, name: str, result: Result, seen: knn_atlas.KnnAt
   found, class_names = result.predictions, result.class_names
   if "confusion" in found:
     plot_segmentation(folder / f"{name}.png", found, class_names, iou=result.protocol["iou"], title=name)
-    plot_confusion(folder / f"{name}-confusion.png", found["confusion"], class_names=class_names, title=name)
+    plot_confusion(
+      folder / f"{name}-confusion.png",
+      found["confusion"],
+      class_names=class_names,
+      title=name,
+      counted="pixels",
+    )
     return
   if not found:
     return

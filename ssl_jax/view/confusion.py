@@ -18,7 +18,12 @@ LISTED = 20  # how many confusions are listed for more classes
 
 
 def plot_confusion(
-  path: str | pathlib.Path, matrix: np.ndarray, *, class_names: Sequence[str] = (), title: str = ""
+  path: str | pathlib.Path,
+  matrix: np.ndarray,
+  *,
+  class_names: Sequence[str] = (),
+  title: str = "",
+  counted: str = "images",
 ) -> None:
   """Writes a PNG of a confusion matrix; its rows are the true classes.
 
@@ -29,6 +34,7 @@ def plot_confusion(
   Args:
     matrix: i64[C, C] of `metrics.confusion_matrix`.
     class_names: by class; a class without a name is called by its number.
+    counted: what the numbers of the matrix count.
   """
   count, written = len(matrix), len(matrix) <= WRITTEN_CLASSES
   names = short_names(class_names, count)
@@ -39,7 +45,7 @@ def plot_confusion(
   axes.imshow(_cell_colours(fractions), interpolation="nearest")
   if written:
     _write_cells(axes, matrix, fractions)
-    _write_names(axes, matrix, names)
+    _write_names(axes, matrix, names, counted)
   else:
     step = -(-count // 40)
     axes.set_xticks(range(0, count, step), names[::step], rotation=90, fontsize=6)
@@ -50,7 +56,7 @@ def plot_confusion(
   axes.spines[:].set_visible(False)
   axes.tick_params(length=0)
   total = matrix.sum()
-  summary = f"{np.trace(matrix) / max(total, 1):.1%} of {total:,} images correct"
+  summary = f"{np.trace(matrix) / max(total, 1):.1%} of {total:,} {counted} correct"
   axes.set_title(f"{title}\n{summary}" if title else summary, fontsize=12, loc="left")
   figure.savefig(path, dpi=110, bbox_inches="tight", pad_inches=0.12)
 
@@ -75,7 +81,7 @@ def _write_cells(axes: Axes, matrix: np.ndarray, fractions: np.ndarray) -> None:
       axes.text(column, row + 0.27, f"{images:,}", fontsize=7.5, **style)
 
 
-def _write_names(axes: Axes, matrix: np.ndarray, names: list[str]) -> None:
+def _write_names(axes: Axes, matrix: np.ndarray, names: list[str], counted: str) -> None:
   """Writes the number of images beside each true class, and below each predicted class its precision."""
   places = range(len(matrix))
   precisions = [
@@ -83,7 +89,7 @@ def _write_names(axes: Axes, matrix: np.ndarray, names: list[str]) -> None:
     for hits, predicted in zip(np.diag(matrix), matrix.sum(axis=0), strict=True)
   ]
   below = [f"{name}\n{precision}" for name, precision in zip(names, precisions, strict=True)]
-  beside = [f"{name}\n{images:,} images" for name, images in zip(names, matrix.sum(axis=1), strict=True)]
+  beside = [f"{name}\n{images:,} {counted}" for name, images in zip(names, matrix.sum(axis=1), strict=True)]
   axes.set_xticks(places, below, rotation=50, ha="right", rotation_mode="anchor", fontsize=9)
   axes.set_yticks(places, beside, fontsize=9)
 

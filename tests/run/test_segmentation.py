@@ -92,9 +92,7 @@ def test_json_pictures_and_report(run, table):
       assert picture.width > 300 and len(picture.getcolors(2**24) or ()) > 50
   page = report([run], run / "page.html").read_text()
   for caption in ("segmentation, segmentation", "segmentation, segmentation, confusion"):
-    assert caption in page.replace("segmentation-segmentation", "segmentation, segmentation").replace(
-      "-confusion", ", confusion"
-    )
+    assert caption in page
   assert page.count("data:image/") >= 4
 
 

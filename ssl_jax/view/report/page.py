@@ -278,7 +278,7 @@ def _pictures(records: Sequence[Record], width: int) -> list[tuple[str, str]]:
   for record in records:
     named = [(path.stem, path) for path in record.pictures]
     named += [
-      (picture.stem.replace(e.backbone.replace(" ", "_"), e.backbone), picture)
+      (f"{e.task}, {e.backbone}" + (", confusion" if picture.stem.endswith("-confusion") else ""), picture)
       for e in record.evaluations
       if "error" not in e.protocol and e.backbone not in BASELINES
       for picture in e.pictures
