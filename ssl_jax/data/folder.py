@@ -9,7 +9,7 @@ import collections
 import dataclasses
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,19 +29,25 @@ from ssl_jax.data.folder_layout import (
 from ssl_jax.data.reader import Reader, Source
 
 
+def encoded_image(path: str) -> Record:
+  """The record of an image, without its label. Decoding is left to the pipeline."""
+  return {"image": pathlib.Path(path).read_bytes()}
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class FolderReader:
-  """Reads encoded files. Decoding is left to the pipeline."""
+  """Reads one record for each file, with its label."""
 
   root: str
   paths: tuple[str, ...]  # relative to root
   labels: np.ndarray  # i32[N]; -1: no label
+  load: Callable[[str], Record] = encoded_image  # of a file; a function of a module, for worker processes
 
   def __len__(self) -> int:
     return len(self.paths)
 
   def read(self, indices: Sequence[int]) -> list[Record]:
-    return [{"image": pathlib.Path(self.name(i)).read_bytes(), "label": int(self.labels[i])} for i in indices]
+    return [{**self.load(self.name(i)), "label": int(self.labels[i])} for i in indices]
 
   def name(self, index: int) -> str:
     return os.path.join(self.root, self.paths[index])

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import collections
-import dataclasses
 import os
 import pathlib
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from ssl_jax.data import splits
 from ssl_jax.data.elements import Record
-from ssl_jax.data.folder import Found, find_records
+from ssl_jax.data.folder import FolderReader, Found, find_records
 from ssl_jax.data.folder_layout import Kind
 from ssl_jax.data.reader import Source
 from ssl_jax.video.frame_folder import is_frame_folder
@@ -33,22 +31,9 @@ CLIPS = Kind(
 _NO_LISTS = ("readme", "license", "licence", "classes", "classind", "fps", "times")  # names of text files
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class ClipReader:
-  """A Reader whose records name clips. The host transform opens them: see clip_transforms.py."""
-
-  root: str
-  paths: tuple[str, ...]  # relative to root
-  labels: np.ndarray  # i32[N]; -1: no label
-
-  def __len__(self) -> int:
-    return len(self.paths)
-
-  def read(self, indices: Sequence[int]) -> list[Record]:
-    return [{"clip": self.name(i), "label": int(self.labels[i])} for i in indices]
-
-  def name(self, index: int) -> str:
-    return os.path.join(self.root, self.paths[index])
+def clip_path(path: str) -> Record:
+  """The record of a clip, without its label. The host transform opens it: see clip_transforms.py."""
+  return {"clip": path}
 
 
 def open_video_folder(data_dir: str, split: str) -> Source:
@@ -79,7 +64,7 @@ def open_video_folder(data_dir: str, split: str) -> Source:
   if any(path.lower().endswith(SUFFIXES) for path in found.paths):
     check_installed()
   return found.source(
-    ClipReader(data_dir, found.paths, found.labels), fields=("clip", "label"), records="clips"
+    FolderReader(data_dir, found.paths, found.labels, clip_path), fields=("clip", "label"), records="clips"
   )
 
 

@@ -21,11 +21,9 @@ ABILITIES = (Pyramid, Segmenter)
 
 
 class Parts(NamedTuple):
-  """The networks and options of the method."""
+  """The network and options of the loss."""
 
-  encoder: Network
   net: Network  # images -> fcn.Segmentation
-  frozen: bool
   align_corners: bool
   auxiliary: float
 
@@ -67,25 +65,28 @@ def make(
   options |= {"channels": channels} if channels else {}
   trunk = models.frozen(encoder) if frozen else encoder
   net = segmentation.segmenter(trunk, data.num_classes, head, **options)
-  parts = Parts(encoder, net, frozen, segmentation.HEADS[head].align_corners, auxiliary)
+  parts = Parts(net, segmentation.HEADS[head].align_corners, auxiliary)
   bound = functools.partial
   patch = encoder.module.patch if isinstance(encoder.module, vit.ViT) else 1
   abilities = {
-    Pyramid: Pyramid(bound(_read, parts, pyramid=True)),
+    Pyramid: Pyramid(bound(_read, encoder, pyramid=True)),
     Segmenter: Segmenter(bound(_predict, parts), patch),
   }
-  return Method(bound(_init, parts), bound(_loss, parts), keep_extra, bound(_read, parts), abilities)
+  init = bound(_init_frozen if frozen else _init, net)
+  return Method(init, bound(_loss, parts), keep_extra, bound(_read, encoder), abilities)
 
 
-def _init(parts: Parts, key, batch: Batch) -> Init:
-  params, model_state = parts.net.init(key, batch["image"])
-  if not parts.frozen:
-    return Init(params, model_state)
+def _init(net: Network, key, batch: Batch) -> Init:
+  return Init(*net.init(key, batch["image"]))
+
+
+def _init_frozen(net: Network, key, batch: Batch) -> Init:
+  params, model_state = net.init(key, batch["image"])
   return Init({"head": params["head"]}, {**model_state, "frozen": {"encoder": params["encoder"]}})
 
 
 def _loss(parts: Parts, params, model_state, extra, batch: Batch, key):
-  out, state = parts.net.apply(_whole(parts, params, model_state), batch["image"], train=True, key=key)
+  out, state = parts.net.apply(_whole(params, model_state), batch["image"], train=True, key=key)
   mask = batch["mask"]
 
   def mean_loss(logits):
@@ -100,16 +101,13 @@ def _loss(parts: Parts, params, model_state, extra, batch: Batch, key):
   right = jnp.argmax(out.logits, -1).astype(mask.dtype)
   seen = _nearest(mask, *right.shape[1:])
   found = {"pixel_accuracy": Mean.of(right == seen, seen != IGNORE)}
-  frozen = {"frozen": model_state["frozen"]} if parts.frozen else {}
-  return value, Aux({**state, **frozen}, metrics=found)
+  return value, Aux({**model_state, **state}, metrics=found)
 
 
-def _whole(parts: Parts, params: PyTree, model_state: PyTree) -> Weights:
+def _whole(params: PyTree, model_state: PyTree) -> Weights:
   """The weights of the whole network, those of a frozen encoder too."""
-  if not parts.frozen:
-    return Weights(params, model_state)
   state = {name: leaf for name, leaf in model_state.items() if name != "frozen"}
-  return Weights({**params, **model_state["frozen"]}, state)
+  return Weights({**params, **model_state.get("frozen", {})}, state)
 
 
 def _at(mask: jax.Array, logits: jax.Array, parts: Parts) -> jax.Array:
@@ -127,16 +125,14 @@ def _nearest(mask: jax.Array, height: int, width: int) -> jax.Array:
 
 
 def _predict(parts: Parts, params, model_state, images):
-  out, _ = parts.net.apply(_whole(parts, params, model_state), images)
+  out, _ = parts.net.apply(_whole(params, model_state), images)
   return upsample(out.logits, images.shape[1:3], align_corners=parts.align_corners)
 
 
-def _read(parts: Parts, params, model_state, images, **call):
+def _read(encoder: Network, params, model_state, images, **call):
   """Returns the features of the encoder, or with `pyramid=True` its feature maps."""
-  weights = _whole(parts, params, model_state)
-  return parts.encoder.apply(
-    Weights(weights.params["encoder"], weights.model_state["encoder"]), images, **call
-  )[0]
+  weights = _whole(params, model_state)
+  return encoder.apply(Weights(weights.params["encoder"], weights.model_state["encoder"]), images, **call)[0]
 
 
 def _check(data: DataSpec, auxiliary: float) -> None:

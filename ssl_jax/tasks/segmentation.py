@@ -102,6 +102,7 @@ def _measure(backbone: Backbone, data: TaskData, mesh: Mesh, options: Options, p
   transform = ImageAndFullMask(
     options.short_side, geometry.image_canvas, geometry.mask_canvas, records.interpolation
   )
+  _check_classes(numbers.names, count_classes(backbone, segmenter, geometry.windows))
   segment = segmenting(backbone, segmenter, geometry, options.together, mesh)
   matrix, rows = np.zeros((len(numbers.names), len(numbers.names)), np.int64), 0
   examples = Examples(records, transform)
@@ -188,13 +189,26 @@ def _largest(sizes: np.ndarray) -> tuple[int, int]:
   return height, width
 
 
+def count_classes(backbone: Backbone, segmenter: Segmenter, windows: Windows) -> int:
+  """The number of classes that the network distinguishes."""
+  view = jax.ShapeDtypeStruct((1, *windows.window, 3), jnp.float32)
+  return jax.eval_shape(segmenter.predict, *backbone.weights, view).shape[-1]
+
+
+def _check_classes(names: tuple[str, ...], count: int) -> None:
+  if len(names) != count:
+    raise ValueError(
+      f"task 'segmentation': the network distinguishes {count} classes, but {len(names)} are named; name the "
+      "classes of the test masks, for a mask_folder in classes.txt, in the order of the training masks"
+    )
+
+
 def segmenting(backbone: Backbone, segmenter: Segmenter, geometry: Geometry, together: int, mesh: Mesh):
   """Returns a function of the rows of this process that starts the computation of `Found`."""
   parallel.bound_programs()
   windows = geometry.windows
   weights = placement.replicate(tuple(backbone.weights), mesh)
-  view = jax.ShapeDtypeStruct((1, *windows.window, 3), jnp.float32)
-  num_classes = jax.eval_shape(segmenter.predict, *backbone.weights, view).shape[-1]
+  num_classes = count_classes(backbone, segmenter, windows)
   options = {"predict": segmenter.predict, "windows": windows, "mesh": mesh}
 
   def segment(batch: dict[str, jax.Array]) -> jax.Array:

@@ -125,3 +125,6 @@ def test_bad_options_and_data_are_refused(data, mesh_of):
   with pytest.raises(ValueError, match="window is 40, but .* multiples of 16; use 48"):
     measure(data, mesh_of(1), backbone, window=40)
   assert measure(data, mesh_of(1), backbone).protocol["canvas"] == (32, 32)
+  nameless = data_of(painted(2, 0), class_names=())
+  with pytest.raises(ValueError, match="distinguishes 3 classes, but 0 are named"):
+    measure(nameless, mesh_of(1), by_colour(class_names=()))
