@@ -22,9 +22,8 @@ from ssl_jax import methods, models, optim, parallel
 from ssl_jax.abilities import Segmenter
 from ssl_jax.core import DataSpec, Weights, make_init, make_train_step
 from ssl_jax.data import host
-from ssl_jax.tasks import segmentation
 from ssl_jax.tasks.backbone import Backbone
-from ssl_jax.tasks.segmentation import Geometry
+from ssl_jax.tasks.segmented_batches import Geometry, segmenting
 from ssl_jax.tasks.sliding_windows import place_windows
 
 WIDTH, CLASSES, RATE = 32, 11, 0.01
@@ -102,7 +101,7 @@ def torch_step(images: np.ndarray, masks: np.ndarray):
 
 
 def window_functions(count: int, window: int, stride: int) -> dict:
-  """{"one_by_one", "batched"}: () -> the predictions of `count` images."""
+  """{"one_by_one", "batched"}: () -> the predictions of `count` images; the network alone."""
   method, mesh = make_method(window, 1), parallel.make_mesh(jax.devices()[:1])
   views = {"image": jnp.zeros((1, window, window, 3)), "mask": jnp.zeros((1, window, window), jnp.uint8)}
   params, state, _ = jax.jit(method.init)(jax.random.key(0), views)
@@ -119,14 +118,18 @@ def window_functions(count: int, window: int, stride: int) -> dict:
     Backbone(Weights(params, state), method),
     Geometry(place_windows(size, window, stride), size, size),
   )
-  make = lambda together: segmentation.segmenting(
-    backbone, method.abilities[Segmenter], geometry, together, mesh
-  )
+  predict = jax.jit(method.abilities[Segmenter].predict)
+  batches = {number: jnp.zeros((number, window, window, 3)) for number in (1, 8)}
+  make = lambda together: segmenting(backbone, method.abilities[Segmenter], geometry, together, mesh)
   alone, batched = make(1), make(0)
   one = [{name: leaf[i : i + 1] for name, leaf in rows.items()} for i in range(count)]
   return {
     "one_by_one": lambda: [np.asarray(alone(row)[0]) for row in one],
     "batched": lambda: np.asarray(batched(rows)[0]),
+    **{
+      f"network_alone_{number}": lambda views=views: predict(params, state, views).block_until_ready()
+      for number, views in batches.items()
+    },
   }
 
 
