@@ -25,7 +25,7 @@ from ssl_jax.detect.rules import FOREGROUND, LIMITS, RULES, Limits, Rules
 from ssl_jax.models import Network, frozen_norms, network, resnet
 from ssl_jax.models.box_heads import Boxes, BoxHead, MaskHead
 from ssl_jax.models.detection_bodies import BODIES, Body, RoiOptions, merge
-from ssl_jax.models.normalize import NORMALIZE
+from ssl_jax.models.normalize import NORMALIZE, fill_padding
 from ssl_jax.models.rpn import Anchored, RPNHead
 
 Targets = dict[str, jax.Array]
@@ -148,7 +148,7 @@ def _init(parts: Parts, key: Key, images: jax.Array) -> Weights:
 def _train_loss(parts: Parts, weights: Weights, images, image_sizes, targets: Targets, key: Key):
   keys = jax.random.split(key, (images.shape[0], 2))
   truth = _truth(targets, parts.ignore_crowds)
-  maps, weights = parts.body.maps(weights, _framed(parts, images, image_sizes), train=True)
+  maps, weights = parts.body.maps(weights, fill_padding(images, image_sizes, parts.background), train=True)
   found = _call(parts, weights, "rpn", maps, train=True)
   anchors = _anchors(parts, images)
   rpn = jax.vmap(functools.partial(_rpn_terms, parts, anchors))(keys[:, 0], found, truth)
@@ -184,7 +184,7 @@ def _mask_loss(parts: Parts, weights: Weights, maps, features, rois: Rois, truth
 
 
 def _predict(parts: Parts, weights: Weights, images, image_sizes) -> Predictions:
-  maps, _ = parts.body.maps(weights, _framed(parts, images, image_sizes), train=False)
+  maps, _ = parts.body.maps(weights, fill_padding(images, image_sizes, parts.background), train=False)
   found = _call(parts, weights, "rpn", maps, train=False)
   proposals = _proposals(parts, _anchors(parts, images), found, image_sizes, train=False)
   features, _ = parts.body.box_maps(weights, maps, proposals.boxes, train=False)
@@ -256,13 +256,6 @@ def _proposals(parts: Parts, anchors, found: Anchored, image_sizes, *, train: bo
 def _anchors(parts: Parts, images: jax.Array) -> tuple[jax.Array, ...]:
   height, width = images.shape[1:3]
   return pyramid_anchors(height, width, parts.body.grids, convention=parts.rules.anchors)
-
-
-def _framed(parts: Parts, images: jax.Array, image_sizes: jax.Array) -> jax.Array:
-  """The images with the mean colour in the padding, which the encoder's normalisation turns into zeros."""
-  rows, columns = (jnp.arange(side) for side in images.shape[1:3])
-  inside = (rows[None, :, None] < image_sizes[:, :1, None]) & (columns[None, None] < image_sizes[:, 1:, None])
-  return jnp.where(inside[..., None], images, jnp.asarray(parts.background, images.dtype)[None, None, None])
 
 
 def _truth(targets: Targets, ignore_crowds: bool) -> Truth:

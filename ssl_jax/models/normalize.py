@@ -30,6 +30,19 @@ def denormalize(images: jax.Array, kind: str) -> jax.Array:
   return images * std + mean
 
 
+def fill_padding(images: jax.Array, sizes: jax.Array, colour: tuple[float, ...]) -> jax.Array:
+  """Replaces what lies beyond each image, in the upper left corner of its canvas, by a colour.
+
+  Args:
+    images: f32[B, H, W, 3] in [0, 1].
+    sizes: i32[B, 2], (height, width) of each image.
+    colour: in [0, 1]; a mean of NORMALIZE becomes zero in the network.
+  """
+  rows, columns = (jnp.arange(side) for side in images.shape[1:3])
+  inside = (rows[None, :, None] < sizes[:, :1, None]) & (columns[None, None] < sizes[:, 1:, None])
+  return jnp.where(inside[..., None], images, jnp.asarray(colour, images.dtype)[None, None, None])
+
+
 def _statistics(images: jax.Array, kind: str) -> tuple[jax.Array, jax.Array]:
   shape = (1,) * (images.ndim - 1) + (3,)
   mean, std = (jnp.asarray(v, jnp.float32).reshape(shape) for v in NORMALIZE[kind])

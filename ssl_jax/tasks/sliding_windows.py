@@ -20,6 +20,7 @@ from jax import lax
 from ssl_jax.augment.crops import to_float
 from ssl_jax.augment.records import MEAN
 from ssl_jax.core import PyTree
+from ssl_jax.models.normalize import fill_padding
 
 # (params, model_state, f32 images in [0, 1]) -> f32[B, H, W, C]
 Predict = Callable[[PyTree, PyTree, jax.Array], jax.Array]
@@ -90,14 +91,6 @@ def window_starts(windows: Windows, sizes: jax.Array) -> tuple[jax.Array, jax.Ar
   return jnp.stack([top, left], -1).reshape(batch, -1, 2), valid.reshape(batch, -1)
 
 
-def pad_with_mean(images: jax.Array, sizes: jax.Array) -> jax.Array:
-  """Images in [0, 1] of uint8 or f32 [B, H, W, 3], with the mean colour of ImageNet beyond their sizes."""
-  row = jnp.arange(images.shape[1])[None, :, None] < sizes[:, 0, None, None]
-  column = jnp.arange(images.shape[2])[None, None, :] < sizes[:, 1, None, None]
-  inside = (row & column)[..., None]
-  return jnp.where(inside, to_float(images), jnp.asarray(MEAN, jnp.float32)[None, None, None])
-
-
 def start_totals(batch: int, classes: int, windows: Windows) -> Totals:
   """Zero sums for a batch of images."""
   shape = (batch, *windows.canvas)
@@ -124,7 +117,8 @@ def add_windows(
     first: i32[], traced, so that all calls share one compiled program.
   """
   missing = [(0, full - side) for full, side in zip(windows.canvas, images.shape[1:3])]
-  views = pad_with_mean(jnp.pad(images, [(0, 0), *missing, (0, 0)]), sizes)
+  padded = jnp.pad(to_float(images), [(0, 0), *missing, (0, 0)])
+  views = fill_padding(padded, sizes, MEAN)
   starts, needed = window_starts(windows, sizes)
   more = [(0, 0), (0, together)]  # a slice that would reach beyond the end must not move
   starts = lax.dynamic_slice_in_dim(jnp.pad(starts, [*more, (0, 0)]), first, together, 1)

@@ -47,7 +47,9 @@ def test_the_measures_are_those_of_one_confusion_matrix_of_all_pixels(mesh_of):
   assert result.protocol["test_rows"] == 9
 
 
-@pytest.mark.parametrize("options", [dict(), dict(window=16), dict(window=8, stride=3), dict(short_side=20)])
+@pytest.mark.parametrize(
+  "options", [dict(), dict(window=16), dict(window=32), dict(window=8, stride=3), dict(short_side=20)]
+)
 def test_devices_and_groups_of_windows_do_not_matter(options, data, mesh_of):
   one = measure(data, mesh_of(1), **options)
   eight = measure(data, mesh_of(8), **options)
