@@ -9,7 +9,7 @@ change. All functions run in evaluation mode and are deterministic. Images are f
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -36,6 +36,16 @@ class Segmenter(NamedTuple):
   # (params, model_state, images) -> f32[B, H, W, C] logits, of the size of the images
   predict: Callable[[PyTree, PyTree, jax.Array], jax.Array]
   divisor: int = 1  # height and width of the images must be multiples of it: the patch of a transformer
+
+
+class ObjectDetector(NamedTuple):
+  """Boxes with classes and scores, and perhaps masks."""
+
+  # (params, model_state, images, sizes i32[B, 2]) -> models.detection.Predictions in pixels of the images;
+  # `sizes` are the (height, width) of the upper left parts that are not padding
+  predict: Callable[[PyTree, PyTree, jax.Array, jax.Array], Any]
+  num_classes: int
+  convention: str = "detectron2"  # how masks are pasted, see `detect.masks.paste_masks`
 
 
 class PretextExamples(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import jax
@@ -38,7 +39,7 @@ def make_optimizer(
   momentum: float = 0.9,
   beta2: float = 0.999,
   weight_decay: float = 0.0,
-  weight_decay_on: Literal["all", "matrices", "weights"] = "all",
+  weight_decay_on: Literal["all", "no_norms", "matrices", "weights"] = "all",
   clip_norm: float = 0.0,
 ) -> Optimizer:
   """Builds the optimiser of a run.
@@ -64,7 +65,8 @@ def make_optimizer(
     layer_decay: factor in (0, 1] that multiplies the updates, including weight decay, once for each step of
       depth between a layer and the head; 1 treats all layers alike. See `depths.depths`.
     momentum, beta2: of the optimiser; `momentum` is beta1 of "adamw".
-    weight_decay_on: the leaves with weight decay: "all"; "matrices": all but biases and the scales of norms;
+    weight_decay_on: the leaves with weight decay: "all"; "no_norms": all but the scales and biases of norms,
+      as in detectron2; "matrices": all but biases and the scales of norms;
       "weights": matrices without tokens and positions, as in timm and in MAE's fine-tuning.
     clip_norm: maximum global norm of the gradient; 0 does not clip.
   Raises: ValueError for a value out of range.
@@ -99,7 +101,9 @@ def make_optimizer(
       schedule, peak, final_learning_rate, total_steps, steps_per_epoch, warmup_steps, milestones, decay
     )
     rate = _after_warmup(rate, warmup_from * peak, peak, warmup_steps)
-  mask = {"all": None, "matrices": _matrices, "weights": _weights}[weight_decay_on]
+  mask = {"all": None, "no_norms": _outside_norms, "matrices": _matrices, "weights": _weights}[
+    weight_decay_on
+  ]
   decayed = optax.add_decayed_weights(weight_decay, mask) if weight_decay else optax.identity()
   if name == "lars":
     rule = _lars(rate, weight_decay, momentum)
@@ -149,6 +153,13 @@ def _matrices(params, besides: tuple[str, ...] = ()):
   return jax.tree_util.tree_map_with_path(
     lambda path, leaf: leaf.ndim > 1 and not (path and getattr(path[-1], "key", "") in vectors), params
   )
+
+
+def _outside_norms(params):
+  """False for the leaves of layers that have a scale, which are norms."""
+  inner = lambda node: isinstance(node, Mapping) and not any(isinstance(v, Mapping) for v in node.values())
+  of_layer = lambda layer: {name: "scale" not in layer for name in layer} if inner(layer) else True
+  return jax.tree.map(of_layer, params, is_leaf=inner)
 
 
 def _weights(params):

@@ -10,13 +10,14 @@ by name, with one draw, and passes the others on:
   frame of its box, is cut out again for the clipped box, and "boxes_valid" becomes False where nothing is
   left of it;
 - "points" f32[N, 2] (x, y); "points_valid" bool[N] becomes False for points outside.
-"image_size" i32[2], the (height, width) of the upper left part that is not padding, bounds what is read, and
-is
-removed: afterwards the padding is not at the bottom and on the right only.
+"image_size" i32[2], the (height, width) of the upper left part that is not padding, bounds what is read.
+It is removed where the padding need not be at the bottom and on the right afterwards; `resize_shorter` keeps
+it.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -32,6 +33,7 @@ RecordAugment = Callable[[Key, Record], Record]
 Recolour = Callable[[jax.Array], jax.Array]  # planes f32[3, W, H] in [0, 1] -> the same
 Relative = Literal["pixels", "fit", "shorter"]
 Scale = tuple[float, float]
+Size = int | tuple[int, int]  # of the output in pixels: a side, or (height, width)
 Colour = tuple[float, float, float]
 
 IGNORE = 255  # the mask value of pixels that belong to no class
@@ -148,7 +150,71 @@ def scale_jitter(
   return augment
 
 
-RECORDS = {f.__name__: f for f in (record_crop, scale_jitter)}
+def resize_shorter(
+  *,
+  size: int = 1344,
+  height: int = 0,
+  shorter: tuple[int, ...] = (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800),
+  longest: int = 1333,
+  flip: float = 0.5,
+  fill: Colour = MEAN,
+) -> RecordAugment:
+  """Resizes the whole record to a random length of its shorter side, then a flip: the training of detectors.
+
+  The image keeps its proportions up to the rounding of its sides to whole pixels. It lies in the upper left
+  corner of a canvas, mirrored or not, and "image_size" is kept: the part that it covers.
+
+  Args:
+    size: width of the canvas in pixels.
+    height: of the canvas; 0: as its width. An image that does not fit into the canvas is reduced until it
+      does. With 1344 x 1344 that happens to no image; 800 x 1344 takes 0.6 of the time, and images in
+      portrait format become smaller than published.
+    shorter: lengths in pixels, of which one is drawn.
+    longest: greatest length of the longer side.
+    flip: probability of mirroring left and right.
+    fill: colour of the padding, in [0, 1].
+  Raises: ValueError for values out of range.
+  Source: detectron2's ResizeShortestEdge and RandomFlip; the lengths are those of MoCo's VOC protocol.
+  """
+  _check(size, flip)
+  if height < 0:
+    raise ValueError(
+      f"config.augment.height is {height}; use a number of pixels, or 0 for config.augment.size"
+    )
+  for name, value in (("shorter", min(shorter, default=0)), ("longest", longest)):
+    if value < 1:
+      raise ValueError(f"config.augment.{name} must be positive lengths in pixels, but has {value}; use 800")
+  canvas = (height or size, size)
+
+  def augment(key: Key, record: Record) -> Record:
+    shorter_key, flip_key = jax.random.split(key)
+    bounds = image_size(record)
+    found = jax.random.choice(shorter_key, jnp.asarray(shorter, jnp.float32))
+    resized = resized_sides(bounds, found, longest, canvas)
+    flipped = jax.random.bernoulli(flip_key, flip)
+    across, down = (canvas[i] * bounds[i].astype(jnp.float32) / resized[i] for i in (1, 0))
+    left = jnp.where(flipped, bounds[1] - across, 0.0)  # then the mirrored image begins in the first column
+    window = Window(jnp.zeros(()), left, down, across, flipped)
+    # At least 1 / factor; the rounding of the sides adds a little.
+    most = [side / length for side, length in zip(_sides(record), canvas)]
+    most += [min(_sides(record)) / min(shorter), max(_sides(record)) / longest]
+    largest = 1.1 * max(most)
+    return {**move(record, window, canvas, fill, largest), "image_size": resized}
+
+  return augment
+
+
+def resized_sides(bounds: jax.Array, shorter: jax.Array, longest: int, canvas: tuple[int, int]) -> jax.Array:
+  """i32[2]: (height, width) of an image of i32[2] whose shorter side becomes `shorter`, its longer one at
+  most `longest`, and which fits into the canvas (height, width).
+  """
+  sides = bounds.astype(jnp.float32)
+  factor = jnp.minimum(shorter / sides.min(), longest / sides.max())
+  factor = jnp.minimum(factor, (jnp.asarray(canvas, jnp.float32) / sides).min())
+  return jnp.clip(jnp.round(sides * factor).astype(jnp.int32), 1, jnp.asarray(canvas, jnp.int32))
+
+
+RECORDS = {f.__name__: f for f in (record_crop, scale_jitter, resize_shorter)}
 
 
 def image_size(record: Record) -> jax.Array:
@@ -169,16 +235,17 @@ def image_size(record: Record) -> jax.Array:
 def move(
   record: Record,
   window: Window,
-  size: int,
+  size: Size,
   fill: Colour,
   largest_scale: float,
   recolour: Recolour | None = None,
 ) -> Record:
-  """The record as seen through the window, `size` x `size` pixels; see the module's docstring.
+  """The record as seen through the window; see the module's docstring.
 
   Args:
+    size: of the result.
     fill: colour of what lies outside the image, in [0, 1].
-    largest_scale: static upper bound of the window's sides over `size`.
+    largest_scale: static upper bound of the window's sides over those of the result.
     recolour: changes the colours of the moved image, and alike those of every frame, but not the padding.
   """
   moved_image = lambda image: move_image(image, window, bounds, size, fill, largest_scale, recolour)
@@ -207,19 +274,18 @@ def move_image(
   image: jax.Array,
   window: Window,
   bounds: jax.Array,
-  size: int,
+  size: Size,
   fill: Colour,
   largest_scale: float,
   recolour: Recolour | None = None,
 ) -> jax.Array:
-  """f32[size, size, 3] of uint8 or f32 [H, W, 3]: bilinear and antialiased; pixels beyond the bounds are not
-  read. For the arguments see `move`.
+  """f32[height, width, 3] of uint8 or f32 [H, W, 3]: bilinear and antialiased; pixels beyond the bounds are
+  not read. For the arguments see `move`.
   """
-  fixed = {"size": size, "largest_scale": largest_scale}
-  rows, inside_rows = resample.window_taps(window.top, window.height, bound=bounds[0], **fixed)
-  columns, inside_columns = resample.window_taps(
-    window.left, window.width, bound=bounds[1], flip=window.flip, **fixed
-  )
+  height, width = _height_width(size)
+  taps = functools.partial(resample.window_taps, largest_scale=largest_scale)
+  rows, inside_rows = taps(window.top, window.height, bound=bounds[0], size=height)
+  columns, inside_columns = taps(window.left, window.width, bound=bounds[1], size=width, flip=window.flip)
   planes = crops.to_float(image).transpose(2, 0, 1)
   found = resample.resample(rows, columns, planes)
   found = crops.planes_to_image(recolour(found) if recolour else found)
@@ -227,10 +293,11 @@ def move_image(
   return jnp.where(inside, found, jnp.asarray(fill, jnp.float32)[None, None])
 
 
-def move_mask(mask: jax.Array, window: Window, bounds: jax.Array, size: int) -> jax.Array:
-  """Integers [size, size] of [H, W]: the value of the nearest pixel, IGNORE beyond the bounds."""
-  rows = _places(window.top, window.height, size)
-  columns = _places(window.left, window.width, size)
+def move_mask(mask: jax.Array, window: Window, bounds: jax.Array, size: Size) -> jax.Array:
+  """Integers [height, width] of [H, W]: the value of the nearest pixel, IGNORE beyond the bounds."""
+  height, width = _height_width(size)
+  rows = _places(window.top, window.height, height)
+  columns = _places(window.left, window.width, width)
   columns = jnp.where(window.flip, columns[::-1], columns)
   row, column = jnp.floor(rows).astype(jnp.int32), jnp.floor(columns).astype(jnp.int32)
   inside = ((row >= 0) & (row < bounds[0]))[:, None] & ((column >= 0) & (column < bounds[1]))[None, :]
@@ -238,13 +305,13 @@ def move_mask(mask: jax.Array, window: Window, bounds: jax.Array, size: int) -> 
   return jnp.where(inside, mask[row][:, column], jnp.asarray(IGNORE, mask.dtype))
 
 
-def move_boxes(boxes: jax.Array, window: Window, size: int) -> tuple[jax.Array, jax.Array]:
+def move_boxes(boxes: jax.Array, window: Window, size: Size) -> tuple[jax.Array, jax.Array]:
   """(Boxes f32[N, 4] clipped to the output, bool[N]: something is left)."""
-  moved = _move_corners(boxes, window, size).clip(0, size)
+  moved = _clip(_move_corners(boxes, window, size), size)
   return moved, (moved[:, 2] > moved[:, 0]) & (moved[:, 3] > moved[:, 1])
 
 
-def move_box_masks(masks: jax.Array, boxes: jax.Array, window: Window, size: int) -> jax.Array:
+def move_box_masks(masks: jax.Array, boxes: jax.Array, window: Window, size: Size) -> jax.Array:
   """Masks uint8[N, m, m], 0 or 1, in the frames of boxes f32[N, 4], as masks in those of the moved boxes.
 
   Where a box is not clipped its mask is unchanged, or mirrored: a frame moves with its box. Otherwise the
@@ -253,28 +320,43 @@ def move_box_masks(masks: jax.Array, boxes: jax.Array, window: Window, size: int
   frames = _move_corners(boxes, window, size)
   mirrored = jnp.where(window.flip, masks[:, :, ::-1], masks)
   every = jnp.arange(len(masks))
-  found = crop_masks(mirrored, every, frames.clip(0, size), size=masks.shape[1], samples=1, frames=frames)
+  found = crop_masks(mirrored, every, _clip(frames, size), size=masks.shape[1], samples=1, frames=frames)
   return found.astype(masks.dtype)
 
 
-def move_points(points: jax.Array, window: Window, size: int) -> tuple[jax.Array, jax.Array]:
+def move_points(points: jax.Array, window: Window, size: Size) -> tuple[jax.Array, jax.Array]:
   """(Points f32[N, 2] in the output's coordinates, bool[N]: they lie inside)."""
   moved = _move(points, window, size)
-  return moved, ((moved >= 0) & (moved <= size)).all(1)
+  return moved, ((moved >= 0) & (moved <= _width_height(size))).all(1)
 
 
-def _move_corners(boxes: jax.Array, window: Window, size: int) -> jax.Array:
+def _move_corners(boxes: jax.Array, window: Window, size: Size) -> jax.Array:
   """Boxes f32[N, 4] in the output's coordinates, not clipped."""
   first, second = (_move(boxes[:, i : i + 2], window, size) for i in (0, 2))
   x1, x2 = jnp.minimum(first[:, 0], second[:, 0]), jnp.maximum(first[:, 0], second[:, 0])
   return jnp.stack([x1, first[:, 1], x2, second[:, 1]], 1)
 
 
-def _move(points: jax.Array, window: Window, size: int) -> jax.Array:
+def _move(points: jax.Array, window: Window, size: Size) -> jax.Array:
   """(x, y) f32[N, 2] of the input in the output's coordinates."""
-  x = (points[:, 0] - window.left) * (size / window.width)
-  y = (points[:, 1] - window.top) * (size / window.height)
-  return jnp.stack([jnp.where(window.flip, size - x, x), y], 1)
+  height, width = _height_width(size)
+  x = (points[:, 0] - window.left) * (width / window.width)
+  y = (points[:, 1] - window.top) * (height / window.height)
+  return jnp.stack([jnp.where(window.flip, width - x, x), y], 1)
+
+
+def _clip(boxes: jax.Array, size: Size) -> jax.Array:
+  """Boxes f32[N, 4] clipped to the output."""
+  return boxes.clip(0, jnp.tile(_width_height(size), (1, 2)))
+
+
+def _width_height(size: Size) -> jax.Array:
+  """f32[1, 2]."""
+  return jnp.asarray(_height_width(size)[::-1], jnp.float32)[None]
+
+
+def _height_width(size: Size) -> tuple[int, int]:
+  return (size, size) if isinstance(size, int) else size
 
 
 def _places(start: jax.Array, length: jax.Array, size: int) -> jax.Array:

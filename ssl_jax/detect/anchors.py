@@ -24,6 +24,11 @@ class Grid(NamedTuple):
     return len(self.sizes) * len(self.ratios)
 
 
+def scaled(grids: tuple[Grid, ...], factor: float) -> tuple[Grid, ...]:
+  """The grids with all sizes multiplied by a factor, for images that are smaller than the published ones."""
+  return tuple(grid._replace(sizes=tuple(size * factor for size in grid.sizes)) for grid in grids)
+
+
 C4 = (Grid(16, (32.0, 64.0, 128.0, 256.0, 512.0)),)
 FPN = tuple(Grid(4 * 2**level, (32.0 * 2**level,)) for level in range(5))  # p2 to p6
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from ssl_jax import losses, models
 from ssl_jax.abilities import Pyramid, Segmenter
-from ssl_jax.core import Aux, Batch, DataSpec, Init, Method, PyTree, Weights, keep_extra
+from ssl_jax.core import Aux, Batch, DataSpec, Init, Method, Weights, keep_extra
 from ssl_jax.data.host import IGNORE
 from ssl_jax.metrics import Mean
-from ssl_jax.models import Network, segmentation, vit
+from ssl_jax.models import Network, frozen_parts, segmentation, vit
 from ssl_jax.models.resize import upsample
 
 ABILITIES = (Pyramid, Segmenter)
@@ -86,7 +86,7 @@ def _init_frozen(net: Network, key, batch: Batch) -> Init:
 
 
 def _loss(parts: Parts, params, model_state, extra, batch: Batch, key):
-  out, state = parts.net.apply(_whole(params, model_state), batch["image"], train=True, key=key)
+  out, state = parts.net.apply(frozen_parts.whole(params, model_state), batch["image"], train=True, key=key)
   mask = batch["mask"]
 
   def mean_loss(logits):
@@ -104,12 +104,6 @@ def _loss(parts: Parts, params, model_state, extra, batch: Batch, key):
   return value, Aux({**model_state, **state}, metrics=found)
 
 
-def _whole(params: PyTree, model_state: PyTree) -> Weights:
-  """The weights of the whole network, those of a frozen encoder too."""
-  state = {name: leaf for name, leaf in model_state.items() if name != "frozen"}
-  return Weights({**params, **model_state.get("frozen", {})}, state)
-
-
 def _at(mask: jax.Array, logits: jax.Array, parts: Parts) -> jax.Array:
   size = mask.shape[1], mask.shape[2]
   return upsample(logits, size, align_corners=parts.align_corners)
@@ -125,13 +119,13 @@ def _nearest(mask: jax.Array, height: int, width: int) -> jax.Array:
 
 
 def _predict(parts: Parts, params, model_state, images):
-  out, _ = parts.net.apply(_whole(params, model_state), images)
+  out, _ = parts.net.apply(frozen_parts.whole(params, model_state), images)
   return upsample(out.logits, images.shape[1:3], align_corners=parts.align_corners)
 
 
 def _read(encoder: Network, params, model_state, images, **call):
   """Returns the features of the encoder, or with `pyramid=True` its feature maps."""
-  weights = _whole(params, model_state)
+  weights = frozen_parts.whole(params, model_state)
   return encoder.apply(Weights(weights.params["encoder"], weights.model_state["encoder"]), images, **call)[0]
 
 

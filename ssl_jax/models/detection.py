@@ -78,6 +78,7 @@ def detector(
   channels: int = 256,
   hidden: int = 1024,
   samples: int = 2,
+  anchor_scale: float = 1.0,
   limits: Limits | None = None,
 ) -> Detector:
   """Faster R-CNN, or Mask R-CNN with `masks`, on the maps of a ResNet.
@@ -107,6 +108,7 @@ def detector(
     channels: of the pyramid and the mask head.
     hidden: width of the dense layers of "fpn".
     samples: of RoIAlign in a bin along each axis.
+    anchor_scale: multiplies the sizes of the anchors, which are 32 to 512 pixels.
     limits: numbers of boxes; by default `rules.LIMITS[kind]`.
   Raises: ValueError for an encoder that does not fit, or an option that is out of range.
   Source: Ren et al. 2015; Lin et al. 2017 (FPN); He et al. 2017 (Mask R-CNN); He et al. 2020, "Momentum
@@ -116,7 +118,7 @@ def detector(
   module: Any = encoder.module
   rules, dtype = RULES[convention], jnp.dtype(module.dtype)
   trunk = frozen_norms(encoder) if batch_norm == "frozen" else encoder
-  options = RoiOptions(channels, fpn_norm, extra_norm, samples, rules.aligned)
+  options = RoiOptions(channels, fpn_norm, extra_norm, samples, rules.aligned, anchor_scale)
   body = BODIES[kind](trunk, options)
   nets = {
     "rpn": network(RPNHead(body.grids[0].per_cell, dtype)),

@@ -27,6 +27,7 @@ class RoiOptions(NamedTuple):
   extra_norm: bool
   samples: int
   aligned: bool
+  anchor_scale: float = 1.0
 
 
 class Body(NamedTuple):
@@ -84,7 +85,7 @@ def fpn(encoder: Network, options: RoiOptions) -> Body:
   def mask_maps(weights: Weights, pyramid: Maps, boxes, box_maps=None):
     return crop(pyramid, boxes, 14)
 
-  return Body(anchors.FPN, init, maps, box_maps, mask_maps)
+  return Body(anchors.scaled(anchors.FPN, options.anchor_scale), init, maps, box_maps, mask_maps)
 
 
 def c4(encoder: Network, options: RoiOptions) -> Body:
@@ -122,7 +123,7 @@ def c4(encoder: Network, options: RoiOptions) -> Body:
     found = found.reshape(batch, -1, *found.shape[1:])[:, :first]
     return found.reshape(-1, *found.shape[2:])
 
-  return Body(anchors.C4, init, maps, box_maps, mask_maps)
+  return Body(anchors.scaled(anchors.C4, options.anchor_scale), init, maps, box_maps, mask_maps)
 
 
 BODIES: dict[str, Callable[[Network, RoiOptions], Body]] = {"c4": c4, "fpn": fpn}

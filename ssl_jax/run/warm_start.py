@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from ssl_jax.config.schema import TrainConfig, differences
 from ssl_jax.core import PyTree, TrainState, Weights
+from ssl_jax.models import frozen_parts
 from ssl_jax.models.depths import RELATIVE
 from ssl_jax.run.restore import restore
 
@@ -44,10 +45,12 @@ def start_from(state: TrainState, config: TrainConfig, mesh) -> tuple[TrainState
   fresh, left = set(), set()
 
   def graft(weights: Weights) -> Weights:
-    if "frozen" in weights.model_state:  # then only what the method does not train is taken
+    kept = weights.model_state.get(frozen_parts.FROZEN)
+    if kept and "encoder" not in weights.params:  # then only what the method does not train is taken
       return _graft_frozen(weights, source.backbone.weights, config.start.workdir)
-    parts = [_graft(new, old, fresh, left) for new, old in zip(weights, source.backbone.weights)]
-    return Weights(*parts)
+    whole, old = frozen_parts.whole(*weights), frozen_parts.whole(*source.backbone.weights)
+    grafted = Weights(*(_graft(new, found, fresh, left) for new, found in zip(whole, old)))
+    return frozen_parts.take_out(grafted, _leaves(kept).__contains__) if kept else grafted
 
   placed = jax.tree.map(lambda leaf: leaf.sharding, state)
   params, model_state = graft(Weights(state.params, state.model_state))

@@ -1,6 +1,9 @@
 """Unpacks real images and frames of a folder of shared data into folders that the data sources read.
 
-python tests/benchmarks/real_data.py camvid|voc|coco|cityscapes|penn_fudan|unlabelled SHARED_DATA FOLDER
+python tests/benchmarks/real_data.py SET SHARED_DATA FOLDER
+
+SET is camvid, voc, coco, cityscapes or penn_fudan (images with masks of classes), voc_boxes, coco_boxes or
+penn_fudan_boxes (images with objects), or unlabelled.
 """
 
 import csv
@@ -111,6 +114,35 @@ def unpack_penn_fudan(shared: pathlib.Path, folder: pathlib.Path) -> pathlib.Pat
   return folder
 
 
+def unpack_voc_boxes(shared: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+  """Writes the sample of PASCAL VOC as COCO's layout, with the splits train and val; returns `folder`."""
+  return _unpack_objects(shared / "voc2008", folder, "detection")
+
+
+def unpack_coco_boxes(shared: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+  """Writes the images of the sample of COCO that have instance masks, in the same way."""
+  return _unpack_objects(shared / "coco256", folder, "instances")
+
+
+def _unpack_objects(source: pathlib.Path, folder: pathlib.Path, kind: str) -> pathlib.Path:
+  for split in ("train", "val"):
+    place = folder / "images" / split
+    place.mkdir(parents=True, exist_ok=True)
+    name = f"{split}_{kind}.json"
+    (folder / name).write_bytes((source / name).read_bytes())
+    with zipfile.ZipFile(source / f"{split}_images.zip") as archive:
+      archive.extractall(place)
+  return folder
+
+
+def unpack_penn_fudan_boxes(shared: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+  """Writes Penn-Fudan with its boxes and instance masks, in the same way."""
+  for split in ("train", "val"):
+    with zipfile.ZipFile(shared / "penn_fudan" / f"{split}.zip") as archive:
+      archive.extractall(folder / split)
+  return folder
+
+
 def _pair(folder: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
   images, masks = folder / "images", folder / "masks"
   for place in (images, masks):
@@ -155,6 +187,9 @@ SETS = {
   "coco": unpack_coco,
   "cityscapes": unpack_cityscapes,
   "penn_fudan": unpack_penn_fudan,
+  "voc_boxes": unpack_voc_boxes,
+  "coco_boxes": unpack_coco_boxes,
+  "penn_fudan_boxes": unpack_penn_fudan_boxes,
   "unlabelled": unpack_unlabelled,
 }
 
