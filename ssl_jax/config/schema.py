@@ -167,11 +167,15 @@ class EvaluateConfig:
   batch_size: int = 256
   weights: Literal["params", "ema"] = "params"  # the trained weights or their moving average
   baselines: tuple[Literal["pixels", "untrained"], ...] = ()  # also evaluated, for comparison
+  # number of training batches from which BatchNorm statistics are estimated anew; 0: those of the training
+  precise_batches: int = 0
   seed: int = 0
 
   def __post_init__(self):
     if self.batch_size <= 0:
       raise ValueError(f"config.batch_size is {self.batch_size}; use a positive number")
+    if self.precise_batches < 0:
+      raise ValueError(f"config.precise_batches is {self.precise_batches}; use 0, or a number such as 200")
     _check_seed(self.seed)
 
 

@@ -24,6 +24,7 @@ from ssl_jax.data.image_sizes import image_sizes
 from ssl_jax.data.reader import Source
 from ssl_jax.log.console import Progress
 from ssl_jax.metrics import confusion_matrix
+from ssl_jax.run.precise_norm import precise_norm
 from ssl_jax.run.provenance import provenance
 from ssl_jax.run.restore import Restored, restore
 from ssl_jax.tasks import features
@@ -34,7 +35,6 @@ from ssl_jax.view import knn_atlas
 from ssl_jax.view.confusion import plot_confusion
 from ssl_jax.view.errors import bars_of, plot_bars, plot_errors
 from ssl_jax.view.neighbours import plot_neighbours
-from ssl_jax.view.segmentation import plot_segmentation
 
 
 def evaluate(config: EvaluateConfig, workdir: str | pathlib.Path, *, step: int = 0) -> dict:
@@ -52,6 +52,8 @@ def evaluate(config: EvaluateConfig, workdir: str | pathlib.Path, *, step: int =
   mesh = parallel.make_mesh()
   parallel.check_batch(config.batch_size, mesh)
   run = restore(workdir, mesh, step=step, weights=config.weights)
+  if config.precise_batches:
+    run = run._replace(backbone=precise_norm(run, mesh, config.precise_batches))
   data = task_data(config, run.config, mesh)
   folder = pathlib.Path(workdir) / "evaluations" / f"step{run.step}"
   folder.mkdir(parents=True, exist_ok=True)
@@ -154,7 +156,9 @@ def _test_records(config: EvaluateConfig, data: EvaluateDataConfig, test: Source
     return host_batch(transform, test.__getitems__(list(indices)))
 
   sizes = functools.cache(functools.partial(image_sizes, test))
-  return TestRecords(batches, read, sizes, test.fields, test.mask_classes, data.interpolation)
+  return TestRecords(
+    batches, read, test.__getitem__, sizes, test.fields, test.mask_classes, data.interpolation
+  )
 
 
 def _protocol(config: EvaluateConfig, data: EvaluateDataConfig, resize: int, order: str) -> dict:
@@ -227,22 +231,15 @@ def _write(
 
 
 def _plot(folder: pathlib.Path, name: str, result: Result, seen: knn_atlas.KnnAtlas) -> None:
-  """Draws what the result allows: errors, the confusion matrix, the nearest neighbours."""
+  """Draws the task's own picture, or what the result allows: errors, the confusion matrix, neighbours."""
+  if result.plot:
+    result.plot(folder / name, name)
+    return
   if "error_without" in result.protocol:
     _plot_gain(folder / f"{name}.png", result.protocol, title=name)
   elif "error" in result.protocol:
     plot_errors(folder / f"{name}.png", result.protocol["error"], title=f"{name}: error, %")
   found, class_names = result.predictions, result.class_names
-  if "confusion" in found:
-    plot_segmentation(folder / f"{name}.png", found, class_names, iou=result.protocol["iou"], title=name)
-    plot_confusion(
-      folder / f"{name}-confusion.png",
-      found["confusion"],
-      class_names=class_names,
-      title=name,
-      counted="pixels",
-    )
-    return
   if not found:
     return
   count = max(len(class_names), 1 + int(max(found["label"].max(), found["prediction"].max())))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import pathlib
 from typing import NamedTuple
 
 import jax
@@ -20,6 +21,8 @@ from ssl_jax.tasks.backbone import Backbone
 from ssl_jax.tasks.segmentation_scores import confusion, scores
 from ssl_jax.tasks.segmented_batches import Found, Geometry, count_classes, segment_each, segmenting
 from ssl_jax.tasks.task import Result, Task, TaskData, TestRecords, silent
+from ssl_jax.view.confusion import plot_confusion
+from ssl_jax.view.segmentation import plot_segmentation
 
 SHOWN = 6  # test images in the picture
 
@@ -112,7 +115,16 @@ def _measure(backbone: Backbone, data: TaskData, mesh: Mesh, options: Options, p
     "test_rows": rows,
     "iou": {name: None if math.isnan(value) else value for name, value in iou.items()},
   }
-  return Result(measured.scalars(), protocol, {"confusion": matrix, **examples.arrays()}, numbers.names)
+  found = {"confusion": matrix, **examples.arrays()}
+  plot = functools.partial(_plot, found, numbers.names, protocol["iou"])
+  return Result(measured.scalars(), protocol, found, numbers.names, plot)
+
+
+def _plot(found: dict[str, np.ndarray], names: tuple[str, ...], iou, path: pathlib.Path, title: str) -> None:
+  plot_segmentation(f"{path}.png", found, names, iou=iou, title=title)
+  plot_confusion(
+    f"{path}-confusion.png", found["confusion"], class_names=names, title=title, counted="pixels"
+  )
 
 
 def _records(data: TaskData) -> TestRecords:

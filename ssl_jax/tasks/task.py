@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from ssl_jax.config.checked import nearest
 from ssl_jax.core import Augment
-from ssl_jax.data.elements import Transform
+from ssl_jax.data.elements import Record, Transform
 
 NEVER_TRAINED = "test_classes_without_training_images"  # an entry of a protocol: the names of such classes
 Batches = Callable[[], Iterator[dict[str, np.ndarray]]]  # each call starts a new pass over the data
@@ -22,6 +23,7 @@ class TestRecords(NamedTuple):
   batches: Callable[[Transform], Iterator[dict[str, np.ndarray]]]
   # (host transform, indices) -> the elements of these records [N, ...], on every process
   read: Callable[[Transform, Sequence[int]], dict[str, np.ndarray]]
+  record: Callable[[int], Record]  # the record as the source stores it
   sizes: Callable[[], np.ndarray]  # i32[N, 2]: (height, width) of every image; 0 if it cannot be read
   fields: tuple[str, ...]  # of a record, such as "mask"
   class_names: tuple[str, ...] = ()  # of the masks
@@ -61,6 +63,8 @@ class Result(NamedTuple):
   protocol: dict[str, Any]  # everything that is needed to reproduce the numbers; can be written as JSON
   predictions: dict[str, np.ndarray] = {}  # one row per test image: "label", "prediction", "index" and others
   class_names: tuple[str, ...] = ()  # of the labels and predictions; (): those of the data
+  # (path without a suffix, title): draws the result; None: what `predictions` and `protocol` hold is drawn
+  plot: Callable[[pathlib.Path, str], None] | None = None
 
 
 class Task(NamedTuple):

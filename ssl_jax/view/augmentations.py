@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import jax
@@ -18,6 +18,7 @@ from ssl_jax.core import DataSpec
 from ssl_jax.data import decode
 from ssl_jax.data.elements import Record, Transform, host_batch
 from ssl_jax.run.assembly import assemble
+from ssl_jax.view.detection import draw_boxes
 from ssl_jax.view.request import PictureRequest, open_images, to_bytes
 from ssl_jax.view.segmentation import overlay
 
@@ -128,6 +129,15 @@ def _views(
     batch = host_batch(transform, [record], [np.random.default_rng((0, draw))])
     made = augment(jax.random.fold_in(key, draw), batch)
     pixels = to_bytes(made["views"][0] if "views" in made else made["image"])
-    masks = np.asarray(made["mask"]) if "mask" in made else []
-    views += [overlay(view, mask) for view, mask in zip(pixels, masks)] if len(masks) else list(pixels)
+    views += _annotated(pixels, {name: np.asarray(leaf) for name, leaf in made.items()})
   return [(f"{config.augment['name']}, view {i + 1}", view) for i, view in enumerate(views[:VIEWS])]
+
+
+def _annotated(pixels: np.ndarray, made: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+  """The views with their masks or boxes, if they have any."""
+  if "mask" in made:
+    return [overlay(view, mask) for view, mask in zip(pixels, made["mask"], strict=True)]
+  if "boxes" in made:
+    rows = zip(pixels, made["boxes"], made["boxes_class"], made["boxes_valid"], strict=True)
+    return [draw_boxes(view, boxes[valid], numbers[valid]) for view, boxes, numbers, valid in rows]
+  return list(pixels)
