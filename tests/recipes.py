@@ -79,6 +79,20 @@ def shrunk(config: TrainConfig, *, batch: int, size: int) -> dict:
   small["method"] |= {name: value for name, value in geometry.items() if name in small["method"]}
   if small["method"].get("head") in ("fcn", "fcn_d8", "upernet"):
     small["method"]["channels"] = 16
+  if small["method"]["name"] == "detection":
+    small["encoder"]["stem"] = "imagenet"
+    small["method"] |= {
+      "channels": 8,
+      "hidden": 16,
+      "anchors": 32,
+      "rois": 8,
+      "before": [32, 32],
+      "proposals": [16, 8],
+      "detections": 8,
+      "anchor_scale": 0.25,
+    }
+    small["host"] |= {"max_boxes": 4}
+    small["augment"] |= {"shorter": [size - 2, size], "longest": size}
   if small["encoder"].get("batch_groups", 1) > 1:
     small["encoder"]["batch_groups"] = 2
   small["data"] |= dataclasses.asdict(config.data) | {

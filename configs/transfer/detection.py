@@ -95,8 +95,8 @@ def _published(steps, steps_per_epoch, warmup, **sections):
 def _small(variant):
   masks = variant != "voc_cpu"
   size, most, epochs, side = {
-    "penn_fudan": (320, 16, 60.0, 224),
-    "voc_cpu": (320, 64, 60.0, 224),
+    "penn_fudan": (320, 16, 80.0, 224),
+    "voc_cpu": (320, 64, 32.0, 224),
     "coco_cpu": (400, 64, 120.0, 224),
   }[variant]
   lengths = tuple(round(side * factor) for factor in (0.8, 0.9, 1.0))

@@ -192,8 +192,10 @@ def resize_shorter(
     found = jax.random.choice(shorter_key, jnp.asarray(shorter, jnp.float32))
     resized = resized_sides(bounds, found, longest, canvas)
     flipped = jax.random.bernoulli(flip_key, flip)
-    across, down = (canvas[i] * bounds[i].astype(jnp.float32) / resized[i] for i in (1, 0))
-    left = jnp.where(flipped, bounds[1] - across, 0.0)  # then the mirrored image begins in the first column
+    down, across = jnp.asarray(canvas, jnp.float32) * bounds.astype(jnp.float32) / resized.astype(jnp.float32)
+    left = jnp.where(
+      flipped, bounds[1].astype(jnp.float32) - across, 0.0
+    )  # then the mirrored image begins in the first column
     window = Window(jnp.zeros(()), left, down, across, flipped)
     # At least 1 / factor; the rounding of the sides adds a little.
     most = [side / length for side, length in zip(_sides(record), canvas)]

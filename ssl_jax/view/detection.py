@@ -19,7 +19,7 @@ from ssl_jax.tasks.detection_scores import Detected
 from ssl_jax.view.class_names import short_names
 from ssl_jax.view.segmentation import make_palette
 
-ROW = 4  # images beside each other
+ROW = 3  # images beside each other
 LEAST_SCORE = 0.3  # of a detection that is drawn
 BLEND = 0.45  # of the colour of a mask
 

@@ -46,6 +46,7 @@ def records_of(records: list[dict], size: int = 4, class_names=NAMES) -> TestRec
   return TestRecords(
     batches,
     lambda transform, indices: host_batch(transform, [records[i] for i in indices]),
+    records.__getitem__,
     lambda: np.array([record["mask"].shape for record in records], np.int32),
     ("image", "mask", "label"),
     class_names,
