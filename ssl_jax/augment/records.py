@@ -213,7 +213,7 @@ def resized_sides(bounds: jax.Array, shorter: jax.Array, longest: int, canvas: t
   sides = bounds.astype(jnp.float32)
   factor = jnp.minimum(shorter / sides.min(), longest / sides.max())
   factor = jnp.minimum(factor, (jnp.asarray(canvas, jnp.float32) / sides).min())
-  return jnp.clip(jnp.round(sides * factor).astype(jnp.int32), 1, jnp.asarray(canvas, jnp.int32))
+  return jnp.clip(jnp.floor(sides * factor + 0.5).astype(jnp.int32), 1, jnp.asarray(canvas, jnp.int32))
 
 
 RECORDS = {f.__name__: f for f in (record_crop, scale_jitter, resize_shorter)}

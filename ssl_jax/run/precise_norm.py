@@ -12,6 +12,7 @@ from ssl_jax import parallel
 from ssl_jax.core import DataSpec, PyTree, Weights
 from ssl_jax.data import pipeline
 from ssl_jax.models.norm import BatchNorm
+from ssl_jax.parallel import placement
 from ssl_jax.run.assembly import abstract_state, assemble, open_data
 from ssl_jax.run.restore import Restored
 from ssl_jax.tasks.backbone import Backbone
@@ -54,7 +55,7 @@ def precise_norm(run: Restored, mesh: Mesh, count: int) -> Backbone:
     _, aux = parts.method.loss(weights.params, weights.model_state, extra, views, loss_key)
     return _moments(weights.model_state, aux.model_state)
 
-  weights, total, number = run.backbone.weights, None, 0
+  weights, total, number = Weights(*placement.replicate(tuple(run.backbone.weights), mesh)), None, 0
   key = jax.random.key(config.seed)
   with batches:
     for batch in batches:

@@ -98,6 +98,8 @@ def _measure(backbone: Backbone, data: TaskData, mesh: Mesh, options: Options, p
       found[index] = batch.detections(row)
     progress(len(found), data.test_size, float(np.mean([len(one.boxes) for one in found.values()])))
   order = sorted(found)
+  if not any(len(truth.boxes) for truth in truths.values()):
+    raise ValueError("task 'detection': none of the test images that can be read has an object")
   pair = [truths[i] for i in order], [found[i] for i in order]
   scalars, by_class = _scores(*pair, len(names), options, masks=masks)
   protocol = {
@@ -158,7 +160,10 @@ def _truth(record, numbers: np.ndarray) -> Objects:
 def _scores(
   truths: list[Objects], found: list[Detected], count: int, options: Options, *, masks: bool
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-  """(Scores by name, the main one first; average precision by class of boxes and of masks)."""
+  """(Scores by name, the main one first; average precision by class of boxes and of masks).
+
+  Scores without truth, such as that of large objects, are left out.
+  """
   if options.metric == "coco":
     boxes: Any = detection_scores.coco_scores(truths, found, count)
     by_class = {"boxes": boxes.by_class}
@@ -171,7 +176,7 @@ def _scores(
     of_masks = detection_scores.coco_scores(truths, found, count, kind="mask")
     scalars |= of_masks.scalars()
     by_class["masks"] = of_masks.by_class
-  return scalars, by_class
+  return {name: value for name, value in scalars.items() if not math.isnan(value)}, by_class
 
 
 def _named(names: tuple[str, ...], values: np.ndarray) -> dict[str, float | None]:

@@ -8,6 +8,7 @@ import pytest
 from ssl_jax import augment
 from ssl_jax.augment import colour, crops, records
 from ssl_jax.augment.records import IGNORE, Window
+from ssl_jax.data.whole_image import resized_to
 
 HEIGHT, WIDTH, SIZE = 40, 56, 32
 CROP = records.record_crop(size=SIZE, scale=(0.2, 1.0))
@@ -330,3 +331,53 @@ def test_what_makes_no_sense_is_refused():
     augment.make("scale_jitter", views=2)
   with pytest.raises(ValueError, match="no 'image', 'clip' or 'mask' to augment, only label"):
     CROP(jax.random.key(0), {"label": jnp.zeros(())})
+
+
+RESIZED = records.resize_shorter(size=48, height=40, shorter=(20, 30), longest=44)
+
+
+def test_a_resized_image_fills_its_part_of_the_canvas_mirrored_or_not():
+  """The image of 40 x 56 becomes 20 x 28 or, because of `longest`, 30 x 42, always in the upper left."""
+  one, seen = jax.jit(RESIZED), set()
+  for i in range(30):
+    made = jax.device_get(one(jax.random.key(i), record()))
+    height, width = made["image_size"].tolist()
+    assert made["image"].shape == (40, 48, 3) and (height, width) in {(20, 28), (30, 42)}
+    inside = made["mask"] != IGNORE
+    assert inside[:height, :width].all() and inside.sum() == height * width
+    np.testing.assert_allclose(made["image"][height:], np.broadcast_to(records.MEAN, (40 - height, 48, 3)))
+    column = made["image"][:height, :width, 0] * 255 / 4
+    flipped = bool(column[0, -1] < column[0, 0])
+    seen.add((height, flipped))
+    scale = width / WIDTH
+    x = np.array([WIDTH - 34, WIDTH - 20]) if flipped else np.array([20, 34])
+    np.testing.assert_allclose(made["boxes"][0, ::2], x * scale, rtol=1e-5)
+    np.testing.assert_allclose(made["boxes"][0, 1::2], np.array([10, 22]) * height / HEIGHT, rtol=1e-5)
+    assert made["points_valid"].all()
+  assert len(seen) == 4
+
+
+@pytest.mark.parametrize("sides", [(40, 56), (80, 20), (33, 47)])
+def test_sides_after_resizing_are_those_that_the_evaluation_makes(sides):
+  for shorter, longest in ((30, 44), (50, 90), (17, 1000)):
+    found = records.resized_sides(jnp.array(sides), jnp.float32(shorter), longest, (1000, 1000))
+    assert tuple(found.tolist()) == resized_to(shorter, longest, *sides)
+
+
+def test_an_image_that_exceeds_the_canvas_is_reduced_until_it_fits():
+  found = records.resized_sides(jnp.array([400, 300]), jnp.float32(300), 1000, (200, 1000))
+  assert found.tolist() == [200, 150]
+
+
+@pytest.mark.parametrize(
+  "options, message",
+  [
+    (dict(shorter=()), r"config.augment.shorter must be positive lengths in pixels, but has 0"),
+    (dict(longest=0), "config.augment.longest must be .* but has 0"),
+    (dict(height=-1), "config.augment.height is -1"),
+    (dict(size=0), "config.augment.size is 0"),
+  ],
+)
+def test_wrong_options_of_resizing_are_refused(options, message):
+  with pytest.raises(ValueError, match=message):
+    records.resize_shorter(**options)
