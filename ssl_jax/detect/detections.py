@@ -22,6 +22,7 @@ class Detections(NamedTuple):
   valid: jax.Array  # bool[N]
 
 
+@jax.named_scope("select_detections")
 def select_detections(
   probabilities: jax.Array,
   boxes: jax.Array,

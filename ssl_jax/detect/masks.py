@@ -13,6 +13,7 @@ from ssl_jax.detect.roi_align import PRECISION, axis_taps, chunked, dense
 MEMORY = 2**26
 
 
+@jax.named_scope("crop_masks")
 def crop_masks(
   masks: jax.Array,
   index: jax.Array,

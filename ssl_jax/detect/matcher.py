@@ -21,6 +21,7 @@ class Matches(NamedTuple):
   iou: jax.Array  # f32[N] with that ground truth; 0 if there is none
 
 
+@jax.named_scope("match")
 def match(
   boxes: jax.Array,
   truth: jax.Array,

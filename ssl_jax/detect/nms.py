@@ -26,6 +26,7 @@ class Kept(NamedTuple):
   valid: jax.Array  # bool[N]
 
 
+@jax.named_scope("nms")
 def nms(
   boxes: jax.Array,
   scores: jax.Array,

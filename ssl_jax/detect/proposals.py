@@ -34,6 +34,7 @@ class Rois(NamedTuple):
   valid: jax.Array  # bool[S]
 
 
+@jax.named_scope("select_proposals")
 def select_proposals(
   logits: Sequence[jax.Array],
   deltas: Sequence[jax.Array],

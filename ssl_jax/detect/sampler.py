@@ -20,6 +20,7 @@ class Sample(NamedTuple):
   valid: jax.Array  # bool[S]
 
 
+@jax.named_scope("random_sample")
 def random_sample(key: Key, labels: jax.Array, *, count: int, most_positives: int) -> Sample:
   """Draws up to `most_positives` positives uniformly, and fills up to `count` with uniform negatives.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -51,14 +52,7 @@ def cost(program: str) -> Cost:
   loop's trip count in the text. A loop whose trip count is not in the text counts once.
   """
   parts = computations(program)
-  calls = _calls(parts)
-
-  @functools.cache
-  def once(name: str) -> Cost:
-    found = _jax.hlo_module_cost_analysis(
-      jax.devices("cpu")[0].client, _hlo.hlo_module_from_text(_as_entry(parts, name))
-    )
-    return Cost(found.get("flops", 0.0), found.get("bytes accessed", 0.0))
+  calls, once = _calls(parts), analysis(parts)
 
   @functools.cache
   def whole(name: str) -> Cost:
@@ -68,6 +62,19 @@ def cost(program: str) -> Cost:
     return total
 
   return whole(next(name for name, (entry, _) in parts.items() if entry))
+
+
+def analysis(parts: dict[str, tuple[bool, list[str]]]) -> Callable[[str], Cost]:
+  """The cost of one run of a computation, by its name; XLA's analysis counts bodies of loops once."""
+
+  @functools.cache
+  def once(name: str) -> Cost:
+    found = _jax.hlo_module_cost_analysis(
+      jax.devices("cpu")[0].client, _hlo.hlo_module_from_text(_as_entry(parts, name))
+    )
+    return Cost(found.get("flops", 0.0), found.get("bytes accessed", 0.0))
+
+  return once
 
 
 def collectives(program: str) -> dict[str, dict[str, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from ssl_jax.planning.hlo import ITEM_BYTES, computations, run_times
@@ -52,6 +53,12 @@ def traffic(program: str) -> float:
   to on-chip memory are free; a copy to or from it counts for the main memory once. XLA's own figure, "bytes
   accessed", also counts on-chip memory and reads sliced operands whole.
   """
+  return sum(times * size for _, _, times, size in moved(program))
+
+
+def moved(program: str) -> Iterator[tuple[str, Instruction, int, float]]:
+  """(Name, instruction, how often it runs, bytes that it moves each time) of all instructions that run by
+  themselves: those inside a fusion do not."""
   parts = computations(program)
   parsed = {name: dict(filter(None, map(_parse, lines[1:]))) for name, (_, lines) in parts.items()}
   # The computations inside fusions and the operators of reductions move nothing by themselves.
@@ -61,40 +68,37 @@ def traffic(program: str) -> float:
     for i in part.values()
     if i.op != "call"
   }
-  return sum(
-    times * _moved(parsed[name], parsed) for name, times in run_times(parts).items() if name not in inner
-  )
+  for name, times in run_times(parts).items():
+    if name not in inner:
+      for own, instruction in parsed[name].items():
+        yield own, instruction, times, _moved(instruction, parsed[name], parsed)
 
 
-def _moved(part: Computation, parsed: dict[str, Computation]) -> float:
-  """Bytes that the instructions of a computation move, without the computations that they call."""
-  total = 0
-  for instruction in part.values():
-    leaves, op, operands, rest, _ = instruction
-    read = [
-      sum(leaf.size for leaf in part[name].leaves if leaf.main) if name in part else 0 for name in operands
-    ]
-    written = sum(leaf.size for leaf in leaves if leaf.main)
-    if op in NOTHING or op.endswith("-done"):
-      continue
-    if op == "fusion":
-      inner = parsed[_name(rest, "calls")]
-      total += _written(inner, leaves) + sum(
-        min(size, _read(inner, number, parsed)) for number, size in enumerate(read) if size
-      )
-    elif op == "copy-start":  # (destination, source, context)
-      total += sum(leaf.size for leaf in leaves[:2] if leaf.main)
-    elif op == "slice-start":  # ((source), destination, context)
-      total += leaves[1].size * (bool(read[0]) + leaves[1].main)
-    elif op in SLICES:
-      total += written + (sum(leaf.size for leaf in leaves) if read[0] else 0)
-    elif op == "dynamic-update-slice":
-      total += 2 * read[1]
-    elif op.endswith("-start"):  # an asynchronous collective; its shape includes operands and results
-      total += written
-    else:
-      total += written + sum(read)
-  return total
+def _moved(instruction: Instruction, part: Computation, parsed: dict[str, Computation]) -> float:
+  """Bytes that an instruction of a computation moves, without the computations that it calls."""
+  leaves, op, operands, rest, _ = instruction
+  read = [
+    sum(leaf.size for leaf in part[name].leaves if leaf.main) if name in part else 0 for name in operands
+  ]
+  written = sum(leaf.size for leaf in leaves if leaf.main)
+  if op in NOTHING or op.endswith("-done"):
+    return 0
+  if op == "fusion":
+    inner = parsed[_name(rest, "calls")]
+    return _written(inner, leaves) + sum(
+      min(size, _read(inner, number, parsed)) for number, size in enumerate(read) if size
+    )
+  if op == "copy-start":  # (destination, source, context)
+    return sum(leaf.size for leaf in leaves[:2] if leaf.main)
+  if op == "slice-start":  # ((source), destination, context)
+    return leaves[1].size * (bool(read[0]) + leaves[1].main)
+  if op in SLICES:
+    return written + (sum(leaf.size for leaf in leaves) if read[0] else 0)
+  if op == "dynamic-update-slice":
+    return 2 * read[1]
+  if op.endswith("-start"):  # an asynchronous collective; its shape includes operands and results
+    return written
+  return written + sum(read)
 
 
 def _read(part: Computation, number: int, parsed: dict[str, Computation]) -> float:
