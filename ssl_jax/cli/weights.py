@@ -14,12 +14,13 @@ def import_(values) -> None:
   trained one.
 
   KIND is one of:
-    moco_v1, moco_v2    a pre-trained MoCo
-    mae                 the encoder of a masked autoencoder
-    mae_full            the encoder and the decoder of a masked autoencoder; needs --target
-    timm_vit            a vision transformer of timm
-    torchvision_resnet  a ResNet of torchvision
-    npz                 a file written by `ssl-jax export`
+    moco_v1, moco_v2       a pre-trained MoCo
+    mae                    the encoder of a masked autoencoder
+    mae_full               the encoder and the decoder of a masked autoencoder; needs --target
+    timm_vit               a vision transformer of timm
+    torchvision_resnet     a ResNet of torchvision
+    torchvision_detection  torchvision's fasterrcnn_resnet50_fpn or maskrcnn_resnet50_fpn
+    npz                    a file written by `ssl-jax export`
   """
   from ssl_jax.convert import Options
   from ssl_jax.convert import import_weights as run

@@ -12,6 +12,7 @@ from ssl_jax.convert.names import KERNEL, LINEAR, SAME, Layout, Tensor, resnet_t
 
 BODY = "backbone.body."
 CLASS_NAME = "roi_heads.box_predictor.cls_score.weight"
+COCO_NUMBERS = 90  # the largest number of a category in COCO; some numbers are not used
 POOLED = 7  # side of the box head's features in pixels
 # Modules of torchvision's older files -> those of its newer ones, in which a convolution is in a sequence.
 RENAMED = {
@@ -25,6 +26,17 @@ POINTWISE = Layout(
 )  # [out, in, 1, 1] <-> [in, out]
 # [in, out, 2, 2] <-> [2, 2, in, out]
 TRANSPOSED = Layout(lambda x: x.transpose(2, 3, 0, 1), lambda x: x.transpose(2, 3, 0, 1))
+
+# The categories of COCO by number, from 1; "-" has no images.
+CATEGORIES = """
+person bicycle car motorcycle airplane bus train truck boat traffic_light fire_hydrant - stop_sign
+parking_meter bench bird cat dog horse sheep cow elephant bear zebra giraffe - backpack umbrella - -
+handbag tie suitcase frisbee skis snowboard sports_ball kite baseball_bat baseball_glove skateboard
+surfboard tennis_racket bottle - wine_glass cup fork knife spoon bowl banana apple sandwich orange
+broccoli carrot hot_dog pizza donut cake chair couch potted_plant bed - dining_table - - toilet - tv
+laptop mouse remote keyboard cell_phone microwave oven toaster sink refrigerator - book clock vase
+scissors teddy_bear hair_drier toothbrush
+"""
 
 
 class Shape(NamedTuple):
@@ -61,6 +73,12 @@ def read(tensors: Tensors, epsilon: float | None = None) -> tuple[Tensors, Shape
   masks = "roi_heads.mask_predictor.mask_fcn_logits.weight" in found
   bottleneck = f"{BODY}layer1.0.conv3.weight" in found
   return kept, Shape(len(found[CLASS_NAME]) - 1, masks, bottleneck, len(rpn), len(dense))
+
+
+def coco_names() -> tuple[str, ...]:
+  """The names of COCO's categories 1 to COCO_NUMBERS; those that are not used are called by their number."""
+  names = enumerate(CATEGORIES.split(), 1)
+  return tuple(f"unused {number}" if name == "-" else name.replace("_", " ") for number, name in names)
 
 
 def tensors_of(path: tuple[str, ...], *, bottleneck: bool) -> list[Tensor]:

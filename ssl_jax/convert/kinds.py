@@ -13,6 +13,7 @@ import numpy as np
 from ssl_jax.config.checked import nearest
 from ssl_jax.config.recipe_builder import recipe
 from ssl_jax.config.schema import TrainConfig, check
+from ssl_jax.convert import detectors
 from ssl_jax.convert.files import NOTE, Tensors
 from ssl_jax.convert.names import Form
 from ssl_jax.convert.refusals import (
@@ -24,7 +25,7 @@ from ssl_jax.convert.refusals import (
   required,
 )
 from ssl_jax.core import DataSpec
-from ssl_jax.data.sources import SIZES
+from ssl_jax.data.sources import SIZES, TRAIN_SPLITS
 from ssl_jax.models import patches, resnet, vit
 from ssl_jax.models.normalize import NORMALIZE
 
@@ -59,6 +60,13 @@ class Options(NamedTuple):
 Kind = Callable[[Tensors, Options], Plan]
 
 
+def _without_counters(kind: Kind) -> Kind:
+  """The kind for files of which it does not matter whether they hold counters of batches."""
+  return lambda tensors, options: kind(
+    {name: value for name, value in tensors.items() if not re.fullmatch(COUNTERS, name)}, options
+  )
+
+
 def plan(kind: str, tensors: Tensors, note: dict[str, Any], options: Options) -> Plan:
   """How to import a file of this kind.
 
@@ -89,9 +97,7 @@ def plan(kind: str, tensors: Tensors, note: dict[str, Any], options: Options) ->
       )
     return own
   check_kind(kind, tensors, {name: needed for name, (_, needed) in KINDS.items()})
-  return KINDS[kind][0](
-    {name: value for name, value in tensors.items() if not re.fullmatch(COUNTERS, name)}, options
-  )
+  return KINDS[kind][0](tensors, options)
 
 
 def _check_target(kind: str, tensors: Tensors, target: str) -> None:
@@ -417,6 +423,29 @@ def _keras_conv(tensors: Tensors, number: int) -> Tensors:
   return {"weight": kernel.transpose(3, 2, 0, 1), "bias": required(tensors, f"{name}/bias", kernel.shape[3:])}
 
 
+def _detector(tensors: Tensors, options: Options) -> Plan:
+  """torchvision's Faster R-CNN or Mask R-CNN on a ResNet with a pyramid, with its own rules.
+
+  The numbers of its classes are kept, because the softmax is over all of them: the published networks know 90
+  categories of COCO, of which 80 have names and images.
+  """
+  tensors, shape = detectors.read(tensors)
+  prefix = detectors.BODY
+  body = {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
+  _, form, encoder = _resnet(body, options, "imagenet")
+  method = dict(name="detection", kind="fpn", masks=shape.masks, convention="torchvision")
+  config = _config(
+    method | dict(channels=shape.channels, hidden=shape.hidden),
+    encoder,
+    data="coco",
+    size=640,
+    augment=dict(name="resize_shorter", views=1),
+    host=dict(name="image_instances" if shape.masks else "image_boxes", max_boxes=100),
+  )
+  names = detectors.coco_names() if shape.classes == detectors.COCO_NUMBERS else ()
+  return Plan(config, _data(config, shape.classes), form._replace(detector=True), tensors, class_names=names)
+
+
 def _config(
   method: dict[str, Any],
   encoder: dict[str, Any],
@@ -424,18 +453,21 @@ def _config(
   data: str = "imagenet2012",
   size: int = 224,
   augment: dict[str, Any] | None = None,
+  host: dict[str, Any] | None = None,
 ) -> TrainConfig:
   size = encoder.get("image_size", size)
   return check(
     TrainConfig,
     recipe(
+      TrainConfig,
       method=method,
       encoder=encoder,
       augment=augment or dict(name="none", views=1, size=size),
       optimizer=dict(learning_rate=0.1),
       batch_size=256,
       epochs=1.0,
-      data=dict(name=data, split="train", size=size),
+      data=dict(name=data, split=TRAIN_SPLITS.get(data, "train"), size=size),
+      **dict(host=host) if host else {},
     ),
   )
 
@@ -445,7 +477,7 @@ def _data(config: TrainConfig, classes: int = 0) -> DataSpec:
   return DataSpec(images, classes or usual, config.batch_size)
 
 
-KINDS: dict[str, tuple[Kind, str]] = {  # with a pattern: a file of the kind has a tensor of such a name
+_KINDS: dict[str, tuple[Kind, str]] = {
   "moco_v1": (functools.partial(_moco, mlp=False), r"module\.encoder_q\."),
   "moco_v2": (functools.partial(_moco, mlp=True), r"module\.encoder_q\."),
   "mae": (functools.partial(_mae, full=False), r"patch_embed\."),
@@ -453,4 +485,8 @@ KINDS: dict[str, tuple[Kind, str]] = {  # with a pattern: a file of the kind has
   "timm_vit": (_timm, r"patch_embed\."),
   "torchvision_resnet": (_torchvision, r"conv1\.weight"),
   "npz": (_npz, r"conv1\.weight|conv2d/kernel|patch_embed\."),
+}
+KINDS: dict[str, tuple[Kind, str]] = {  # with a pattern: a file of the kind has a tensor of such a name
+  **{name: (_without_counters(kind), pattern) for name, (kind, pattern) in _KINDS.items()},
+  "torchvision_detection": (_detector, r"roi_heads\.box_predictor\."),
 }

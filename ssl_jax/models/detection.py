@@ -150,7 +150,8 @@ def _init(parts: Parts, key: Key, images: jax.Array) -> Weights:
 def _train_loss(parts: Parts, weights: Weights, images, image_sizes, targets: Targets, key: Key):
   keys = jax.random.split(key, (images.shape[0], 2))
   truth = _truth(targets, parts.ignore_crowds)
-  maps, weights = parts.body.maps(weights, fill_padding(images, image_sizes, parts.background), train=True)
+  images = _on_canvas(parts, images, image_sizes)
+  maps, weights = parts.body.maps(weights, images, train=True)
   found = _call(parts, weights, "rpn", maps, train=True)
   anchors = _anchors(parts, images)
   rpn = jax.vmap(functools.partial(_rpn_terms, parts, anchors))(keys[:, 0], found, truth)
@@ -186,7 +187,8 @@ def _mask_loss(parts: Parts, weights: Weights, maps, features, rois: Rois, truth
 
 
 def _predict(parts: Parts, weights: Weights, images, image_sizes) -> Predictions:
-  maps, _ = parts.body.maps(weights, fill_padding(images, image_sizes, parts.background), train=False)
+  images = _on_canvas(parts, images, image_sizes)
+  maps, _ = parts.body.maps(weights, images, train=False)
   found = _call(parts, weights, "rpn", maps, train=False)
   proposals = _proposals(parts, _anchors(parts, images), found, image_sizes, train=False)
   features, _ = parts.body.box_maps(weights, maps, proposals.boxes, train=False)
@@ -253,6 +255,14 @@ def _proposals(parts: Parts, anchors, found: Anchored, image_sizes, *, train: bo
     )
 
   return jax.vmap(of_image)(found, image_sizes)
+
+
+def _on_canvas(parts: Parts, images: jax.Array, image_sizes: jax.Array) -> jax.Array:
+  """The images with one colour as their padding, which grows to a multiple of the body's (the references do
+  so, and torchvision's anchors depend on it)."""
+  bottom, right = (-side % parts.body.multiple for side in images.shape[1:3])
+  grown = jnp.pad(images, ((0, 0), (0, bottom), (0, right), (0, 0)))
+  return fill_padding(grown, image_sizes, parts.background)
 
 
 def _anchors(parts: Parts, images: jax.Array) -> tuple[jax.Array, ...]:

@@ -41,6 +41,7 @@ class Body(NamedTuple):
   # (weights, maps, boxes f32[B, F, 4], box_maps) -> features [B * F, P, P, C] of the mask head. In training
   # `box_maps` are given: those of S boxes of each image, of which the F are the first.
   mask_maps: Callable[..., jax.Array]
+  multiple: int = 1  # pixels, of which the sides of the canvas are multiples
 
 
 def merge(weights: Weights, name: str, part: Weights) -> Weights:
@@ -85,7 +86,10 @@ def fpn(encoder: Network, options: RoiOptions) -> Body:
   def mask_maps(weights: Weights, pyramid: Maps, boxes, box_maps=None):
     return crop(pyramid, boxes, 14)
 
-  return Body(anchors.scaled(anchors.FPN, options.anchor_scale), init, maps, box_maps, mask_maps)
+  grids = anchors.scaled(anchors.FPN, options.anchor_scale)
+  return Body(
+    grids, init, maps, box_maps, mask_maps, multiple=32
+  )  # so that every map is twice the coarser one
 
 
 def c4(encoder: Network, options: RoiOptions) -> Body:

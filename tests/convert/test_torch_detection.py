@@ -2,6 +2,7 @@
 
 import functools
 import io
+import json
 import zipfile
 
 import jax
@@ -10,12 +11,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssl_jax import convert, models
+from ssl_jax import convert, models, parallel
+from ssl_jax.abilities import ObjectDetector
+from ssl_jax.config.recipe_builder import recipe
+from ssl_jax.config.schema import EvaluateConfig, check
 from ssl_jax.convert import detectors
 from ssl_jax.convert.names import Form
 from ssl_jax.detect.masks import paste_masks
 from ssl_jax.detect.rules import Limits
 from ssl_jax.models.detection import detector
+from ssl_jax.run.evaluate import evaluate
+from ssl_jax.run.restore import restore
 
 torch = pytest.importorskip("torch", reason="torch is not installed: extra `import`")
 detection = pytest.importorskip("torchvision", reason="torchvision is not installed").models.detection
@@ -38,18 +44,10 @@ def photographs(shared_data) -> list[np.ndarray]:
   raise AssertionError("there is no tall photograph")
 
 
-def theirs(photographs):
+def theirs(photographs, **options):
   """Mask R-CNN whose BatchNorm has the statistics of the photographs and whose scores are spread out."""
   torch.manual_seed(0)
-  net = detection.maskrcnn_resnet50_fpn(
-    weights=None,
-    weights_backbone=None,
-    num_classes=CLASSES + 1,
-    min_size=160,
-    rpn_pre_nms_top_n_test=BEFORE,
-    rpn_post_nms_top_n_test=PROPOSALS,
-    box_detections_per_img=DETECTIONS,
-  )
+  net = detection.maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, min_size=160, **options)
   images = [torch.from_numpy(image.copy()).permute(2, 0, 1) / 255 for image in photographs]
   for module in net.modules():
     if isinstance(module, torch.nn.BatchNorm2d):
@@ -103,15 +101,29 @@ def padded(photographs):
 
 @pytest.mark.slow
 def test_photographs_give_the_same_boxes_and_masks(photographs):
-  torch_net, wanted = theirs(photographs)
+  torch_net, wanted = theirs(
+    photographs,
+    num_classes=CLASSES + 1,
+    rpn_pre_nms_top_n_test=BEFORE,
+    rpn_post_nms_top_n_test=PROPOSALS,
+    box_detections_per_img=DETECTIONS,
+  )
   net, weights = ours(tensors_of(torch_net))
   images, sizes = padded(photographs)
   found = jax.jit(net.predict)(weights, images, sizes)
+  agree(found, wanted, photographs)
+  assert all(
+    len(reference["boxes"]) > 10 and len(set(reference["labels"].tolist())) > 2 for reference in wanted
+  )
+
+
+def agree(found, wanted, photographs):
+  """The detections are torchvision's: boxes to 0.01 pixels, scores to 1e-4, masks by an IoU of 0.99."""
   for number, reference in enumerate(wanted):
     boxes, scores, labels, masks = (reference[k].numpy() for k in ("boxes", "scores", "labels", "masks"))
     detections = jax.tree.map(lambda leaf, number=number: np.asarray(leaf[number]), found.detections)
-    assert detections.valid.sum() == len(boxes) > 10 and len(set(labels)) > 2
     count = len(boxes)
+    assert detections.valid.sum() == count
     np.testing.assert_allclose(detections.boxes[:count], boxes, atol=1e-2)
     np.testing.assert_allclose(detections.scores[:count], scores, atol=1e-4)
     np.testing.assert_array_equal(detections.classes[:count] + 1, labels)
@@ -120,7 +132,78 @@ def test_photographs_give_the_same_boxes_and_masks(photographs):
     pasted = np.asarray(paste(found.masks[number, :count], found.detections.boxes[number, :count]))
     both, either = (op(pasted, masks[:, 0] >= 0.5).sum((1, 2)) for op in (np.logical_and, np.logical_or))
     assert 0.1 < pasted.mean() / (masks[:, 0] > 0).mean() < 0.9  # the masks are neither empty nor full
-    assert (both >= 0.99 * either).all()
+    assert ((both >= 0.99 * either) | (either - both <= 1)).all()  # small ones may differ in a pixel
+
+
+@pytest.mark.slow
+def test_an_imported_run_finds_the_same_and_is_evaluated(photographs, tmp_path):
+  """With torchvision's options and 90 classes. What torchvision finds is the truth of the evaluation: its
+  categories are found by name, and every average precision is 1."""
+  net, wanted = theirs(photographs)
+  torch.save(net.state_dict(), tmp_path / "net.pth")
+  convert.import_weights("torchvision_detection", tmp_path / "net.pth", tmp_path / "run")
+  run = restore(tmp_path / "run", parallel.make_mesh(jax.devices()[:1]))
+  detect = run.backbone.ability(ObjectDetector, "a test")
+  found = jax.jit(detect.predict)(*run.backbone.weights, *padded(photographs))
+  agree(found, wanted, photographs)
+  names = dict(enumerate(detectors.coco_names(), 1))
+  known = {number: name for number, name in names.items() if not name.startswith("unused")}
+  assert len(known) == 80 and len({*wanted[0]["labels"].tolist()} - known.keys()) > 0
+  write_coco(tmp_path / "data", photographs, wanted, known)
+  config = recipe(
+    EvaluateConfig,
+    tasks=dict(detection={}),
+    data=dict(name="coco", data_dir=str(tmp_path / "data"), test_split="val"),
+    batch_size=8,
+  )
+  ((scores,),) = (row.values() for row in evaluate(check(EvaluateConfig, config), tmp_path / "run").values())
+  assert scores["AP"] == scores["AP50"] == 1.0, scores
+
+
+def write_coco(folder, photographs, wanted, names):
+  """The photographs as a data set in COCO's layout, whose objects are those that torchvision found."""
+  (folder / "val").mkdir(parents=True)
+  images, annotations = [], []
+  for number, (photograph, reference) in enumerate(zip(photographs, wanted)):
+    height, width = photograph.shape[:2]
+    Image.fromarray(photograph).save(folder / "val" / f"{number}.png")
+    images.append(dict(id=number, file_name=f"{number}.png", height=height, width=width))
+    for (x1, y1, x2, y2), label in zip(reference["boxes"].tolist(), reference["labels"].tolist()):
+      if label in names:
+        place = dict(bbox=[x1, y1, x2 - x1, y2 - y1], area=(x2 - x1) * (y2 - y1), iscrowd=0)
+        annotations.append(dict(id=len(annotations) + 1, image_id=number, category_id=label, **place))
+  categories = [dict(id=number, name=name) for number, name in names.items()]
+  content = dict(images=images, annotations=annotations, categories=categories)
+  (folder / "val_detection.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    (lambda x: x.pop("rpn.head.bbox_pred.bias"), r"missing rpn.head.bbox_pred.bias"),
+    (lambda x: x.update(extra=np.ones(3, np.float32)), r"unused extra \[3\]"),
+    (
+      lambda x: x.update({"rpn.head.cls_logits.bias": np.ones(9, np.float32)}),
+      r"rpn.head.cls_logits.bias has shape \[9\], expected \[3\]",
+    ),
+    (lambda x: x.pop("roi_heads.box_head.fc6.weight"), "it has no roi_heads.box_head.fc6.weight"),
+    (lambda x: x.pop("backbone.body.conv1.weight"), "missing conv1.weight"),
+  ],
+)
+def test_what_does_not_fit_is_named(change, message, small_net, tmp_path):
+  tensors = dict(small_net)
+  change(tensors)
+  np.savez(tmp_path / "net.npz", **tensors)
+  with pytest.raises(ValueError, match=message):
+    convert.import_weights("torchvision_detection", tmp_path / "net.npz", tmp_path / "run")
+  assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def small_net():
+  """The tensors of a Faster R-CNN on a ResNet-18."""
+  backbone = detection.backbone_utils.resnet_fpn_backbone(backbone_name="resnet18", weights=None)
+  return tensors_of(detection.FasterRCNN(backbone, CLASSES + 1))
 
 
 def test_older_names_and_frozen_norms_are_read():
