@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -98,7 +98,8 @@ def pyramid_roi_align(
     aligned: False is the legacy form of imported weights: no shift by 1/2, and sides of at least 1.
     form: "gather", "separable", or "auto": separable on TPU, gather elsewhere.
     memory: bytes of float32 temporaries at a time that bound the number of RoIs in a chunk.
-  Returns: [R, P, P, C] of the type of the features; sums are in float32.
+  Returns: [R, P, P, C] of the type of the features; sums are in float32. The separable form rounds the
+    weights to that type, too.
   Raises: ValueError for another form, boxes that are not float32, or as many strides as there are not maps.
   Source: He et al. 2017 (Mask R-CNN), section 3; "aligned" is detectron2's ROIAlignV2.
   """
@@ -111,11 +112,12 @@ def pyramid_roi_align(
   corners = boxes / stride - shift
   start, sides = corners[:, :2], corners[:, 2:] - corners[:, :2]
   grids = Grids(start, sides if aligned else jnp.maximum(sides, 1.0), levels)
-  by_form = {
-    "gather": functools.partial(_by_gathering, size=size, samples=samples, memory=memory),
-    "separable": functools.partial(_by_matmul, size=size, samples=samples, memory=memory),
-  }
   kind = pyramid[0].dtype
+  options: dict[str, Any] = dict(size=size, samples=samples, memory=memory, kind=kind)
+  by_form = {
+    "gather": functools.partial(_by_gathering, **options),
+    "separable": functools.partial(_by_matmul, **options),
+  }
   # Before the loop over the chunks, so that the gradients of many RoIs are summed in float32, too.
   levels_f32 = tuple(level.astype(jnp.float32) for level in pyramid)
   if form == "auto":
@@ -124,7 +126,7 @@ def pyramid_roi_align(
     run = by_form[form]
   else:
     raise ValueError(f"form {form!r} of RoIAlign is unknown; use 'auto', 'gather' or 'separable'")
-  return run(levels_f32, grids).astype(kind)
+  return run(levels_f32, grids)
 
 
 class Grids(NamedTuple):
@@ -167,7 +169,7 @@ def chunked(function, rows, bytes_each: int, memory: int):
   return lax.map(function, rows, batch_size=max(1, min(total, memory // bytes_each)))
 
 
-def _by_gathering(pyramid, grids: Grids, *, size: int, samples: int, memory: int) -> jax.Array:
+def _by_gathering(pyramid, grids: Grids, *, size: int, samples: int, memory: int, kind) -> jax.Array:
   channels = pyramid[0].shape[-1]
   table = jnp.concatenate([level.reshape(-1, channels) for level in pyramid])
   heights, widths = (jnp.array([level.shape[axis] for level in pyramid]) for axis in (0, 1))
@@ -183,7 +185,8 @@ def _by_gathering(pyramid, grids: Grids, *, size: int, samples: int, memory: int
     weights = rows.weight[:, None, :, None] * columns.weight[None, :, None]
     return offsets[grid.level] + places.reshape(size, size, -1), weights.reshape(size, size, -1)
 
-  return _weighted_rows(table.shape[0], memory, table, *jax.vmap(taps)(grids))
+  found: Any = _weighted_rows(table.shape[0], memory, table, *jax.vmap(taps)(grids))
+  return found.astype(kind)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -233,8 +236,11 @@ def _rows_backward(total: int, memory: int, taken, gradient: jax.Array):
 _weighted_rows.defvjp(_rows_forward, _rows_backward)
 
 
-def _by_matmul(pyramid, grids: Grids, *, size: int, samples: int, memory: int) -> jax.Array:
+def _by_matmul(pyramid, grids: Grids, *, size: int, samples: int, memory: int, kind) -> jax.Array:
+  """Features in half precision are multiplied in it, which halves the traffic and the passes of the products;
+  gradients of chunks are summed in float32."""
   channels = pyramid[0].shape[-1]
+  product = functools.partial(jnp.einsum, precision=PRECISION if kind == jnp.float32 else None)
 
   def on_level(grid: Grids, number: int, level):
     columns, rows = (
@@ -242,12 +248,12 @@ def _by_matmul(pyramid, grids: Grids, *, size: int, samples: int, memory: int) -
       for i, extent in enumerate((level.shape[1], level.shape[0]))
     )
     rows = jnp.where(grid.level == number, rows, 0.0)
-    halfway = jnp.einsum("ph,hwc->pwc", rows, level, precision=PRECISION)
-    return jnp.einsum("qw,pwc->pqc", columns, halfway, precision=PRECISION)
+    halfway = product("ph,hwc->pwc", rows.astype(kind), level.astype(kind))
+    return product("qw,pwc->pqc", columns.astype(kind), halfway)
 
   def one(grid: Grids):
     found = [on_level(grid, number, level) for number, level in enumerate(pyramid)]
-    return functools.reduce(jnp.add, found)
+    return functools.reduce(jnp.add, found)  # all but one are zero
 
   bytes_each = size * max(level.shape[1] for level in pyramid) * channels * 4
   return chunked(one, grids, bytes_each, memory)

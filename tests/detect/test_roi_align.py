@@ -133,8 +133,9 @@ def test_batches_types_and_boxes_without_gradient(form):
   same(found, [compiled(stride=8, size=3)(f, b).sum() for f, b in zip(features, boxes)])
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_bfloat16_features_are_summed_in_float32(form):
+@pytest.mark.parametrize("form, tolerance", [("gather", 2**-8), ("separable", 2**-6)])
+def test_bfloat16_features_are_summed_in_float32(form, tolerance):
+  """The separable form also rounds its two matrices and the product of the first."""
   boxes = np.tile(random_boxes(9, 4, 96), (100, 1))
   values_and_gradient = jax.jit(
     jax.value_and_grad(
@@ -145,7 +146,7 @@ def test_bfloat16_features_are_summed_in_float32(form):
   half, wanted = values_and_gradient(features), values_and_gradient(features.astype(jnp.float32))
   assert half[1].dtype == jnp.bfloat16
   same(half[0], wanted[0], 1e-2)
-  same(half[1].astype(jnp.float32), wanted[1], 2**-8)
+  same(half[1].astype(jnp.float32), wanted[1], tolerance)
 
 
 def test_sides_and_levels():
