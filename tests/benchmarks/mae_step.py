@@ -23,100 +23,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-import torch.nn.functional as F
+from mae_torch import BETAS, DECAY, LEARNING_RATE, PATCH, RATIO, Mae, Shape, training
 from side_by_side import fastest, machine, peers_device, train_step
-from torch import nn
 
 from ssl_jax import models
 from ssl_jax.core import Weights
 from ssl_jax.models import patches
 
-SIZE, PATCH, WIDTH, DEPTH, HEADS = 224, 16, 192, 12, 3
-RATIO = 0.75
-LEARNING_RATE, DECAY, BETAS = 1.5e-4, 0.05, (0.9, 0.95)
-
-
-class TorchBlock(nn.Module):
-  def __init__(self, width: int, heads: int):
-    super().__init__()
-    self.heads = heads
-    self.norm1, self.norm2 = (nn.LayerNorm(width, eps=1e-6) for _ in range(2))
-    self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-    self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
-
-  def forward(self, x):
-    batch, length, width = x.shape
-    query, key, value = (
-      self.qkv(self.norm1(x)).reshape(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-    )
-    attended = F.scaled_dot_product_attention(query, key, value)
-    x = x + self.out(attended.transpose(1, 2).reshape(batch, length, width))
-    return x + self.mlp(self.norm2(x))
-
-
-class TorchMae(nn.Module):
-  def __init__(self, decoder: tuple[int, int, int]):
-    super().__init__()
-    width, depth, heads = decoder
-    grid = (SIZE // PATCH,) * 2
-    self.embed = nn.Conv2d(3, WIDTH, PATCH, PATCH)
-    self.register_buffer("positions", torch.from_numpy(patches.sincos_positions(grid, WIDTH))[None])
-    self.register_buffer("decoder_positions", torch.from_numpy(patches.sincos_positions(grid, width))[None])
-    self.cls, self.mask = (
-      nn.Parameter(torch.randn(1, 1, WIDTH) * 0.02),
-      nn.Parameter(torch.randn(1, 1, width) * 0.02),
-    )
-    self.encoder = nn.Sequential(
-      *(TorchBlock(WIDTH, HEADS) for _ in range(DEPTH)), nn.LayerNorm(WIDTH, eps=1e-6)
-    )
-    self.bridge = nn.Linear(WIDTH, width)
-    self.decoder = nn.Sequential(
-      *(TorchBlock(width, heads) for _ in range(depth)),
-      nn.LayerNorm(width, eps=1e-6),
-      nn.Linear(width, PATCH * PATCH * 3),
-    )
-
-  def encode(self, images, keep: int):
-    x = self.embed(images).flatten(2).transpose(1, 2) + self.positions
-    shuffle = torch.rand(x.shape[:2]).argsort(1)
-    rows = shuffle[:, :keep, None].expand(-1, -1, x.shape[2])
-    x = torch.cat([self.cls.expand(len(x), -1, -1), x.gather(1, rows)], 1)
-    return self.encoder(x), shuffle.argsort(1)
-
-  def forward(self, images):
-    length = (SIZE // PATCH) ** 2
-    keep = int(length * (1 - RATIO))
-    tokens, restore = self.encode(images, keep)
-    x = self.bridge(tokens)
-    body = torch.cat([x[:, 1:], self.mask.expand(len(x), length - keep, -1)], 1)
-    body = body.gather(1, restore[:, :, None].expand(-1, -1, x.shape[2])) + self.decoder_positions
-    predicted = self.decoder(torch.cat([x[:, :1], body], 1))[:, 1:]
-    side = SIZE // PATCH
-    target = (
-      images.reshape(len(x), 3, side, PATCH, side, PATCH)
-      .permute(0, 2, 4, 3, 5, 1)
-      .reshape(len(x), length, -1)
-    )
-    target = (target - target.mean(-1, keepdim=True)) / (target.var(-1, keepdim=True) + 1e-6).sqrt()
-    masked = (restore >= keep).float()
-    return (((predicted - target) ** 2).mean(-1) * masked).sum() / masked.sum()
+SIZE, ENCODER = 224, Shape(192, 12, 3)
 
 
 def torch_step(images: np.ndarray, decoder):
   """(() -> one step, number of trained parameters)."""
   device = peers_device()
-  model = TorchMae(decoder).to(device)
-  adam = torch.optim.AdamW(model.parameters(), LEARNING_RATE, BETAS, weight_decay=DECAY, fused=True)
+  grid = (SIZE // PATCH,) * 2
+  positions = [patches.sincos_positions(grid, width) for width in (ENCODER.width, decoder[0])]
+  model = Mae(ENCODER, Shape(*decoder), SIZE, [torch.from_numpy(table) for table in positions]).to(device)
   inputs = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(device)
-
-  def once():
-    adam.zero_grad(set_to_none=True)
-    loss = model(inputs)
-    loss.backward()
-    adam.step()
-    return loss.item()
-
-  return once, sum(p.numel() for p in model.parameters())
+  once = training(model, inputs)
+  return lambda: once().item(), sum(p.numel() for p in model.parameters())
 
 
 def our_step(images: np.ndarray, decoder):
@@ -165,7 +90,7 @@ def masking_step(images: np.ndarray, width: int):
   images, grid = jnp.asarray(images), (SIZE // PATCH,) * 2
   length, keep = grid[0] * grid[1], grid[0] * grid[1] // 4
   table = jnp.asarray(patches.sincos_positions(grid, width))
-  encoder_table = jnp.asarray(patches.sincos_positions(grid, WIDTH))
+  encoder_table = jnp.asarray(patches.sincos_positions(grid, ENCODER.width))
 
   def cost(tokens, mask, key):
     order = patches.random_order(key, len(images), grid, RATIO)

@@ -10,83 +10,29 @@ counts. The last line is one JSON object; ratios above 1 mean that ours is faste
 """
 
 import argparse
-import copy
 import json
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from moco_torch import DECAY, DIM, LEARNING_RATE, Moco, small_resnet
 from side_by_side import fastest, machine, peers_device, train_step
-from torch import nn
 
 from ssl_jax import models
 
-QUEUE, DIM, MOMENTUM, TEMPERATURE = 4096, 128, 0.99, 0.2
-LEARNING_RATE, DECAY = 0.03, 1e-4
-
-
-class TorchBlock(nn.Module):
-  def __init__(self, inner: int, outer: int, stride: int):
-    super().__init__()
-    self.conv1, self.norm1 = nn.Conv2d(inner, outer, 3, stride, 1, bias=False), nn.BatchNorm2d(outer)
-    self.conv2, self.norm2 = nn.Conv2d(outer, outer, 3, 1, 1, bias=False), nn.BatchNorm2d(outer)
-    self.shortcut = (
-      nn.Identity()
-      if inner == outer
-      else nn.Sequential(nn.Conv2d(inner, outer, 1, stride, bias=False), nn.BatchNorm2d(outer))
-    )
-
-  def forward(self, x):
-    y = F.relu(self.norm1(self.conv1(x)), inplace=True)
-    return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x), inplace=True)
-
-
-class TorchMoco:
-  """The PyTorch side: one object that holds all state, as is usual there."""
-
-  def __init__(self, width: int):
-    layers, inner = (
-      [nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)],
-      width,
-    )
-    for stage in range(4):
-      for block in range(2):
-        outer = width * 2**stage
-        layers.append(TorchBlock(inner, outer, 2 if stage and not block else 1))
-        inner = outer
-    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inner, inner), nn.ReLU(), nn.Linear(inner, DIM)]
-    self.query = nn.Sequential(*layers, *head).to(memory_format=torch.channels_last)
-    self.key = copy.deepcopy(self.query).requires_grad_(False)
-    self.queue, self.cursor = F.normalize(torch.randn(QUEUE, DIM), dim=1), 0
-    self.sgd = torch.optim.SGD(self.query.parameters(), LEARNING_RATE, momentum=0.9, weight_decay=DECAY)
-
-  def step(self, first: torch.Tensor, second: torch.Tensor) -> float:
-    queries = F.normalize(self.query(first), dim=1)
-    with torch.no_grad():
-      for key, query in zip(self.key.parameters(), self.query.parameters()):
-        key.mul_(MOMENTUM).add_(query, alpha=1 - MOMENTUM)
-      keys = F.normalize(self.key(second), dim=1)
-    logits = torch.cat([(queries * keys).sum(1, keepdim=True), queries @ self.queue.T], 1) / TEMPERATURE
-    loss = F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long))
-    self.sgd.zero_grad(set_to_none=True)
-    loss.backward()
-    self.sgd.step()
-    self.queue[self.cursor : self.cursor + len(keys)] = keys
-    self.cursor = (self.cursor + len(keys)) % QUEUE
-    return loss.item()
+QUEUE, MOMENTUM, TEMPERATURE = 4096, 0.99, 0.2
 
 
 def torch_step(width: int, views: np.ndarray):
   """() -> one step."""
   device = peers_device()
-  moco = TorchMoco(width)
+  moco = Moco(small_resnet(width), queue=QUEUE, momentum=MOMENTUM, temperature=TEMPERATURE)
   first, second = (
     torch.from_numpy(np.ascontiguousarray(views[:, i].transpose(0, 3, 1, 2))).to(
       device, memory_format=torch.channels_last
     )
     for i in range(2)
   )
-  return lambda: moco.step(first, second)
+  return lambda: moco.step(first, second).item()
 
 
 def our_step(width: int, views: np.ndarray):

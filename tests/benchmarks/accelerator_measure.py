@@ -1,0 +1,60 @@
+"""Times one side of a case of accelerator.py in its own process. Nothing here imports JAX or PyTorch."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+ROUNDS = 3
+
+
+class Run(NamedTuple):
+  """Compiled work that can be timed."""
+
+  advance: Callable[[], Any]  # one turn; it need not wait for the device
+  wait: Callable[[Any], Any]  # waits for what `advance` returned
+  images: int  # in a turn
+  details: dict  # for the record
+  finish: Callable[[], dict] = dict  # after the measurement: more for the record
+
+
+def measure(run: Run, seconds: float) -> dict:
+  """Returns images a second over rounds of turns that take `seconds` in all, and when they were."""
+  first = timed(run, 1)
+  turn = min(timed(run, 1), timed(run, 1))
+  turns = max(1, min(1000, round(seconds / ROUNDS / turn)))
+  began = time.time()
+  rates = [turns * run.images / timed(run, turns) for _ in range(ROUNDS)]
+  window = [began, time.time()]
+  speed = statistics.median(rates)
+  return {
+    "images_per_second": round(speed, 3 if speed < 100 else 1),
+    "rounds": [round(rate, 3) for rate in rates],
+    "turn_ms": round(1e3 * run.images / speed, 3),
+    "images_a_turn": run.images,
+    "first_turn_seconds": round(first, 2),
+    "window": window,
+    **run.details,
+    **run.finish(),
+  }
+
+
+def timed(run: Run, turns: int) -> float:
+  """The seconds of so many turns, until the device has finished them."""
+  began, last = time.perf_counter(), None
+  for _ in range(turns):
+    last = run.advance()
+  run.wait(last)
+  return time.perf_counter() - began
+
+
+def covered(intervals: list[tuple[float, float]]) -> float:
+  """The fraction of the time from the first start to the last end that at least one interval covers."""
+  intervals = sorted(intervals)
+  busy, end = 0.0, intervals[0][0]
+  for start, stop in intervals:
+    busy += max(0.0, stop - max(start, end))
+    end = max(end, stop)
+  return busy / max(end - intervals[0][0], 1e-12)
