@@ -36,7 +36,6 @@ import time
 from accelerator_cases import GFLOP, Case, cases, ratios
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-LEAST = 15  # seconds: with less time left no case begins
 
 
 class Card:
@@ -109,6 +108,7 @@ class Child:
     record = json.loads(found[-1]) if found else {}
     if not why and self.process.returncode:
       why = f"exit code {self.process.returncode}: " + " | ".join(self._lines(self.err)[-3:])
+    self.close()
     return record | ({"error": why[:600]} if why and "error" not in record else {})
 
   def _lines(self, file) -> list[str]:
@@ -120,6 +120,13 @@ class Child:
     with contextlib.suppress(ProcessLookupError, PermissionError):
       os.killpg(self.process.pid, signal.SIGKILL)
     self.process.wait()
+
+  def close(self) -> None:
+    """Ends the process, if it still runs, and discards what it printed."""
+    self.kill()
+    for file in (self.out, self.err, self.process.stdin):
+      with contextlib.suppress(BrokenPipeError):
+        file.close()
 
 
 def environment(args) -> dict:
@@ -167,21 +174,16 @@ def all_cases(args, end: float) -> dict:
   waiting = [case for case in cases() if wanted(case, args, records)]
   began, ahead = time.monotonic(), None
   for number, case in enumerate(waiting):
-    if end - time.monotonic() < LEAST:
-      print(f"no time left for {', '.join(case.name for case in waiting[number:])}", flush=True)
-      break
     child = ahead or Child(case, args)
-    ahead = Child(waiting[number + 1], args) if number + 1 < len(waiting) else None
-    record = one_case(child, args, end, card)
-    if record is None:
-      print(f"{case.name}: stopped, because the time is over", flush=True)
-      break
-    records[case.name] = record
-    result = summary(args, records)
-    write(args.output, result)
-    print(f"{time.monotonic() - began:5.0f} s {case.name:24} {line(record)}", flush=True)
-  if ahead:
-    ahead.kill()
+    ahead = Child(waiting[number + 1], args) if number + 1 < len(waiting) else None  # imports meanwhile
+    record = one_case(child, args, end, card) if end - time.monotonic() >= case.least else None
+    child.close()
+    if record:
+      records[case.name] = record
+      result = summary(args, records)
+      write(args.output, result)
+    shown = line(record) if record else "not measured: no time is left"
+    print(f"{time.monotonic() - began:5.0f} s {case.name:24} {shown}", flush=True)
   return result or summary(args, records)
 
 
@@ -204,7 +206,7 @@ def one_case(child: Child, args, end: float, card: Card) -> dict | None:
     record["seconds"] = round(time.monotonic() - began, 1)
     error = record.get("error", "").lower()
     full = "resource_exhausted" in error or "out of memory" in error
-    if not full or child.divisor > 2 or end - time.monotonic() < LEAST:
+    if not full or child.divisor > 2 or end - time.monotonic() < child.case.least:
       break
     child = Child(child.case, args, 2 * child.divisor)
   record |= card.report(*record.pop("window")) if "window" in record else {}

@@ -11,7 +11,7 @@ import traceback
 from accelerator_cases import WORK
 from accelerator_measure import measure
 
-SECONDS, TINY_SECONDS = 5.0, 0.2  # of measurement
+SECONDS = 5.0  # of measurement
 PACKAGES = {
   "ours": ("jax", "jaxlib", "flax", "optax"),
   "host": ("imagecorruptions", "scikit-image", "opencv-python-headless"),
@@ -27,29 +27,34 @@ def main(args) -> None:
     sizes["batch"] //= args.divisor
   if name == "input":
     sizes["data"] = args.data
+  shown = {key: value for key, value in sizes.items() if key not in ("data", "seconds")}
+  more = {"sizes": shown, "versions": versions(side)}
+
+  def report(record: dict) -> None:
+    print("RESULT " + json.dumps(record | more), flush=True)
+
   try:
     work = load(name, side)
     sys.stdin.readline()  # the accelerator is ours from here on
-    record = work(sizes, TINY_SECONDS if args.tiny else SECONDS)
+    record = work(sizes, 0.0 if args.tiny else SECONDS, report)
   except ImportError as error:
     record = {"skipped": f"cannot import {error.name}: {error}"[:300]}
   except Exception as error:
     print(traceback.format_exc(), file=sys.stderr)
     record = {"error": f"{type(error).__name__}: {error}"[:600]}
-  shown = {key: value for key, value in sizes.items() if key not in ("data", "seconds")}
-  print("RESULT " + json.dumps({**record, "sizes": shown, "versions": versions(side)}), flush=True)
+  report(record)
 
 
 def load(name: str, side: str):
-  """Imports what a case needs; returns (sizes, seconds of measurement) -> record."""
+  """Imports what a case needs; returns (sizes, seconds of measurement, report) -> record."""
   host = importlib.import_module("accelerator_host")
   if function := host.HOST.get(f"{name}/{side}"):
-    return lambda sizes, seconds: function(**sizes)
+    return lambda sizes, seconds, report: function(**sizes)
   if side == "ours":
     ours = importlib.import_module("accelerator_ours").OURS[name]
-    return lambda sizes, seconds: measure(ours(**sizes), seconds)
+    return lambda sizes, seconds, report: measure(ours(**sizes), seconds, report)
   theirs = importlib.import_module("accelerator_torch").THEIRS[name]
-  return lambda sizes, seconds: measure(theirs(side, **sizes), seconds)
+  return lambda sizes, seconds, report: measure(theirs(side, **sizes), seconds, report)
 
 
 def versions(side: str) -> dict[str, str]:

@@ -38,6 +38,7 @@ def corrupt_some(task: tuple[str, int, int, int]) -> tuple[str, float]:
   """Corrupts some images by (name, side, number of images, seed); returns (the name, seconds an image)."""
   name, side, images, seed = task
   package, reference = imagecorruptions()
+  importlib.import_module("cv2").setNumThreads(1)
   image = smooth_noise(np.random.default_rng(seed), side, side)
   began = time.perf_counter()
   for _ in range(images):

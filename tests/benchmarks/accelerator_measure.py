@@ -20,16 +20,21 @@ class Run(NamedTuple):
   finish: Callable[[], dict] = dict  # after the measurement: more for the record
 
 
-def measure(run: Run, seconds: float) -> dict:
-  """Returns images a second over rounds of turns that take `seconds` in all, and when they were."""
+def measure(run: Run, seconds: float, report: Callable[[dict], None]) -> dict:
+  """Returns images a second over rounds of turns that take `seconds` in all, and when they were.
+
+  Args:
+    seconds: 0: a single turn.
+    report: gets the record as soon as it holds the speed.
+  """
   first = timed(run, 1)
-  turn = min(timed(run, 1), timed(run, 1))
+  turn = min(timed(run, 1), timed(run, 1)) if seconds else 1.0
   turns = max(1, min(1000, round(seconds / ROUNDS / turn)))
   began = time.time()
-  rates = [turns * run.images / timed(run, turns) for _ in range(ROUNDS)]
+  rates = [turns * run.images / timed(run, turns) for _ in range(ROUNDS if seconds else 1)]
   window = [began, time.time()]
   speed = statistics.median(rates)
-  return {
+  record = {
     "images_per_second": round(speed, 3 if speed < 100 else 1),
     "rounds": [round(rate, 3) for rate in rates],
     "turn_ms": round(1e3 * run.images / speed, 3),
@@ -37,8 +42,9 @@ def measure(run: Run, seconds: float) -> dict:
     "first_turn_seconds": round(first, 2),
     "window": window,
     **run.details,
-    **run.finish(),
   }
+  report(record)
+  return record | run.finish()
 
 
 def timed(run: Run, turns: int) -> float:

@@ -177,6 +177,11 @@ def adapted(learn, weights, moving, *, together: int, count: int, side: int) -> 
   return run._replace(finish=more)
 
 
+def standard_ttt(*, together, rounds, alone, steps) -> Run:
+  """Standard test-time training of rounds * together images."""
+  return adapted(*ttt_rotation(steps=steps), together=together, count=rounds * together, side=32)
+
+
 def features(*, network, batch, side) -> Run:
   """The encoder in evaluation mode."""
   encoder, images = resnet(network), random_images(batch, side, side, 3)
@@ -229,9 +234,8 @@ OURS: dict[str, Callable[..., Run]] = {
   "mae_base": lambda **sizes: trained(lower_mae(**sizes)),
   "mae_large": lambda **sizes: trained(lower_mae(**sizes)),
   "simclr": lambda **sizes: trained(lower_simclr(**sizes)),
-  "ttt": lambda together, rounds, alone, steps: adapted(
-    *ttt_rotation(steps=steps), together=together, count=rounds * together, side=32
-  ),
+  "ttt": standard_ttt,
+  "ttt_8": standard_ttt,
   "ttt_mae": lambda **sizes: adapted(*ttt_mae(**sizes), together=1, count=2, side=sizes["side"]),
   "features": features,
   "corruptions": corruptions,

@@ -25,14 +25,13 @@ VITS = {"vit_tiny": Shape(192, 12, 3), "vit_base": Shape(768, 12, 12), "vit_larg
 
 
 def device() -> torch.device:
-  """The accelerator if there is one, as the default device, with the fast settings."""
-  torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = (
-    True
-  )
-  found = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-  torch.set_default_device(found)
+  """The accelerator if there is one, with the fast settings. `with device():` makes tensors there. It is not
+  the default device, because torchvision draws its random numbers on that one and reads them back.
+  """
+  torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+  torch.backends.cudnn.benchmark = True
   torch.manual_seed(0)
-  return found
+  return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def wrapper(side: str) -> Callable[[nn.Module], nn.Module]:
@@ -81,15 +80,15 @@ def random_images(count: int, side: int) -> torch.Tensor:
 
 def moco(side_of: str, *, network, batch, side, queue, augmented=False) -> Run:
   """MoCo v2, from views or from uint8 images."""
-  device()
-  body, width = trunk(network)
-  net = nn.Sequential(body, moco_head(width))
-  peer = Moco(net, queue=queue, momentum=0.999, temperature=0.2, wrap=wrapper(side_of))
+  with device():
+    body, width = trunk(network)
+    net = nn.Sequential(body, moco_head(width))
+    peer = Moco(net, queue=queue, momentum=0.999, temperature=0.2, wrap=wrapper(side_of))
+    first, second = random_images(batch, side), random_images(batch, side)
+    images = (255 * random_images(batch, side * 8 // 7)).to(torch.uint8)
   details = {"parameters": parameters(net)}
   if not augmented:
-    first, second = random_images(batch, side), random_images(batch, side)
     return run_of(lambda: peer.step(first, second, autocast=True), batch, **details)
-  images = (255 * random_images(batch, side * 8 // 7)).to(torch.uint8)
   views = all_at_once if side_of == "one_draw" else one_by_one
   view = moco_view(side)
   return run_of(lambda: peer.step(views(view, images), views(view, images), autocast=True), batch, **details)
@@ -123,9 +122,9 @@ def all_at_once(view: v2.Transform, images: torch.Tensor) -> torch.Tensor:
 
 def simclr(side_of: str, *, network, batch, side) -> Run:
   """SimCLR on augmented views."""
-  device()
-  body, width = trunk(network)
-  peer, views = Simclr(body, width, temperature=0.1, wrap=wrapper(side_of)), random_images(2 * batch, side)
+  with device():
+    body, width = trunk(network)
+    peer, views = Simclr(body, width, temperature=0.1, wrap=wrapper(side_of)), random_images(2 * batch, side)
   count = sum(leaf.numel() for leaf in peer.lars.params)
   return run_of(lambda: peer.step(views, autocast=True), batch, parameters=count)
 
@@ -133,20 +132,21 @@ def simclr(side_of: str, *, network, batch, side) -> Run:
 def mae(side_of: str, *, network, batch, side, decoder, layers="") -> Run:
   """MAE on augmented images."""
   model = autoencoder(network, side, decoder)
-  images = torch.randn(batch, 3, side, side)
+  images = torch.randn(batch, 3, side, side, device=model.cls.device)
   step = training(model, images, autocast=True, wrap=wrapper(side_of))
   return run_of(step, batch, parameters=parameters(model))
 
 
 def autoencoder(network: str, side: int, decoder) -> Mae:
-  return Mae(VITS[network], Shape(*decoder), side).to(device())
+  with device():
+    return Mae(VITS[network], Shape(*decoder), side)
 
 
 def ttt_mae(side_of: str, *, network, side, decoder, steps, copies, head, layers="") -> Run:
   """Test-time training by masked autoencoding, one image after another."""
   model = autoencoder(network, side, decoder)
   peer = Adapting(model, Shape(*head), 1000, steps=steps, copies=copies, wrap=wrapper(side_of))
-  image = torch.randn(3, side, side)
+  image = torch.randn(3, side, side, device=model.cls.device)
   moving = sum(leaf.numel() for leaf in peer.moving)
   return run_of(lambda: peer.adapt(image), 1, parameters_that_move=moving)
 
@@ -164,12 +164,12 @@ def ttt(side_of: str, *, together: int, rounds: int, alone: int, steps: int) -> 
 
 def features(side_of: str, *, network, batch, side) -> Run:
   """The encoder in evaluation mode."""
-  kind = device().type
-  net = wrapper(side_of)(trunk(network)[0].eval().to(memory_format=torch.channels_last))
-  images = random_images(batch, side)
+  with device() as card:
+    net = wrapper(side_of)(trunk(network)[0].eval().to(memory_format=torch.channels_last))
+    images = random_images(batch, side)
 
   def advance():
-    with torch.inference_mode(), torch.autocast(kind, torch.bfloat16):
+    with torch.inference_mode(), torch.autocast(card.type, torch.bfloat16):
       return net(images)
 
   return run_of(advance, batch)

@@ -57,7 +57,8 @@ class Moco:
     key = copy.deepcopy(query).requires_grad_(False)
     self.pairs = list(key.parameters()), list(query.parameters())
     self.query, self.key = wrap(query), wrap(key)
-    self.queue, self.cursor = F.normalize(torch.randn(queue, DIM), dim=1), 0
+    device = self.pairs[0][0].device
+    self.queue, self.cursor = F.normalize(torch.randn(queue, DIM, device=device), dim=1), 0
     self.momentum, self.temperature = momentum, temperature
     self.sgd = torch.optim.SGD(self.pairs[1], LEARNING_RATE, momentum=0.9, weight_decay=DECAY)
 
@@ -69,7 +70,7 @@ class Moco:
       keys = F.normalize(self.key(second), dim=1)
     positive = (queries * keys).sum(1, keepdim=True)
     logits = torch.cat([positive, queries @ self.queue.T], 1) / self.temperature
-    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long)), keys
+    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device)), keys
 
   def step(self, first: torch.Tensor, second: torch.Tensor, *, autocast: bool = False) -> torch.Tensor:
     """One training step on two views [B, 3, H, W]. Returns the loss, which nobody has waited for."""
@@ -105,7 +106,7 @@ class Simclr:
       rows = F.normalize(self.net(views).float(), dim=1)
       logits = (rows @ rows.T).float() / self.temperature
       logits.fill_diagonal_(float("-inf"))
-      loss = F.cross_entropy(logits, torch.arange(len(rows)).roll(len(rows) // 2))
+      loss = F.cross_entropy(logits, torch.arange(len(rows), device=rows.device).roll(len(rows) // 2))
     loss.backward()
     self.lars.step()
     return loss.detach()
