@@ -1,4 +1,4 @@
-"""tests/benchmarks/accelerator.py at tiny sizes on the CPU: records, ratios, limits, going on after an end."""
+"""The benchmark accelerator.py at tiny sizes on the CPU: records, ratios, limits, going on after an end."""
 
 import argparse
 import importlib
