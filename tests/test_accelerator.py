@@ -75,8 +75,9 @@ def test_compiled_peers_come_last_and_important_cases_first(load):
   cases = load("accelerator_cases")
   names = [case.name for case in cases.cases()]
   assert names[:2] == ["moco_step/ours", "moco_step/eager"] and len(set(names)) == len(names)
-  first = names.index("moco_step/compiled")
-  assert all(name.endswith(cases.LAST) for name in names[first:])
+  first, last = names.index("moco_step/compiled"), names.index("features/compiled")
+  assert all(name.endswith("compiled") for name in names[first : last + 1])
+  assert not any(name.endswith(("eager", "compiled")) for name in names[last + 1 :])
 
 
 def test_every_side_of_every_case_has_its_function(load):

@@ -15,8 +15,8 @@ milliseconds of a turn, memory in GiB (`peak_gib`: the framework's allocator; `p
 `card_gib`: the card's memory in use), `busy_card`: the share of the time in which the card ran a kernel, from
 NVML's samples, `busy_profiler`: the same from the profiler's trace, `share_of_peak`: of the dense bfloat16
 FLOP/s of the data sheet (H100: 989 TFLOP/s), with the FLOPs of our step without recomputation for both sides,
-compile seconds, sizes, versions and the card. `ratios` are our images a second divided by theirs: above 1
-ours is faster. The last line is one JSON object.
+compile seconds (of PyTorch the first turn), sizes, versions and the card. `ratios` are our images a second
+divided by theirs: above 1 ours is faster. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def environment(args) -> dict:
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--minutes", type=float, default=8.0)
-  parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("accelerator.json"))
+  parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/accelerator.json"))
   parser.add_argument("--only", default="", help="cases or sides of cases, separated by commas")
   parser.add_argument("--data", default="", help="a folder of JPEG files for the input pipelines")
   parser.add_argument("--again", action="store_true", help="repeat cases that failed")
@@ -211,15 +211,16 @@ def one_case(child: Child, args, end: float, card: Card) -> dict | None:
     child = Child(child.case, args, 2 * child.divisor)
   record |= card.report(*record.pop("window")) if "window" in record else {}
   gflop, speed = GFLOP.get(child.case.work.name), record.get("images_per_second")
-  if peak := peak_flops(card.name):
+  name = card.name or record.pop("device", "cpu")
+  if peak := peak_flops(name):
     if gflop and speed:
       record |= {"gflop_an_image": gflop, "share_of_peak": round(1e9 * gflop * speed / peak, 4)}
-  return record | {"card": card.name or "cpu"}
+  return record | {"card": name}
 
 
 def peak_flops(name: str) -> float:
   """The card's dense bfloat16 FLOP/s according to its data sheet; 0 if it is not known."""
-  if not name:
+  if name == "cpu":
     return 0.0
   from ssl_jax.planning.chips import CHIPS
 
@@ -233,6 +234,7 @@ def summary(args, records: dict) -> dict:
 
 def write(path: pathlib.Path, result: dict) -> None:
   """Writes atomically: a run that is killed leaves whole records."""
+  path.parent.mkdir(parents=True, exist_ok=True)
   part = path.with_suffix(".part")
   part.write_text(json.dumps(result, indent=1) + "\n")
   part.replace(path)

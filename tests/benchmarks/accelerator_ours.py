@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from accelerator_measure import Run, covered
+from accelerator_measure import Run, covered, timed
 from side_by_side import lower_step
 
 from ssl_jax import augment, corrupt, methods, models, parallel, ttt
@@ -72,15 +72,18 @@ def program_memory(compiled) -> dict:
 def device_report(run: Run) -> dict:
   """The allocator's peak, and the share of the time that the device is busy according to the profiler."""
   stats = jax.devices()[0].memory_stats() or {}
-  found = {"peak_gib": round(stats["peak_bytes_in_use"] / 2**30, 3)} if "peak_bytes_in_use" in stats else {}
+  found: dict = {"device": jax.devices()[0].device_kind}
+  if "peak_bytes_in_use" in stats:
+    found["peak_gib"] = round(stats["peak_bytes_in_use"] / 2**30, 3)
   if jax.default_backend() == "gpu":
     with contextlib.suppress(Exception):  # a profiler that cannot run must not cost the result
       found["busy_profiler"] = round(busy(run), 4)
   return found
 
 
-def busy(run: Run, turns: int = 5) -> float:
-  """The fraction of the time in which at least one kernel runs, while turns follow each other."""
+def busy(run: Run) -> float:
+  """The fraction of the time in which a kernel runs, while turns follow each other for a second."""
+  turns = max(1, min(5, int(1 / timed(run, 1))))
   with tempfile.TemporaryDirectory() as folder:
     with jax.profiler.trace(folder):
       for _ in range(turns):
@@ -121,9 +124,9 @@ def lower_simclr(*, network, batch, side):
   return lower_step("simclr", encoder, inputs, optimizer=LARS, dim=128, temperature=0.1)
 
 
-def lower_mae(*, network, batch, side, decoder, layers="auto"):
-  """MAE on augmented images, without recomputation."""
-  encoder = models.make(network, layers=layers, dtype="bfloat16")
+def lower_mae(*, network, batch, side, decoder, layers="auto", remat="none"):
+  """MAE on augmented images."""
+  encoder = models.make(network, layers=layers, remat=remat, dtype="bfloat16")
   inputs = {"image": random_images(batch, side, side, 3)}
   return lower_step("mae", encoder, inputs, optimizer=ADAMW, mask_ratio=0.75, **decoder_options(decoder))
 
@@ -233,6 +236,8 @@ OURS: dict[str, Callable[..., Run]] = {
   "moco_augmented": lambda **sizes: trained(lower_moco(**sizes, augmented=True)),
   "mae_base": lambda **sizes: trained(lower_mae(**sizes)),
   "mae_large": lambda **sizes: trained(lower_mae(**sizes)),
+  "mae_large_recipe": lambda **sizes: trained(lower_mae(**sizes)),
+  "mae_large_unrolled": lambda **sizes: trained(lower_mae(**sizes)),
   "simclr": lambda **sizes: trained(lower_simclr(**sizes)),
   "ttt": standard_ttt,
   "ttt_8": standard_ttt,

@@ -53,6 +53,7 @@ def run_of(advance: Callable, images: int, **details) -> Run:
     last = wait(advance())
     found = {"loss": round(float(last), 4)} if isinstance(last, torch.Tensor) and last.ndim == 0 else {}
     if torch.cuda.is_available():
+      found["device"] = torch.cuda.get_device_name()
       found["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 3)
     return found
 
