@@ -6,6 +6,7 @@ import json
 import pathlib
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -54,6 +55,17 @@ def test_a_case_is_stopped_at_its_limit(load, tmp_path):
   child = accelerator.Child(case, argparse.Namespace(tiny=True, data="", output=tmp_path / "found.json"))
   assert "did not end within 0 s" in child.run(0.1)["error"]
   assert child.process.poll() is not None
+
+
+def test_what_does_not_fit_runs_again_with_half_of_the_batch(load, tmp_path):
+  accelerator, cases = load("accelerator"), load("accelerator_cases").cases()
+  full = types.SimpleNamespace(case=cases[0], divisor=1, flags="")
+  assert accelerator.mend(full, "RESOURCE_EXHAUSTED: out of memory") == {"divisor": 2, "flags": ""}
+  assert accelerator.mend(full, "INTERNAL: no tile sizes")["flags"].endswith("triton_gemm=false")
+  assert accelerator.mend(full, "ValueError: no such encoder") == {}
+  args = argparse.Namespace(tiny=True, data="", output=tmp_path / "found.json")
+  case = next(case for case in cases if case.name == "mae_base/ours")
+  assert accelerator.Child(case, args, divisor=2).run(200)["sizes"]["batch"] == 1
 
 
 def test_ratios_compare_sides_on_the_same_card(load):

@@ -74,23 +74,18 @@ class Card:
 class Child:
   """The process of a case. It imports what it needs at once and begins when it is told to."""
 
-  def __init__(self, case: Case, args, batch_divisor: int = 1):
-    self.case, self.divisor = case, batch_divisor
+  def __init__(self, case: Case, args, *, divisor: int = 1, flags: str = ""):
+    """`divisor`: of the case's batch; `flags`: more XLA_FLAGS."""
+    self.case, self.divisor, self.flags = case, divisor, flags
     self.out, self.err = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")
-    words = [
-      sys.executable,
-      __file__,
-      f"--case={case.name}",
-      f"--divisor={batch_divisor}",
-      f"--data={args.data}",
-    ]
+    words = [sys.executable, __file__, f"--case={case.name}", f"--divisor={divisor}", f"--data={args.data}"]
     self.process = subprocess.Popen(
       words + ["--tiny"] * args.tiny,
       stdin=subprocess.PIPE,
       stdout=self.out,
       stderr=self.err,
       text=True,
-      env=environment(args),
+      env=environment(args, flags),
       start_new_session=True,
     )
 
@@ -129,7 +124,7 @@ class Child:
         file.close()
 
 
-def environment(args) -> dict:
+def environment(args, flags: str) -> dict:
   """The environment of a case. Compiled programs are kept for a while: cases share convolutions."""
   path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH", ""), str(ROOT))))
   kept = pathlib.Path(tempfile.gettempdir()) / "ssl_jax_accelerator"
@@ -139,10 +134,11 @@ def environment(args) -> dict:
     "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.92",
     "JAX_COMPILATION_CACHE_DIR": str(kept),
     "PYTHONUNBUFFERED": "1",
+    "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip(),
   }
   if args.tiny:
-    flags = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
-    mine |= {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "XLA_FLAGS": flags}
+    mine["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
+    mine |= {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
   return os.environ | mine
 
 
@@ -196,19 +192,20 @@ def wanted(case: Case, args, records: dict) -> bool:
 
 
 def one_case(child: Child, args, end: float, card: Card) -> dict | None:
-  """Runs a case, with half of the batch if it does not fit; None if the time was over before its limit."""
+  """Runs a case, again with another batch or flags if that may mend it; None if the time was over first."""
   while True:
     began, left = time.monotonic(), end - time.monotonic()
     record = child.run(min(child.case.limit, max(left, 1.0)))
     cut = "error" in record and left < child.case.limit and time.monotonic() >= end
     if cut and "images_per_second" not in record:
       return None
-    record["seconds"] = round(time.monotonic() - began, 1)
-    error = record.get("error", "").lower()
-    full = "resource_exhausted" in error or "out of memory" in error
-    if not full or child.divisor > 2 or end - time.monotonic() < child.case.least:
+    record |= {"seconds": round(time.monotonic() - began, 1)} | (
+      {"xla_flags": child.flags} if child.flags else {}
+    )
+    mended = mend(child, record.get("error", ""))
+    if not mended or "images_per_second" in record or end - time.monotonic() < child.case.least:
       break
-    child = Child(child.case, args, 2 * child.divisor)
+    child = Child(child.case, args, **mended)
   record |= card.report(*record.pop("window")) if "window" in record else {}
   gflop, speed = GFLOP.get(child.case.work.name), record.get("images_per_second")
   name = card.name or record.pop("device", "cpu")
@@ -216,6 +213,17 @@ def one_case(child: Child, args, end: float, card: Card) -> dict | None:
     if gflop and speed:
       record |= {"gflop_an_image": gflop, "share_of_peak": round(1e9 * gflop * speed / peak, 4)}
   return record | {"card": name}
+
+
+def mend(child: Child, error: str) -> dict:
+  """The options with which a case that failed is worth another try; {} if none are."""
+  if ("RESOURCE_EXHAUSTED" in error or "out of memory" in error.lower()) and child.divisor <= 2:
+    return {"divisor": 2 * child.divisor, "flags": child.flags}
+  if (
+    "INTERNAL" in error and child.case.side == "ours" and not child.flags
+  ):  # a product that Triton cannot tile
+    return {"divisor": child.divisor, "flags": "--xla_gpu_enable_triton_gemm=false"}
+  return {}
 
 
 def peak_flops(name: str) -> float:
