@@ -36,6 +36,19 @@ class Predictions(NamedTuple):
 
   detections: Detections
   masks: jax.Array | None  # f32[B, N, P, P] in [0, 1] of each box, to be pasted by `detect.masks.paste_masks`
+  further: Any = None  # what a `RoiHead` predicts of each box; its leaves are [B, N, ...]
+
+
+class RoiHead(NamedTuple):
+  """A further head on the maps of a detector, for what only some detectors predict.
+
+  Its weights are a dict by names of its own, beside those of the detector.
+  """
+
+  init: Callable[..., Weights]  # (key, maps); only the shapes of the maps matter
+  # (weights, maps, rois, truth, targets) -> losses: dict of f32[] by name. `rois` and `truth` have an axis B.
+  loss: Callable[..., dict[str, jax.Array]]
+  predict: Callable[..., Any]  # (weights, maps, boxes f32[B, N, 4]) -> leaves [B, N, ...]
 
 
 class Detector(NamedTuple):
@@ -56,6 +69,7 @@ class Parts(NamedTuple):
 
   body: Body
   nets: dict[str, Network]  # "rpn", "box" and, where there are masks, "mask"
+  further: RoiHead | None
   classes: int
   rules: Rules
   limits: Limits
@@ -80,6 +94,7 @@ def detector(
   samples: int = 2,
   anchor_scale: float = 1.0,
   limits: Limits | None = None,
+  further: RoiHead | None = None,
 ) -> Detector:
   """Faster R-CNN, or Mask R-CNN with `masks`, on the maps of a ResNet.
 
@@ -110,6 +125,7 @@ def detector(
     samples: of RoIAlign in a bin along each axis.
     anchor_scale: multiplies the sizes of the anchors, which are 32 to 512 pixels.
     limits: numbers of boxes; by default `rules.LIMITS[kind]`.
+    further: a head whose losses and predictions are added.
   Raises: ValueError for an encoder that does not fit, or an option that is out of range.
   Source: Ren et al. 2015; Lin et al. 2017 (FPN); He et al. 2017 (Mask R-CNN); He et al. 2020, "Momentum
     Contrast", appendix.
@@ -127,13 +143,13 @@ def detector(
   if masks:
     nets["mask"] = network(MaskHead(classes, 4 if kind == "fpn" else 0, channels, dtype))
   background = NORMALIZE[module.normalize][0]
-  parts = Parts(body, nets, classes, rules, limits or LIMITS[kind], ignore_crowds, background)
+  parts = Parts(body, nets, further, classes, rules, limits or LIMITS[kind], ignore_crowds, background)
   bound = functools.partial
   return Detector(bound(_init, parts), bound(_train_loss, parts), bound(_predict, parts))
 
 
 def _init(parts: Parts, key: Key, images: jax.Array) -> Weights:
-  body_key, *keys = jax.random.split(key, 1 + len(parts.nets))
+  body_key, *keys = jax.random.split(key, 2 + len(parts.nets))
   weights = parts.body.init(body_key, images)
   maps = jax.eval_shape(functools.partial(parts.body.maps, train=False), weights, images)[0]
   rois = jax.ShapeDtypeStruct((images.shape[0], 1, 4), jnp.float32)
@@ -144,7 +160,10 @@ def _init(parts: Parts, key: Key, images: jax.Array) -> Weights:
   for own, (name, net) in zip(keys, parts.nets.items()):
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), inputs[name])
     weights = merge(weights, name, net.init(own, zeros))
-  return weights
+  if parts.further is None:
+    return weights
+  own = parts.further.init(keys[-1], maps)
+  return Weights({**weights.params, **own.params}, {**weights.model_state, **own.model_state})
 
 
 def _train_loss(parts: Parts, weights: Weights, images, image_sizes, targets: Targets, key: Key):
@@ -170,6 +189,8 @@ def _train_loss(parts: Parts, weights: Weights, images, image_sizes, targets: Ta
   }
   if "mask" in parts.nets:
     terms["masks"] = _mask_loss(parts, weights, maps, features, rois, truth, targets)
+  if parts.further is not None:
+    terms |= parts.further.loss(weights, maps, rois, truth, targets)
   return terms, weights.model_state
 
 
@@ -194,13 +215,14 @@ def _predict(parts: Parts, weights: Weights, images, image_sizes) -> Predictions
   features, _ = parts.body.box_maps(weights, maps, proposals.boxes, train=False)
   boxes = _by_image(_call(parts, weights, "box", features, train=False), proposals.boxes)
   detections = jax.vmap(functools.partial(_detections, parts))(boxes, proposals, image_sizes)
+  further = parts.further and parts.further.predict(weights, maps, detections.boxes)
   if "mask" not in parts.nets:
-    return Predictions(detections, None)
+    return Predictions(detections, None, further)
   crops = parts.body.mask_maps(weights, maps, detections.boxes)
   logits = _by_image(_call(parts, weights, "mask", crops, train=False), detections.boxes)
   own = jnp.take_along_axis(logits, detections.classes[:, :, None, None, None], axis=-1)[..., 0]
   shown = jnp.where(detections.valid[:, :, None, None], jax.nn.sigmoid(own), 0.0)
-  return Predictions(detections, shown)
+  return Predictions(detections, shown, further)
 
 
 def _detections(parts: Parts, boxes: Boxes, proposals: Proposals, image_size) -> Detections:
