@@ -1,4 +1,4 @@
-"""Reads images with boxes and instance masks from annotation files in the JSON format of COCO."""
+"""Reads images with boxes, masks and DensePose's points from annotation files in the JSON format of COCO."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssl_jax.data import instance_masks, splits
+from ssl_jax.data import dense_points, instance_masks, splits
+from ssl_jax.data.dense_points import DensePoints
 from ssl_jax.data.instance_masks import EncodedMask
 from ssl_jax.data.objects import Annotated, Empty, Objects, open_annotated, repaired
 from ssl_jax.data.reader import Source
@@ -22,6 +23,8 @@ FILES += (
   "{split}/instances.json",
 )  # searched in this order; the first that exists is read
 FOLDERS = ("{split}", "images/{split}", "{split}_images", "images")  # where the images may be, in this order
+# Where COCO's own images are, of which other data sets annotate a part under another name.
+PUBLISHED = ("train2014", "val2014", "train2017", "val2017")
 
 
 def open_coco(data_dir: str, split: str, *, empty: Empty = "keep") -> Source:
@@ -29,19 +32,21 @@ def open_coco(data_dir: str, split: str, *, empty: Empty = "keep") -> Source:
 
   For a split such as "train2017", `data_dir` holds the annotations in annotations/instances_train2017.json,
   annotations/train2017.json, train2017_instances.json, train2017_detection.json, train2017.json or
-  train2017/instances.json, and the images in train2017, images/train2017, train2017_images or images. Classes
-  are numbered from 0 in the order of the category ids. A part of a split, such as "train2017[:80%]", is cut
+  train2017/instances.json, and the images in train2017, images/train2017, train2017_images or images, or, as
+  those that DensePose annotates (split "densepose_coco_2014_train"), in train2014, val2014, train2017 or
+  val2017. Classes are numbered from 0 in the order of the category ids. A part of a split, such as "train2017[:80%]", is cut
   from a fixed shuffled order.
 
   An annotation may have `iscrowd`, `difficult` (or `ignore`, its other name) and `area`. If every annotation
-  has a segmentation, polygons or run lengths, the records have "instances". Boxes are clipped to their image
+  has a segmentation, polygons or run lengths, the records have "instances". If any annotation has points of
+  DensePose, they have "dense_points"; see dense_points.py. Boxes are clipped to their image
   and dropped if no area is left; the source tells how many in `left_out`.
 
   Args:
     empty: "drop" leaves out images without an object that is not a crowd, as detectors are trained.
   Raises: ValueError if the folder, the split or the first image of the split does not exist, if the JSON is
     not in COCO's format, or if an annotation has a category or an image that the file does not list, or a
-    segmentation that is not one. The message names what is wrong.
+    segmentation or points that are none. The message names what is wrong.
   """
   root = pathlib.Path(data_dir)
   if not root.is_dir():
@@ -91,12 +96,14 @@ def _read(root: pathlib.Path, split: str, path: pathlib.Path) -> _File:
     number = {category["id"]: i for i, category in enumerate(categories)}
     of_image = _by_image(stored, number, path)
     first = stored["images"][0]["file_name"] if stored["images"] else ""
-    folder = image_folder(root, split, first, lambda folder: (folder / first).is_file())
+    forms = (*FOLDERS, *PUBLISHED)
+    folder = image_folder(root, split, first, lambda folder: (folder / first).is_file(), forms)
+    dense = any(annotation.get("dp_x") is not None for annotation in stored["annotations"])
     lacking = sum(not annotation.get("segmentation") for annotation in stored["annotations"])
     images = [
       repaired(
         os.path.join(folder, image["file_name"]),
-        _objects(image, of_image[image["id"]], number, path, masks=not lacking),
+        _objects(image, of_image[image["id"]], number, path, masks=not lacking, dense=dense),
         image.get("width", np.inf),
         image.get("height", np.inf),
       )
@@ -105,8 +112,11 @@ def _read(root: pathlib.Path, split: str, path: pathlib.Path) -> _File:
   except (KeyError, TypeError, json.JSONDecodeError) as error:
     raise ValueError(f"{path} is not in COCO's format: {type(error).__name__}: {error}") from error
   some = 0 < lacking < len(stored["annotations"])
-  left_out = f"masks, which {lacking} of {len(stored['annotations'])} boxes lack" if some else ""
-  return _File(images, [category["name"] for category in categories], left_out)
+  left_out = [f"masks, which {lacking} of {len(stored['annotations'])} boxes lack"] if some else []
+  outside = sum(len(annotation.get("dp_x") or ()) for annotation in stored["annotations"])
+  outside -= sum(len(one.points) for image in images for one in image.objects.dense or () if one)
+  left_out += [f"{outside} points outside their boxes"] if outside else []
+  return _File(images, [category["name"] for category in categories], ", ".join(left_out))
 
 
 def _by_image(stored: Mapping, number: Mapping, path: pathlib.Path) -> dict[Any, list[Mapping]]:
@@ -129,15 +139,20 @@ def _by_image(stored: Mapping, number: Mapping, path: pathlib.Path) -> dict[Any,
 
 
 def image_folder(
-  root: pathlib.Path, split: str, first: str, holds: Callable[[pathlib.Path], bool]
+  root: pathlib.Path,
+  split: str,
+  first: str,
+  holds: Callable[[pathlib.Path], bool],
+  forms: Sequence[str] = FOLDERS,
 ) -> pathlib.Path:
-  """Finds the folder of the images of a split: the first of FOLDERS that `holds` them.
+  """Finds the folder of the images of a split: the first of `forms` that `holds` them.
 
   Args:
     first: an image, for the message.
+    forms: paths below `root` that may contain "{split}".
   Raises: ValueError if there is none.
   """
-  folders = [root / form.format(split=split) for form in FOLDERS]
+  folders = [root / form.format(split=split) for form in forms]
   for folder in folders:
     if holds(folder):
       return folder
@@ -148,7 +163,7 @@ def image_folder(
 
 
 def _objects(
-  image: Mapping, annotations: list[Mapping], number: Mapping, path: pathlib.Path, *, masks: bool
+  image: Mapping, annotations: list[Mapping], number: Mapping, path: pathlib.Path, *, masks: bool, dense: bool
 ) -> Objects:
   """The objects of an image. COCO stores a box as x, y, width, height."""
   stored = np.array([a["bbox"] for a in annotations], np.float32).reshape(-1, 4)
@@ -160,7 +175,15 @@ def _objects(
     difficult=flag("difficult", "ignore"),
     area=np.array([a.get("area", a["bbox"][2] * a["bbox"][3]) for a in annotations], np.float64),
     masks=tuple(_mask(a, image, path) for a in annotations) if masks else None,
+    dense=tuple(_points(a, path) for a in annotations) if dense else None,
   )
+
+
+def _points(annotation: Mapping, path: pathlib.Path) -> DensePoints | None:
+  try:
+    return dense_points.from_coco(annotation)
+  except (ValueError, TypeError) as error:
+    raise ValueError(f"{path}: annotation {annotation.get('id', '')}: {error}") from error
 
 
 def _mask(annotation: Mapping, image: Mapping, path: pathlib.Path) -> EncodedMask:

@@ -14,7 +14,8 @@ from typing import Literal
 import numpy as np
 
 from ssl_jax.config.checked import call_checked, nearest
-from ssl_jax.data import clip_transforms, decode, instance_masks, transforms
+from ssl_jax.data import body_parts, clip_transforms, decode, instance_masks, transforms
+from ssl_jax.data.dense_points import DenseRows
 from ssl_jax.data.elements import Elements, Record, ShapeDtype, Transform
 from ssl_jax.data.fit import Fit, Frame, Place, image_transform, make_fit
 from ssl_jax.data.mask_values import IGNORE, check_size, decode_pair
@@ -66,11 +67,12 @@ class ImageAndMask:
 
 @dataclasses.dataclass(frozen=True)
 class ImageAndBoxes:
-  """See `image_boxes` and `image_instances`."""
+  """See `image_boxes`, `image_instances` and `image_densepose`."""
 
   fitting: Fit
   max_boxes: int
   mask_size: int = 0  # side of the mask in the frame of each box; 0: none
+  dense: DenseRows | None = None  # makes the arrays of annotated points
   random: bool = False
 
   @property
@@ -87,6 +89,7 @@ class ImageAndBoxes:
       "boxes_difficult": ShapeDtype((rows,), np.bool_),
       "boxes_valid": ShapeDtype((rows,), np.bool_),
       **(masks if self.mask_size else {}),
+      **(self.dense.elements(rows) if self.dense else {}),
     }
 
   def __call__(self, rng: np.random.Generator | None, record: Record) -> dict[str, np.ndarray]:
@@ -107,6 +110,8 @@ class ImageAndBoxes:
     }
     if self.mask_size:
       rows["boxes_mask"] = self._masks(record["instances"], boxes, kept, place)
+    if self.dense:
+      rows |= self.dense.rows([record["dense_points"][i] for i in kept], boxes[kept], place)
     padded = {name: _pad_rows(leaf, self.max_boxes) for name, leaf in rows.items()}
     return {"image": self.fitting.image(opened, place), "image_size": place.filled(), **padded}
 
@@ -212,15 +217,51 @@ def image_instances(
   return dataclasses.replace(boxes, mask_size=mask_size)
 
 
-TRANSFORMS = {
-  f.__name__: f
-  for f in (image, image_mask, image_boxes, image_instances, clip_transforms.frame, clip_transforms.frames)
+def image_densepose(
+  frame: Frame,
+  *,
+  fit: Literal["pad", "crop"] = "pad",
+  max_boxes: int = 100,
+  max_points: int = 196,
+  segment_size: int = 112,
+  symmetry: str = "",
+  height: int = 0,
+  width: int = 0,
+) -> ImageAndBoxes:
+  """Makes the transform for an image with people whose surface is annotated.
+
+  Elements: as in `image_boxes`, and for each box, in its frame, whose corners are (0, 0) and (1, 1), padded
+    to `max_points` points: "boxes_points" f32[max_boxes, max_points, 2] (x, y), "boxes_points_part" i32 from
+    1 to 24, "boxes_points_uv" f32[..., 2] in [0, 1] and "boxes_points_valid" bool; "boxes_segments"
+    uint8[max_boxes, segment_size, segment_size], the segment of the body from 1 to 14 and 0 for the
+    background; and with `symmetry` "boxes_points_mirrored" f32[..., 2], the U and V that the points have
+    after mirroring left and right, without which augmentations refuse to flip. Boxes that are not annotated
+    have no valid point.
+
+  Args:
+    fit, height, width, max_boxes: as in `image_boxes`.
+    max_points: 196, fourteen in each of 14 segments, is the most that DensePose-COCO has.
+    segment_size: the resolution of the head's output by default.
+    symmetry: path of DensePose's UV_symmetry_transforms.mat, see `body_parts.read_symmetry`.
+  Raises: ValueError as `image_boxes`, if a number is not positive, or as `body_parts.read_symmetry`.
+  """
+  for name, value in (("max_points", max_points), ("segment_size", segment_size)):
+    if value < 1:
+      raise ValueError(f"config.host.{name} is {value}; use a positive number")
+  boxes = image_boxes(frame, fit=fit, max_boxes=max_boxes, height=height, width=width)
+  tables = body_parts.read_symmetry(symmetry) if symmetry else None
+  return dataclasses.replace(boxes, dense=DenseRows(max_points, segment_size, tables))
+
+
+TRANSFORMS = {f.__name__: f for f in (image, image_mask, image_boxes, image_instances, image_densepose)} | {
+  f.__name__: f for f in (clip_transforms.frame, clip_transforms.frames)
 }
 # the fields of a record that a transform needs, if these are not the image alone
 NEEDS = {
   "image_mask": ("image", "mask"),
   "image_boxes": ("image", "boxes"),
   "image_instances": ("image", "boxes", "instances"),
+  "image_densepose": ("image", "boxes", "dense_points"),
   "frame": ("clip",),
   "frames": ("clip",),
 }
@@ -272,6 +313,12 @@ def check_source(name: str, transform: Transform, source: Source) -> None:
     most = source.most_rows["boxes"]
     raise ValueError(
       f"an image of the data set has {most} boxes, but config.host.max_boxes is {rows}; use {most} or more"
+    )
+  points, most = transform.elements.get("boxes_points"), source.most_rows.get("points", 0)
+  if points is not None and most > points.shape[1]:
+    raise ValueError(
+      f"an object of the data set has {most} points, but config.host.max_points is {points.shape[1]}; use "
+      f"{most} or more"
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from ssl_jax.data import splits
+from ssl_jax.data.dense_points import DensePoints
 from ssl_jax.data.elements import Record
 from ssl_jax.data.instance_masks import EncodedMask
 from ssl_jax.data.reader import Source
@@ -30,6 +31,9 @@ class Objects(NamedTuple):
   difficult: np.ndarray  # bool[n]: VOC's evaluation does not count it
   area: np.ndarray  # f64[n] square pixels: of the mask where the data set has one, and otherwise of the box
   masks: tuple[EncodedMask, ...] | None = None  # n; None: the data set has boxes only
+  dense: tuple[DensePoints | None, ...] | None = (
+    None  # n, None for objects without; None: the data set has none
+  )
 
   def record(self) -> Record:
     """The fields of a record besides image and label."""
@@ -40,19 +44,21 @@ class Objects(NamedTuple):
       "boxes_difficult": self.difficult,
       "boxes_area": self.area,
     }
-    return fields if self.masks is None else {**fields, "instances": self.masks}
+    fields |= {} if self.masks is None else {"instances": self.masks}
+    return fields if self.dense is None else {**fields, "dense_points": self.dense}
 
   def chosen(self, kept: np.ndarray) -> Objects:
     """The objects at indices i64[k]."""
     masks = None if self.masks is None else tuple(self.masks[i] for i in kept)
+    dense = None if self.dense is None else tuple(self.dense[i] for i in kept)
     boxes, classes, crowd, difficult, area = (leaf[kept] for leaf in self[:5])
-    return Objects(boxes, classes, crowd, difficult, area, masks)
+    return Objects(boxes, classes, crowd, difficult, area, masks, dense)
 
 
 def of_record(record: Record) -> Objects:
   """The objects of a record of a source; see `Objects.record`."""
   boxes, kinds, crowd, difficult, area = (record[name] for name in FIELDS[2:])
-  return Objects(boxes, kinds, crowd, difficult, area, record.get("instances"))
+  return Objects(boxes, kinds, crowd, difficult, area, record.get("instances"), record.get("dense_points"))
 
 
 class Annotated(NamedTuple):
@@ -124,19 +130,24 @@ def open_annotated(
     raise ValueError(f"split={split!r}: none of its {total} images has an object; keep images without boxes")
   with_masks = all(image.objects.masks is not None for image in images)
   objects = [image.objects if with_masks else image.objects._replace(masks=None) for image in images]
+  dense = all(of_image.dense is not None for of_image in objects)
+  objects = objects if dense else [of_image._replace(dense=None) for of_image in objects]
   counts = (
     ("parts of {} outside their images", "box", sum(image.clipped for image in images)),
     ("{} without area", "box", sum(image.dropped for image in images)),
     ("{} without objects", "image", total - len(images)),
   )
   told = [text.format(_plural(count, noun)) for text, noun, count in counts if count]
+  fields = (*FIELDS, *(("instances",) if with_masks else ()), *(("dense_points",) if dense else ()))
+  points = [len(one.points) for of_image in objects for one in of_image.dense or () if one is not None]
+  most = {"boxes": max(len(of_image.boxes) for of_image in objects)}
   return Source(
     ObjectReader(tuple(os.fspath(image.path) for image in images), tuple(objects)),
     len(names),
     tuple(names),
     None,
-    fields=(*FIELDS, "instances") if with_masks else FIELDS,
-    most_rows={"boxes": max(len(of_image.boxes) for of_image in objects)},
+    fields=fields,
+    most_rows={**most, "points": max(points, default=0)} if dense else most,
     order=splits.SHUFFLED,
     left_out=", ".join([*left_out, *told]),
   )

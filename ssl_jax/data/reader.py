@@ -35,7 +35,7 @@ class Source:
   uint8[H, W], which a record may accompany with "mask_values" (see mask_values.py; `decode_classes` there
   reads both); "boxes" f32[n, 4] (x1, y1, x2, y2) in pixels of the upright image, with "boxes_class" i32[n],
   "boxes_crowd" bool[n], "boxes_difficult" bool[n], "boxes_area" f64[n] and perhaps "instances", n encoded
-  masks; see objects.py.
+  masks, and "dense_points", n annotations of DensePose; see objects.py.
   """
 
   reader: Reader = dataclasses.field(repr=False)

@@ -249,7 +249,7 @@ def _decoded(record: Record) -> dict[str, Any]:
   for name, value in record.items():
     if name == "mask":
       made[name] = decode_classes(record)
-    elif name not in (MASK_VALUES, "instances"):  # encoded masks have no fixed shape
+    elif name not in (MASK_VALUES, "instances", "dense_points"):  # these have no fixed shape
       made[name] = decode(value) if isinstance(value, bytes) else value
   if "mask" in made and "image" in made:
     check_size(made["mask"], made["image"].shape[1::-1])

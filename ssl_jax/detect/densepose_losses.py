@@ -20,7 +20,7 @@ from ssl_jax.detect.proposals import Rois
 
 LEAST_IOU = 0.7  # of a RoI and its object
 COARSE_WEIGHT, FINE_WEIGHT, UV_WEIGHT = 5.0, 1.0, 0.01
-NAMES = ("boxes_points", "boxes_points_part", "boxes_points_uv", "boxes_points_valid", "boxes_parts")
+NAMES = ("boxes_points", "boxes_points_part", "boxes_points_uv", "boxes_points_valid", "boxes_segments")
 
 
 class DenseLogits(NamedTuple):

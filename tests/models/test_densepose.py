@@ -35,7 +35,7 @@ def batch(annotated=True):
     "boxes_points_part": random.integers(1, 25, (2, ROWS, POINTS), np.int32),
     "boxes_points_uv": random.uniform(size=(2, ROWS, POINTS, 2)).astype(np.float32),
     "boxes_points_valid": np.full((2, ROWS, POINTS), annotated) & (boxes[..., 2:3] > 0),
-    "boxes_parts": np.full((2, ROWS, 8, 8), 3, np.uint8),
+    "boxes_segments": np.full((2, ROWS, 8, 8), 3, np.uint8),
   }
   images = random.uniform(size=(2, SIDE, SIDE, 3)).astype(np.float32)
   return jnp.asarray(images), jnp.array([[60, 56]] * 2), jax.tree.map(jnp.asarray, targets)
@@ -82,7 +82,9 @@ def test_predictions_cover_every_detection():
   assert found.masks is None and found.further.parts.shape == (2, 5, 112, 112)
   assert found.further.uv.shape == (2, 5, 112, 112, 2)
   parts, uv = np.asarray(found.further.parts), np.asarray(found.further.uv)
-  assert parts.max() <= 24 and parts.any() and not uv[parts == 0].any() and (uv >= 0).all() and (uv <= 1).all()
+  assert (
+    parts.max() <= 24 and parts.any() and not uv[parts == 0].any() and (uv >= 0).all() and (uv <= 1).all()
+  )
 
 
 def test_a_pixel_is_read_at_its_part_and_only_on_the_body():
@@ -103,7 +105,12 @@ def test_the_published_head_has_the_published_shapes():
   for coarse in densepose.COARSE:
     net = detection.detector(encoder, 1, "fpn", further=densepose.dense_head(coarse=coarse))
     shapes = {name: leaf.shape for name, leaf in flat(jax.eval_shape(net.init, key, image).params).items()}
-    assert shapes["dense/conv1/kernel"] == (3, 3, 256, 512) and shapes["dense/conv8/kernel"] == (3, 3, 512, 512)
+    assert shapes["dense/conv1/kernel"] == (3, 3, 256, 512) and shapes["dense/conv8/kernel"] == (
+      3,
+      3,
+      512,
+      512,
+    )
     assert "dense/conv9/kernel" not in shapes
     widths = {name: shapes[f"dense/{name}/kernel"] for name in ("coarse", "fine", "u", "v")}
     assert widths == {"coarse": (4, 4, 512, coarse)} | dict.fromkeys(("fine", "u", "v"), (4, 4, 512, 25))
@@ -129,9 +136,13 @@ def test_outputs_are_those_of_torch():
   tensor = lambda leaf, *axes: torch.tensor(np.asarray(leaf).transpose(axes or range(np.ndim(leaf))).copy())
   conv, fine = (weights.params[name] for name in ("conv1", "fine"))
   nn = torch.nn.functional
-  hidden = nn.conv2d(tensor(x, 0, 3, 1, 2), tensor(conv["kernel"], 3, 2, 0, 1), tensor(conv["bias"]), padding=1)
+  hidden = nn.conv2d(
+    tensor(x, 0, 3, 1, 2), tensor(conv["kernel"], 3, 2, 0, 1), tensor(conv["bias"]), padding=1
+  )
   turned = np.asarray(fine["kernel"])[::-1, ::-1]
-  y = nn.conv_transpose2d(hidden.relu(), tensor(turned, 2, 3, 0, 1), tensor(fine["bias"]), stride=2, padding=1)
+  y = nn.conv_transpose2d(
+    hidden.relu(), tensor(turned, 2, 3, 0, 1), tensor(fine["bias"]), stride=2, padding=1
+  )
   y = nn.interpolate(y, scale_factor=2, mode="bilinear", align_corners=False).numpy().transpose(0, 2, 3, 1)
   np.testing.assert_allclose(found.fine, y, atol=1e-5)
 
