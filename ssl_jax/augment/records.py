@@ -8,7 +8,8 @@ by name, with one draw, and passes the others on:
 - "boxes" f32[N, 4] (x1, y1, x2, y2) in continuous pixel coordinates, clipped; "boxes_valid" bool[N] becomes
   False where nothing is left of a box; "boxes_mask" uint8[N, m, m] 0 or 1, the mask of the object in the
   frame of its box, is cut out again for the clipped box, and "boxes_valid" becomes False where nothing is
-  left of it;
+  left of it; the entries of `host.image_densepose`, points and segments in the frames of boxes, see
+  `dense_points.move_dense`;
 - "points" f32[N, 2] (x, y); "points_valid" bool[N] becomes False for points outside.
 "image_size" i32[2], the (height, width) of the upper left part that is not padding, bounds what is read.
 It is removed where the padding need not be at the bottom and on the right afterwards; `resize_shorter` keeps
@@ -24,7 +25,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ssl_jax.augment import colour, crops, resample
+from ssl_jax.augment import colour, crops, dense_points, resample
 from ssl_jax.core import Key
 from ssl_jax.detect.masks import crop_masks
 
@@ -82,7 +83,7 @@ def record_crop(
     height, width = image_size(record)
     box = crops.SAMPLERS[sampler](box_key, height, width, scale=scale)
     rectangle = [side.astype(jnp.float32) for side in box]
-    window = Window(*rectangle, flip=jax.random.bernoulli(flip_key, flip))
+    window = Window(*rectangle, flip=_random_flip(flip_key, flip, record))
     return move(record, window, size, MEAN, max(_sides(record)) / size)
 
   return augment
@@ -139,7 +140,7 @@ def scale_jitter(
     largest = _unit_side(relative, size, longer=max(_sides(record)), shorter=min(_sides(record))) / scale[0]
     places = jax.random.uniform(place_key, (1 if largest_class == 1 else ATTEMPTS + 1, 2))
     corners = jnp.maximum(bounds - side, 0)[None] * places
-    flipped = jax.random.bernoulli(flip_key, flip)
+    flipped = _random_flip(flip_key, flip, record)
     windows = [Window(corner[0], corner[1], side, side, flipped) for corner in corners]
     window = windows[0] if len(windows) == 1 else _first_varied(record, windows, size, largest_class)
     if not photometric:
@@ -191,7 +192,7 @@ def resize_shorter(
     bounds = image_size(record)
     found = jax.random.choice(shorter_key, jnp.asarray(shorter, jnp.float32))
     resized = resized_sides(bounds, found, longest, canvas)
-    flipped = jax.random.bernoulli(flip_key, flip)
+    flipped = _random_flip(flip_key, flip, record)
     down, across = jnp.asarray(canvas, jnp.float32) * bounds.astype(jnp.float32) / resized.astype(jnp.float32)
     left = jnp.where(
       flipped, bounds[1].astype(jnp.float32) - across, 0.0
@@ -204,6 +205,12 @@ def resize_shorter(
     return {**move(record, window, canvas, fill, largest), "image_size": resized}
 
   return augment
+
+
+def _random_flip(key: Key, flip: float, record: Record) -> jax.Array:
+  """bool[]. Raises ValueError for a record that must not be mirrored, see `dense_points.check_flip`."""
+  dense_points.check_flip(record, flip)
+  return jax.random.bernoulli(key, flip)
 
 
 def resized_sides(bounds: jax.Array, shorter: jax.Array, longest: int, canvas: tuple[int, int]) -> jax.Array:
@@ -252,7 +259,7 @@ def move(
   """
   moved_image = lambda image: move_image(image, window, bounds, size, fill, largest_scale, recolour)
   bounds = image_size(record)
-  moved = {name: leaf for name, leaf in record.items() if name != "image_size"}
+  moved = {name: leaf for name, leaf in record.items() if name not in ("image_size", dense_points.MIRRORED)}
   if "image" in record:
     moved["image"] = moved_image(record["image"])
   if "clip" in record:
@@ -265,6 +272,9 @@ def move(
       masks = move_box_masks(record["boxes_mask"], record["boxes"], window, size)
       moved["boxes_mask"] = masks
       kept &= masks.any((1, 2)) | ~record["boxes_mask"].any((1, 2))
+    if "boxes_points" in record:
+      frames = _move_corners(record["boxes"], window, size)
+      moved |= dense_points.move_dense(record, frames, moved["boxes"], window.flip)
     moved["boxes_valid"] = kept & record.get("boxes_valid", jnp.array(True))
   if "points" in record:
     moved["points"], kept = move_points(record["points"], window, size)

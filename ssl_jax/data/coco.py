@@ -34,13 +34,13 @@ def open_coco(data_dir: str, split: str, *, empty: Empty = "keep") -> Source:
   annotations/train2017.json, train2017_instances.json, train2017_detection.json, train2017.json or
   train2017/instances.json, and the images in train2017, images/train2017, train2017_images or images, or, as
   those that DensePose annotates (split "densepose_coco_2014_train"), in train2014, val2014, train2017 or
-  val2017. Classes are numbered from 0 in the order of the category ids. A part of a split, such as "train2017[:80%]", is cut
-  from a fixed shuffled order.
+  val2017. Classes are numbered from 0 in the order of the category ids. A part of a split, such as
+  "train2017[:80%]", is cut from a fixed shuffled order.
 
   An annotation may have `iscrowd`, `difficult` (or `ignore`, its other name) and `area`. If every annotation
   has a segmentation, polygons or run lengths, the records have "instances". If any annotation has points of
-  DensePose, they have "dense_points"; see dense_points.py. Boxes are clipped to their image
-  and dropped if no area is left; the source tells how many in `left_out`.
+  DensePose, they have "dense_points"; see dense_points.py. Boxes are clipped to their image and dropped if
+  no area is left; the source tells how many in `left_out`.
 
   Args:
     empty: "drop" leaves out images without an object that is not a crowd, as detectors are trained.

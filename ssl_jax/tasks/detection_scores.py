@@ -236,7 +236,7 @@ def _ranked(truths, detections, number: int, rounded: bool) -> _Ranked:
     overlaps = np.zeros(len(scores))
     best = np.zeros(len(scores), np.int64)
     if len(boxes) and len(scores):
-      every = _iou(candidates, boxes)
+      every = box_iou(candidates, boxes)
       best, overlaps = every.argmax(1), every.max(1)
     flags = difficult[best] if len(boxes) else np.zeros(len(scores), bool)
     rows.append((scores, overlaps, best + offset, flags))
@@ -279,8 +279,8 @@ def _area_under(recall: np.ndarray, precision: np.ndarray) -> float:
   return float((np.diff(recall, prepend=0) * highest).sum())
 
 
-def _iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-  """f64[N, M] of boxes [N, 4] and [M, 4]; 0 for empty boxes."""
+def box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+  """Intersection over union, f64[N, M] of boxes [N, 4] and [M, 4]; 0 for empty boxes."""
   one, other = first.astype(np.float64)[:, None], second.astype(np.float64)[None]
   sides = np.minimum(one[..., 2:], other[..., 2:]) - np.maximum(one[..., :2], other[..., :2])
   shared = np.prod(np.maximum(sides, 0), axis=-1)
