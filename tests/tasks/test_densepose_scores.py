@@ -1,4 +1,4 @@
-"""Geodesic point similarity and its average precision: known values, COCO's evaluation, what does not count."""
+"""Geodesic point similarity and average precision: known values, COCO's evaluation, what does not count."""
 
 import numpy as np
 import pytest
