@@ -48,6 +48,13 @@ class ObjectDetector(NamedTuple):
   convention: str = "detectron2"  # how masks are pasted, see `detect.masks.paste_masks`
 
 
+class DensePose(NamedTuple):
+  """People, and the part and place on the body's surface that each of their pixels shows."""
+
+  # as `ObjectDetector.predict`; `further` of the result is a models.densepose.DensePrediction
+  predict: Callable[[PyTree, PyTree, jax.Array, jax.Array], Any]
+
+
 class PretextExamples(NamedTuple):
   """Examples of a pretext task, made from a batch of images: the network's inputs and their targets."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 PARTS = 24  # of the surface, numbered from 1; 0 is the background
@@ -30,12 +32,15 @@ def mirror_points(part: np.ndarray, uv: np.ndarray, tables: np.ndarray) -> np.nd
   return np.where((part > 0)[..., None], tables[np.maximum(part, 1) - 1, row, column], 0).astype(np.float32)
 
 
+@functools.lru_cache(maxsize=1)
 def read_symmetry(path: str) -> np.ndarray:
   """Reads the file UV_symmetry_transforms.mat that DensePose's authors released: f32[24, 256, 256, 2].
 
   The file holds two MATLAB cell arrays of 1 x 24 (or 24 x 1) tables, "U_transforms" and "V_transforms". The
   tables number i, of 256 x 256 numbers in [0, 1], hold at row 255 V and column 255 U, both rounded down, the
   U and the V that a point (U, V) of part i + 1 has after mirroring. Its part becomes MIRRORED_PART.
+
+  The tables of the last file stay in memory.
 
   Raises: ValueError if the file does not exist or is not of that form, naming what is wrong.
   """

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssl_jax.data import instance_masks
-from ssl_jax.data.body_parts import PARTS, SEGMENTS, mirror_points
+from ssl_jax.data.body_parts import PARTS, SEGMENTS, mirror_points, read_symmetry
 from ssl_jax.data.elements import Elements, ShapeDtype
 from ssl_jax.data.fit import Place
 from ssl_jax.data.instance_masks import EncodedMask
@@ -101,13 +101,13 @@ def segment_labels(dense: DensePoints) -> np.ndarray:
   return found
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class DenseRows:
   """Makes the arrays of the annotated points of boxes; see `host.image_densepose`."""
 
   max_points: int
   segment_size: int
-  symmetry: np.ndarray | None = dataclasses.field(default=None, repr=False)  # see `body_parts.mirror_points`
+  symmetry: str = ""  # path of the table of `body_parts.read_symmetry`; "": no mirrored U and V
 
   def elements(self, rows: int) -> Elements:
     """The arrays, of which each has `rows` rows."""
@@ -120,7 +120,7 @@ class DenseRows:
       "boxes_segments": ShapeDtype((rows, self.segment_size, self.segment_size), np.uint8),
     }
     mirrored = {"boxes_points_mirrored": ShapeDtype((*points, 2), np.float32)}
-    return made if self.symmetry is None else {**made, **mirrored}
+    return {**made, **mirrored} if self.symmetry else made
 
   def rows(
     self, annotations: Sequence[DensePoints | None], boxes: np.ndarray, place: Place
@@ -149,8 +149,8 @@ class DenseRows:
     row["boxes_points_uv"][:count] = np.where(inside[:, None], dense.uv, 0)
     row["boxes_points_valid"][:count] = inside
     row["boxes_segments"][:] = crop_labels(segment_labels(dense), frame, box, self.segment_size)
-    if self.symmetry is not None:
-      mirrored = mirror_points(dense.part, dense.uv, self.symmetry)
+    if self.symmetry:
+      mirrored = mirror_points(dense.part, dense.uv, read_symmetry(self.symmetry))
       row["boxes_points_mirrored"][:count] = np.where(inside[:, None], mirrored, 0)
 
 

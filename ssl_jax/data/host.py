@@ -242,15 +242,15 @@ def image_densepose(
     fit, height, width, max_boxes: as in `image_boxes`.
     max_points: 196, fourteen in each of 14 segments, is the most that DensePose-COCO has.
     segment_size: the resolution of the head's output by default.
-    symmetry: path of DensePose's UV_symmetry_transforms.mat, see `body_parts.read_symmetry`.
-  Raises: ValueError as `image_boxes`, if a number is not positive, or as `body_parts.read_symmetry`.
+    symmetry: path of DensePose's UV_symmetry_transforms.mat, see `body_parts.read_symmetry`, which
+      `check_source` reads.
+  Raises: ValueError as `image_boxes`, or if a number is not positive.
   """
   for name, value in (("max_points", max_points), ("segment_size", segment_size)):
     if value < 1:
       raise ValueError(f"config.host.{name} is {value}; use a positive number")
   boxes = image_boxes(frame, fit=fit, max_boxes=max_boxes, height=height, width=width)
-  tables = body_parts.read_symmetry(symmetry) if symmetry else None
-  return dataclasses.replace(boxes, dense=DenseRows(max_points, segment_size, tables))
+  return dataclasses.replace(boxes, dense=DenseRows(max_points, segment_size, symmetry))
 
 
 TRANSFORMS = {f.__name__: f for f in (image, image_mask, image_boxes, image_instances, image_densepose)} | {
@@ -299,7 +299,8 @@ def make(name: str, frame: Frame, **options) -> Transform:
 def check_source(name: str, transform: Transform, source: Source) -> None:
   """Checks that the records of a source fit a host transform.
 
-  Raises: ValueError if they lack a field that it needs, or have more boxes than it has rows.
+  Raises: ValueError if they lack a field that it needs, or have more boxes or points than it has rows, or if
+    a file that it needs cannot be read.
   """
   missing = [field for field in NEEDS.get(name, ("image",)) if field not in source.fields]
   if missing:
@@ -320,6 +321,8 @@ def check_source(name: str, transform: Transform, source: Source) -> None:
       f"an object of the data set has {most} points, but config.host.max_points is {points.shape[1]}; use "
       f"{most} or more"
     )
+  if isinstance(transform, ImageAndBoxes) and transform.dense and transform.dense.symmetry:
+    body_parts.read_symmetry(transform.dense.symmetry)
 
 
 def _pad_rows(rows: np.ndarray, count: int) -> np.ndarray:

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 from ssl_jax.abilities import ObjectDetector, Pyramid
 from ssl_jax.core import Aux, Batch, DataSpec, Init, Method, Weights, keep_extra
 from ssl_jax.detect.anchors import Convention
-from ssl_jax.detect.rules import LIMITS
+from ssl_jax.detect.rules import LIMITS, Limits
 from ssl_jax.metrics import Mean
 from ssl_jax.models import Network, frozen_parts
-from ssl_jax.models.detection import Detector, detector
+from ssl_jax.models.detection import Detector, RoiHead, detector
 
 ABILITIES = (Pyramid, ObjectDetector)
 STAGES = 5  # the stem and the four stages of a ResNet, which `freeze` counts
@@ -25,6 +25,7 @@ class Parts(NamedTuple):
 
   net: Detector
   masks: bool
+  further: tuple[str, ...]  # entries of a batch that a further head needs
   frozen_norms: bool
   freeze: int
 
@@ -89,15 +90,16 @@ def make(
     and for an encoder that does not fit.
   Source: Ren et al. 2015; He et al. 2017; He et al. 2020, "Momentum Contrast", appendix; detectron2.
   """
-  limits = _limits(kind, anchors, rois, before, proposals, detections, least_score)
-  _check(data, masks, batch_norm, freeze, anchor_scale)
-  net = detector(
+  limits = make_limits(kind, anchors, rois, before, proposals, detections, least_score)
+  _check(data, masks)
+  return assemble(
     encoder,
-    data.num_classes,
-    kind,
-    masks,
+    data,
+    kind=kind,
+    masks=masks,
     agnostic=agnostic,
     batch_norm=batch_norm,
+    freeze=freeze,
     fpn_norm=fpn_norm,
     extra_norm=extra_norm,
     ignore_crowds=ignore_crowds,
@@ -108,7 +110,31 @@ def make(
     anchor_scale=anchor_scale,
     limits=limits,
   )
-  parts = Parts(net, masks, batch_norm == "frozen", freeze)
+
+
+def assemble(
+  encoder: Network,
+  data: DataSpec,
+  *,
+  masks: bool = False,
+  batch_norm: Literal["trained", "frozen"] = "trained",
+  freeze: int = 0,
+  convention: Convention = "detectron2",
+  anchor_scale: float = 1.0,
+  further: RoiHead | None = None,
+  targets: tuple[str, ...] = (),
+  **options,
+) -> Method:
+  """The method from the options of `make` and `models.detection.detector`, perhaps with a further head.
+
+  Args:
+    further: see `detector`; targets: entries of a batch that it needs.
+  Raises: ValueError for options out of range.
+  """
+  _check_encoder(batch_norm, freeze, anchor_scale)
+  options |= dict(batch_norm=batch_norm, convention=convention, anchor_scale=anchor_scale, further=further)
+  net = detector(encoder, data.num_classes, masks=masks, **options)
+  parts = Parts(net, masks, targets, batch_norm == "frozen", freeze)
   bound = functools.partial
   abilities = {
     Pyramid: Pyramid(bound(_read, encoder, pyramid=True)),
@@ -132,7 +158,7 @@ def _is_frozen(parts: Parts, path: tuple[str, ...]) -> bool:
 def _loss(parts: Parts, params, model_state, extra, batch: Batch, key):
   weights = frozen_parts.whole(params, model_state)
   names = ("boxes", "boxes_class", "boxes_valid", "boxes_crowd")
-  targets = {name: batch[name] for name in names}
+  targets = {name: batch[name] for name in (*names, *parts.further)}
   if parts.masks:
     targets |= {"masks": batch["boxes_mask"], "mask_frames": batch["boxes"]}
   images = batch["image"]
@@ -153,7 +179,10 @@ def _read(encoder: Network, params, model_state, images, **call):
   return encoder.apply(Weights(weights.params["encoder"], weights.model_state["encoder"]), images, **call)[0]
 
 
-def _limits(kind: str, anchors: int, rois: int, before, proposals, detections: int, least_score: float):
+def make_limits(
+  kind: str, anchors: int, rois: int, before, proposals, detections: int, least_score: float
+) -> Limits:
+  """The numbers of boxes from the options of `make`. Raises ValueError for options out of range."""
   for name, value in (("anchors", anchors), ("rois", rois), ("detections", detections)):
     if value < 1:
       raise ValueError(f"config.method.{name} is {value}; use a positive number")
@@ -171,13 +200,16 @@ def _limits(kind: str, anchors: int, rois: int, before, proposals, detections: i
   return published._replace(**options, **pairs)
 
 
-def _check(data: DataSpec, masks: bool, batch_norm: str, freeze: int, anchor_scale: float) -> None:
+def _check(data: DataSpec, masks: bool) -> None:
   needed = ("boxes", "boxes_mask") if masks else ("boxes",)
   if not set(needed) <= set(data.elements):
     raise ValueError(
       f"method 'detection' needs {' and '.join(needed)} of every image, but config.host.name delivers only "
       f"{', '.join(data.elements)}; use config.host.name={'image_instances' if masks else 'image_boxes'!r}"
     )
+
+
+def _check_encoder(batch_norm: str, freeze: int, anchor_scale: float) -> None:
   if not 0 <= freeze <= STAGES:
     raise ValueError(f"config.method.freeze is {freeze}; use a number of parts of the encoder, 0 to {STAGES}")
   if freeze and batch_norm != "frozen":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,14 +11,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ssl_jax.data.body_parts import PARTS, SEGMENT_NAMES, SEGMENT_OF_PART
+from ssl_jax.data.body_parts import PARTS, SEGMENT_NAMES, SEGMENT_OF_PART, SEGMENTS
 from ssl_jax.data.dense_points import DensePoints
 from ssl_jax.tasks.densepose_scores import DenseDetected
-from ssl_jax.view.segmentation import make_palette
 
 LINES = 4  # intervals of U and of V between lines
 WIDE = 3.2  # inches of a column
-PALETTE = make_palette(PARTS + 1)  # by part; 0 is not shown
 LIGHT, DARK = 1.45, 0.45  # by which lines of equal U and of equal V change the colour of the part
 
 
@@ -40,13 +39,15 @@ def plot_densepose(path: str | pathlib.Path, images: Sequence[ShownPeople], *, t
   figure = Figure(figsize=(WIDE * len(columns) + 1.9, max(sum(tall), 3.2) + 0.5), dpi=110)
   axes = figure.subplots(len(images), len(columns), squeeze=False, gridspec_kw={"height_ratios": tall})
   for row, shown in zip(axes, images, strict=True):
-    for axis in row:
+    tiles = [shown.image] * len(row)
+    if shown.detected is not None:
+      tiles[2] = overlay_bodies(shown.image, shown.detected)
+    for axis, tile in zip(row, tiles, strict=True):
       axis.axis("off")
-      axis.imshow(shown.image)
+      axis.imshow(tile)
+      axis.autoscale(False)
     for dense in shown.truth:
       draw_points(row[1], dense)
-    if shown.detected is not None:
-      row[2].imshow(overlay_bodies(shown.image, shown.detected))
   for axis, name in zip(axes[0], columns, strict=True):
     axis.set_title(name, fontsize=9)
   top = 1 - 0.42 / figure.get_figheight()
@@ -56,6 +57,21 @@ def plot_densepose(path: str | pathlib.Path, images: Sequence[ShownPeople], *, t
   figure.legend(handles=_legend(), loc="upper left", bbox_to_anchor=place, fontsize=6.5, frameon=False)
   figure.text(0.01, 1 - 0.08 / figure.get_figheight(), title, fontsize=10, ha="left", va="top")
   figure.savefig(path)
+
+
+def _make_palette() -> np.ndarray:
+  """uint8[25, 3]: a hue for each segment of the body, darker for its further parts."""
+  palette = np.zeros((PARTS + 1, 3), np.uint8)
+  for part in range(1, PARTS + 1):
+    segment = int(SEGMENT_OF_PART[part])
+    before = int((SEGMENT_OF_PART[1:part] == segment).sum())
+    # Steps of 5 in 14 hues, so that neighbours on the body differ.
+    colour = colorsys.hls_to_rgb(5 * segment % SEGMENTS / SEGMENTS, (0.62, 0.42)[before], 0.75)
+    palette[part] = [round(255 * channel) for channel in colour]
+  return palette
+
+
+PALETTE = _make_palette()  # by part; 0 is not shown
 
 
 def draw_points(axis, dense: DensePoints) -> None:

@@ -190,8 +190,9 @@ def test_flipping_needs_the_table(tmp_path):
     with pytest.raises(ValueError, match="config.augment.flip is 0.5.*set config.host.symmetry"):
       augment(jax.random.key(0), record)
   records.record_crop(size=32, flip=0.0)(jax.random.key(0), record)
+  lacking = host.image_densepose(host.Frame(SIDE), symmetry="no.mat")
   with pytest.raises(ValueError, match="config.host.symmetry is 'no.mat', which cannot be read as a MATLAB"):
-    body_parts.read_symmetry("no.mat")
+    host.check_source("image_densepose", lacking, sources.make("coco", data_dir=str(tmp_path), split="train"))
 
 
 def test_the_table_is_read_by_row_of_v_and_column_of_u(tmp_path):
