@@ -79,7 +79,7 @@ def shrunk(config: TrainConfig, *, batch: int, size: int) -> dict:
   small["method"] |= {name: value for name, value in geometry.items() if name in small["method"]}
   if small["method"].get("head") in ("fcn", "fcn_d8", "upernet"):
     small["method"]["channels"] = 16
-  if small["method"]["name"] == "detection":
+  if small["method"]["name"] in ("detection", "densepose"):
     small["encoder"]["stem"] = "imagenet"
     small["method"] |= {
       "channels": 8,
@@ -93,6 +93,9 @@ def shrunk(config: TrainConfig, *, batch: int, size: int) -> dict:
     }
     small["host"] |= {"max_boxes": 4}
     small["augment"] |= {"shorter": [size - 2, size], "longest": size}
+  if small["method"]["name"] == "densepose":
+    small["method"] |= {"dense_channels": 8, "dense_width": 8, "dense_layers": 1, "dense_rois": 1}
+    small["host"] |= {"max_points": 8, "segment_size": 14}
   if small["encoder"].get("batch_groups", 1) > 1:
     small["encoder"]["batch_groups"] = 2
   small["data"] |= dataclasses.asdict(config.data) | {
