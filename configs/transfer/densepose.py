@@ -5,7 +5,7 @@ Command:   ssl-jax train --config=configs/transfer/densepose.py:VARIANT --workdi
            ssl-jax evaluate --config=configs/transfer/densepose_precision.py:VARIANT --workdir=DIR2
 DATA holds train2014, val2014 and annotations/densepose_coco_2014_*.json; TABLE is DensePose's
 UV_symmetry_transforms, without which --config.augment.flip=0 is needed.
-Variants:  s1x: ResNet-50 with a feature pyramid, detectron2's densepose_rcnn_R_50_FPN_s1x; its BatchNorm, stem
+Variants:  s1x: ResNet-50 with a feature pyramid, detectron2's densepose_rcnn_R_50_FPN_s1x; BatchNorm, stem
            and first stage stay as they are. s1x_norms: the same with trained BatchNorm, as MoCo
            fine-tunes. small: for two CPU cores and images of figures or few people.
 Hardware:  Published on 8 GPUs with 2 images each.
