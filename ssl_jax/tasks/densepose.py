@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import pathlib
 from typing import NamedTuple
 
@@ -96,6 +97,8 @@ def _measure(backbone: Backbone, data: TaskData, mesh: Mesh, options: Options, p
       if index in chosen:
         drawn[index] = bodies
     progress(len(found), data.test_size, float(np.mean([len(one.boxes) for one in found.values()])))
+  if not any(image.annotated.any() for image in compared.values()):
+    raise ValueError("task 'densepose': nobody in the test images that can be read has annotated points")
   order = sorted(found)
   name = "geodesic" if options.geodesic else "chart"
   gps, gpsm = densepose_scores([compared[i] for i in order], distance=name, kappa=options.kappa)
@@ -110,6 +113,8 @@ def _measure(backbone: Backbone, data: TaskData, mesh: Mesh, options: Options, p
     "annotated_people": int(sum(image.annotated.sum() for image in compared.values())),
   }
   scalars = {**gps.scalars(), **gpsm.scalars(), **boxes.scalars()}
+  # Scores without truth, such as that of large people, are left out.
+  scalars = {key: value for key, value in scalars.items() if not math.isnan(value)}
   return Result(scalars, protocol, {}, records.class_names, functools.partial(_plot, shown))
 
 

@@ -76,7 +76,7 @@ PALETTE = _make_palette()  # by part; 0 is not shown
 
 def draw_points(axis, dense: DensePoints) -> None:
   """Draws the box and the points of a person."""
-  left, top, right, bottom = dense.frame
+  left, top, right, bottom = dense.frame - 0.5  # the centre of the first pixel is at 0
   outline = ([left, right, right, left, left], [top, top, bottom, bottom, top])
   axis.plot(*outline, color="white", linewidth=0.8)
   places = dense.frame[:2] + dense.points * (dense.frame[2:] - dense.frame[:2])
