@@ -9,5 +9,6 @@ boxes: area, IoU, encoding, clipping, mirroring. anchors: grids of anchors. matc
 anchor or a proposal belongs to. sampler: random subsamples of fixed size. nms: exact non-maximum suppression
 in tiles. proposals: of a region proposal network, and the RoIs that train the heads. detections: the boxes
 that a detector reports. roi_align: features of RoIs. masks: targets of mask heads, and masks as pixels.
-losses: of the RPN and of the heads. rules: the numbers and conventions of detectron2 and torchvision.
+losses: of the RPN and of the heads. densepose_losses: of DensePose's dense head. rules: the numbers and
+conventions of detectron2 and torchvision.
 """

@@ -148,6 +148,13 @@ def test_matching_is_that_of_cocos_evaluation():
     assert getattr(gps, name) == pytest.approx(getattr(expected, name), abs=1e-9), name
 
 
+def test_of_equal_people_the_last_is_taken():
+  similarity = np.array([[0.7, 0.7], [0.7, 0.0]])
+  known, area = np.ones(2, bool), np.full(2, 5000.0)
+  image = Compared(np.array([0.9, 0.8]), similarity, similarity, np.zeros((2, 2)), known, area, area)
+  assert densepose_scores.densepose_scores([image], distance="chart")[0].ap50 == 1
+
+
 def test_wrong_input_is_named():
   good = truth(POSE)
   with pytest.raises(ValueError, match="kappa is 'part'; did you mean 'parts'"):
