@@ -16,9 +16,11 @@ from ssl_jax.models import frozen_parts
 from ssl_jax.run.evaluate import evaluate
 from ssl_jax.run.restore import restore
 from ssl_jax.run.train import train
+from ssl_jax.tasks import detection_scores
 from ssl_jax.view.report import report
 from tests.recipes import save, shrunk, train_recipes
 from tests.tasks.boxed_images import NAMES, drawn
+from tests.tasks.reference_scores import reference_coco
 
 SMALL = dict(
   channels=16, hidden=32, anchors=64, rois=16, before=(64, 64), proposals=(32, 16), anchor_scale=0.25
@@ -119,6 +121,21 @@ def test_a_network_is_measured_the_same_way_twice_and_with_precise_statistics(ru
   assert precise != table["detection"]["detection"] and precise["coco_box_ap50"] > 0.1
   stored = json.loads((run / "evaluations" / "step192" / "detection-detection.json").read_text())
   assert stored["protocol"]["precise_batches"] == 3
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools
+def test_scores_of_what_was_detected_are_those_of_pycocotools(run, monkeypatch):
+  seen, score = [], detection_scores.coco_scores
+  monkeypatch.setattr(
+    detection_scores, "coco_scores", lambda *args, **kind: seen.append(args) or score(*args, **kind)
+  )
+  scalars = evaluate(measured(baselines=()), run)["detection"]["detection"]
+  truths, found, count = seen[0]
+  assert sum(len(one.boxes) for one in found) > 20
+  for kind in ("box", "mask"):
+    _, stats = reference_coco(truths, found, count, kind)
+    mine = [scalars[f"coco_{kind}_ap{end}"] for end in ("", "50", "75")]
+    np.testing.assert_allclose(mine, stats[:3], atol=1e-6)
 
 
 def test_a_partly_frozen_encoder_starts_from_the_other_run_and_stays(pretrained, boxes, tmp_path):

@@ -1,7 +1,5 @@
 """Detection scores: VOC's against an independent version, COCO's against pycocotools, both by hand."""
 
-import contextlib
-import io
 import json
 import sys
 import zipfile
@@ -13,6 +11,7 @@ from ssl_jax.data import instance_masks, sources
 from ssl_jax.data.objects import Objects, of_record
 from ssl_jax.tasks import detection_scores
 from ssl_jax.tasks.detection_scores import THRESHOLDS, Detected, coco_scores, voc_ap, voc_scores
+from tests.tasks.reference_scores import reference_coco
 
 CLASSES, SIDE = 4, 160
 
@@ -196,51 +195,13 @@ def test_rounding_is_that_of_the_files_of_voc():
   )  # equal scores: the first image first
 
 
-def reference_coco(truths, detections, kind):
-  """COCO's precision f64[10, 101, C, 4] by pycocotools, from a file in COCO's form."""
-  coco = pytest.importorskip("pycocotools.coco", reason="pycocotools is not installed")
-  cocoeval = pytest.importorskip("pycocotools.cocoeval", reason="pycocotools is not installed")
-  rows, found = [], []
-  plain = lambda mask: instance_masks.to_coco(mask)
-  for image, (truth, detected) in enumerate(zip(truths, detections, strict=True)):
-    for i, box in enumerate(truth.boxes.astype(float).tolist()):
-      row = {"id": len(rows) + 1, "image_id": image, "category_id": int(truth.classes[i]) + 7}
-      row |= {"bbox": [*box[:2], box[2] - box[0], box[3] - box[1]], "iscrowd": int(truth.crowd[i])}
-      row |= {"area": float(truth.area[i])}
-      rows.append(row | ({"segmentation": plain(truth.masks[i])} if truth.masks else {}))
-    for i, box in enumerate(detected.boxes.astype(float).tolist()):
-      row = {
-        "image_id": image,
-        "category_id": int(detected.classes[i]) + 7,
-        "score": float(detected.scores[i]),
-      }
-      if kind == "mask":
-        found.append(row | {"segmentation": plain(detected.masks[i])})
-      else:
-        found.append(row | {"bbox": [*box[:2], box[2] - box[0], box[3] - box[1]]})
-  with contextlib.redirect_stdout(io.StringIO()):
-    dataset = coco.COCO()
-    dataset.dataset = {
-      "info": {},
-      "images": [{"id": i, "width": SIDE, "height": SIDE} for i in range(len(truths))],
-      "annotations": rows,
-      "categories": [{"id": c + 7, "name": str(c)} for c in range(CLASSES)],
-    }
-    dataset.createIndex()
-    evaluation = cocoeval.COCOeval(dataset, dataset.loadRes(found), {"box": "bbox", "mask": "segm"}[kind])
-    evaluation.evaluate()
-    evaluation.accumulate()
-    evaluation.summarize()
-  return evaluation.eval["precision"][..., -1], evaluation.stats
-
-
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools
 @pytest.mark.parametrize("kind", ["box", "mask"])
 @pytest.mark.parametrize("seed", range(3))
 def test_coco_equals_pycocotools(seed, kind):
   pytest.importorskip("faster_coco_eval", reason="faster-coco-eval is not installed: extra `detection`")
   truths, detections = random_data(10 + seed, masks=kind == "mask")
-  precision, stats = reference_coco(truths, detections, kind)
+  precision, stats = reference_coco(truths, detections, CLASSES, kind)
   scores = coco_scores(truths, detections, CLASSES, kind=kind)
   mine = [scores.ap, scores.ap50, scores.ap75, scores.small, scores.medium, scores.large]
   np.testing.assert_allclose(np.nan_to_num(mine, nan=-1), stats[:6], atol=1e-6)
@@ -252,7 +213,7 @@ def test_coco_equals_pycocotools(seed, kind):
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("kind", ["box", "mask"])
-def test_coco_equals_pycocotools_on_real_truths(shared_data, tmp_path, kind, monkeypatch):
+def test_coco_equals_pycocotools_on_real_truths(shared_data, tmp_path, kind):
   """People of photographs; the detections are the people of the same photograph, moved and resized."""
   pytest.importorskip("faster_coco_eval", reason="faster-coco-eval is not installed: extra `detection`")
   with zipfile.ZipFile(shared_data / "penn_fudan/val.zip") as archive:
@@ -268,8 +229,7 @@ def test_coco_equals_pycocotools_on_real_truths(shared_data, tmp_path, kind, mon
     )
     boxes = truth.boxes + np.tile(shifts, 2)
     detections.append(found_of(boxes, draw.random(len(boxes)), masks=moved))
-  monkeypatch.setattr(sys.modules[__name__], "CLASSES", 1)
-  _, stats = reference_coco(truths, detections, kind)
+  _, stats = reference_coco(truths, detections, 1, kind)
   scores = coco_scores(truths, detections, 1, kind=kind)
   mine = [scores.ap, scores.ap50, scores.ap75, scores.small, scores.medium, scores.large]
   np.testing.assert_allclose(np.nan_to_num(mine, nan=-1), stats[:6], atol=1e-6)
