@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ssl_jax import metrics
-from ssl_jax.augment.records import IGNORE
+from ssl_jax.augment.record_moves import IGNORE
 
 
 class Scores(NamedTuple):

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ssl_jax.augment.crops import to_float
-from ssl_jax.augment.records import MEAN
+from ssl_jax.augment.record_moves import MEAN
 from ssl_jax.core import PyTree
 from ssl_jax.models.normalize import fill_padding
 

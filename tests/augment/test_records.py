@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ssl_jax import augment
-from ssl_jax.augment import colour, crops, records
-from ssl_jax.augment.records import IGNORE, Window
+from ssl_jax.augment import colour, crops, record_moves, records
+from ssl_jax.augment.record_moves import IGNORE, Window
 from ssl_jax.data.whole_image import resized_to
 
 HEIGHT, WIDTH, SIZE = 40, 56, 32
@@ -80,7 +80,7 @@ def test_a_window_in_whole_pixels_is_a_crop():
   image = record()["image"]
   for flip in (False, True):
     window = Window(*(jnp.float32(v) for v in (5, 7, 30, 40)), jnp.array(flip))
-    found = records.move_image(image, window, jnp.array([HEIGHT, WIDTH]), SIZE, records.MEAN, 2.0)
+    found = record_moves.move_image(image, window, jnp.array([HEIGHT, WIDTH]), SIZE, record_moves.MEAN, 2.0)
     box = crops.Box(*(jnp.int32(v) for v in (5, 7, 30, 40)))
     expected = crops.crop_resize(image, box, SIZE, flip=flip)
     # A crop's filter stops at its border, the window's reads on: the inner pixels are the same.
@@ -91,12 +91,12 @@ def test_the_whole_image_is_the_image():
   square = record()["image"][:, :HEIGHT]
   window = Window(*(jnp.float32(v) for v in (0, 0, HEIGHT, HEIGHT)), jnp.array(False))
   bounds = jnp.array([HEIGHT, HEIGHT])
-  found = records.move_image(square, window, bounds, HEIGHT, records.MEAN, 1.0)
+  found = record_moves.move_image(square, window, bounds, HEIGHT, record_moves.MEAN, 1.0)
   np.testing.assert_allclose(found, np.asarray(square, np.float32) / 255, atol=1e-6)
   numbers = jnp.arange(HEIGHT * HEIGHT).reshape(HEIGHT, HEIGHT)
-  np.testing.assert_array_equal(records.move_mask(numbers, window, bounds, HEIGHT), numbers)
+  np.testing.assert_array_equal(record_moves.move_mask(numbers, window, bounds, HEIGHT), numbers)
   mirrored = window._replace(flip=jnp.array(True))
-  np.testing.assert_array_equal(records.move_mask(numbers, mirrored, bounds, HEIGHT), numbers[:, ::-1])
+  np.testing.assert_array_equal(record_moves.move_mask(numbers, mirrored, bounds, HEIGHT), numbers[:, ::-1])
 
 
 def test_padding_is_filled_and_ignored():
@@ -116,7 +116,9 @@ def test_padding_is_filled_and_ignored():
     np.testing.assert_array_equal(made[0][name], made[1][name])
   outside = made[0]["mask"] == IGNORE
   assert 0 < outside.mean() < 1 and (made[0]["mask"][~outside] == 1).all()
-  np.testing.assert_allclose(made[0]["image"][outside], np.tile(records.MEAN, (outside.sum(), 1)), atol=1e-6)
+  np.testing.assert_allclose(
+    made[0]["image"][outside], np.tile(record_moves.MEAN, (outside.sum(), 1)), atol=1e-6
+  )
   np.testing.assert_allclose(made[0]["image"][~outside], 100 / 255, atol=1e-5)
 
 
@@ -172,12 +174,12 @@ def test_masks_of_boxes_that_are_not_clipped_are_kept_or_mirrored_exactly():
   one, _ = with_masks(28)
   for flip in (False, True):
     window = Window(*(jnp.float32(v) for v in (-3.7, 1.3, 190.1, 220.9)), jnp.array(flip))
-    made = records.move(one, window, 96, records.MEAN, 3.0)
+    made = record_moves.move(one, window, 96, record_moves.MEAN, 3.0)
     masks = np.asarray(one["boxes_mask"])
     np.testing.assert_array_equal(made["boxes_mask"], masks[:, :, ::-1] if flip else masks)
     assert made["boxes_valid"].tolist() == [True, True, False]
   corner = Window(*(jnp.float32(v) for v in (130, 130, 30, 30)), jnp.array(False))
-  made = records.move(one, corner, 96, records.MEAN, 3.0)
+  made = record_moves.move(one, corner, 96, record_moves.MEAN, 3.0)
   assert made["boxes"][0, 2] > 0 and not made["boxes_mask"][0].any()
   assert made["boxes_valid"].tolist() == [False, False, False]  # the box's corner shows nothing of the object
 
@@ -211,7 +213,7 @@ def test_the_least_factor_has_enough_taps(relative, side):
   least, image, bounds = 0.4, record()["image"], jnp.array([HEIGHT, WIDTH])
   jitter = records.scale_jitter(size=SIZE, scale=(least, least), relative=relative, flip=0.0)
   whole = Window(*(jnp.float32(v) for v in (0, 0, side / least, side / least)), jnp.array(False))
-  expected = records.move_image(image, whole, bounds, SIZE, records.MEAN, 20.0)
+  expected = record_moves.move_image(image, whole, bounds, SIZE, record_moves.MEAN, 20.0)
   np.testing.assert_allclose(jitter(jax.random.key(0), {"image": image})["image"], expected, atol=1e-5)
 
 
@@ -283,7 +285,7 @@ def test_photometric_distortion_changes_the_colours_alone():
     drawn = colour.sample_distortion(jax.random.split(key, 4)[3])
     planes = jnp.asarray(expected["image"].transpose(2, 1, 0))
     distorted = np.asarray(colour.distort(planes, drawn)).transpose(2, 1, 0)
-    np.testing.assert_allclose(found["image"], np.where(inside, distorted, records.MEAN), atol=1e-5)
+    np.testing.assert_allclose(found["image"], np.where(inside, distorted, record_moves.MEAN), atol=1e-5)
     np.testing.assert_allclose(found["clip"][0], found["image"], atol=1e-6)  # all frames with one draw
     changed += bool(np.abs(found["image"] - expected["image"]).max() > 0.02)
   assert 8 < changed < 12  # 15 of 16, and some draws are small
@@ -345,7 +347,9 @@ def test_a_resized_image_fills_its_part_of_the_canvas_mirrored_or_not():
     assert made["image"].shape == (40, 48, 3) and (height, width) in {(20, 28), (30, 42)}
     inside = made["mask"] != IGNORE
     assert inside[:height, :width].all() and inside.sum() == height * width
-    np.testing.assert_allclose(made["image"][height:], np.broadcast_to(records.MEAN, (40 - height, 48, 3)))
+    np.testing.assert_allclose(
+      made["image"][height:], np.broadcast_to(record_moves.MEAN, (40 - height, 48, 3))
+    )
     column = made["image"][:height, :width, 0] * 255 / 4
     flipped = bool(column[0, -1] < column[0, 0])
     seen.add((height, flipped))

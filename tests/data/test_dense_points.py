@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssl_jax.augment import records
-from ssl_jax.augment.records import Window
+from ssl_jax.augment import record_moves, records
+from ssl_jax.augment.record_moves import Window
 from ssl_jax.data import body_parts, dense_points, host, sources
 from ssl_jax.data.body_parts import SEGMENT_OF_PART
 from tests import made_people
@@ -131,7 +131,7 @@ def test_published_names_of_files_are_found(tmp_path):
 def flipped(made):
   record = {name: jnp.asarray(leaf) for name, leaf in made.items()}
   window = Window(*(jnp.float32(side) for side in (0, 0, SIDE, SIDE)), jnp.array(True))
-  return jax.device_get(records.move(record, window, SIDE, records.MEAN, 1.0))
+  return jax.device_get(record_moves.move(record, window, SIDE, record_moves.MEAN, 1.0))
 
 
 def test_mirroring_exchanges_the_sides_of_the_body(tmp_path):
@@ -163,7 +163,7 @@ def test_a_window_moves_and_drops_points(tmp_path):
     dropped += int((~found["boxes_points_valid"][0]).sum() > 136)
     box, inside = found["boxes"][0], found["boxes_points_valid"][0]
     places = box[:2] + found["boxes_points"][0][inside] * (box[2:] - box[:2])
-    moved, _ = records.move_points(*place_points(made, found, record, augment, seed))
+    moved, _ = record_moves.move_points(*place_points(made, found, record, augment, seed))
     np.testing.assert_allclose(places, moved[inside], atol=1e-2)
   assert dropped
 

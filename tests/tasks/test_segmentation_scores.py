@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score, recall_score
 
-from ssl_jax.augment.records import IGNORE
+from ssl_jax.augment.record_moves import IGNORE
 from ssl_jax.tasks.segmentation_scores import confusion, scores
 
 

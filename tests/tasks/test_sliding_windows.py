@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_jax.augment.records import MEAN
+from ssl_jax.augment.record_moves import MEAN
 from ssl_jax.tasks import sliding_windows
 from ssl_jax.tasks.sliding_windows import Windows, place_windows
 
