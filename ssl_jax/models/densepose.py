@@ -74,8 +74,8 @@ class TransposedConv(nn.Module):
   """A transposed 4x4 convolution with stride 2: [B, h, w, C] -> [B, 2h, 2w, channels] of `dtype`.
 
   PyTorch's with padding 1, whose kernel [4, 4, C, channels] has the same orientation. It is computed as a 3x3
-  convolution to the four outputs of every pixel: the backward pass of a convolution of dilated input is a
-  hundred times slower on CPU, and what is multiplied by zeros adds 4% to the work of the published head.
+  convolution to the four outputs of every pixel: the backward pass of a convolution of dilated input is
+  seven times slower on CPU, and what is multiplied by zeros adds 4% to the work of the published head.
   """
 
   channels: int
