@@ -100,18 +100,17 @@ def fitted(name: str):
   adam, traces = optax.adam(3e-3), []
 
   @jax.jit
-  def step(params, opt_state):
+  def step(params, opt_state, rest):  # arrays of a closure would be constants, which XLA folds for seconds
     traces.append(1)
-    (loss, _), gradient = jax.value_and_grad(method.loss, has_aux=True)(
-      params, state.model_state, state.extra, batch, jax.random.key(2)
-    )
+    (loss, _), gradient = jax.value_and_grad(method.loss, has_aux=True)(params, *rest, jax.random.key(2))
     with jax.numpy_dtype_promotion("standard"):  # optax's bias correction mixes int and float
       updates, opt_state = adam.update(gradient, opt_state)
     return optax.apply_updates(params, updates), opt_state, loss, gradient
 
   params, opt_state, found = state.params, adam.init(state.params), []
   for _ in range(20):
-    params, opt_state, loss, gradient = step(params, opt_state)
+    rest = state.model_state, state.extra, batch
+    params, opt_state, loss, gradient = step(params, opt_state, rest)
     found.append(float(loss))
   return found, gradient, len(traces), (method, state, batch, params)
 
