@@ -153,12 +153,12 @@ def test_an_imported_run_finds_the_same_and_is_evaluated(photographs, tmp_path):
   agree(found, wanted, photographs)
   names = dict(enumerate(detectors.coco_names(), 1))
   known = {number: name for number, name in names.items() if not name.startswith("unused")}
-  assert len(known) == 80 and len({*wanted[0]["labels"].tolist()} - known.keys()) > 0
+  assert len(known) == 80
   write_coco(tmp_path / "data", photographs, wanted, known)
   config = recipe(
     EvaluateConfig,
     tasks=dict(detection={}),
-    data=dict(name="coco", data_dir=str(tmp_path / "data"), test_split="val"),
+    data=dict(name="coco", data_dir=str(tmp_path / "data"), train_split="val", test_split="val"),
     batch_size=8,
   )
   ((scores,),) = (row.values() for row in evaluate(check(EvaluateConfig, config), tmp_path / "run").values())
