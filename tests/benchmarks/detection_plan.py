@@ -19,6 +19,7 @@ import importlib.metadata
 import json
 import os
 import time
+from typing import Literal, NamedTuple
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -29,18 +30,30 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec  # noqa: E402
 
 from ssl_jax import models  # noqa: E402
 from ssl_jax.core import Weights  # noqa: E402
-from ssl_jax.detect.rules import FOREGROUND, LIMITS  # noqa: E402
+from ssl_jax.detect.rules import FOREGROUND, LIMITS, Limits  # noqa: E402
 from ssl_jax.models.detection import detector  # noqa: E402
 from ssl_jax.planning import hlo  # noqa: E402
 from ssl_jax.planning.chips import Chip  # noqa: E402
 from ssl_jax.planning.scopes import parts  # noqa: E402
 from ssl_jax.planning.topology import open_topology, quiet  # noqa: E402
 
-# name: (kind, encoder, (height, width), images, classes, masks)
+
+class Case(NamedTuple):
+  """A detector and its batch."""
+
+  kind: Literal["c4", "fpn"]
+  encoder: str
+  side: tuple[int, int]  # (height, width) in pixels
+  images: int
+  classes: int
+  masks: bool
+  limits: Limits
+
+
 CASES = {
-  "fpn": ("fpn", "resnet50", (1024, 1024), 4, 80, True),
-  "c4": ("c4", "resnet50", (800, 1344), 2, 20, False),
-  "small": ("fpn", "resnet18", (256, 256), 1, 80, True),
+  "fpn": Case("fpn", "resnet50", (1024, 1024), 4, 80, True, LIMITS["fpn"]),
+  "c4": Case("c4", "resnet50", (800, 1344), 2, 20, False, LIMITS["c4"]),
+  "small": Case("fpn", "resnet18", (256, 256), 1, 80, True, LIMITS["fpn"]),
 }
 SCOPES = ("nms", "roi_align", "match", "random_sample", "select_proposals", "crop_masks")
 OBJECTS, MASK_SIDE, CHANNELS, HIDDEN = 100, 112, 256, 1024
@@ -74,23 +87,23 @@ def interpolation(rois: int, size: int, height: int, width: int, channels: int) 
   return 2 * rois * channels * (size * height * width + size**2 * width)
 
 
-def analytic(kind: str, encoder: str, side: tuple[int, int], classes: int, *, masks: bool) -> dict[str, int]:
+def analytic(case: Case) -> dict[str, int]:
   """FLOPs of training on one image, by part: 3 times the forward pass, 2 for RoIAlign, whose boxes and
   matrices have no gradient, and for the stem, whose input has none."""
-  (height, width), bottleneck = side, encoder == "resnet50"
-  depths, rois = (3, 4, 6, 3) if bottleneck else (2, 2, 2, 2), LIMITS[kind].rois
+  (height, width), bottleneck = case.side, case.encoder == "resnet50"
+  depths, rois = (3, 4, 6, 3) if bottleneck else (2, 2, 2, 2), case.limits.rois
   body = functools.partial(stage, bottleneck=bottleneck)
   widths = [64 * 2**i * (4 if bottleneck else 1) for i in range(4)]
   strides = [4 * 2**i for i in range(5)]
   before = [max(stride // 2, 4) for stride in strides]
   stages = [body(i, height // before[i], width // before[i], depth=depths[i]) for i in range(4)]
   found = {"encoder": 2 * conv(height // 2, width // 2, 3, 64, 7)}
-  if kind == "c4":
+  if case.kind == "c4":
     h, w = height // 16, width // 16
     found["encoder"] += 3 * sum(stages[:3])
     found["rpn"] = 3 * (conv(h, w, widths[2], widths[2], 3) + conv(h, w, widths[2], 15 * 5))
     found["roi_align"] = 2 * interpolation(rois, 14, h, w, widths[2])
-    found["box"] = 3 * rois * (body(3, 14, 14, depth=depths[3]) + conv(1, 1, widths[3], 5 * classes + 1))
+    found["box"] = 3 * rois * (body(3, 14, 14, depth=depths[3]) + conv(1, 1, widths[3], 5 * case.classes + 1))
     return found
   maps = [(height // stride, width // stride) for stride in strides]
   found["encoder"] += 3 * sum(stages)
@@ -100,31 +113,34 @@ def analytic(kind: str, encoder: str, side: tuple[int, int], classes: int, *, ma
   maps.append((height // 64, width // 64))
   rpn = lambda m: conv(*m, CHANNELS, CHANNELS, 3) + conv(*m, CHANNELS, 15)
   found["rpn"] = 3 * sum(rpn(m) for m in maps[:4] + maps[-1:])
-  crops = [(rois, 7)] + [(int(rois * FOREGROUND), 14)] * masks
+  crops = [(rois, 7)] + [(int(rois * FOREGROUND), 14)] * case.masks
   found["roi_align"] = 2 * sum(interpolation(*crop, *m, CHANNELS) for crop in crops for m in maps[:4])
-  dense = conv(1, 1, 49 * CHANNELS, HIDDEN) + conv(1, 1, HIDDEN, HIDDEN) + conv(1, 1, HIDDEN, 5 * classes + 1)
+  dense = (
+    conv(1, 1, 49 * CHANNELS, HIDDEN) + conv(1, 1, HIDDEN, HIDDEN) + conv(1, 1, HIDDEN, 5 * case.classes + 1)
+  )
   found["box"] = 3 * rois * dense
   mask = 4 * conv(14, 14, CHANNELS, CHANNELS, 3) + conv(28, 28, CHANNELS, CHANNELS)
-  found["mask"] = 3 * masks * int(rois * FOREGROUND) * (mask + conv(28, 28, CHANNELS, classes))
+  found["mask"] = 3 * case.masks * int(rois * FOREGROUND) * (mask + conv(28, 28, CHANNELS, case.classes))
   return found
 
 
-def lower(kind: str, encoder: str, side: tuple[int, int], images: int, classes: int, *, masks: bool, device):
+def lower(case: Case, device):
   """Lowers the training step for one device."""
   where = NamedSharding(Mesh([device], ("data",)), PartitionSpec())
   shape = lambda *sizes, dtype=jnp.float32: jax.ShapeDtypeStruct(sizes, dtype, sharding=where)
   placed = functools.partial(jax.tree.map, lambda leaf: shape(*leaf.shape, dtype=leaf.dtype))
-  net = detector(models.make(encoder, dtype="bfloat16"), classes, kind, masks)
+  encoder, images = models.make(case.encoder, dtype="bfloat16"), case.images
+  net = detector(encoder, case.classes, case.kind, case.masks, limits=case.limits)
   targets = {
     "boxes": shape(images, OBJECTS, 4),
     "boxes_class": shape(images, OBJECTS, dtype=jnp.int32),
     "boxes_valid": shape(images, OBJECTS, dtype=jnp.bool_),
     "boxes_crowd": shape(images, OBJECTS, dtype=jnp.bool_),
   }
-  if masks:
+  if case.masks:
     size = (MASK_SIDE, MASK_SIDE)
     targets |= {"masks": shape(images, OBJECTS, *size, dtype=jnp.bool_), "mask_frames": targets["boxes"]}
-  pixels, key = shape(images, *side, 3), placed(jax.eval_shape(lambda: jax.random.key(0)))
+  pixels, key = shape(images, *case.side, 3), placed(jax.eval_shape(lambda: jax.random.key(0)))
   weights = placed(jax.eval_shape(net.init, key, pixels))
   optimizer = placed(jax.eval_shape(RULE.init, weights.params))
 
@@ -142,19 +158,18 @@ def lower(kind: str, encoder: str, side: tuple[int, int], images: int, classes: 
   return program.lower(weights, optimizer, pixels, sizes, targets, key)
 
 
-def measure(name: str, chip: Chip, device) -> dict:
+def measure(case: Case, chip: Chip, device) -> dict:
   """Compiles a case and reads its memory, FLOPs and parts; see the module's description."""
-  kind, encoder, side, images, classes, masks = CASES[name]
   began = time.process_time()
   with quiet():
-    compiled = lower(kind, encoder, side, images, classes, masks=masks, device=device).compile()
+    compiled = lower(case, device).compile()
   sizes, text = compiled.memory_analysis(), compiled.as_text()
   needed = sizes.argument_size_in_bytes + sizes.temp_size_in_bytes + sizes.generated_code_size_in_bytes
   needed += sizes.output_size_in_bytes - sizes.alias_size_in_bytes
-  formula = analytic(kind, encoder, side, classes, masks=masks)
+  formula = analytic(case)
   found = parts(text, SCOPES, chip)
   whole = found.pop("all")
-  flops = hlo.cost(text).flops / images
+  flops = hlo.cost(text).flops / case.images
   return {
     "compile_processor_s": round(time.process_time() - began),
     "fits": bool(needed <= chip.memory * chip.share),
@@ -162,7 +177,7 @@ def measure(name: str, chip: Chip, device) -> dict:
     "gigaflop_an_image": round(flops / 1e9, 1),
     "analytic_gigaflop_an_image": {part: round(value / 1e9, 1) for part, value in formula.items()},
     "of_analytic": round(flops / sum(formula.values()), 3),
-    "traffic_gigabytes_an_image": round(whole.hbm_bytes / images / 1e9, 2),
+    "traffic_gigabytes_an_image": round(whole.hbm_bytes / case.images / 1e9, 2),
     "least_step_ms": round(1e3 * whole.seconds, 2),
     "instructions": whole.instructions,
     "largest_array_megabytes": round(whole.largest / 1e6, 1),
@@ -187,7 +202,7 @@ def main():
   chip, mesh = open_topology(args.topology)
   found = {}
   for name in args.cases:
-    found[name] = measure(name, chip, mesh.devices.reshape(-1)[0])
+    found[name] = measure(CASES[name], chip, mesh.devices.reshape(-1)[0])
     print(name, json.dumps(found[name]), flush=True)
   versions = {name: importlib.metadata.version(name) for name in ("jax", "flax", "libtpu")}
   print(json.dumps({"benchmark": "detection_plan", "topology": args.topology, **found, "versions": versions}))
