@@ -20,6 +20,7 @@ from ssl_jax.parallel import placement
 from ssl_jax.tasks.backbone import Backbone
 from ssl_jax.tasks.densepose_scores import DenseDetected
 from ssl_jax.tasks.detection_scores import Detected
+from ssl_jax.tasks.one_ahead import one_ahead, to_devices
 
 
 class Found(NamedTuple):
@@ -76,9 +77,7 @@ def detecting(
   options["bodies"] = bodies
 
   def detect(rows: dict[str, np.ndarray]):
-    short = -len(rows["valid"]) % len(mesh.local_devices)
-    padded = {name: np.pad(leaf, [(0, short)] + [(0, 0)] * (leaf.ndim - 1)) for name, leaf in rows.items()}
-    return _detect(*weights, placement.to_devices(padded, mesh), **options)
+    return _detect(*weights, to_devices(rows, mesh), **options)
 
   return detect
 
@@ -106,16 +105,6 @@ def _detect(params, model_state, batch, *, predict, canvas, convention, mesh: Me
 
 def detect_each(detect, batches: Iterator[dict[str, np.ndarray]]) -> Iterator[Found]:
   """Yields the valid rows of each global batch; the devices are one batch ahead."""
-  pending = None
-  for batch in batches:
-    ahead = detect(batch)
-    if pending is not None:
-      yield _fetched(pending)
-    pending = ahead
-  if pending is not None:
-    yield _fetched(pending)
-
-
-def _fetched(arrays) -> Found:
-  found = Found(*map(np.asarray, arrays))
-  return Found(*(leaf[found.valid] for leaf in found))
+  for arrays in one_ahead(detect, batches):
+    found = Found(*arrays)
+    yield Found(*(leaf[found.valid] for leaf in found))

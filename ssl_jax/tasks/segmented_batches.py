@@ -16,6 +16,7 @@ from ssl_jax.abilities import Segmenter
 from ssl_jax.parallel import placement
 from ssl_jax.tasks import sliding_windows
 from ssl_jax.tasks.backbone import Backbone
+from ssl_jax.tasks.one_ahead import one_ahead, to_devices
 from ssl_jax.tasks.sliding_windows import Windows
 
 WINDOWS = 8  # computed at once on a device
@@ -58,10 +59,7 @@ def segmenting(backbone: Backbone, segmenter: Segmenter, geometry: Geometry, tog
 
 def _on_devices(segment, mesh: Mesh, rows: dict[str, np.ndarray]):
   """Starts the computation for the rows of this process: the arrays of `Found`, still on the devices."""
-  count = -(-len(rows["valid"]) // len(mesh.local_devices)) * len(mesh.local_devices)
-  short = count - len(rows["valid"])
-  padded = {name: np.pad(leaf, [(0, short)] + [(0, 0)] * (leaf.ndim - 1)) for name, leaf in rows.items()}
-  batch = placement.to_devices(padded, mesh)
+  batch = to_devices(rows, mesh)
   return segment(batch), *_replicated(batch["mask"], batch["index"], batch["valid"], mesh=mesh)
 
 
@@ -106,16 +104,6 @@ class Found(NamedTuple):
 
 def segment_each(segment, batches: Iterator[dict[str, np.ndarray]]) -> Iterator[Found]:
   """Yields the valid rows of each global batch; the devices are one batch ahead."""
-  pending = None
-  for batch in batches:
-    ahead = segment(batch)
-    if pending is not None:
-      yield _fetched(pending)
-    pending = ahead
-  if pending is not None:
-    yield _fetched(pending)
-
-
-def _fetched(found) -> Found:
-  fetched = Found(*map(np.asarray, found))
-  return Found(*(leaf[fetched.valid] for leaf in fetched))
+  for arrays in one_ahead(segment, batches):
+    found = Found(*arrays)
+    yield Found(*(leaf[found.valid] for leaf in found))
