@@ -11,7 +11,8 @@ Variants:  voc_c4: VOC 2007+2012, MoCo's protocol. coco_c4_1x, coco_c4_2x, coco_
 Hardware:  Published on 8 GPUs with 2 images each. See docs/results.md, "Plans", for TPU slices.
 Expected:  VOC, AP50 / AP / AP75: 60.2 / 33.8 / 33.1 from scratch, 81.3 / 53.5 / 58.8 supervised,
            81.5 / 55.9 / 62.6 MoCo v1, 82.5 / 57.4 / 64.0 MoCo v2 (800 epochs) [He et al. 2020, table 2;
-           Chen et al. 2020]. COCO FPN 1x, boxes / masks: 38.6 / 35.2 [detectron2, coco_fpn_frozen_1x].
+           Chen et al. 2020]. COCO FPN 1x, boxes / masks: 38.6 / 35.2 [detectron2, coco_fpn_frozen_1x;
+           its encoder strides in the 1x1 convolutions, ours in the 3x3].
            Small ones: see docs/results.md, "Detection".
 """
 
@@ -65,7 +66,7 @@ def _coco(kind, *schedule):
     host=dict(name="image_instances", max_boxes=100),
     steps=STEPS[schedule[-1]],
     steps_per_epoch=COCO,
-    warmup=1000 if frozen else 100,
+    warmup=1000,
   )
 
 
