@@ -45,22 +45,36 @@ def plan(values) -> None:
 
 
 def prepare(values) -> None:
-  r"""Compute statistics of the training data that a recipe needs.
+  r"""Compute statistics of the training data, or mine a data set out of clips, for a recipe that needs it.
 
-  Usage: ssl-jax prepare WHAT --config=RECIPE --output=FILE.json
+  Usage: ssl-jax prepare colour_prior --config=RECIPE --output=FILE.json
+         ssl-jax prepare MINER [OPTION=VALUE...] --data_dir=CLIPS --output=DIR [--split=SPLIT
+           --test_split=SPLIT --processes=N --seed=N]
 
-  WHAT is:
-    colour_prior  the frequency of each of the 313 colours, for colorization; then train with
-                  --config=configs/pretrain/colorization.py:FILE.json
+  colour_prior  the frequency of each of the 313 colours, for colorization; then train with
+                --config=configs/pretrain/colorization.py:FILE.json
 
-  Example:
+  A miner reads a folder of clips and writes a TFDS data set to DIR/MINER, with statistics.json and the
+  picture sheet sheet.png beside it; then train with --config.data.name=MINER --config.data.data_dir=DIR.
+  Whole clips are held back for the split "test". A stopped command continues where it was when it is given
+  again.
+    sounds  frames with a summary of the sound around them, for ambient_sound
+
+  Examples:
     ssl-jax prepare colour_prior --config=configs/pretrain/colorization.py \
       --config.data.data_dir=TFDS --output=prior.json
+    ssl-jax prepare sounds clusters=30 --data_dir=CLIPS --output=DIR
   """
-  from ssl_jax.config import schema
-  from ssl_jax.run.prepare import prepare as run
+  from ssl_jax.mining import miners
+  from ssl_jax.run import prepare as run
 
-  run(values.rest, values.config and schema.check(schema.TrainConfig, values.config), values.output)
+  if values.rest and values.rest[0] in miners.known():
+    flags = {name: getattr(values, name) for name in ("data_dir", "split", "test_split", "seed", "processes")}
+    run.mine(values.rest, values.output, **flags)
+    return
+  from ssl_jax.config import schema
+
+  run.prepare(values.rest, values.config and schema.check(schema.TrainConfig, values.config), values.output)
 
 
 def recipes(values) -> None:
@@ -106,7 +120,15 @@ COMMANDS = {
   ),
   "prepare": Command(
     prepare,
-    (CONFIG._replace(required=False), Flag("output", None, "the .json file to write")),
+    (
+      CONFIG._replace(required=False),
+      Flag("output", None, "the .json file, or the folder of data sets, to write"),
+      Flag("data_dir", "", "the folder of clips that a miner reads"),
+      Flag("split", "train[:80%]", "the clips that a miner trains on"),
+      Flag("test_split", "train[80%:]", "the clips that a miner holds back; empty: none"),
+      Flag("seed", 0, "of the random draws of a miner"),
+      Flag("processes", 0, "of a miner; 0: one for each core"),
+    ),
     takes_words=True,
   ),
 }

@@ -23,6 +23,7 @@ from ssl_jax.data.elements import Record  # noqa: E402
 from ssl_jax.data.mask_values import FIELD as MASK_VALUES  # noqa: E402
 from ssl_jax.data.objects import FIELDS  # noqa: E402
 from ssl_jax.data.reader import Source  # noqa: E402
+from ssl_jax.data.tfds_arrays import StoredArrays, find_arrays  # noqa: E402
 from ssl_jax.data.tfds_masks import StoredMasks, find_masks  # noqa: E402
 from ssl_jax.data.tfds_objects import StoredObjects, find_objects  # noqa: E402
 
@@ -36,11 +37,12 @@ class RecordReader:
   """Reads encoded images, masks, boxes and labels out of tf.train.Example records."""
 
   data_source: Any  # a tfds.core.data_sources.ArrayRecordDataSource that returns raw bytes
-  image: str  # name of the image feature
+  image: str  # name of the image feature; "": none
   label: str  # name of the label feature; "": none
   title: str  # of the data set and split, for messages
   masks: StoredMasks | None = None
   objects: StoredObjects | None = None
+  arrays: StoredArrays = StoredArrays({}, ())
 
   def __len__(self) -> int:
     return len(self.data_source)
@@ -57,7 +59,9 @@ class RecordReader:
     example = tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]  # made at import
     features = example.FromString(data).features.feature
     label = features[self.label].int64_list.value[0] if self.label else -1
-    record = {"image": features[self.image].bytes_list.value[0], "label": label}
+    record = {"label": label, **self.arrays.stored(features)}
+    if self.image:
+      record["image"] = features[self.image].bytes_list.value[0]
     if self.masks is not None:
       record["mask"] = self.masks.stored(features[self.masks.feature].bytes_list.value[0])
       if self.masks.classes.values is not None:
@@ -73,8 +77,9 @@ class RecordReader:
 def open_tfds(name: str, data_dir: str, split: str) -> Source:
   """Opens a data set that TFDS prepared with `file_format="array_record"`.
 
-  If it has masks (see tfds_masks.py) or boxes of objects (see tfds_objects.py), they are read too. The
-  classes of the source are those of the labels, and, if there are no labels, those of the objects or masks.
+  If it has masks (see tfds_masks.py), boxes of objects (see tfds_objects.py), or arrays and sequences of
+  images (see tfds_arrays.py), they are read too. The classes of the source are those of the labels, and, if
+  there are no labels, those of the objects or masks.
 
   Args:
     name: the folder of the data set in `data_dir`: "cifar10", with a config "imagenet_resized/32x32", with a
@@ -93,18 +98,18 @@ def open_tfds(name: str, data_dir: str, split: str) -> Source:
   rest = {key: feature for key, feature in features.items() if masks is None or key != masks.feature}
   image = _feature(rest, tfds.features.Image, "image")
   label = _feature(features, tfds.features.ClassLabel, "label")
-  if not image:
+  arrays = find_arrays(cast(Any, features))
+  if not image and not arrays.sequences:
     raise ValueError(f"{name} in {folder} has no image feature; it has {', '.join(features)}")
   objects = find_objects(builder.info.name, features, label)
   title = f"{builder.info.full_name} {split}"
-  reader = RecordReader(_open(builder, split), image, label, title, masks, objects)
-  shape = features[image].shape[:2]
+  reader = RecordReader(_open(builder, split), image, label, title, masks, objects, arrays)
+  shape: Any = features[image].shape[:2] if image else (None, None)
   native = None if None in shape else (*shape, 3)
   of_masks = masks.classes.names if masks else ()
   names = tuple(features[label].names) if label else objects.names if objects else of_masks
-  fields = ("image", "mask", "label") if masks else ("image", "label")
-  if objects:
-    fields += FIELDS[2:]
+  fields = ("image", "mask", "label") if masks else ("image", "label") if image else ("label",)
+  fields += (FIELDS[2:] if objects else ()) + arrays.fields
   return Source(reader, len(names), names, native, fields=fields, mask_names=of_masks if masks else None)
 
 

@@ -101,7 +101,8 @@ class Console:
 
 
 class Progress:
-  """Context manager that reports the progress of a task: call `progress(done, total, loss)`.
+  """Context manager that reports the progress of a task: call `progress(done, total, loss)`, or with a text
+  in place of the loss.
 
   A terminal shows a progress bar; other outputs get one line per minute. A `total` of 0 means unknown.
   """
@@ -112,13 +113,12 @@ class Progress:
     self._task = self._bar.add_task(name, total=None, figures="")
     self._name, self._printed = name, time.monotonic()
 
-  def __call__(self, done: int, total: int, loss: float) -> None:
-    self._bar.update(self._task, completed=done, total=total or None, figures=f"{loss:.4f}")
+  def __call__(self, done: int, total: int, loss: float | str) -> None:
+    figures = loss if isinstance(loss, str) else f"{loss:.4f}"
+    self._bar.update(self._task, completed=done, total=total or None, figures=figures)
     if not self._terminal.is_terminal and jax.process_index() == 0 and time.monotonic() - self._printed > 60:
       self._printed = time.monotonic()
-      self._terminal.print(
-        f"{self._name}: {done} of {total or 'an unknown number'}, {loss:.4f}", markup=False
-      )
+      self._terminal.print(f"{self._name}: {done} of {total or 'an unknown number'}, {figures}", markup=False)
 
   def __enter__(self) -> Progress:
     self._bar.start()

@@ -1,7 +1,8 @@
-"""Computes what a recipe needs to know about its data before a run, and writes it to a JSON file."""
+"""Computes what a recipe needs to know about its data before a run: a JSON file, or a mined data set."""
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 import pathlib
@@ -14,7 +15,9 @@ import numpy as np
 from ssl_jax.config.checked import nearest
 from ssl_jax.config.schema import TrainConfig
 from ssl_jax.data import host, pipeline, transforms
+from ssl_jax.log.console import Progress
 from ssl_jax.methods.pretext import cielab, colour_bins
+from ssl_jax.mining import miners, runner
 from ssl_jax.run.assembly import open_data
 
 BATCH = 64
@@ -27,7 +30,8 @@ def prepare(words: Sequence[str], config: TrainConfig | None, output: str) -> pa
   Raises: ValueError for an unknown word, a missing config, or an output that is not a .json file.
   """
   if len(words) != 1 or words[0] not in PREPARATIONS:
-    raise ValueError(f"`ssl-jax prepare` takes one word{nearest(' '.join(words), PREPARATIONS)}")
+    known = (*PREPARATIONS, *miners.known())
+    raise ValueError(f"`ssl-jax prepare` takes one word{nearest(' '.join(words), known)}")
   if config is None:
     raise ValueError(f"`ssl-jax prepare {words[0]}` needs --config, the recipe whose data it reads")
   path = pathlib.Path(output)
@@ -38,6 +42,44 @@ def prepare(words: Sequence[str], config: TrainConfig | None, output: str) -> pa
   path.write_text(json.dumps(made) + "\n")
   print(f"wrote {path}")
   return path
+
+
+def mine(
+  words: Sequence[str],
+  output: str,
+  *,
+  data_dir: str,
+  split: str = "train[:80%]",
+  test_split: str = "train[80%:]",
+  seed: int = 0,
+  processes: int = 0,
+) -> pathlib.Path:
+  """Runs the miner named by the first of `words`; the others are its options, OPTION=VALUE.
+
+  Args: see `runner.Mining` and `runner.run`.
+  Returns: the folder of the data set that was written.
+  Raises: ValueError as `runner.run`, or for a word that is no option, or a negative number.
+  """
+  name, *options = words
+  if not data_dir:
+    raise ValueError(f"`ssl-jax prepare {name}` needs --data_dir, the folder of the clips")
+  for flag, value in (("seed", seed), ("processes", processes)):
+    if value < 0:
+      raise ValueError(f"--{flag}={value} is negative; use 0 or more")
+  mining = runner.Mining(name, dict(map(_option, options)), data_dir, split, test_split, seed)
+  with Progress(name) as progress:
+    return runner.run(mining, output, processes=processes, progress=progress)
+
+
+def _option(word: str) -> tuple[str, object]:
+  """Parses OPTION=VALUE; a value that is no Python literal is text."""
+  name, equals, text = word.partition("=")
+  if not equals:
+    raise ValueError(f"{word!r} is not an option of a miner; write OPTION=VALUE")
+  try:
+    return name, ast.literal_eval(text)
+  except (ValueError, SyntaxError):
+    return name, text
 
 
 def colour_prior(config: TrainConfig) -> dict:
