@@ -73,6 +73,16 @@ class PretextTask(NamedTuple):
   evaluate_task: Callable[[PyTree, PyTree, jax.Array], dict[str, jax.Array]]
 
 
+class SoundPredictor(NamedTuple):
+  """Predicts what is heard around a frame."""
+
+  # (params, model_state, images) -> f32[B, K] logits of clusters, or of bits
+  predict: Callable[[PyTree, PyTree, jax.Array], jax.Array]
+  target: str  # "clusters" or "bits"
+  # (key, augmented batch) -> the images and their true clusters or bits, for pictures
+  make_task: Callable[[Key, Batch], PretextExamples]
+
+
 class Reconstruction(NamedTuple):
   """The input and the output of a network that restores images, each f32[B, H, W, 3] in [0, 1]."""
 

@@ -65,6 +65,8 @@ def shrunk(config: TrainConfig, *, batch: int, size: int) -> dict:
     small["method"] |= {name: value for name, value in decoder.items() if name in small["method"]}
   elif small["encoder"]["name"].startswith(("preresnet", "wrn")):
     small["encoder"] |= {"name": "preresnet14", "width": 8, "stem": "small", "dtype": "float32"}
+  elif small["encoder"]["name"] in ("caffenet", "alexnet"):  # too large for such images
+    small["encoder"] = {"name": "resnet10", "width": 8, "stem": "small"}
   else:
     small["encoder"] |= {"name": "resnet10", "width": 8, "stem": "small", "dtype": "float32"}
   geometry = {

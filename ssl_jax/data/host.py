@@ -18,6 +18,7 @@ from ssl_jax.data import body_parts, clip_transforms, decode, instance_masks, tr
 from ssl_jax.data.dense_points import DenseRows
 from ssl_jax.data.elements import Elements, Record, ShapeDtype, Transform
 from ssl_jax.data.fit import Fit, Frame, Place, image_transform, make_fit
+from ssl_jax.data.image_bits import image_bits
 from ssl_jax.data.mask_values import IGNORE, check_size, decode_pair
 from ssl_jax.data.reader import Source
 
@@ -254,7 +255,7 @@ def image_densepose(
 
 
 TRANSFORMS = {f.__name__: f for f in (image, image_mask, image_boxes, image_instances, image_densepose)} | {
-  f.__name__: f for f in (clip_transforms.frame, clip_transforms.frames)
+  f.__name__: f for f in (clip_transforms.frame, clip_transforms.frames, image_bits)
 }
 # the fields of a record that a transform needs, if these are not the image alone
 NEEDS = {
@@ -264,6 +265,7 @@ NEEDS = {
   "image_densepose": ("image", "boxes", "dense_points"),
   "frame": ("clip",),
   "frames": ("clip",),
+  "image_bits": ("image", "bits", "clip_name"),
 }
 
 

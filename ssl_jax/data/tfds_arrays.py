@@ -1,4 +1,4 @@
-"""Finds and reads what a TFDS data set holds besides images and labels: arrays, and sequences of images."""
+"""Finds and reads what a TFDS data set holds besides images and labels: arrays, image sequences, clips."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ class StoredArrays(NamedTuple):
 
   arrays: Mapping[str, ShapeDtype]  # of numbers, of a fixed shape
   sequences: tuple[str, ...]  # of images, which become lists of encoded files
+  clip: str = ""  # the text that names the clip of a record, which becomes the field "clip_name"; "": none
 
   @property
   def fields(self) -> tuple[str, ...]:
     """The names of all of them."""
-    return (*self.arrays, *self.sequences)
+    return (*self.arrays, *self.sequences, *(("clip_name",) if self.clip else ()))
 
   def stored(self, features: Any) -> Record:
     """The fields of a record, given the features of its tf.train.Example."""
@@ -28,15 +29,20 @@ class StoredArrays(NamedTuple):
     for name, spec in self.arrays.items():
       values = features[name].float_list.value or features[name].int64_list.value
       found[name] = np.array(values, spec.dtype).reshape(spec.shape)
+    if self.clip:
+      found["clip_name"] = features[self.clip].bytes_list.value[0].decode()
     return found
 
 
 def find_arrays(features: Mapping[str, Any]) -> StoredArrays:
-  """Finds the arrays of numbers and the sequences of images; scalars are none."""
-  arrays, sequences = {}, []
+  """Finds the arrays of numbers, the sequences of images, and the text "clip"; scalars are no arrays."""
+  arrays, sequences, clip = {}, [], ""
   for name, feature in features.items():
-    if type(feature) is tfds.features.Tensor and feature.shape and None not in feature.shape:
-      arrays[name] = ShapeDtype(feature.shape, feature.np_dtype)
+    shape: Any = feature.shape
+    if type(feature) is tfds.features.Tensor and shape and None not in shape:
+      arrays[name] = ShapeDtype(shape, feature.np_dtype)
     if isinstance(feature, tfds.features.Sequence) and isinstance(feature.feature, tfds.features.Image):
       sequences.append(name)
-  return StoredArrays(arrays, tuple(sequences))
+    if name == "clip" and isinstance(feature, tfds.features.Text):
+      clip = name
+  return StoredArrays(arrays, tuple(sequences), clip)

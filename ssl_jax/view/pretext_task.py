@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Callable
 from typing import cast
 
 import jax
 import numpy as np
 
 from ssl_jax import methods
-from ssl_jax.abilities import PretextExamples, PretextTask
+from ssl_jax.abilities import PretextExamples, PretextTask, SoundPredictor
 from ssl_jax.config.schema import TrainConfig
-from ssl_jax.core import DataSpec
+from ssl_jax.core import Batch, DataSpec, Key, Method
 from ssl_jax.data.elements import host_batch
 from ssl_jax.run.assembly import assemble
 from ssl_jax.view.columns import Column, plot_columns
@@ -28,22 +29,30 @@ def show_pretext_task(request: PictureRequest, output: pathlib.Path) -> None:
   source, transform = open_images(config, request.index, request.images)
   data = DataSpec(max(len(source), config.batch_size), max(source.num_classes, 2), config.batch_size)
   parts = assemble(config, data)
-  task = methods.ability(
-    parts.method,
-    PretextTask,
-    owner=config.method["name"],
-    user="`ssl-jax show task`",
-    cure="draw what this method sees with `ssl-jax show augmentations`",
-  )
+  make_task = _task_of(parts.method, config.method["name"])
   augment_key, task_key = jax.random.split(jax.random.key(request.seed))
   places = range(request.index, request.index + request.images)
   rngs = [np.random.default_rng((request.seed, i)) for i in places]
   batch = host_batch(transform, [source[i] for i in places], rngs)
-  images = jax.jit(parts.augment)(augment_key, batch)["image"]
-  examples = task.make_task(task_key, images)
+  batch = jax.jit(parts.augment)(augment_key, batch)
+  images, examples = batch["image"], make_task(task_key, batch)
   columns = [Column(name, examples.inputs[:, i]) for i, name in enumerate(examples.input_names)]
   title = f"Inputs of the pretext task of {config.method['name']}, {config.data.name} {config.data.split}"
   plot_columns(output, [[Column("image", images)], columns], title=title + _targets(examples))
+
+
+def _task_of(method: Method, name: str) -> Callable[[Key, Batch], PretextExamples]:
+  """The function that makes the method's task of an augmented batch."""
+  if SoundPredictor in method.abilities:
+    return method.abilities[SoundPredictor].make_task
+  task = methods.ability(
+    method,
+    PretextTask,
+    owner=name,
+    user="`ssl-jax show task`",
+    cure="draw what this method sees with `ssl-jax show augmentations`",
+  )
+  return lambda key, batch: task.make_task(key, batch["image"])
 
 
 def _targets(examples: PretextExamples) -> str:

@@ -38,11 +38,11 @@ def test_arrays_and_sequences_of_images_are_fields_with_their_names(tmp_path):
     for i in range(2)
   ]
   source = write(tmp_path, "made", features, examples)
-  assert source.fields == ("label", "bits", "sound", "frames") and source.num_classes == 4
+  assert source.fields == ("label", "bits", "sound", "frames", "clip_name") and source.num_classes == 4
   for record in source[0], source[1]:
     i = record["label"]
     assert [int(decode(frame)[0, 0, 0]) for frame in record["frames"]] == [10 * i + j for j in range(3)]
     np.testing.assert_array_equal(record["bits"], [[True, False], [False, bool(i)]])
     np.testing.assert_array_equal(record["sound"], np.array([0.5, 0, i], np.float32))
     assert record["bits"].dtype == np.bool_ and record["sound"].dtype == np.float32
-    assert "image" not in record and "time" not in record
+    assert record["clip_name"] == "a.mp4" and "image" not in record and "time" not in record

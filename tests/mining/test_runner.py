@@ -137,7 +137,7 @@ assert record["sound"].shape == (502,) and record["bits"].dtype == bool and reco
   subprocess.run([sys.executable, "-c", program], check=True, cwd=REPOSITORY)
   source = sources.make("sounds", data_dir=str(mined.parent.parent))
   assert decode(source[0]["image"]).shape == (64, 96, 3)
-  assert set(source.fields) == {"image", "label", "sound", "bits"}
+  assert set(source.fields) == {"image", "label", "sound", "bits", "clip_name"}
 
 
 def test_a_data_set_is_not_written_twice(clips, mined):
