@@ -21,7 +21,12 @@ def get_config(variant="clusters"):
     host=dict(name="image") if variant == "clusters" else dict(name="image_bits", bits=8),
     augment=dict(name="padded_crop", views=1, size=72, pad=0),
     optimizer=dict(
-      name="sgd", learning_rate=0.03, momentum=0.9, weight_decay=5e-4, schedule="cosine", warmup_epochs=2.0
+      name="sgd",
+      learning_rate=0.03 if variant == "clusters" else 0.1,  # the mean over the bits has small gradients
+      momentum=0.9,
+      weight_decay=5e-4,
+      schedule="cosine",
+      warmup_epochs=2.0,
     ),
     data=dict(name="sounds", split="train", size=80, cache=True),
     checkpoint=dict(every_steps=500, keep=1),

@@ -58,9 +58,9 @@ def _start(vectors: np.ndarray, count: int, rng: np.random.Generator) -> np.ndar
 def _lloyd(vectors: np.ndarray, centres: np.ndarray, iterations: int) -> tuple[np.ndarray, float]:
   which, distances = nearest_centre(vectors, centres)
   for _ in range(iterations):
-    sums, sizes = np.zeros_like(centres), np.bincount(which, minlength=len(centres))
-    np.add.at(sums, which, vectors)
-    centres = sums / np.maximum(sizes, 1)[:, None].astype(centres.dtype)
+    belongs = (which == np.arange(len(centres))[:, None]).astype(vectors.dtype)
+    sizes = belongs.sum(1)
+    centres = belongs @ vectors / np.maximum(sizes, 1)[:, None]
     empty = np.flatnonzero(sizes == 0)
     centres[empty] = vectors[np.argsort(-distances, kind="stable")[: len(empty)]]
     before = which

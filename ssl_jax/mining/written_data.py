@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pathlib
@@ -41,7 +42,9 @@ def write(
     "Mined", (_Builder,), {"skip_registration": True}, lambda made: made.update(name=name, __doc__=about)
   )
   builder = kind(data_dir=str(output), file_format="array_record", given=(features, records, about))
-  with tempfile.TemporaryDirectory() as unused:
+  tfds.disable_progress_bar()
+  # TFDS announces a download, which does not happen.
+  with tempfile.TemporaryDirectory() as unused, contextlib.redirect_stdout(io.StringIO()):
     builder.download_and_prepare(download_dir=unused)
   return folder_of(output, name)
 

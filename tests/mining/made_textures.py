@@ -10,7 +10,7 @@ import numpy as np
 from ssl_jax.mining import sound_texture
 from tests.made_clips import add_sound, write_sound
 
-RATE = 16_000  # of the sound of a clip
+RATE = 24_000  # of the sound of a clip
 
 
 class Texture(NamedTuple):
@@ -44,7 +44,10 @@ def made_sound(kind: int, seconds: float, rate: int, rng: np.random.Generator) -
   if modulation:
     turns = modulation * rng.uniform(0.95, 1.05) * np.arange(count) / rate + rng.uniform()
     sound *= 1 + 0.95 * np.sin(2 * np.pi * turns)
-  return (rng.uniform(0.03, 0.3) * sound / np.abs(sound).max()).astype(np.float32)
+  sound = sound / np.abs(sound).max() + 0.003 * rng.normal(
+    size=count
+  )  # without any ground, codecs make theirs
+  return (rng.uniform(0.03, 0.3) * sound).astype(np.float32)
 
 
 def texture_summaries(each: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

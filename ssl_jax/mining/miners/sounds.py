@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from ssl_jax.video.clips import Clip
 
 _LONGEST = 12.0  # seconds of sound that are filtered at once
 _FITTED = 65_536  # summaries that targets are fitted to, at most
-_ROWS = 40  # clusters on the picture sheet
+_ROWS, _ACROSS = 40, 16  # clusters on the picture sheet, and frames of each
 
 
 def make(
@@ -145,14 +146,14 @@ def _complete(targets: SoundTargets, record: Record) -> Record:
 
 
 def _rows(records: Sequence[Record]) -> list[Row]:
-  """A row for each cluster: what looks alike should sound alike."""
-  by_cluster = collections.defaultdict(list)
+  """A row for each cluster, with one frame of every clip first: what is seen should sound alike."""
+  by_cluster = collections.defaultdict(lambda: collections.defaultdict(list))
   for record in records:
-    by_cluster[record["label"]].append(record)
-  return [
-    Row(
-      f"cluster {cluster}: {len(found)} frames of {len({record['clip'] for record in found})} clips",
-      [decode(record["image"]) for record in found[:16]],
-    )
-    for cluster, found in sorted(by_cluster.items())[:_ROWS]
-  ]
+    by_cluster[record["label"]][record["clip"]].append(record["image"])
+  rows = []
+  for cluster, by_clip in sorted(by_cluster.items())[:_ROWS]:
+    turns = itertools.zip_longest(*by_clip.values())
+    images = [image for turn in turns for image in turn if image is not None]
+    caption = f"cluster {cluster}: {len(images)} frames of {len(by_clip)} clips"
+    rows.append(Row(caption, [decode(image) for image in images[:_ACROSS]]))
+  return rows
