@@ -71,6 +71,8 @@ class PretextTask(NamedTuple):
   make_task: Callable[[Key, jax.Array], PretextExamples]
   # (params, model_state, images) -> {score: f32[B]}; what is drawn for an image depends on its pixels only
   evaluate_task: Callable[[PyTree, PyTree, jax.Array], dict[str, jax.Array]]
+  # the entry of a batch that takes the place of the images: "clip" f32[B, T, H, W, 3], frames in order
+  element: str = "image"
 
 
 class SoundPredictor(NamedTuple):

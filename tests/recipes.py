@@ -110,7 +110,7 @@ def shrunk(config: TrainConfig, *, batch: int, size: int) -> dict:
   }
   small["host"] |= {side: size for side in ("height", "width") if side in small["host"]}
   small["augment"] |= {"size": size}
-  small["batch_size"] = batch
+  small["batch_size"], small["accumulate"] = batch, 1  # parts of so few rows do not divide over the devices
   return small
 
 

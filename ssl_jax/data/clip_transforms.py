@@ -220,7 +220,7 @@ def frames(
   step: float = 1.0,
   unit: Literal["frames", "seconds"] = "frames",
   start: Literal["random", "centre", "first"] = "random",
-  fit: Literal["pad", "crop"] = "crop",
+  fit: Literal["pad", "crop", "squash"] = "crop",
   height: int = 0,
   width: int = 0,
   sound_seconds: float = 0.0,
@@ -239,7 +239,7 @@ def frames(
       moment, so that clips of different or variable rates run equally fast.
     start: which frame is the first: "random"; "centre": the frames lie in the middle of the clip; "first".
     fit: "crop": the frames are resized to the smallest size that covers the canvas, and the centre is cut
-      out; "pad": as in `host.image_mask`.
+      out; "squash": they are resized to the canvas; "pad": as in `host.image_mask`.
     height, width: of the canvas in pixels; 0: `frame.size`.
     sound_seconds, rate: as in `frame`.
   Raises: ValueError for values out of range. The transform raises DecodeError for a clip that cannot be

@@ -20,7 +20,7 @@ from ssl_jax.data.transforms import (
   resize_center_crop,
 )
 
-FITS = ("pad", "crop")
+FITS = ("pad", "crop", "squash")
 
 
 class Frame(NamedTuple):
@@ -74,10 +74,11 @@ class Fit:
   "pad": an image that exceeds the canvas is reduced until it fits, and a smaller image keeps its size; the
     rest of the canvas is padded at the bottom and on the right.
   "crop": the image is resized to the smallest size that covers the canvas, and its centre is cut out.
+  "squash": the image is resized to the canvas, and its proportions may change.
   """
 
   size: int | tuple[int, int]  # of the canvas in pixels: the side of a square, or (height, width)
-  fit: str  # "pad" or "crop"
+  fit: str  # one of FITS
   interpolation: str = "bilinear"  # for images; masks are resized by nearest neighbour
 
   @property
@@ -101,6 +102,8 @@ class Fit:
     """Computes where an image of this size lies on the canvas."""
     canvas = self.canvas
     down, across = canvas
+    if self.fit == "squash":
+      return Place((width, height), (across, down), (0, 0), canvas)
     if self.fit == "crop":
       resized = covering(across, down, width, height)
       offset = (round((resized[0] - across) / 2), round((resized[1] - down) / 2))

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from ssl_jax.config.checked import call_checked, nearest
-from ssl_jax.data import body_parts, clip_transforms, decode, instance_masks, transforms
+from ssl_jax.data import body_parts, clip_transforms, decode, instance_masks, stored_frames, transforms
 from ssl_jax.data.dense_points import DenseRows
 from ssl_jax.data.elements import Elements, Record, ShapeDtype, Transform
 from ssl_jax.data.fit import Fit, Frame, Place, image_transform, make_fit
@@ -255,7 +255,8 @@ def image_densepose(
 
 
 TRANSFORMS = {f.__name__: f for f in (image, image_mask, image_boxes, image_instances, image_densepose)} | {
-  f.__name__: f for f in (clip_transforms.frame, clip_transforms.frames, image_bits)
+  f.__name__: f
+  for f in (clip_transforms.frame, clip_transforms.frames, image_bits, stored_frames.stored_frames)
 }
 # the fields of a record that a transform needs, if these are not the image alone
 NEEDS = {
@@ -266,12 +267,14 @@ NEEDS = {
   "frame": ("clip",),
   "frames": ("clip",),
   "image_bits": ("image", "bits", "clip_name"),
+  "stored_frames": ("frames", "clip_name"),
 }
 
 
 def one_image(pixels: transforms.ImageTransform, source: Source) -> Transform:
   """Makes the transform of a source's records into one image each: of clips, the frame in the middle."""
-  return clip_transforms.middle_frame(pixels) if "clip" in source.fields else ImageAndLabel(pixels)
+  made = {"frame": clip_transforms.middle_frame, "stored_frames": stored_frames.MiddleOfStored}
+  return made.get(_simplest(source), ImageAndLabel)(pixels)
 
 
 def known() -> list[str]:
@@ -309,7 +312,7 @@ def check_source(name: str, transform: Transform, source: Source) -> None:
     raise ValueError(
       f"config.host.name is {name!r}, which needs {' and '.join(map(repr, missing))} in every record, but "
       f"the data set has only {', '.join(source.fields)}; use another config.data.name, or "
-      f"config.host.name={'frame' if 'clip' in source.fields else 'image'!r}"
+      f"config.host.name={_simplest(source)!r}"
     )
   rows = transform.elements["boxes"].shape[0] if "boxes" in transform.elements else 0
   if rows and source.most_rows.get("boxes", 0) > rows:
@@ -325,6 +328,13 @@ def check_source(name: str, transform: Transform, source: Source) -> None:
     )
   if isinstance(transform, ImageAndBoxes) and transform.dense and transform.dense.symmetry:
     body_parts.read_symmetry(transform.dense.symmetry)
+
+
+def _simplest(source: Source) -> str:
+  """The name of the simplest transform of a source's records."""
+  if "image" in source.fields:
+    return "image"
+  return "stored_frames" if "frames" in source.fields else "frame"
 
 
 def _pad_rows(rows: np.ndarray, count: int) -> np.ndarray:

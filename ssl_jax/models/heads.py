@@ -126,6 +126,24 @@ class Puzzle(nn.Module):
     return Linear(self.answers)(x.reshape(x.shape[0], 1, -1), train=train)
 
 
+class Joined(nn.Module):
+  """A classifier on N images in order: features f32[B, N, D] -> logits f32[B, 1, answers].
+
+  One linear layer takes the concatenation of all N features; with `hidden`, a linear layer of this width and
+  ReLU come before it.
+  """
+
+  answers: int
+  hidden: int = 0
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    x = x.reshape(x.shape[0], 1, -1)
+    if self.hidden:
+      x = nn.relu(Linear(self.hidden)(x, train=train))
+    return Linear(self.answers, scale=0.01)(x, train=train)
+
+
 class Counts(nn.Module):
   """[..., D] -> [..., width], non-negative counts: a linear layer and ReLU.
 

@@ -24,6 +24,7 @@ from ssl_jax.data.image_sizes import image_sizes
 from ssl_jax.data.reader import Source
 from ssl_jax.log.console import Progress
 from ssl_jax.metrics import confusion_matrix
+from ssl_jax.run.assembly import host_transform
 from ssl_jax.run.precise_norm import precise_norm
 from ssl_jax.run.provenance import provenance
 from ssl_jax.run.restore import Restored, restore
@@ -124,7 +125,9 @@ def task_data(config: EvaluateConfig, trained: TrainConfig, mesh: Mesh) -> TaskD
     max_bad_fraction=data.max_bad_fraction,
   )
   return TaskData(
-    records=_test_records(config, data, test, mesh),
+    records=_test_records(config, data, test, mesh)._replace(
+      trained=functools.partial(_trained_transform, trained, data)
+    ),
     train=functools.partial(read, train, transform=square(train, data.size)),
     test=functools.partial(read, test, transform=square(test, data.size)),
     num_classes=train.num_classes,
@@ -159,6 +162,16 @@ def _test_records(config: EvaluateConfig, data: EvaluateDataConfig, test: Source
   return TestRecords(
     batches, read, test.__getitem__, sizes, test.fields, test.mask_classes, data.interpolation
   )
+
+
+def _trained_transform(trained: TrainConfig, data: EvaluateDataConfig) -> Transform:
+  """The host transform of a training run for square canvases of the size of the evaluation."""
+  sizes = dict.fromkeys(("height", "width"), 0)
+  options = {name: sizes.get(name, value) for name, value in trained.host.items()}
+  delivered = dataclasses.replace(
+    trained.data, size=data.size, interpolation=data.interpolation, crop="device"
+  )
+  return host_transform(dataclasses.replace(trained, data=delivered, host=options))
 
 
 def _protocol(config: EvaluateConfig, data: EvaluateDataConfig, resize: int, order: str) -> dict:

@@ -12,15 +12,21 @@ from jax.sharding import Mesh
 from ssl_jax.abilities import PretextTask
 from ssl_jax.tasks.backbone import Backbone
 from ssl_jax.tasks.features import extract as extract_features
-from ssl_jax.tasks.task import Result, Task, TaskData, silent
+from ssl_jax.tasks.task import Batches, Result, Task, TaskData, silent
+
+MAIN = ("balanced_accuracy", "accuracy")  # the first of them that a task has is its main score
 
 
 def make() -> Task:
   """Loss and scores of the method's own pretext task on the test images, in evaluation mode.
 
   The rotation, patch or permutation of each image is drawn from its pixels, so the results do not depend on
-  batches, devices or order; of "counting" see there. The untrained network is the baseline.
-  Raises, in `run`: methods.MissingAbility if the method has no pretext task.
+  batches, devices or order; of "counting" see there. The untrained network is the baseline. Tasks on clips
+  get them from the host transform of the training run. The protocol has the standard error of every score;
+  several test records of one clip count as one cluster.
+
+  Raises, in `run`: methods.MissingAbility if the method has no pretext task; ValueError if the test records
+    lack what it is made from.
   """
 
   def run(
@@ -32,27 +38,67 @@ def make() -> Task:
     extract=extract_features,
     progress=silent,
   ) -> Result:
-    evaluate_task = backbone.ability(PretextTask, "task 'pretext'").evaluate_task
+    task = backbone.ability(PretextTask, "task 'pretext'")
+    batches = _batches(task, data)
     names = sorted(
-      jax.eval_shape(evaluate_task, *backbone.weights, _images(data)),
-      key=lambda name: (name != "accuracy", name),  # the main score first
+      jax.eval_shape(task.evaluate_task, *backbone.weights, _images(batches)),
+      key=lambda name: ((*MAIN, name).index(name), name),
     )
-    scores = extract(backbone.reading(_stacked(evaluate_task, tuple(names))), data.test, mesh)
+    scores = extract(backbone.reading(_stacked(task.evaluate_task, tuple(names))), batches, mesh)
     means = dict(zip(names, scores.x.mean(0, dtype=np.float64).tolist(), strict=True))
+    groups = scores.index if task.element == "image" else scores.y
+    errors = standard_errors(scores.x, groups)
     protocol = {
       **data.protocol,
       **backbone.protocol,
       "task": "pretext",
       "backbone_mode": "evaluation",
       "test_rows": len(scores.x),
+      "standard_error": dict(zip(names, errors.tolist(), strict=True)),
     }
     return Result(means, protocol)
 
   return Task("pretext", run)
 
 
-def _images(data: TaskData) -> jax.ShapeDtypeStruct:
-  first = next(iter(data.test()))["image"]
+def standard_errors(scores: np.ndarray, groups: np.ndarray) -> np.ndarray:
+  """The standard errors of the means of scores f32[N, K] whose rows are not independent within a group.
+
+  Args:
+    groups: i32[N]: rows with equal numbers belong together.
+  Returns: f64[K]; NaN if there is only one group.
+  Source: the cluster-robust variance of a mean, with the factor G / (G - 1) of G groups.
+  """
+  _, places = np.unique(groups, return_inverse=True)
+  count = int(places.max()) + 1
+  if count < 2:
+    return np.full(scores.shape[1], np.nan)
+  totals = np.zeros((count, scores.shape[1]))
+  np.add.at(totals, places, scores - scores.mean(0, dtype=np.float64)[None])
+  return np.sqrt(count / (count - 1) * np.square(totals).sum(0)) / len(scores)
+
+
+def _batches(task: PretextTask, data: TaskData) -> Batches:
+  """Batches whose "image" is what the task is made from, and, for clips, whose "label" numbers the clip."""
+  if task.element == "image":
+    return data.test
+  records, transform = data.records, data.records and data.records.trained and data.records.trained()
+  if records is None or transform is None or task.element not in transform.elements:
+    raise ValueError(
+      f"task 'pretext': the method's task is made from {task.element!r}, which config.host of the training "
+      "run does not deliver"
+    )
+
+  def batches():
+    for batch in records.batches(transform):
+      number = batch.get("clip_number", batch["index"])
+      yield {**batch, "image": batch[task.element], "label": number}
+
+  return batches
+
+
+def _images(batches: Batches) -> jax.ShapeDtypeStruct:
+  first = next(iter(batches()))["image"]
   return jax.ShapeDtypeStruct(first.shape, jnp.float32)
 
 

@@ -57,7 +57,7 @@ def coarse_flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
   """
   pyramid = [(first, second)]
   while len(pyramid) < _LEVELS and min(pyramid[-1][0].shape) >= 4 * _WINDOW:
-    pyramid.append(tuple(map(_halved, pyramid[-1])))
+    pyramid.append((_halved(pyramid[-1][0]), _halved(pyramid[-1][1])))
   flow = np.zeros((*pyramid[-1][0].shape, 2), np.float32)
   for one, other in reversed(pyramid):
     flow = flow if flow.shape[:2] == one.shape else _doubled(flow, one.shape)

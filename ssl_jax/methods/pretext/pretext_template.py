@@ -30,17 +30,19 @@ def make_pretext_method(
   *,
   prepare: Callable[[jax.Array], jax.Array] | None = None,
   read: tuple[Callable, Callable] | None = None,
+  element: str = "image",
 ) -> Method:
   """Builds the method that minimises the mean loss of a pretext task.
 
   Args:
     encoder: images f32[B N, h, w, 3] -> features.
     head: those features as [B, N, ...] -> outputs.
-    make_task: (key, images f32[B, H, W, 3]) -> examples.
+    make_task: (key, images f32[B, H, W, 3], or what `element` names) -> examples.
     score: (outputs, targets) -> scores, which must contain "loss".
     prepare: the pixel transform that `make_task` applies to every input, f32[B, H, W, 3] -> the same shape.
       In evaluation it is applied to whole images. None: no transform.
     read: the functions `encode` and `Pyramid.maps`; None: those of the encoder.
+    element: the entry of the augmented batch that the task is made from.
   """
   net = stack(encoder, head)
   encode, maps = (_after(prepare, reader) for reader in read or readers(encoder))
@@ -50,11 +52,11 @@ def make_pretext_method(
     return score(outputs, examples.targets), model_state
 
   def init(key, batch):
-    return Init(*net.init(key, make_task(key, batch["image"]).inputs))
+    return Init(*net.init(key, make_task(key, batch[element]).inputs))
 
   def loss(params, model_state, extra, batch, key):
     task_key, drop_key = jax.random.split(key)
-    examples = make_task(task_key, batch["image"])
+    examples = make_task(task_key, batch[element])
     scores, model_state = scores_of(params, model_state, examples, train=True, key=drop_key)
     value = scores.pop("loss").mean()
     return value, Aux(model_state, metrics={name: Mean.of(values) for name, values in scores.items()})
@@ -63,7 +65,7 @@ def make_pretext_method(
     scores, _ = scores_of(params, model_state, make_each_task(make_task, images))
     return {name: mean_by_image(values) for name, values in scores.items()}
 
-  abilities = {Pyramid: Pyramid(maps), PretextTask: PretextTask(make_task, evaluate_task)}
+  abilities = {Pyramid: Pyramid(maps), PretextTask: PretextTask(make_task, evaluate_task, element)}
   return Method(init, loss, keep_extra, encode, abilities)
 
 
