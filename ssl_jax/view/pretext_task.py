@@ -20,7 +20,7 @@ from ssl_jax.view.request import PictureRequest, open_images
 
 
 def show_pretext_task(request: PictureRequest, output: pathlib.Path) -> None:
-  """Draws augmented images of a recipe and, beside each, the inputs that its method makes of it.
+  """Draws augmented images or frames of a recipe and, beside each, the inputs that its method makes of it.
 
   Raises: methods.MissingAbility if the method has no pretext task; ValueError for an index out of range and
     for wrong options of the config.
@@ -35,10 +35,17 @@ def show_pretext_task(request: PictureRequest, output: pathlib.Path) -> None:
   rngs = [np.random.default_rng((request.seed, i)) for i in places]
   batch = host_batch(transform, [source[i] for i in places], rngs)
   batch = jax.jit(parts.augment)(augment_key, batch)
-  images, examples = batch["image"], make_task(task_key, batch)
+  examples = make_task(task_key, batch)
   columns = [Column(name, examples.inputs[:, i]) for i, name in enumerate(examples.input_names)]
   title = f"Inputs of the pretext task of {config.method['name']}, {config.data.name} {config.data.split}"
-  plot_columns(output, [[Column("image", images)], columns], title=title + _targets(examples))
+  plot_columns(output, [_seen(batch), columns], title=title + _targets(examples))
+
+
+def _seen(batch: Batch) -> list[Column]:
+  """The columns that the task is made from: an image, or the frames of a clip."""
+  if "clip" not in batch:
+    return [Column("image", batch["image"])]
+  return [Column(f"frame {i + 1}", batch["clip"][:, i]) for i in range(batch["clip"].shape[1])]
 
 
 def _task_of(method: Method, name: str) -> Callable[[Key, Batch], PretextExamples]:
@@ -52,7 +59,7 @@ def _task_of(method: Method, name: str) -> Callable[[Key, Batch], PretextExample
     user="`ssl-jax show task`",
     cure="draw what this method sees with `ssl-jax show augmentations`",
   )
-  return lambda key, batch: task.make_task(key, batch["image"])
+  return lambda key, batch: task.make_task(key, batch[task.element])
 
 
 def _targets(examples: PretextExamples) -> str:
