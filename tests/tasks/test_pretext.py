@@ -10,6 +10,8 @@ import pytest
 from ssl_jax import methods, models, tasks
 from ssl_jax.abilities import PretextTask
 from ssl_jax.core import DataSpec
+from ssl_jax.tasks import pretext
+from ssl_jax.tasks import task as task_types
 from ssl_jax.tasks.backbone import encoder_only
 
 KEY = jax.random.key(0)
@@ -62,6 +64,58 @@ def test_what_an_image_is_asked_does_not_depend_on_its_place(name, options):
     np.testing.assert_allclose(found[score], values[order], rtol=1e-3, atol=1e-5, err_msg=score)
     parts = np.concatenate([half[score] for half in halves])
     np.testing.assert_allclose(parts, values, rtol=1e-3, atol=1e-5, err_msg=score)
+
+
+def test_the_standard_error_counts_clips_and_not_their_records():
+  rng = np.random.default_rng(0)
+  scores = rng.normal(size=(50, 2)).astype(np.float32)
+  alone = pretext.standard_errors(scores, rng.permutation(50))
+  np.testing.assert_allclose(alone, scores.std(0, ddof=1) / np.sqrt(50), rtol=1e-5)
+  groups = np.repeat(np.arange(50), 4)
+  np.testing.assert_allclose(pretext.standard_errors(scores.repeat(4, 0), groups), alone, rtol=1e-5)
+  assert np.isnan(pretext.standard_errors(scores, np.zeros(50, int))).all()
+
+
+def clip_records(clips: np.ndarray, numbers: np.ndarray) -> task_types.TestRecords:
+  """Test records of clips uint8[N, 5, h, w, 3], of which some belong to one clip."""
+
+  def batches(transform):
+    assert transform == "of the training run"
+    yield {
+      "clip": clips,
+      "clip_number": numbers,
+      "label": np.full(len(clips), -1, np.int32),
+      "index": np.arange(len(clips), dtype=np.int32),
+      "valid": np.ones(len(clips), bool),
+    }
+
+  transform = lambda: Stub("of the training run")
+  return task_types.TestRecords(
+    batches, lambda *_: {}, lambda _: {}, lambda: np.zeros(0), (), trained=transform
+  )
+
+
+class Stub(str):
+  """Stands for a host transform."""
+
+  elements = {"clip": None}
+
+
+def test_clips_are_measured_as_the_training_run_delivers_them(dense, make_data, noise, mesh_of):
+  clips = np.random.default_rng(0).integers(0, 256, (6, 5, 4, 4, 3), np.uint8)
+  numbers = np.array([7, 7, 7, 9, 9, 9], np.int32)
+  examine_clips = lambda params, model_state, clips: {"balanced_accuracy": clips.mean((1, 2, 3, 4))}
+  task = PretextTask(None, examine_clips, "clip")
+  backbone = dense._replace(method=encoder_only(dense.method.encode, {PretextTask: task}))
+  data = make_data(noise(8, 0), noise(8, 1), 10, records=clip_records(clips, numbers))
+  found = tasks.make("pretext").run(backbone, data, mesh_of(1), KEY)
+  values = (clips / 255).mean((1, 2, 3, 4))
+  assert found.scalars["balanced_accuracy"] == pytest.approx(values.mean(), abs=1e-6)
+  of_clips = values.reshape(2, 3).mean(1)
+  error = found.protocol["standard_error"]["balanced_accuracy"]
+  assert error == pytest.approx(abs(of_clips[0] - of_clips[1]) / 2, rel=1e-4)
+  with pytest.raises(ValueError, match="task is made from 'clip', which config.host .* does not deliver"):
+    tasks.make("pretext").run(backbone, data._replace(records=None), mesh_of(1), KEY)
 
 
 def test_a_network_without_a_task_is_refused(dense, make_data, noise, mesh_of):
