@@ -114,6 +114,20 @@ class Course(NamedTuple):
     return np.searchsorted(times, times[frames] + steps * self.step + _ROUNDING, side="right") - 1
 
 
+class EvenCourse(NamedTuple):
+  """Which frames of a clip are taken: `count` of them at equal distances, from the first to the last.
+
+  Of a clip with fewer frames, some are taken several times.
+  """
+
+  count: int
+  start: str = "first"
+
+  def choose(self, rng: np.random.Generator | None, clip: Clip, sound: SoundWindow) -> np.ndarray:
+    """Returns the frames, i64[count]."""
+    return np.linspace(0, len(clip) - 1, self.count).round().astype(np.int64)
+
+
 @dataclasses.dataclass(frozen=True)
 class OneFrame:
   """See `frame`."""
@@ -149,7 +163,7 @@ class SeveralFrames:
   """See `frames`."""
 
   fitting: Fit
-  course: Course
+  course: Course | EvenCourse
   sound: SoundWindow
 
   @property
@@ -187,6 +201,16 @@ class SeveralFrames:
 def middle_frame(pixels: ImageTransform) -> OneFrame:
   """Makes the transform that evaluations use: the frame in the middle of a clip, as an image."""
   return OneFrame(pixels, Course(1, 1, "frames", "centre"), SoundWindow(0.0, 1))
+
+
+def even_frames(count: int, height: int, width: int, interpolation: str = "bilinear") -> SeveralFrames:
+  """Makes the transform that the classification of whole clips uses: `count` frames at equal distances.
+
+  The frames are resized to the smallest size that covers the canvas of height x width pixels, and the centre
+  is cut out. Elements: those of `frames`.
+  """
+  fit = Fit((height, width), "crop", interpolation).check()
+  return SeveralFrames(fit, EvenCourse(count), SoundWindow(0.0, 1))
 
 
 def frame(
