@@ -73,3 +73,16 @@ def confusion_matrix(
       )
   cells = labels.ravel().astype(np.int64) * num_classes + predictions.ravel()
   return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def standard_error(scores: np.ndarray, groups: np.ndarray) -> float:
+  """The standard error of the mean of scores [N] whose rows are not independent within a group i32[N].
+
+  Returns: NaN if there is only one group.
+  Source: the cluster-robust variance of a mean, with the factor G / (G - 1) for G groups.
+  """
+  scores = np.asarray(scores, np.float64)
+  _, places = np.unique(groups, return_inverse=True)
+  totals = np.bincount(places, scores - scores.mean())
+  count = len(totals)
+  return float(np.sqrt(count / (count - 1) * np.square(totals).sum()) / len(scores)) if count > 1 else np.nan

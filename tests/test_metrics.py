@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix as oracle
 
-from ssl_jax.metrics import Mean, accuracy, confusion_matrix
+from ssl_jax.metrics import Mean, accuracy, confusion_matrix, standard_error
 
 
 def test_masked_batches_merge_to_the_unpadded_mean():
@@ -53,3 +53,12 @@ def test_confusions_that_cannot_be_counted_are_refused():
     confusion_matrix(np.array([0, 1, 1]), np.array([0, 2, 1]), 2)
   with pytest.raises(ValueError, match=r"labels \(3,\) and predictions \(2,\) differ in shape"):
     confusion_matrix(labels, predictions[:2], 2)
+
+
+def test_the_standard_error_counts_groups_and_not_their_rows():
+  rng = np.random.default_rng(0)
+  scores = rng.normal(size=50)
+  alone = standard_error(scores, rng.permutation(50))
+  assert alone == pytest.approx(scores.std(ddof=1) / np.sqrt(50), rel=1e-6)
+  assert standard_error(scores.repeat(4), np.repeat(np.arange(50), 4)) == pytest.approx(alone, rel=1e-6)
+  assert np.isnan(standard_error(scores, np.zeros(50, int)))

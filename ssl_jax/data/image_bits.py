@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import zlib
 
 import numpy as np
 
-from ssl_jax.data.elements import Elements, Record, ShapeDtype
+from ssl_jax.data.elements import Elements, Record, ShapeDtype, clip_number
 from ssl_jax.data.fit import Frame, image_transform
 from ssl_jax.data.transforms import ImageTransform
 
@@ -44,7 +43,7 @@ class ImageAndBits:
       "image": self.pixels(rng, record["image"]),
       "label": record["label"],
       "bits": record["bits"],
-      "clip_number": np.array(zlib.crc32(record["clip_name"].encode()) >> 1, np.int32),
+      "clip_number": clip_number(record),
     }
 
 

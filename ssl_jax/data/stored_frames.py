@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import zlib
 from typing import Literal
 
 import numpy as np
 
 from ssl_jax.data import decode
 from ssl_jax.data.decode import DecodeError
-from ssl_jax.data.elements import Elements, Record, ShapeDtype
+from ssl_jax.data.elements import Elements, Record, ShapeDtype, clip_number
 from ssl_jax.data.fit import Fit, Frame, make_fit
 from ssl_jax.data.transforms import ImageTransform
 
@@ -45,7 +44,7 @@ class MinedFrames:
     return {
       "clip": np.stack([self.fitting.image(frame, place) for frame in opened]),
       "image_size": place.filled(),
-      "clip_number": np.array(zlib.crc32(record["clip_name"].encode()) >> 1, np.int32),
+      "clip_number": clip_number(record),
       "label": record["label"],
     }
 

@@ -37,7 +37,7 @@ class StoredArrays(NamedTuple):
 def find_arrays(features: Mapping[str, Any]) -> StoredArrays:
   """Finds the arrays of numbers, the sequences of images, and the text "clip"; scalars are no arrays."""
   arrays, sequences, clip = {}, [], ""
-  for name, feature in features.items():
+  for name, feature in sorted(features.items()):  # TFDS reads them from a file in a random order
     shape: Any = feature.shape
     if type(feature) is tfds.features.Tensor and shape and None not in shape:
       arrays[name] = ShapeDtype(shape, feature.np_dtype)

@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ssl_jax.abilities import PretextTask
+from ssl_jax.metrics import standard_error
 from ssl_jax.tasks.backbone import Backbone
 from ssl_jax.tasks.features import extract as extract_features
 from ssl_jax.tasks.task import Batches, Result, Task, TaskData, silent
@@ -47,35 +48,18 @@ def make() -> Task:
     scores = extract(backbone.reading(_stacked(task.evaluate_task, tuple(names))), batches, mesh)
     means = dict(zip(names, scores.x.mean(0, dtype=np.float64).tolist(), strict=True))
     groups = scores.index if task.element == "image" else scores.y
-    errors = standard_errors(scores.x, groups)
+    errors = {name: standard_error(column, groups) for name, column in zip(names, scores.x.T)}
     protocol = {
       **data.protocol,
       **backbone.protocol,
       "task": "pretext",
       "backbone_mode": "evaluation",
       "test_rows": len(scores.x),
-      "standard_error": dict(zip(names, errors.tolist(), strict=True)),
+      "standard_error": errors,
     }
     return Result(means, protocol)
 
   return Task("pretext", run)
-
-
-def standard_errors(scores: np.ndarray, groups: np.ndarray) -> np.ndarray:
-  """The standard errors of the means of scores f32[N, K] whose rows are not independent within a group.
-
-  Args:
-    groups: i32[N]: rows with equal numbers belong together.
-  Returns: f64[K]; NaN if there is only one group.
-  Source: the cluster-robust variance of a mean, with the factor G / (G - 1) of G groups.
-  """
-  _, places = np.unique(groups, return_inverse=True)
-  count = int(places.max()) + 1
-  if count < 2:
-    return np.full(scores.shape[1], np.nan)
-  totals = np.zeros((count, scores.shape[1]))
-  np.add.at(totals, places, scores - scores.mean(0, dtype=np.float64)[None])
-  return np.sqrt(count / (count - 1) * np.square(totals).sum(0)) / len(scores)
 
 
 def _batches(task: PretextTask, data: TaskData) -> Batches:

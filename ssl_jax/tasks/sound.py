@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from ssl_jax.abilities import SoundPredictor
 from ssl_jax.data import transforms
 from ssl_jax.data.image_bits import ImageAndBits
+from ssl_jax.metrics import standard_error
 from ssl_jax.tasks.backbone import Backbone
 from ssl_jax.tasks.features import extract as extract_features
 from ssl_jax.tasks.task import Result, Task, TaskData, silent
@@ -67,18 +68,6 @@ def make() -> Task:
     return Result(scalars, protocol, predictions, data.class_names)
 
   return Task("sound", run)
-
-
-def standard_error(scores: np.ndarray, groups: np.ndarray) -> float:
-  """The standard error of the mean of scores f64[N] whose rows are not independent within a group i32[N].
-
-  Returns: NaN if there is only one group.
-  Source: the cluster-robust variance of a mean, with the factor G / (G - 1) for G groups.
-  """
-  _, places = np.unique(groups, return_inverse=True)
-  totals = np.bincount(places, scores - scores.mean())
-  count = len(totals)
-  return float(np.sqrt(count / (count - 1) * np.square(totals).sum()) / len(scores)) if count > 1 else np.nan
 
 
 def _batches(data: TaskData):

@@ -10,7 +10,6 @@ import pytest
 from ssl_jax import methods, models, tasks
 from ssl_jax.abilities import PretextTask
 from ssl_jax.core import DataSpec
-from ssl_jax.tasks import pretext
 from ssl_jax.tasks import task as task_types
 from ssl_jax.tasks.backbone import encoder_only
 
@@ -64,16 +63,6 @@ def test_what_an_image_is_asked_does_not_depend_on_its_place(name, options):
     np.testing.assert_allclose(found[score], values[order], rtol=1e-3, atol=1e-5, err_msg=score)
     parts = np.concatenate([half[score] for half in halves])
     np.testing.assert_allclose(parts, values, rtol=1e-3, atol=1e-5, err_msg=score)
-
-
-def test_the_standard_error_counts_clips_and_not_their_records():
-  rng = np.random.default_rng(0)
-  scores = rng.normal(size=(50, 2)).astype(np.float32)
-  alone = pretext.standard_errors(scores, rng.permutation(50))
-  np.testing.assert_allclose(alone, scores.std(0, ddof=1) / np.sqrt(50), rtol=1e-5)
-  groups = np.repeat(np.arange(50), 4)
-  np.testing.assert_allclose(pretext.standard_errors(scores.repeat(4, 0), groups), alone, rtol=1e-5)
-  assert np.isnan(pretext.standard_errors(scores, np.zeros(50, int))).all()
 
 
 def clip_records(clips: np.ndarray, numbers: np.ndarray) -> task_types.TestRecords:
