@@ -21,6 +21,9 @@ from ssl_jax.tasks.backbone import Backbone
 def precise_norm(run: Restored, mesh: Mesh, count: int) -> Backbone:
   """The backbone of a run whose BatchNorm statistics are those of `count` training batches.
 
+  It holds for layers with the default momentum of `BatchNorm`, which all networks but the head of the method
+  `context` have.
+
   A running average of few images, as in training detectors, is noisy and lags behind the weights. Here the
   mean is the average over the batches, and the variance that of all of them together. Frozen statistics stay.
 
