@@ -1,4 +1,4 @@
-r"""DensePose by a pre-trained encoder: people, and the place of each of their pixels on the body's surface.
+r"""DensePose by a pre-trained encoder: people and the body's surface.
 
 Command:   ssl-jax train --config=configs/transfer/densepose.py:VARIANT --workdir=DIR2 \
              --config.start.workdir=DIR --config.data.data_dir=DATA --config.host.symmetry=DATA/TABLE.mat

@@ -1,4 +1,4 @@
-"""DensePose: average precision of the geodesic point similarity, of its masked form and of boxes.
+"""DensePose: average precision of surface points, masks and boxes.
 
 Command:   ssl-jax evaluate --config=configs/transfer/densepose_precision.py:VARIANT --workdir=DIR \
              --config.tasks.densepose.geodesic=FOLDER

@@ -1,4 +1,4 @@
-r"""Object detection and instance masks by a pre-trained encoder: Faster and Mask R-CNN.
+r"""Detection and instance masks by a pre-trained encoder: Mask R-CNN.
 
 Command:   ssl-jax train --config=configs/transfer/detection.py:VARIANT --workdir=DIR2 \
              --config.start.workdir=DIR --config.data.data_dir=DATA

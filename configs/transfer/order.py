@@ -1,4 +1,4 @@
-"""The order of frames on clips that were held back, with the untrained network as the baseline.
+"""The order of frames on held-back clips, beside the untrained network.
 
 Command:   ssl-jax evaluate --config=configs/transfer/order.py --workdir=RUN
 The score is the balanced accuracy, 50% by chance; its standard error, with several tuples of a clip as one

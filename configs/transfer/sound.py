@@ -1,4 +1,4 @@
-"""The sound around frames of clips that were held back, with the untrained network as the baseline.
+"""The sound of frames of held-back clips, beside the untrained network.
 
 Command:   ssl-jax evaluate --config=configs/transfer/sound.py --workdir=RUN
 The score is the accuracy of the clusters or bits. Beside it stand the accuracies of the best constant answer

@@ -29,6 +29,7 @@ def test_known_names():
     "none",
     "padded_crop",
     "record_crop",
+    "resize_shorter",
     "scale_jitter",
     "simclr",
     "study",
