@@ -1,4 +1,4 @@
-r"""Ambient sound with a small ResNet, for two CPU cores and few frames.
+r"""Ambient sound with a small ResNet, for two CPU cores.
 
 Command:   ssl-jax prepare sounds clusters=8 bits=8 size=80 --data_dir=CLIPS --output=DIR
            ssl-jax train --config=configs/pretrain/ambient_sound_cpu.py:VARIANT --workdir=RUN \

@@ -1,4 +1,4 @@
-"""The sound of frames of held-back clips, beside the untrained network.
+"""The sound around frames of held-back clips; the untrained network is the baseline.
 
 Command:   ssl-jax evaluate --config=configs/transfer/sound.py --workdir=RUN
 The score is the accuracy of the clusters or bits. Beside it stand the accuracies of the best constant answer

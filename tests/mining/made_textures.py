@@ -1,8 +1,12 @@
-"""Synthetic sound textures, noise of a band with a modulation, and clips that show a picture of each kind."""
+"""Synthetic sound textures, noise of a band with a modulation, and clips that show a picture of each kind.
+
+`python -m tests.mining.made_textures DIR COUNT` writes COUNT clips of each kind.
+"""
 
 from __future__ import annotations
 
 import pathlib
+import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -88,3 +92,10 @@ def write_texture_clip(path: pathlib.Path, kind: int, seed: int, *, seconds: flo
     out.mux(video.encode())
     write_sound(out, heard, RATE, sound)
   return path
+
+
+if __name__ == "__main__":
+  folder, each = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+  folder.mkdir(parents=True, exist_ok=True)
+  for made in range(len(TEXTURES) * each):
+    write_texture_clip(folder / f"{made % len(TEXTURES)}_{made:04}.mp4", made % len(TEXTURES), made)
