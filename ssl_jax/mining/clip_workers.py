@@ -59,7 +59,7 @@ def mine_clip(work: Work, clip: str) -> ClipResult:
   try:
     with open_clip(path) as opened:
       seconds = opened.duration
-      found = miners.make(work.miner, **work.options).mine(opened, _rng(work.seed, clip))
+      found = miners.make(work.miner, **work.options).mine(opened, clip_rng(work.seed, clip))
     result = ClipResult(found.records, found.rejected)
   except (DecodeError, OSError) as error:
     result = ClipResult((), {}, error=str(error), again=isinstance(error, OSError))
@@ -68,7 +68,8 @@ def mine_clip(work: Work, clip: str) -> ClipResult:
   return result._replace(records=[{}] * len(result.records))
 
 
-def _rng(seed: int, clip: str) -> np.random.Generator:
+def clip_rng(seed: int, clip: str) -> np.random.Generator:
+  """The generator of random numbers for a clip, given by its path relative to the root."""
   words = np.frombuffer(hashlib.sha256(clip.encode()).digest(), "<u4")
   return np.random.default_rng([seed, *map(int, words)])
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import tensorflow_datasets as tfds
 from ssl_jax.data import sources
 from ssl_jax.data.decode import decode
 from ssl_jax.mining import clip_workers, miners, runner
+from ssl_jax.mining.clip_results import ClipResult
 from ssl_jax.run import prepare
 from tests.conftest import REPOSITORY
 from tests.made_clips import write_clip, write_wav
@@ -102,6 +104,39 @@ def test_a_stopped_run_continues_with_the_missing_clips(clips, mined, tmp_path, 
   assert len(second) == 6 and not set(first) & set(second)
   assert contents(rest) == contents(mined)
   assert not (tmp_path / "sounds" / "unfinished").exists()
+
+
+def test_what_a_miner_draws_depends_on_the_seed_and_the_clip_alone():
+  draw = lambda seed, clip: clip_workers.clip_rng(seed, clip).integers(2**62)
+  assert draw(0, "a/b.mp4") == draw(0, "a/b.mp4")
+  assert len({draw(0, "a.mp4"), draw(1, "a.mp4"), draw(0, "b.mp4")}) == 3
+
+
+def test_a_clip_whose_disk_failed_is_tried_again(clips, tmp_path, monkeypatch):
+  results = runner.open_results(mining(clips), tmp_path)
+  work = clip_workers.Work("sounds", SMALL, 0, str(clips), results)
+  with monkeypatch.context() as patch:
+    patch.setattr(clip_workers, "open_clip", Mock(side_effect=OSError("the disk is gone")))
+    assert clip_workers.mine_clip(work, "good1.mp4").error == "the disk is gone"
+  assert results.load("good1.mp4").error and not results.is_stored("good1.mp4")
+  clip_workers.mine_clip(work, "good1.mp4")
+  assert not results.load("good1.mp4").error and results.is_stored("good1.mp4")
+  clip_workers.mine_clip(work, "text.mp4")
+  assert results.is_stored("text.mp4")  # a second attempt would fail alike
+
+
+def test_records_come_back_as_they_were_stored(clips, tmp_path):
+  results = runner.open_results(mining(clips), tmp_path)
+  record = {"a": b"\x00\xff", "b": [b"1", b""], "c": "text", "d": 3, "e": 0.1, "f": np.eye(2, dtype=bool)}
+  results.store("good1.mp4", ClipResult([record, {"a": b""}], {"why": 2}, 1.5))
+  found = results.load("good1.mp4")
+  first = dict(found.records[0])
+  np.testing.assert_array_equal(first.pop("f"), record.pop("f"))
+  assert (
+    [first, found.records[1]] == [record, {"a": b""}]
+    and found.rejected == {"why": 2}
+    and found.seconds == 1.5
+  )
 
 
 def test_other_options_or_a_changed_clip_are_mined_again(clips, tmp_path):

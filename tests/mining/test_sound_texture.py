@@ -68,6 +68,20 @@ def test_a_modulated_tone_has_its_energy_in_the_band_of_its_rate():
     assert energy[channel].max() > 0.5  # it is relative to the variance of the envelope
 
 
+def test_modulation_filters_have_their_quality_and_cover_all_rates():
+  np.testing.assert_allclose(MODULATIONS[[0, 3, -1]], [0.685, 4.546, 200], atol=1e-3)
+  assert len(MODULATIONS) == 10
+  rates = np.geomspace(0.3, 500, 100_001)
+  filters = sound_texture.modulation_filters(rates)
+  for rate, response in zip(MODULATIONS, filters, strict=True):
+    passed = rates[np.square(response) >= 0.5]
+    assert np.ptp(passed) == pytest.approx(rate / 2, rel=1e-3)  # half power over a width of rate / Q, Q = 2
+    assert rates[response.argmax()] == pytest.approx(rate, rel=1e-3) and response.max() <= 1
+  inside = (rates > MODULATIONS[0]) & (rates < MODULATIONS[-1])
+  assert np.square(filters[:, inside]).sum(0).min() > 0.2
+  assert not sound_texture.modulation_filters(np.zeros(1)).any()
+
+
 def test_a_tone_is_heard_in_the_channels_of_its_frequency_only():
   for frequency in (60.0, 440.0, 5000.0):
     mean = sound_texture.envelopes(np.sin(2 * np.pi * frequency * TIME).astype(np.float32)).mean(1)
