@@ -6,7 +6,8 @@ Command:   ssl-jax prepare tuples span=30 gap=8 count=64 longest=160 --data_dir=
            ssl-jax evaluate --config=configs/transfer/order.py --workdir=RUN
 Variants:  mined: records of `ssl-jax prepare tuples`. live: five frames at equal distances, drawn from the
            clips in each step, without mining and without regard to motion; --config.data.data_dir=CLIPS.
-Measured:  docs/results.md
+Duration:  ten minutes.
+Measured:  docs/results.md: balanced accuracy of order on held-back clips 62.7 (variant mined).
 """
 
 from ssl_jax import check_variant, recipe

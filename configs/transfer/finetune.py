@@ -4,8 +4,10 @@ Command:   ssl-jax train --config=configs/transfer/finetune.py:VARIANT --config.
              --workdir=DIR2
            ssl-jax evaluate --config=configs/transfer/classification.py --workdir=DIR2
 Variants:  vit_base, vit_large, vit_huge: ImageNet, as published for MAE. resnet50: ImageNet with simpler
-           settings, for any ResNet-50 trained with this library. cifar10_cpu, sample: small, for two CPU
-           cores. Without --config.start.workdir the same training starts from scratch.
+           settings, for any ResNet-50 trained with this library. ucf101: frames of UCF101's first split,
+           for the CaffeNet of configs/pretrain/shuffle_and_learn.py, with a schedule of ours; measure with
+           configs/transfer/classification.py:clips. cifar10_cpu, sample: small, for two CPU cores. Without
+           --config.start.workdir the same training starts from scratch.
 Hardware:  Published on 128 TPU v3 cores.
 Expected:  ImageNet top-1 83.6 (base), 85.9 (large), 86.9 (huge) after 1600 epochs of pre-training [He et
            al. 2022]. Where the paper and the released code differ (learning rate, layer decay, drop path),
@@ -20,6 +22,7 @@ VARIANTS = {
   "vit_large": (1e-3, 50.0, 0.75, 0.2),
   "vit_huge": (1e-3, 50.0, 0.75, 0.3),
   "resnet50": (0.01, 30.0, 1.0, 0.0),
+  "ucf101": (0.001, 300.0, 1.0, 0.0),
   "cifar10_cpu": (1e-3, 4.0, 0.75, 0.0),
   "sample": (1e-3, 4.0, 0.75, 0.0),
 }
@@ -29,6 +32,8 @@ def get_config(variant="vit_base"):
   check_variant(variant, VARIANTS, __file__)
   if variant == "resnet50":
     return _resnet50(*VARIANTS[variant])
+  if variant == "ucf101":
+    return _ucf101(*VARIANTS[variant])
   small = {"cifar10_cpu": _cifar10_cpu, "sample": _sample}
   return small[variant](*VARIANTS[variant]) if variant in small else _vit(variant, *VARIANTS[variant])
 
@@ -80,6 +85,30 @@ def _resnet50(learning_rate, epochs, layer_decay, drop_path):
     batch_size=256,
     epochs=epochs,
     log_every=100,
+  )
+
+
+def _ucf101(learning_rate, epochs, layer_decay, drop_path):
+  """One random frame of each clip in an epoch."""
+  return recipe(
+    method=dict(name="supervised"),
+    encoder=dict(name="caffenet", norm="deep", affine=False, dropout=0.5),
+    host=dict(name="frame"),
+    augment=dict(name="supervised", views=1, size=227, scale=(0.5, 1.0)),
+    optimizer=dict(
+      name="sgd",
+      learning_rate=learning_rate,
+      momentum=0.9,
+      weight_decay=5e-4,
+      layer_decay=layer_decay,
+      schedule="step",
+      milestones=(200.0,),
+    ),
+    data=dict(name="video_folder", split="trainlist01", size=256, workers=16),
+    checkpoint=dict(every_steps=2000, keep=2),
+    batch_size=128,
+    epochs=epochs,
+    log_every=50,
   )
 
 

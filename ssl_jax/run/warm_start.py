@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ssl_jax.config.schema import TrainConfig, differences
+from ssl_jax.config.schema import TrainConfig, differences, to_json
 from ssl_jax.core import PyTree, TrainState, Weights
 from ssl_jax.models import frozen_parts
 from ssl_jax.models.depths import RELATIVE
@@ -20,6 +20,7 @@ FREE = (
   "batch_groups",
   "dilate",
   "drop_path",
+  "dropout",
   "dtype",
   "image_size",
   "layers",
@@ -69,7 +70,8 @@ def start_from(state: TrainState, config: TrainConfig, mesh) -> tuple[TrainState
 
 
 def _same_encoder(old: TrainConfig, new: TrainConfig) -> None:
-  before, after = ({k: v for k, v in dict(c.encoder).items() if k not in FREE} for c in (old, new))
+  # As JSON, because a checkpoint holds lists in the place of tuples.
+  before, after = ({k: v for k, v in to_json(c)["encoder"].items() if k not in FREE} for c in (old, new))
   if before.get("positions") == "sincos" and after.get("positions") == "sincos_trained":
     before["positions"] = "sincos_trained"  # these are initialised with the table of "sincos"
   changed = differences(before, after, "config.encoder")

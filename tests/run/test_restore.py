@@ -178,6 +178,28 @@ def test_what_does_not_change_the_weights_meaning_may_differ(workdir):
   assert {"dilate", "output_stride", "relative_positions"} <= {*FREE}
 
 
+def test_options_with_several_values_are_compared_and_dropout_may_differ(tmp_path):
+  """A checkpoint holds [32] in the place of (32,)."""
+  config = check(
+    TrainConfig,
+    recipe(
+      method=dict(name="supervised"),
+      encoder=dict(name="caffenet", width=16, fc=(32,), groups=1, stem_stride=2),
+      augment=dict(name="none", views=1, size=64),
+      optimizer=dict(learning_rate=0.1),
+      data=dict(name="synthetic", size=64),
+      batch_size=8,
+      epochs=1.0,
+    ),
+  )
+  save(config, tmp_path)
+  again = {"start": dict(workdir=str(tmp_path)), "encoder": {**config.encoder, "dropout": 0.5}}
+  assert "starts from the encoder" in first_state(check(TrainConfig, {**config.__dict__, **again}))[2]
+  again["encoder"]["fc"] = (32, 32)
+  with pytest.raises(ValueError, match=re.escape("config.encoder.fc: [32] -> [32, 32]")):
+    first_state(check(TrainConfig, {**config.__dict__, **again}))
+
+
 def test_older_step_by_name(workdir):
   assert " at step 4; " in first_state(finetune(workdir, start=dict(step=4)))[2]
 
