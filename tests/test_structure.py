@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, group_of
 
 PACKAGE = REPOSITORY / "ssl_jax"
 LONGEST = 50  # lines of code of a function, without its docstring
@@ -155,3 +155,11 @@ def test_files_are_text_of_the_project():
     text = path.read_text(encoding="utf-8")
     for word in (f"{home}/", "NotImplementedError", "TO" + "DO", "FIX" + "ME"):
       assert word not in text, f"{path}: {word}"
+
+
+def test_tests_that_share_programs_are_of_one_group():
+  """Of a module, and in the conformance suite of a method, wherever its name stands among the parameters."""
+  suite = "tests/test_methods.py"
+  groups = [group_of(f"{suite}::{test}") for test in ("a[moco]", "b[2-moco]", "c[moco-True]")]
+  assert len(set(groups)) == 1 and groups[0] != group_of(f"{suite}::a[mae]") != group_of(f"{suite}::plain")
+  assert group_of("tests/run/test_train.py::a[moco]") == group_of("tests/run/test_train.py::b")
