@@ -21,19 +21,23 @@ from ssl_jax.tasks.backbone import Backbone
 def precise_norm(run: Restored, mesh: Mesh, count: int) -> Backbone:
   """The backbone of a run whose BatchNorm statistics are those of `count` training batches.
 
-  It holds for layers with the default momentum of `BatchNorm`, which all networks but the head of the method
-  `context` have.
-
   A running average of few images, as in training detectors, is noisy and lags behind the weights. Here the
   mean is the average over the batches, and the variance that of all of them together. Frozen statistics stay.
 
   Args:
     count: number of batches of the training run, with its augmentation; they begin with the first of its
       shuffled order, and are the same for every number of devices and processes.
-  Raises: ValueError as the training run does for its data.
+  Raises: ValueError as the training run does for its data, and for a network with another momentum than the
+    default of `BatchNorm`.
   Source: Wu & Johnson 2021, "Rethinking Batch in BatchNorm", section 3; MoCo's detectors take 200 batches.
   """
   config = run.config
+  if config.method.get("norm_momentum", BatchNorm.momentum) != BatchNorm.momentum:
+    raise ValueError(
+      f"config.precise_batches is {count}, but the run was trained with config.method.norm_momentum="
+      f"{config.method['norm_momentum']}; only {BatchNorm.momentum} is supported: use 0"
+    )
+  parallel.bound_programs()
   source, transform = open_data(config)
   parts = assemble(config, DataSpec(len(source), source.num_classes, config.batch_size))
   size = config.batch_size // config.accumulate  # what BatchNorm saw at once

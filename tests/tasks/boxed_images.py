@@ -17,6 +17,7 @@ from ssl_jax.detect.detections import Detections
 from ssl_jax.models.detection import Predictions
 from ssl_jax.tasks.backbone import Backbone, encoder_only
 from ssl_jax.tasks.task import TaskData, TestRecords
+from tests.tasks.masked_images import batches_of
 
 NAMES = ("red", "green", "blue")
 SIDES = (40, 65)
@@ -52,22 +53,12 @@ def drawn(count: int, seed: int, *, masks: bool = True) -> list[dict]:
 
 
 def data_of(records: list[dict], class_names=NAMES, size: int = 4) -> TaskData:
-  """Every process reads every n-th row of each batch; padded rows are not valid."""
-
-  def batches(transform):
-    for start in range(0, len(records), size):
-      rows = np.arange(start, start + size)
-      valid = rows < len(records)
-      rows = np.where(valid, rows, 0)
-      found = host_batch(transform, [records[i] for i in rows])
-      yield {**found, "valid": valid, "index": rows.astype(np.int32)}
-
   def sizes():
     opened = [Image.open(io.BytesIO(record["image"])).size[::-1] for record in records]
     return np.array(opened, np.int32)
 
   test = TestRecords(
-    batches,
+    batches_of(records, size),
     lambda transform, indices: host_batch(transform, [records[i] for i in indices]),
     records.__getitem__,
     sizes,

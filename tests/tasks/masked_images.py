@@ -28,8 +28,8 @@ def painted(count: int, seed: int, sides=(12, 25)) -> list[dict]:
   return found
 
 
-def records_of(records: list[dict], size: int = 4, class_names=NAMES) -> TestRecords:
-  """Every process reads every n-th row of each batch; padded rows are not valid."""
+def batches_of(records: list[dict], size: int = 4):
+  """`TestRecords.batches`: every process reads every n-th row of each batch; padded rows are not valid."""
 
   def batches(transform):
     rank, processes = jax.process_index(), jax.process_count()
@@ -43,8 +43,12 @@ def records_of(records: list[dict], size: int = 4, class_names=NAMES) -> TestRec
         "index": rows.astype(np.int32),
       }
 
+  return batches
+
+
+def records_of(records: list[dict], size: int = 4, class_names=NAMES) -> TestRecords:
   return TestRecords(
-    batches,
+    batches_of(records, size),
     lambda transform, indices: host_batch(transform, [records[i] for i in indices]),
     records.__getitem__,
     lambda: np.array([record["mask"].shape for record in records], np.int32),

@@ -22,6 +22,7 @@ from ssl_jax.tasks.task import TaskData  # noqa: E402
 from ssl_jax.view import knn_atlas  # noqa: E402
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+from tests.tasks import boxed_images  # noqa: E402
 from tests.tasks.masked_images import by_colour, data_of, painted  # noqa: E402
 
 
@@ -103,6 +104,9 @@ def measure():
   result = task.run(by_colour(), data_of(painted(13, 0)), mesh, jax.random.key(0))
   arrays = {name: leaf.tolist() for name, leaf in result.predictions.items()}
   found["segmentation"] = {**result.scalars, "top1": result.scalars["miou"], "predictions": arrays}
+  boxes = boxed_images.data_of(boxed_images.drawn(11, 0))
+  result = tasks.make("detection").run(boxed_images.by_colour(moved=0.1), boxes, mesh, jax.random.key(0))
+  found["detection"] = {**result.scalars, "top1": result.scalars["coco_box_ap"], "predictions": []}
   shown = knn_atlas.images_at(data.train, np.array([[7, 100], [0, 7]]))
   found["images"] = bool((shown == train[0][[[7, 100], [0, 7]]]).all())
   return found
