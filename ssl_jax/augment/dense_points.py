@@ -26,7 +26,7 @@ def check_flip(record: Record, flip: float) -> None:
 
 
 def move_dense(record: Record, frames: jax.Array, boxes: jax.Array, flip: jax.Array) -> Record:
-  """The entries of `host.image_densepose` after moving; that of the mirrored U and V is used up.
+  """The entries of `object_transforms.image_densepose` after moving; that of the mirrored U and V is used up.
 
   Points outside of the output are not valid any more.
 

@@ -7,8 +7,8 @@
 - "boxes" f32[N, 4] (x1, y1, x2, y2) in continuous pixel coordinates, clipped; "boxes_valid" bool[N] becomes
   False where nothing is left of a box; "boxes_mask" uint8[N, m, m] 0 or 1, the mask of the object in the
   frame of its box, is cut out again for the clipped box, and "boxes_valid" becomes False where nothing is
-  left of it; the entries of `host.image_densepose`, points and segments in the frames of boxes, see
-  `dense_points.move_dense`;
+  left of it; the entries of `object_transforms.image_densepose`, points and segments in the frames of boxes,
+  see `dense_points.move_dense`;
 - "points" f32[N, 2] (x, y); "points_valid" bool[N] becomes False for points outside.
 "image_size" i32[2], the (height, width) of the upper left part that is not padding, bounds what is read.
 It is removed where the padding need not be at the bottom and on the right afterwards; `resize_shorter` keeps

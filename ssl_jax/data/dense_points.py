@@ -103,7 +103,7 @@ def segment_labels(dense: DensePoints) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class DenseRows:
-  """Makes the arrays of the annotated points of boxes; see `host.image_densepose`."""
+  """Makes the arrays of the annotated points of boxes; see `object_transforms.image_densepose`."""
 
   max_points: int
   segment_size: int

@@ -31,9 +31,8 @@ class Objects(NamedTuple):
   difficult: np.ndarray  # bool[n]: VOC's evaluation does not count it
   area: np.ndarray  # f64[n] square pixels: of the mask where the data set has one, and otherwise of the box
   masks: tuple[EncodedMask, ...] | None = None  # n; None: the data set has boxes only
-  dense: tuple[DensePoints | None, ...] | None = (
-    None  # n, None for objects without; None: the data set has none
-  )
+  # n, None for objects without annotated points; None: the data set has no points
+  dense: tuple[DensePoints | None, ...] | None = None
 
   def record(self) -> Record:
     """The fields of a record besides image and label."""

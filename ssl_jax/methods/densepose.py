@@ -47,9 +47,9 @@ def make(
 ) -> Method:
   """Faster R-CNN on a feature pyramid with the head of DensePose; the loss is the sum of its seven losses.
 
-  The loss takes what that of `detection.make` takes, and the entries of `host.image_densepose`. Objects
-  without valid points train the boxes only. The head does not distinguish classes, of which DensePose-COCO
-  has one.
+  The loss takes what that of `detection.make` takes, and the entries of the host transform
+  `image_densepose`. Objects without valid points train the boxes only. The head does not distinguish classes,
+  of which DensePose-COCO has one.
 
   Args:
     encoder, data: as in `detection.make`.

@@ -87,7 +87,7 @@ def _measure(backbone: Backbone, data: TaskData, mesh: Mesh, options: Options, p
   places = np.unique(np.linspace(0, len(readable) - 1, SHOWN).round().astype(int))
   chosen = set(readable[places].tolist())
   detect = detecting(backbone, detector, (0, 0), mesh, bodies=MAX_DETECTIONS)
-  truths, found, compared, drawn = {}, {}, {}, {}
+  truths, found, compared, drawn, boxes = {}, {}, {}, {}, 0
   for batch in detect_each(detect, records.batches(transform)):
     for row, index in enumerate(batch.index.tolist()):
       bodies = batch.bodies(row)
@@ -96,13 +96,14 @@ def _measure(backbone: Backbone, data: TaskData, mesh: Mesh, options: Options, p
       compared[index] = compare(truths[index], bodies, distance=distance, kappa=options.kappa)
       if index in chosen:
         drawn[index] = bodies
-    progress(len(found), data.test_size, float(np.mean([len(one.boxes) for one in found.values()])))
+      boxes += len(found[index].boxes)
+    progress(len(found), data.test_size, f"{boxes} boxes")
   if not any(image.annotated.any() for image in compared.values()):
     raise ValueError("task 'densepose': nobody in the test images that can be read has annotated points")
   order = sorted(found)
   name = "geodesic" if options.geodesic else "chart"
   gps, gpsm = densepose_scores([compared[i] for i in order], distance=name, kappa=options.kappa)
-  boxes = detection_scores.coco_scores([truths[i] for i in order], [found[i] for i in order], 1)
+  by_box = detection_scores.coco_scores([truths[i] for i in order], [found[i] for i in order], 1)
   shown = [_shown(i, truths[i], drawn[i], records, transform) for i in sorted(drawn)]
   protocol = {
     **data.protocol,
@@ -112,7 +113,7 @@ def _measure(backbone: Backbone, data: TaskData, mesh: Mesh, options: Options, p
     "people": int(sum(len(truth.boxes) for truth in truths.values())),
     "annotated_people": int(sum(image.annotated.sum() for image in compared.values())),
   }
-  scalars = {**gps.scalars(), **gpsm.scalars(), **boxes.scalars()}
+  scalars = {**gps.scalars(), **gpsm.scalars(), **by_box.scalars()}
   # Scores without truth, such as that of large people, are left out.
   scalars = {key: value for key, value in scalars.items() if not math.isnan(value)}
   return Result(scalars, protocol, {}, records.class_names, functools.partial(_plot, shown))

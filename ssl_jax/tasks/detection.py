@@ -91,12 +91,13 @@ def _measure(backbone: Backbone, data: TaskData, mesh: Mesh, options: Options, p
   transform = WholeImage(options.short_side, options.longest, canvas, records.interpolation)
   masks = options.masks and "instances" in records.fields and has_masks(backbone, detector, canvas)
   detect = detecting(backbone, detector, tuple(readable.max(0).tolist()) if masks else (0, 0), mesh)
-  truths, found = {}, {}
+  truths, found, boxes = {}, {}, 0
   for batch in detect_each(detect, records.batches(transform)):
     for row, index in enumerate(batch.index.tolist()):
       truths[index] = _truth(records.record(index), numbers)
       found[index] = batch.detections(row)
-    progress(len(found), data.test_size, float(np.mean([len(one.boxes) for one in found.values()])))
+      boxes += len(found[index].boxes)
+    progress(len(found), data.test_size, f"{boxes} boxes")
   order = sorted(found)
   if not any(len(truth.boxes) for truth in truths.values()):
     raise ValueError("task 'detection': none of the test images that can be read has an object")
@@ -115,7 +116,7 @@ def _measure(backbone: Backbone, data: TaskData, mesh: Mesh, options: Options, p
     "canvas": canvas,
     "test_rows": len(order),
     "objects": int(sum(len(truth.boxes) for truth in pair[0])),
-    "detections": int(sum(len(one.boxes) for one in pair[1])),
+    "detections": boxes,
     "by_class": {kind: _named(names, values) for kind, values in by_class.items()},
   }
   shown = _shown(order, pair, records, transform)

@@ -75,7 +75,7 @@ class Task(NamedTuple):
   `run(backbone, data, mesh, key, *, extract=features.extract, progress=silent) -> Result`. `mesh` has one
   axis, "data", of any length, and the result does not depend on that length. `extract` can be
   `features.remembered()`, shared by several tasks on one backbone. `progress(done, total, loss)` is called
-  repeatedly, on every process.
+  repeatedly, on every process; a task without a loss gives a text in its place.
   """
 
   name: str
@@ -83,7 +83,7 @@ class Task(NamedTuple):
   resumes: bool = False  # True if it takes hours: `run` also takes `partial_results`, from which it resumes
 
 
-def silent(done: int, total: int, loss: float) -> None:
+def silent(done: int, total: int, loss: float | str) -> None:
   """A progress callback that does nothing."""
 
 
