@@ -1,16 +1,17 @@
 """Compiles the training steps of two detectors for one TPU chip that need not be present.
 
-    python tests/benchmarks/detection_plan.py [fpn] [c4] [small] [--topology v5e:2x2]
+    python tests/benchmarks/detection_plan.py [fpn] [c4] [small] [tiny] [--topology v5e:2x2]
 
 "fpn": Mask R-CNN, ResNet-50 with a feature pyramid, 4 images of 1024 x 1024; "c4": Faster R-CNN,
-ResNet-50-C4, 2 images of 800 x 1344; "small": Mask R-CNN, ResNet-18 with a pyramid, an image of 256 x 256.
-All in bfloat16 with the published numbers of boxes and SGD with momentum. For each: whether it fits, FLOPs
-of an image by the compiler and by the layers' sizes (forward pass and both gradients), and the parts that
-suppression, RoIAlign and the other pieces of `ssl_jax.detect` take of FLOPs, memory traffic and time. Time
-is the sum over instructions of their lower bounds by FLOPs and by traffic; loops of unknown length, the
-rounds of suppression within a tile, count once; an instruction has no overhead, so their number is given,
-too. Compiling takes 5 to 15 minutes of processor time a detector. Needs libtpu (extra `tpu`). The last line
-is one JSON object.
+ResNet-50-C4, 2 images of 800 x 1344; "small": Mask R-CNN, ResNet-18 with a pyramid, an image of 256 x 256;
+"tiny": Faster R-CNN, ResNet-18 with a pyramid, 2 images of 128 x 128 with few boxes, for the tests. All in
+bfloat16 with SGD with momentum, and the published numbers of boxes where nothing else is said. For each:
+whether it fits, FLOPs of an image by the compiler and by the layers' sizes (forward pass and both
+gradients), and the parts that suppression, RoIAlign and the other pieces of `ssl_jax.detect` take of FLOPs,
+memory traffic and time. Time is the sum over instructions of their lower bounds by FLOPs and by traffic;
+loops of unknown length, the rounds of suppression within a tile, count once; an instruction has no overhead,
+so their number is given, too. Compiling takes 5 to 15 minutes of processor time a detector. Needs libtpu
+(extra `tpu`). The last line is one JSON object.
 """
 
 import argparse
@@ -54,6 +55,9 @@ CASES = {
   "fpn": Case("fpn", "resnet50", (1024, 1024), 4, 80, True, LIMITS["fpn"]),
   "c4": Case("c4", "resnet50", (800, 1344), 2, 20, False, LIMITS["c4"]),
   "small": Case("fpn", "resnet18", (256, 256), 1, 80, True, LIMITS["fpn"]),
+  "tiny": Case(
+    "fpn", "resnet18", (128, 128), 2, 20, False, Limits((500, 500), (250, 250), anchors=64, rois=64)
+  ),
 }
 SCOPES = ("nms", "roi_align", "match", "random_sample", "select_proposals", "crop_masks")
 OBJECTS, MASK_SIDE, CHANNELS, HIDDEN = 100, 112, 256, 1024
