@@ -75,6 +75,7 @@ def shrunk(config: TrainConfig, *, batch: int, size: int) -> dict:
     "jitter": 2,
     "permutations": 24,
     "counts": 32,
+    "mask_patch": 4,
     "width": 32,
     "channel_jitter": 0,
   }

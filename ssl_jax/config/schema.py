@@ -76,6 +76,11 @@ class StartConfig:
   workdir: str = ""
   step: int = 0  # which checkpoint; 0: the last
   weights: Literal["params", "ema"] = "params"
+  parts: tuple[str, ...] = ("encoder",)  # of the parameters; ("encoder", "head") goes on with a trained head
+
+  def __post_init__(self):
+    if not self.parts or len(set(self.parts)) < len(self.parts):
+      raise ValueError(f"config.start.parts is {self.parts}; name each part once, such as ('encoder',)")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -109,7 +109,7 @@ def open_pairs(
   splits.check_names(split, list(find), f"the folder {root}")
   pairs = {name: find[name]() for name in splits.names(split)}
   for name, of_split in pairs.items():
-    _check_present(root, name, of_split)
+    check_present(root, name, of_split)
   parts = splits.choose(split, {name: np.full(len(of_split), -1) for name, of_split in pairs.items()})
   chosen = tuple(pairs[name][i] for name, places in parts for i in places)
   return Source(
@@ -123,7 +123,7 @@ def open_pairs(
   )
 
 
-def _check_present(root: pathlib.Path, split: str, pairs: Sequence[Pair]) -> None:
+def check_present(root: pathlib.Path, split: str, pairs: Sequence[Pair]) -> None:
   """Raises ValueError if there is no pair, or if all images or all masks are missing."""
   if not pairs:
     raise ValueError(f"the split {split!r} of {root} has no image; {IMAGE_FILES.known()}")
@@ -137,9 +137,9 @@ def _check_present(root: pathlib.Path, split: str, pairs: Sequence[Pair]) -> Non
 
 def _pair_folders(root: pathlib.Path) -> dict[str, tuple[pathlib.Path, pathlib.Path]]:
   """Finds (folder of images, folder of masks) of every split."""
-  whole = _pair(root)
+  whole = pair_of_folders(root)
   if whole is None:
-    found = {name: _pair(folder) for name, folder in plain_splits(root).items()}
+    found = {name: pair_of_folders(folder) for name, folder in plain_splits(root).items()}
     if not any(found.values()):
       raise ValueError(
         f"{root} holds no pair of folders with images and masks; it needs one of {', '.join(IMAGES)} and "
@@ -150,7 +150,8 @@ def _pair_folders(root: pathlib.Path) -> dict[str, tuple[pathlib.Path, pathlib.P
   return {name: (images[name], masks[name]) for name in images if name in masks} or {"train": whole}
 
 
-def _pair(folder: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path] | None:
+def pair_of_folders(folder: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path] | None:
+  """The folders of images and of masks inside a folder; None if one of them is missing."""
   there = {name.casefold(): folder / name for name in reversed(folders(folder))}
   images, masks = (
     [there[name.casefold()] for name in known if name.casefold() in there] for known in (IMAGES, MASKS)

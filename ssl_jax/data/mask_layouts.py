@@ -81,7 +81,7 @@ def open_cityscapes(data_dir: str, split: str) -> Source:
   Raises: ValueError as `open_pairs`.
   """
   root = _root(data_dir, ("",), "leftImg8bit")
-  images = _folders(root / "leftImg8bit")
+  images = subfolders(root / "leftImg8bit")
   find = {name: functools.partial(_cityscapes_pairs, root, folder) for name, folder in images.items()}
   return open_pairs(root, split, find, cityscapes_classes())
 
@@ -102,7 +102,7 @@ def open_ade20k(data_dir: str, split: str) -> Source:
   Raises: ValueError if objectInfo150.txt does not list 150 classes, or as `open_pairs`.
   """
   root = _root(data_dir, ("", "ADEChallengeData2016"), "images")
-  known = _folders(root / "images")
+  known = subfolders(root / "images")
   find = {
     name: functools.partial(_same_stems, root, known[stored], root / "annotations" / stored)
     for name, stored in ADE20K_SPLITS.items()
@@ -137,7 +137,7 @@ def open_camvid(data_dir: str, split: str) -> Source:
   Raises: ValueError as `open_pairs`.
   """
   root = _root(data_dir, ("", "CamVid"), "trainannot", "valannot", "testannot")
-  known = _folders(root)
+  known = subfolders(root)
   find = {
     name: functools.partial(_same_stems, root, folder, known[f"{name}annot"])
     for name, folder in known.items()
@@ -181,7 +181,7 @@ def _listed(root: pathlib.Path, path: pathlib.Path) -> list[Pair]:
 
 def _cityscapes_pairs(root: pathlib.Path, split: pathlib.Path) -> list[Pair]:
   pairs, end = [], "_leftImg8bit"
-  for city, folder in _folders(split).items():
+  for city, folder in subfolders(split).items():
     for image in images_in(folder):
       if image.stem.endswith(end):
         mask = f"gtFine/{split.name}/{city}/{image.stem.removesuffix(end)}_gtFine_labelIds.png"
@@ -189,7 +189,8 @@ def _cityscapes_pairs(root: pathlib.Path, split: pathlib.Path) -> list[Pair]:
   return pairs
 
 
-def _folders(root: pathlib.Path) -> Mapping[str, pathlib.Path]:
+def subfolders(root: pathlib.Path) -> Mapping[str, pathlib.Path]:
+  """The folders inside a folder by name, sorted."""
   return {path.name: path for path in sorted(root.iterdir()) if path.is_dir()}
 
 

@@ -21,6 +21,7 @@ from ssl_jax.data import (
   mask_layouts,
   synthetic,
   video_folder,
+  video_masks,
   voc_boxes,
 )
 from ssl_jax.data.decode import DecodeError, decode
@@ -59,6 +60,9 @@ _FOLDERS: dict[str, Callable[..., Source]] = {
   "coco_masks": coco_masks.open_coco_masks,
   "camvid": mask_layouts.open_camvid,
   "video_folder": video_folder.open_video_folder,
+  "video_masks": video_masks.open_video_masks,
+  "davis": video_masks.open_davis,
+  "kitti_step": video_masks.open_kitti_step,
 }
 WITH_OBJECTS = ("coco", "voc_boxes")  # sources that know which of their images have no objects
 BUILT_IN = ("sample", *_FOLDERS, "synthetic")
@@ -76,8 +80,8 @@ def make(
       and WebP files, see folder.py), "mask_folder" (pairs of image and mask, see mask_folder.py), "coco"
       (boxes and masks of objects, see coco.py), "voc_boxes" (see voc_boxes.py), "voc_masks", "cityscapes",
       "ade20k", "camvid" (masks, see mask_layouts.py), "coco_masks" (masks, see coco_masks.py), "video_folder"
-      (clips, see video_folder.py), "synthetic"
-      (generated, see synthetic.py) or a TFDS data set (see tfds_records.py).
+      (clips, see video_folder.py), "video_masks", "davis", "kitti_step" (frames of videos with masks, see
+      video_masks.py), "synthetic" (generated, see synthetic.py) or a TFDS data set (see tfds_records.py).
     split: in TFDS syntax: "train", "test", "train[:90%]", "train[100:200]", "train[:10%]+train[90%:]".
     data_dir: the folder of the images or, for a TFDS data set, the folder that holds the data sets; not
       needed for "sample" and "synthetic".

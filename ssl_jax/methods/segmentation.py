@@ -15,6 +15,7 @@ from ssl_jax.core import Aux, Batch, DataSpec, Init, Method, Weights, keep_extra
 from ssl_jax.data.host import IGNORE
 from ssl_jax.metrics import Mean
 from ssl_jax.models import Network, frozen_parts, segmentation, vit
+from ssl_jax.models.fcn import Segmentation
 from ssl_jax.models.resize import upsample
 
 ABILITIES = (Pyramid, Segmenter)
@@ -60,17 +61,16 @@ def make(
     the encoder.
   Source: He et al. 2020, "Momentum Contrast", appendix; He et al. 2022, appendix A.3; MMSegmentation.
   """
-  _check(data, auxiliary)
+  check(data, auxiliary, "segmentation")
   options: dict[str, Any] = {"taps": taps} if taps else {}
   options |= {"channels": channels} if channels else {}
   trunk = models.frozen(encoder) if frozen else encoder
   net = segmentation.segmenter(trunk, data.num_classes, head, **options)
   parts = Parts(net, segmentation.HEADS[head].align_corners, auxiliary)
   bound = functools.partial
-  patch = encoder.module.patch if isinstance(encoder.module, vit.ViT) else 1
   abilities = {
     Pyramid: Pyramid(bound(_read, encoder, pyramid=True)),
-    Segmenter: Segmenter(bound(_predict, parts), patch),
+    Segmenter: Segmenter(bound(_predict, parts), divisor_of(encoder)),
   }
   init = bound(_init_frozen if frozen else _init, net)
   return Method(init, bound(_loss, parts), keep_extra, bound(_read, encoder), abilities)
@@ -87,7 +87,12 @@ def _init_frozen(net: Network, key, batch: Batch) -> Init:
 
 def _loss(parts: Parts, params, model_state, extra, batch: Batch, key):
   out, state = parts.net.apply(frozen_parts.whole(params, model_state), batch["image"], train=True, key=key)
-  mask = batch["mask"]
+  value, found = score(parts, out, batch["mask"])
+  return value, Aux({**model_state, **state}, metrics=found)
+
+
+def score(parts: Parts, out: Segmentation, mask: jax.Array) -> tuple[jax.Array, dict[str, Mean]]:
+  """Returns the loss of logits and the metrics of a training step, given the masks uint8[B, H, W]."""
 
   def mean_loss(logits):
     values, counted = losses.pixel_cross_entropy(_at(mask, logits, parts), mask, ignore=IGNORE)
@@ -100,8 +105,7 @@ def _loss(parts: Parts, params, model_state, extra, batch: Batch, key):
   # At the resolution of the maps, which is cheap: a figure to watch, not a result.
   right = jnp.argmax(out.logits, -1).astype(mask.dtype)
   seen = _nearest(mask, *right.shape[1:])
-  found = {"pixel_accuracy": Mean.of(right == seen, seen != IGNORE)}
-  return value, Aux({**model_state, **state}, metrics=found)
+  return value, {"pixel_accuracy": Mean.of(right == seen, seen != IGNORE)}
 
 
 def _at(mask: jax.Array, logits: jax.Array, parts: Parts) -> jax.Array:
@@ -119,8 +123,19 @@ def _nearest(mask: jax.Array, height: int, width: int) -> jax.Array:
 
 
 def _predict(parts: Parts, params, model_state, images):
-  out, _ = parts.net.apply(frozen_parts.whole(params, model_state), images)
-  return upsample(out.logits, images.shape[1:3], align_corners=parts.align_corners)
+  return predict(parts, frozen_parts.whole(params, model_state), images)
+
+
+def predict(parts: Parts, weights: Weights, images: jax.Array) -> jax.Array:
+  """f32[B, H, W, C]: the logits of images f32[B, H, W, 3], of their size."""
+  out, _ = parts.net.apply(weights, images)
+  size = images.shape[1], images.shape[2]
+  return upsample(out.logits, size, align_corners=parts.align_corners)
+
+
+def divisor_of(encoder: Network) -> int:
+  """What the height and width of the images must be multiples of."""
+  return encoder.module.patch if isinstance(encoder.module, vit.ViT) else 1
 
 
 def _read(encoder: Network, params, model_state, images, **call):
@@ -129,15 +144,16 @@ def _read(encoder: Network, params, model_state, images, **call):
   return encoder.apply(Weights(weights.params["encoder"], weights.model_state["encoder"]), images, **call)[0]
 
 
-def _check(data: DataSpec, auxiliary: float) -> None:
+def check(data: DataSpec, auxiliary: float, method: str) -> None:
+  """Raises ValueError for data without classes or masks, or a negative weight."""
   if data.num_classes < 2:
     raise ValueError(
-      f"method 'segmentation' needs masks with classes, but the data has {data.num_classes} classes; use a "
+      f"method {method!r} needs masks with classes, but the data has {data.num_classes} classes; use a "
       "data set that names them, for a mask_folder in classes.txt"
     )
   if "mask" not in data.elements:
     raise ValueError(
-      "method 'segmentation' needs a mask for every image, but config.host.name delivers only "
+      f"method {method!r} needs a mask for every image, but config.host.name delivers only "
       f"{', '.join(data.elements)}; use config.host.name='image_mask'"
     )
   if auxiliary < 0:

@@ -19,7 +19,10 @@ NORMALIZE = {  # mean, standard deviation of pixels in [0, 1]
 
 
 def normalize(images: jax.Array, kind: str) -> jax.Array:
-  """(images - mean) / std, for images f32[..., 3] in [0, 1]; `kind` is a key of NORMALIZE."""
+  """(images - mean) / std, for images f32[..., 3] in [0, 1]; `kind` is a key of NORMALIZE.
+
+  Channels behind the three of colour pass unchanged.
+  """
   mean, std = _statistics(images, kind)
   return (images - mean) / std
 
@@ -44,6 +47,11 @@ def fill_padding(images: jax.Array, sizes: jax.Array, colour: tuple[float, ...])
 
 
 def _statistics(images: jax.Array, kind: str) -> tuple[jax.Array, jax.Array]:
-  shape = (1,) * (images.ndim - 1) + (3,)
-  mean, std = (jnp.asarray(v, jnp.float32).reshape(shape) for v in NORMALIZE[kind])
+  more = images.shape[-1] - 3
+  shape = (1,) * (images.ndim - 1) + (3 + more,)
+  (mean, std), neutral = NORMALIZE[kind], (0.0, 1.0)
+  mean, std = (
+    jnp.asarray((*value, *[fill] * more), jnp.float32).reshape(shape)
+    for value, fill in zip((mean, std), neutral)
+  )
   return mean, std

@@ -1,16 +1,16 @@
-"""Warm starts: puts the encoder of another run into the initial state of a run."""
+"""Warm starts: puts the encoder, and perhaps other parts, of another run into the initial state of a run."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from ssl_jax.config.schema import TrainConfig, differences, to_json
 from ssl_jax.core import PyTree, TrainState, Weights
-from ssl_jax.models import frozen_parts
+from ssl_jax.models import frozen_parts, visibility
 from ssl_jax.models.depths import RELATIVE
 from ssl_jax.run.restore import restore
 
@@ -34,7 +34,7 @@ OWN = ("fc_norm", "norm", "positions", *RELATIVE)
 
 
 def start_from(state: TrainState, config: TrainConfig, mesh) -> tuple[TrainState, str]:
-  """Replaces the encoder in the initial state of a run by that of the run that `config.start` names.
+  """Replaces parts of the initial state of a run, mostly the encoder, by those of the run in `config.start`.
 
   The encoder's moving average, if the method keeps one, starts from the same weights.
 
@@ -43,14 +43,15 @@ def start_from(state: TrainState, config: TrainConfig, mesh) -> tuple[TrainState
   """
   source = restore(config.start.workdir, mesh, step=config.start.step, weights=config.start.weights)
   _same_encoder(source.config, config)
-  fresh, left = set(), set()
+  parts, notes = config.start.parts, _Notes(set(), set())
+  _check_parts(parts, state, source.backbone.weights, config.start.workdir)
 
   def graft(weights: Weights) -> Weights:
     kept = weights.model_state.get(frozen_parts.FROZEN)
     if kept and "encoder" not in weights.params:  # then only what the method does not train is taken
       return _graft_frozen(weights, source.backbone.weights, config.start.workdir)
     whole, old = frozen_parts.whole(*weights), frozen_parts.whole(*source.backbone.weights)
-    grafted = Weights(*(_graft(new, found, fresh, left) for new, found in zip(whole, old)))
+    grafted = Weights(*(_graft(new, found, parts, notes) for new, found in zip(whole, old)))
     return frozen_parts.take_out(grafted, _leaves(kept).__contains__) if kept else grafted
 
   placed = jax.tree.map(lambda leaf: leaf.sharding, state)
@@ -61,12 +62,21 @@ def start_from(state: TrainState, config: TrainConfig, mesh) -> tuple[TrainState
   state = dataclasses.replace(state, params=params, model_state=model_state, extra=extra)
   # Copied, because the train step donates the buffers of its state.
   state = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=placed)(state)
-  notes = [
-    f"{what} {', '.join(sorted(names))}" for what, names in (("new:", fresh), ("not used:", left)) if names
+  differ = [
+    f"{what} {', '.join(sorted(names))}" for what, names in zip(("new:", "not used:"), notes) if names
   ]
-  return state, "; ".join(
-    [f"starts from the encoder of {config.start.workdir} at step {source.step}", *notes]
-  )
+  taken = f"starts from the {' and '.join(parts)} of {config.start.workdir} at step {source.step}"
+  return state, "; ".join([taken, *differ])
+
+
+def _check_parts(parts: tuple[str, ...], state: TrainState, old: Weights, workdir: str) -> None:
+  """Raises ValueError for a part other than the encoder that one of the two runs does not have."""
+  for part in set(parts) - {"encoder"}:
+    for params, what in ((state.params, "the new run"), (old.params, workdir)):
+      if part not in params:
+        raise ValueError(
+          f"config.start.parts names {part!r}, but {what} has only {', '.join(sorted(params))}"
+        )
 
 
 def _same_encoder(old: TrainConfig, new: TrainConfig) -> None:
@@ -83,33 +93,44 @@ def _same_encoder(old: TrainConfig, new: TrainConfig) -> None:
     )
 
 
-def _graft(new: PyTree, old: PyTree, fresh: set, left: set) -> PyTree:
-  """Returns `new` with the leaves of `old` under "encoder".
+class _Notes(NamedTuple):
+  """What differs between two runs."""
 
-  The names of parts that only `new` has are added to `fresh`, of those that only `old` has to `left`. Inside
-  the encoder, only the parts in OWN may differ in this way.
+  fresh: set  # names of parts that only the new one has
+  left: set  # of those that only the old one has
+
+
+def _graft(new: PyTree, old: PyTree, parts: tuple[str, ...], notes: _Notes) -> PyTree:
+  """Returns `new` with the leaves of `old` in the given parts.
+
+  Inside of a part, only those of OWN may be in one of the two alone. A kernel of the encoder for three
+  channels becomes one for four, see `visibility.widen`.
   """
-  into, out = (_leaves(tree.get("encoder", {})) for tree in (new, old))
-  fresh |= {path[0] for path in into.keys() - out.keys()} | (new.keys() - {"encoder"})
-  left |= {path[0] for path in out.keys() - into.keys()} | (old.keys() - {"encoder"})
+  notes.fresh.update(new.keys() - set(parts))
+  notes.left.update(old.keys() - set(parts))
+  return {**new, **{part: _graft_part(new, old, part, notes) for part in parts if part in new}}
+
+
+def _graft_part(new: PyTree, old: PyTree, part: str, notes: _Notes) -> PyTree:
+  into, out = (_leaves(tree.get(part, {})) for tree in (new, old))
+  notes.fresh.update(path[0] for path in into.keys() - out.keys())
+  notes.left.update(path[0] for path in out.keys() - into.keys())
   problems = [
-    f"{'/'.join(path)} is in only one of the two encoders"
+    f"{'/'.join((part, *path))} is in only one of the two runs"
     for path in into.keys() ^ out.keys()
     if path[0] not in OWN
   ]
-  problems += [
-    f"{'/'.join(path)} is {out[path].shape}, expected {into[path].shape}"
-    for path in into.keys() & out.keys()
-    if out[path].shape != into[path].shape
-  ]
+  for path in into.keys() & out.keys():
+    before, after = out[path].shape, into[path].shape
+    if part == "encoder" and visibility.widens(before, after) is not None:
+      out[path] = visibility.widened(out[path], after)
+    elif before != after:
+      problems.append(f"{'/'.join((part, *path))} is {before}, expected {after}")
   if problems:
-    raise ValueError("the encoder of config.start.workdir does not fit: " + "; ".join(sorted(problems)[:20]))
-  return {
-    **new,
-    "encoder": jax.tree_util.tree_map_with_path(
-      lambda path, leaf: out.get(tuple(key.key for key in path), leaf), new.get("encoder", {})
-    ),
-  }
+    raise ValueError(f"config.start.workdir does not fit in its {part}: " + "; ".join(sorted(problems)[:20]))
+  return jax.tree_util.tree_map_with_path(
+    lambda path, leaf: out.get(tuple(key.key for key in path), leaf), new[part]
+  )
 
 
 def _graft_frozen(new: Weights, old: Weights, workdir: str) -> Weights:

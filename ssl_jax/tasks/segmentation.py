@@ -86,12 +86,12 @@ def _measure(backbone: Backbone, data: TaskData, mesh: Mesh, options: Options, p
   cure = "train one with configs/transfer/segmentation.py"
   segmenter = backbone.ability(Segmenter, "task 'segmentation'", cure)
   records = _records(data)
-  numbers = _numbers(backbone, records)
+  numbers = find_numbers(backbone, records)
   geometry = _geometry(segmenter, records, options)
   transform = ImageAndFullMask(
     options.short_side, geometry.image_canvas, geometry.mask_canvas, records.interpolation
   )
-  _check_classes(numbers.names, count_classes(backbone, segmenter, geometry.windows))
+  check_classes(numbers.names, count_classes(backbone, segmenter, geometry.windows))
   segment = segmenting(backbone, segmenter, geometry, options.together, mesh)
   matrix, rows = np.zeros((len(numbers.names), len(numbers.names)), np.int64), 0
   examples = Examples(records, transform)
@@ -144,7 +144,7 @@ class Numbers(NamedTuple):
   table: np.ndarray  # uint8[256]: value of the label -> the network's number; IGNORE stays
 
 
-def _numbers(backbone: Backbone, records: TestRecords) -> Numbers:
+def find_numbers(backbone: Backbone, records: TestRecords) -> Numbers:
   """Finds the classes of the test labels among those of the network, by name."""
   own = records.class_names
   names = backbone.class_names or own
@@ -158,28 +158,36 @@ def _numbers(backbone: Backbone, records: TestRecords) -> Numbers:
 
 
 def _geometry(segmenter: Segmenter, records: TestRecords, options: Options) -> Geometry:
-  """The canvases that hold every test image and label.
+  """The canvases that hold every test image and label, and the windows of an image.
 
   Raises: ValueError for a window that is no multiple of what the network needs.
   """
   window, stride, short_side, _ = options
-  sizes = records.sizes()
-  sizes = sizes[(sizes > 0).all(1)]
-  if not len(sizes):
-    raise ValueError("task 'segmentation': none of the test images can be read")
-  multiple = segmenter.divisor
+  found, multiple = canvases(segmenter, records, short_side, "segmentation"), segmenter.divisor
   if window % multiple:
     raise ValueError(
       f"config.tasks.segmentation.window is {window}, but the network takes images whose sides are multiples "
       f"of {multiple}; use {-(-window // multiple) * multiple}"
     )
-  largest = _largest(resized(sizes, short_side) if short_side else sizes)
-  canvas = largest
   if not window:
-    canvas = (-(-largest[0] // multiple) * multiple, -(-largest[1] // multiple) * multiple)
-  return Geometry(
-    sliding_windows.place_windows(canvas, window, stride), largest, _largest(sizes), short_side > 0
-  )
+    return found
+  return found._replace(windows=sliding_windows.place_windows(found.image_canvas, window, stride))
+
+
+def canvases(segmenter: Segmenter, records: TestRecords, short_side: int, task: str) -> Geometry:
+  """The canvases that hold every test image and label; an image is one window, padded to what the network
+  needs.
+
+  Raises: ValueError if no test image can be read.
+  """
+  sizes = records.sizes()
+  sizes = sizes[(sizes > 0).all(1)]
+  if not len(sizes):
+    raise ValueError(f"task {task!r}: none of the test images can be read")
+  multiple = segmenter.divisor
+  largest = _largest(resized(sizes, short_side) if short_side else sizes)
+  canvas = (-(-largest[0] // multiple) * multiple, -(-largest[1] // multiple) * multiple)
+  return Geometry(sliding_windows.place_windows(canvas, 0, 0), largest, _largest(sizes), short_side > 0)
 
 
 def _largest(sizes: np.ndarray) -> tuple[int, int]:
@@ -187,7 +195,8 @@ def _largest(sizes: np.ndarray) -> tuple[int, int]:
   return height, width
 
 
-def _check_classes(names: tuple[str, ...], count: int) -> None:
+def check_classes(names: tuple[str, ...], count: int) -> None:
+  """Raises ValueError if the network distinguishes another number of classes than there are names."""
   if len(names) != count:
     raise ValueError(
       f"task 'segmentation': the network distinguishes {count} classes, but {len(names)} are named; name the "

@@ -205,7 +205,7 @@ def make_adapt(settings: Settings, adaptable: Adaptable, augment: Augment | None
   )
   return ttt.make_adapt(
     adaptable,
-    augment or _to_float,
+    augment or to_float_rows,
     rule,
     steps=settings.steps,
     copies=settings.copies,
@@ -216,9 +216,16 @@ def make_adapt(settings: Settings, adaptable: Adaptable, augment: Augment | None
 
 
 def make_rule(
-  name: Literal["sgd", "nesterov", "adamw"], *, learning_rate: float, momentum: float, weight_decay: float
+  name: Literal["sgd", "nesterov", "adamw"],
+  *,
+  learning_rate: float,
+  momentum: float,
+  weight_decay: float,
+  **options,
 ) -> optax.GradientTransformation:
-  """Returns the optimiser for the adaptation to one sample, with a constant learning rate."""
+  """Returns the optimiser for the adaptation to one sample, with a constant learning rate; for further
+  options see `optim.make_optimizer`.
+  """
   return optim.make_optimizer(
     total_steps=1,
     steps_per_epoch=1,
@@ -228,10 +235,11 @@ def make_rule(
     learning_rate=learning_rate,
     momentum=momentum,
     weight_decay=weight_decay,
+    **options,
   ).transform
 
 
-def _to_float(key: Key, batch: Batch) -> Batch:
+def to_float_rows(key: Key, batch: Batch) -> Batch:
   """Converts the images to float; the augmentation if the data has none."""
   return {name: to_float(leaf) for name, leaf in batch.items()}
 

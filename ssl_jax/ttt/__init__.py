@@ -1,6 +1,7 @@
 """Test-time training: a network adapts, without labels, to the sample that it must predict.
 
-inner_loop: the adaptation to one sample. batched: the adaptation to many samples, each from the trained
+inner_loop: the adaptation to one sample. window: a sample that is the latest frame of a video with those
+before it. batched: the adaptation to many samples, each from the trained
 weights, or along streams in which every sample starts from the parameters that the previous one left.
 """
 
@@ -19,6 +20,7 @@ from ssl_jax.ttt.inner_loop import (
   Adapt,
   AdaptResult,
   AdaptState,
+  Draw,
   make_adapt,
   merge_params,
   select_params,
@@ -29,6 +31,7 @@ __all__ = [
   "Adapt",
   "AdaptResult",
   "AdaptState",
+  "Draw",
   "Program",
   "adapt",
   "check_images",

@@ -26,6 +26,8 @@ from ssl_jax.core import Augment, Batch, Key, PyTree, Weights
 ALWAYS = 1.001  # a threshold above every certainty, so that all samples are adapted to
 
 Sample = dict[str, jax.Array]  # one example's arrays, by name
+# (sample, number of the step, number of rows) -> the batch from which a step learns, before augmentation
+Draw = Callable[[Sample, Any, int], Batch]
 
 
 class AdaptState(NamedTuple):
@@ -75,6 +77,12 @@ class _Loop(NamedTuple):
   micro_batches: int
   threshold: float
   curve: bool
+  draw: Draw
+
+
+def repeat(sample: Sample, step, copies: int) -> Batch:
+  """`copies` copies of the sample."""
+  return {name: jnp.broadcast_to(leaf[None], (copies, *leaf.shape)) for name, leaf in sample.items()}
 
 
 def make_adapt(
@@ -87,6 +95,7 @@ def make_adapt(
   micro_batches: int = 1,
   threshold: float = ALWAYS,
   curve: bool = False,
+  draw: Draw = repeat,
 ) -> Adapt:
   """Returns the inner loop. One step augments `copies` copies of the sample, makes the task from them, and
   updates the trainable parameters once.
@@ -104,6 +113,8 @@ def make_adapt(
     threshold: a sample is adapted to only if the network's certainty of the task, measured on the sample
       without augmentation, is below this value.
     curve: keep the logits after every step, at the cost of one more prediction per step.
+    draw: makes the `copies` rows of a step out of the sample; by default they are copies of it. A sample that
+      is a window of frames has other rows, see `window.draw_rows`.
   Raises: ValueError for values out of range, or for a threshold if the method has no certainty.
   """
   if steps < 0 or copies < 1:
@@ -114,7 +125,7 @@ def make_adapt(
     raise ValueError(
       f"threshold={threshold}, but this method has no certainty to compare it with; do not set a threshold"
     )
-  loop = _Loop(adaptable, augment, optimizer, steps, copies, micro_batches, threshold, curve)
+  loop = _Loop(adaptable, augment, optimizer, steps, copies, micro_batches, threshold, curve, draw)
   bound = functools.partial
   return Adapt(bound(_begin, loop), bound(_step, loop), bound(_finish, loop), steps, copies)
 
@@ -133,10 +144,8 @@ def _begin(loop: _Loop, weights: Weights, trainable: PyTree, key: Key, sample: S
 
 def _step(loop: _Loop, weights: Weights, state: AdaptState, number) -> AdaptState:
   views_key, task_key = jax.random.split(jax.random.fold_in(state.key, number))
-  same = {
-    name: jnp.broadcast_to(leaf[None], (loop.copies, *leaf.shape)) for name, leaf in state.sample.items()
-  }
-  task = loop.adaptable.make_task(task_key, loop.augment(views_key, same))
+  rows = loop.draw(state.sample, number, loop.copies)
+  task = loop.adaptable.make_task(task_key, loop.augment(views_key, rows))
 
   def loss(trainable, part):
     params = merge_params(trainable, weights.params)

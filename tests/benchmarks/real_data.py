@@ -2,8 +2,8 @@
 
 python tests/benchmarks/real_data.py SET SHARED_DATA FOLDER
 
-SET is camvid, voc, coco, cityscapes or penn_fudan (images with masks of classes), voc_boxes, coco_boxes or
-penn_fudan_boxes (images with objects), or unlabelled.
+SET is camvid, voc, coco, cityscapes or penn_fudan (images with masks of classes), camvid_videos (frames of
+videos with masks), voc_boxes, coco_boxes or penn_fudan_boxes (images with objects), or unlabelled.
 """
 
 import csv
@@ -25,6 +25,11 @@ CAMVID_SPLITS = {
   "val": ("val_0016E5",),
   "test": ("train_0001TP", "test_0001TP"),
 }
+CAMVID_VIDEOS = {
+  "train": ("train_0006R0", "train_0016E5"),
+  "val": ("train_0001TP",),
+  "test": ("test_0001TP", "val_0016E5"),
+}
 PHOTOGRAPHS = (
   "imagenet1k_sample/images.zip",
   "voc2008/train_images.zip",
@@ -39,14 +44,34 @@ def unpack_camvid(shared: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
   for split, sequences in CAMVID_SPLITS.items():
     images, masks = _pair(folder / split)
     for sequence in sequences:
-      with zipfile.ZipFile(shared / "camvid" / f"{sequence}.zip") as archive:
-        for row in csv.DictReader(io.TextIOWrapper(archive.open("frames.csv"))):
-          name = pathlib.PurePath(row["image"]).name
-          images.joinpath(f"{sequence}_{name}").write_bytes(archive.read(row["image"]))
-          target = f"{sequence}_{pathlib.PurePath(name).stem}.png"
-          masks.joinpath(target).write_bytes(archive.read(row["label"]))
+      _unpack_sequence(shared / "camvid" / f"{sequence}.zip", images, masks, prefix=f"{sequence}_")
   (folder / "classes.txt").write_text("\n".join([*CAMVID, "void"]) + "\n")
   return folder
+
+
+def unpack_camvid_videos(shared: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+  """Writes CamVid's sequences as `video_masks`; returns `folder`.
+
+  train: two day sequences at 1 Hz; val: the first part of the dusk sequence, on which options are chosen;
+  test: the other part of it, and the day sequence at 15 Hz.
+  """
+  for split, sequences in CAMVID_VIDEOS.items():
+    for sequence in sequences:
+      places = [path / sequence for path in _pair(folder / split)]
+      for place in places:
+        place.mkdir(exist_ok=True)
+      _unpack_sequence(shared / "camvid" / f"{sequence}.zip", *places)
+  (folder / "classes.txt").write_text("\n".join([*CAMVID, "void"]) + "\n")
+  return folder
+
+
+def _unpack_sequence(path: pathlib.Path, images: pathlib.Path, masks: pathlib.Path, prefix: str = "") -> None:
+  """Writes the frames and labels of a sequence of CamVid into two folders."""
+  with zipfile.ZipFile(path) as archive:
+    for row in csv.DictReader(io.TextIOWrapper(archive.open("frames.csv"))):
+      name = prefix + pathlib.PurePath(row["image"]).name
+      (images / name).write_bytes(archive.read(row["image"]))
+      (masks / f"{pathlib.PurePath(name).stem}.png").write_bytes(archive.read(row["label"]))
 
 
 def unpack_voc(shared: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
@@ -183,6 +208,7 @@ def _write_frames(path: pathlib.Path, place: pathlib.Path, stem: str, every: int
 
 SETS = {
   "camvid": unpack_camvid,
+  "camvid_videos": unpack_camvid_videos,
   "voc": unpack_voc,
   "coco": unpack_coco,
   "cityscapes": unpack_cityscapes,

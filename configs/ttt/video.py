@@ -1,0 +1,33 @@
+r"""Test-time training on video streams: the segmentation of each frame after learning on the latest frames.
+
+Command:   ssl-jax evaluate --config=configs/ttt/video.py:VARIANT --workdir=DIR --config.data.data_dir=DATA
+           DIR is a run of configs/pretrain/joint_segmentation.py. Memory: none --config.tasks.ttt_video.window=1
+           --config.tasks.ttt_video.carry=False; implicit window=1; explicit carry=False; all frames window=0.
+           Offline, on the whole video first: steps=0 and offline=1000. A stopped evaluation resumes.
+Variants:  kitti_step: as published, on crops of 512 pixels. camvid, camvid_val: small, for two CPU cores.
+Expected:  KITTI-STEP val mIoU: frozen 53.5, none 53.6, implicit 54.3, explicit 53.6, both 55.4 [Wang et al.
+           2023, with Mask2Former and Swin-S].
+Measured:  docs/results.md, "Test-time training on video streams"
+"""
+
+from ssl_jax import EvaluateConfig, check_variant, recipe
+
+VARIANTS = ("kitti_step", "camvid", "camvid_val")
+
+
+def get_config(variant="kitti_step"):
+  check_variant(variant, VARIANTS, __file__)
+  if variant == "kitti_step":
+    return recipe(
+      EvaluateConfig,
+      tasks=dict(ttt_video=dict(window=16, copies=32, micro_batches=4, short_side=618)),
+      augment=dict(name="scale_jitter", scale=(1.0, 1.0), flip=0.0),
+      data=dict(name="kitti_step", test_split="val", size=512, workers=16),
+    )
+  # A step on 8 crops of two thirds of a frame each; the learning rate is chosen on the split "val".
+  return recipe(
+    EvaluateConfig,
+    tasks=dict(ttt_video=dict(window=16, copies=8, learning_rate=1e-3, encoder_rate=1.0, clip_norm=0.0)),
+    augment=dict(name="scale_jitter", scale=(1.0, 1.0), flip=0.0),
+    data=dict(test_split="test" if variant == "camvid" else "val", size=128),
+  )
