@@ -1,9 +1,9 @@
 r"""Test-time training on video streams: the segmentation of each frame after learning on the latest frames.
 
 Command:   ssl-jax evaluate --config=configs/ttt/video.py:VARIANT --workdir=DIR --config.data.data_dir=DATA
-           DIR is a run of configs/pretrain/joint_segmentation.py. Memory: none --config.tasks.ttt_video.window=1
-           --config.tasks.ttt_video.carry=False; implicit window=1; explicit carry=False; all frames window=0.
-           Offline, on the whole video first: steps=0 and offline=1000. A stopped evaluation resumes.
+           DIR is a run of configs/pretrain/joint_segmentation.py. A stopped evaluation resumes.
+Memory:    by options of config.tasks.ttt_video: none window=1 carry=False; implicit window=1; explicit
+           carry=False; all frames window=0; offline, on the whole video first, steps=0 offline=1000.
 Variants:  kitti_step: as published, on crops of 512 pixels. camvid, camvid_val: small, for two CPU cores.
 Expected:  KITTI-STEP val mIoU: frozen 53.5, none 53.6, implicit 54.3, explicit 53.6, both 55.4 [Wang et al.
            2023, with Mask2Former and Swin-S].

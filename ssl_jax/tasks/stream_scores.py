@@ -94,6 +94,17 @@ class FrameScores:
     """All rows, stacked."""
     return {name: np.stack(rows) for name, rows in self._rows.items()}
 
+  def over_time(self, videos: Sequence[Video]) -> dict[str, dict[str, np.ndarray]]:
+    """The score of every frame by video and kind, f64[T] in the order of the stream."""
+    rows = self.arrays()
+    by_frame = frame_iou(rows["truth"][:, None], rows["intersection"], rows["predicted"])
+    found = {}
+    for video in videos:
+      mine = np.flatnonzero(rows["video"] == video.number)
+      ordered = by_frame[mine[np.argsort(rows["moment"][mine])]]
+      found[video.name] = dict(zip(KINDS, ordered.T))
+    return found
+
 
 def frame_iou(truth: np.ndarray, intersection: np.ndarray, predicted: np.ndarray) -> np.ndarray:
   """f64[...]: the mean intersection over union over the classes that are present in the truth.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import pathlib
 import time
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
@@ -30,6 +31,7 @@ from ssl_jax.tasks.task import Result, Task, TaskData, TestRecords, silent
 from ssl_jax.tasks.ttt import make_rule, to_float_rows
 from ssl_jax.tasks.video_streams import FrameReader, Learning, Video, find_videos, samples_at
 from ssl_jax.ttt.window import draw_rows
+from ssl_jax.view.video_stream import StreamPictures, plot_over_time
 
 SAVE_EVERY = 60  # seconds between two saves of the partial results
 
@@ -145,6 +147,7 @@ class Streams(NamedTuple):
   read: FrameReader
   learning: Learning
   numbers: Numbers
+  pictures: StreamPictures
 
 
 def _run(
@@ -166,7 +169,7 @@ def _run(
   numbers = find_numbers(backbone, records)
   geometry = canvases(segmenter, records, settings.short_side, "ttt_video")
   check_classes(numbers.names, count_classes(backbone, segmenter, geometry.windows))
-  streams = _prepare(settings, backbone, adaptable, data, records, geometry, numbers, mesh, key, seed)
+  streams = _prepare(settings, backbone, adaptable, data, records, geometry, numbers, videos, mesh, key, seed)
   protocol = _protocol(settings, adaptable, backbone, data, videos)
   identity = {**protocol, "weights": digest(backbone), "seed": seed, "at_once": streams.online.size}
   scores = FrameScores(partial_results, identity, SAVE_EVERY)
@@ -183,10 +186,18 @@ def _run(
   partial_results.clear()
   scalars, details = stream_scores.report(scores, videos, settings.block)
   details["ledger"] = {"milliseconds_a_frame": scores.milliseconds(), "streams_at_once": streams.online.size}
-  return Result(scalars, {**protocol, **details}, scores.arrays(), numbers.names)
+  plot = functools.partial(_plot, streams.pictures, scores.over_time(videos))
+  return Result(scalars, {**protocol, **details}, scores.arrays(), numbers.names, plot)
 
 
-def _prepare(settings, backbone, adaptable, data, records: TestRecords, geometry, numbers, mesh, key, seed):
+def _plot(pictures: StreamPictures, over_time, path: pathlib.Path, title: str) -> None:
+  pictures.write(path)
+  plot_over_time(f"{path}.png", over_time, title=title)
+
+
+def _prepare(
+  settings, backbone, adaptable, data, records: TestRecords, geometry, numbers, videos, mesh, key, seed
+):
   """Compiles nothing yet, but makes the programs."""
   parallel.bound_programs()
   weights, first = ttt.initial_params(backbone, settings.trainable)
@@ -211,6 +222,7 @@ def _prepare(settings, backbone, adaptable, data, records: TestRecords, geometry
     read=FrameReader(records, transform),
     learning=Learning(settings.window, settings.steps, settings.copies, seed),
     numbers=numbers,
+    pictures=StreamPictures(videos[0].number, len(videos[0].frames)),
   )
 
 
@@ -305,9 +317,16 @@ def _some_videos(
         truth = streams.numbers.table[rows[i]["mask"]]
         diverged = bool(placement.fetch(result.diverged)[i])
         scores.add(video.number, moment, positions[i], truth, predicted[:, i], losses[i], diverged)
+        streams.pictures.add(video.number, moment, *_shown(rows[i], truth, predicted[:, i]))
     scores.stream = [placement.fetch(leaf) for leaf in jax.tree.leaves(current)]
     scores.lap(time.perf_counter() - began, real, first=moment == done)
     yield float(losses[:real, -1].mean()) if losses.shape[1] else 0.0
+
+
+def _shown(row: dict[str, np.ndarray], truth: np.ndarray, predicted: np.ndarray):
+  """Image, truth, and the predictions of the trained and the adapted network, without padding."""
+  (height, width), (tall, wide) = row["image_size"], row["mask_size"]
+  return row["image"][:height, :width], truth[:tall, :wide], list(predicted[[2, 0], :tall, :wide])
 
 
 def _learn_offline(streams: Streams, videos: list[Video], first, place):

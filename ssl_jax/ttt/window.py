@@ -49,3 +49,23 @@ def draw_rows(sample: Sample, step, copies: int) -> Batch:
   """The batch of a step: rows of the sample's frames."""
   rows = sample["rows"][step]
   return {"image": sample["frames"][rows], "image_size": sample["frames_size"][rows]}
+
+
+def bound(size: float, *, noise: float, drift: float, smoothness: float = 1.0) -> float:
+  """The bound of the excess error of learning on the latest `size` frames, times twice the convexity.
+
+  Args:
+    noise: standard deviation of the difference between the gradients of the two tasks.
+    drift: largest distance of neighbouring frames.
+    smoothness: of the main loss in the frame.
+  Source: Wang et al. 2023, section 6: size^2 smoothness^2 drift^2 + noise^2 / size.
+  """
+  return (size * smoothness * drift) ** 2 + noise**2 / size
+
+
+def best_size(noise: float, drift: float, *, smoothness: float = 1.0) -> float:
+  """The window with the least `bound`: (noise^2 / (2 smoothness^2 drift^2))^(1/3).
+
+  The paper leaves out the 2, which the derivative of its bound has.
+  """
+  return (noise**2 / (2 * smoothness**2 * drift**2)) ** (1 / 3)
