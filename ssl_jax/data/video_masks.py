@@ -93,7 +93,7 @@ def open_davis(data_dir: str, split: str) -> Source:
   if not lists:
     raise ValueError(f"{root}/ImageSets holds no list of a split, such as 2016/val.txt")
   find = {name: functools.partial(_davis_videos, root, path) for name, path in lists.items()}
-  values = value_table({0: 0, **{value: 1 for value in range(1, 256)}})
+  values = (np.arange(256) > 0).astype(np.int16)  # DAVIS 2016 marks its objects by 255
   return _open(root, split, find, MaskClasses(values, ("background", "object")))
 
 

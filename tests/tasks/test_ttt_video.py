@@ -1,0 +1,184 @@
+"""Test-time training along videos: a toy network that learns the brightness of a stream."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssl_jax import parallel, tasks
+from ssl_jax.abilities import Adaptable, Segmenter
+from ssl_jax.core import Weights
+from ssl_jax.run.stop import Stop, Stopped
+from ssl_jax.tasks import stream_scores
+from ssl_jax.tasks.backbone import Backbone, encoder_only
+from ssl_jax.tasks.partial_results import PartialResults
+from tests.tasks.masked_images import NAMES, data_of, painted
+
+LEVELS = np.array([0.2, 0.5, 0.8], np.float32)  # grey of the three classes
+LENGTHS = {"a": 9, "b": 6}
+SGD = dict(
+  optimizer="sgd", momentum=0.0, weight_decay=0.0, clip_norm=0.0, learning_rate=0.4, encoder_rate=1.0
+)
+
+
+def network() -> Backbone:
+  """Names a pixel by the nearest grey level, after a correction of brightness that it learns."""
+
+  def predict(params, model_state, images):
+    grey = images.mean(-1, keepdims=True) + params["encoder"]["shift"]
+    return -20 * jnp.square(grey - LEVELS[None, None, None])
+
+  def loss(params, model_state, images):
+    return jnp.square(images.mean((1, 2, 3)) + params["encoder"]["shift"] - LEVELS.mean())
+
+  adaptable = Adaptable(
+    make_task=lambda key, batch: batch["image"],
+    loss=loss,
+    predict=lambda params, state, batch: predict(params, state, batch["image"]),
+    trainable=("encoder",),
+  )
+  abilities = {Segmenter: Segmenter(predict), Adaptable: adaptable}
+  method = encoder_only(lambda params, state, images: images.mean((1, 2)), abilities)
+  weights = Weights({"encoder": {"shift": jnp.zeros(())}}, {})
+  return Backbone(weights, method, {"backbone": "brightness"}, class_names=NAMES)
+
+
+def streams(names=("a", "b"), drift=0.03):
+  """Videos of three stripes that grow darker, with noise in the brightness of each frame."""
+  records = []
+  for name in names:
+    draw = np.random.default_rng(ord(name))
+    for moment in range(LENGTHS[name]):
+      mask = np.repeat(np.arange(3, dtype=np.uint8), 6)[None].repeat(16, 0)
+      grey = LEVELS[mask] - drift * moment + draw.normal(0, 0.05, mask.shape) + draw.normal(0, 0.03)
+      image = (255 * grey).clip(0, 255).astype(np.uint8)[..., None].repeat(3, -1)
+      records.append({"image": image, "mask": mask, "label": -1, "clip_name": name})
+  data = data_of(records)
+  assert data.records is not None
+  test = data.records._replace(fields=(*data.records.fields, "clip_name"))
+  return data._replace(records=test)
+
+
+def run(data=None, kept=None, mesh=None, seed=0, **options):
+  task = tasks.make("ttt_video", **{**SGD, "copies": 4, "window": 4, "block": 3, **options})
+  more = {"partial_results": kept} if kept else {}
+  mesh = mesh or parallel.make_mesh(jax.devices()[:1])
+  return task.run(network(), data or streams(), mesh, jax.random.key(seed), **more)
+
+
+def by_frame(result) -> dict[tuple[int, int], np.ndarray]:
+  """The scores of KINDS by position in the test split."""
+  rows = result.predictions
+  found = stream_scores.frame_iou(rows["truth"][:, None], rows["intersection"], rows["predicted"])
+  return dict(zip(rows["index"].tolist(), found))
+
+
+def test_learning_on_a_stream_that_drifts_helps():
+  result = run()
+  assert result.scalars["miou"] > result.scalars["miou_frozen"] + 0.05
+  assert result.scalars["miou"] > result.scalars["miou_before"]
+  assert result.protocol["videos"] == LENGTHS and result.protocol["test_rows"] == 15
+  assert result.protocol["standard_error"]["gain"] > 0
+  json.dumps(result.protocol)
+
+
+def test_without_steps_it_is_the_trained_network():
+  result = run(steps=0)
+  assert result.scalars["gain"] == 0 and result.scalars["miou"] == result.scalars["miou_frozen"]
+
+
+def test_memory_is_better_than_none_on_a_slow_drift():
+  """One small step a frame: without a memory the correction never gets far."""
+  slow = {"learning_rate": 0.1}
+  none = run(carry=False, window=1, **slow).scalars["miou"]
+  assert run(carry=True, window=1, **slow).scalars["miou"] > none
+
+
+def test_each_video_begins_with_the_trained_parameters():
+  both, alone = by_frame(run()), by_frame(run(streams(["b"])))
+  for position in range(LENGTHS["b"]):
+    assert both[position + LENGTHS["a"]][2] == alone[position][2]
+  first = by_frame(run())[LENGTHS["a"]]
+  assert first[1] == first[2]  # before its first step
+
+
+def test_without_memory_the_order_of_frames_does_not_matter():
+  options = dict(carry=False, window=1)
+  in_order, mixed = (by_frame(run(order=order, **options)) for order in ("time", "shuffled"))
+  assert in_order.keys() == mixed.keys()
+  assert all((in_order[position] == mixed[position]).all() for position in in_order)
+  in_order, mixed = (run(order=order, learning_rate=0.1, window=1) for order in ("time", "shuffled"))
+  assert in_order.scalars["miou"] > mixed.scalars["miou"]
+
+
+@pytest.mark.parametrize("devices, together", [(1, 2), (2, 1)])
+def test_videos_side_by_side_give_the_same_results(devices, together):
+  mesh = parallel.make_mesh(jax.devices()[:devices])
+  one, several = by_frame(run()), by_frame(run(mesh=mesh, together=together))
+  assert one.keys() == several.keys()
+  for position, scores in one.items():
+    np.testing.assert_allclose(several[position], scores, atol=0.02)
+
+
+def test_a_stopped_run_goes_on_at_its_frame(tmp_path, monkeypatch):
+  whole = run()
+  kept = PartialResults(tmp_path / "kept.npz")
+  polls = iter(range(100))
+  with monkeypatch.context() as patch:
+    patch.setattr(Stop, "poll", lambda self: "SIGTERM" if next(polls) == 3 else "")
+    with pytest.raises(Stopped, match="stopped by SIGTERM after 4 of 15 frames"):
+      run(kept=kept)
+  seen = []
+  task = tasks.make("ttt_video", **{**SGD, "copies": 4, "window": 4, "block": 3})
+  again = task.run(
+    network(),
+    streams(),
+    parallel.make_mesh(jax.devices()[:1]),
+    jax.random.key(0),
+    partial_results=kept,
+    progress=lambda done, total, loss: seen.append(done),
+  )
+  assert seen[0] == 5 and again.scalars == whole.scalars
+  for name, rows in whole.predictions.items():
+    np.testing.assert_array_equal(rows, again.predictions[name], err_msg=name)
+
+
+def test_offline_learns_before_the_first_frame():
+  result = run(steps=0, offline=20)
+  assert result.scalars["miou"] == result.scalars["miou_before"] > result.scalars["miou_frozen"]
+
+
+def test_pictures_are_drawn(tmp_path):
+  result = run()
+  assert result.plot is not None
+  result.plot(tmp_path / "streams", "a title")
+  assert {path.name for path in tmp_path.iterdir()} == {"streams.png", "streams.gif", "streams-strip.png"}
+
+
+@pytest.mark.parametrize(
+  "options, message",
+  [
+    (dict(window=-1), "config.tasks.ttt_video.window is -1; use 0 or more"),
+    (dict(offline=10), "offline is 10, which learns before the first frame; use steps=0"),
+    (dict(block=0), "config.tasks.ttt_video.block is 0; use a positive number"),
+    (dict(copies=0), "copies=0"),
+  ],
+)
+def test_options_out_of_range_are_refused(options, message):
+  with pytest.raises(ValueError, match=message):
+    run(**options)
+
+
+def test_images_without_videos_are_refused():
+  with pytest.raises(
+    ValueError, match="needs 'mask' and 'clip_name' in every test record, but they have only"
+  ):
+    run(data_of(painted(3, 0)))
+
+
+def test_the_score_of_a_frame_counts_the_classes_that_are_there():
+  truth, intersection, predicted = np.array([4, 6, 0]), np.array([3, 6, 0]), np.array([3, 6, 1])
+  assert stream_scores.frame_iou(truth, intersection, predicted) == pytest.approx((3 / 4 + 1) / 2)
+  assert np.isnan(stream_scores.frame_iou(np.zeros(3), np.zeros(3), np.ones(3)))
