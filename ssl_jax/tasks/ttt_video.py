@@ -4,58 +4,29 @@ from __future__ import annotations
 
 import functools
 import pathlib
-import time
-from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh
 
-from ssl_jax import parallel, ttt
+from ssl_jax import parallel
 from ssl_jax.abilities import Adaptable, Segmenter
-from ssl_jax.core import Augment, Key
+from ssl_jax.core import Key
 from ssl_jax.data.full_mask import ImageAndFullMask
 from ssl_jax.parallel import placement
-from ssl_jax.run.stop import Stop, Stopped
-from ssl_jax.tasks import stream_scores
+from ssl_jax.tasks import stream_scores, streams
 from ssl_jax.tasks.backbone import Backbone, digest
 from ssl_jax.tasks.partial_results import NOTHING_KEPT, PartialResults
-from ssl_jax.tasks.segmentation import Numbers, canvases, check_classes, find_numbers
+from ssl_jax.tasks.segmentation import canvases, check_classes, find_numbers
 from ssl_jax.tasks.segmented_batches import count_classes
 from ssl_jax.tasks.sliding_windows import Totals, classes_of
-from ssl_jax.tasks.stream_scores import FrameScores
-from ssl_jax.tasks.task import Result, Task, TaskData, TestRecords, silent
-from ssl_jax.tasks.ttt import make_rule, to_float_rows
-from ssl_jax.tasks.video_streams import FrameReader, Learning, Video, find_videos, samples_at
-from ssl_jax.ttt.window import draw_rows
+from ssl_jax.tasks.stream_rows import FrameRows
+from ssl_jax.tasks.streams import Options, Streams
+from ssl_jax.tasks.task import Result, Task, TaskData, silent
+from ssl_jax.tasks.video_streams import FrameReader, Video, find_videos
 from ssl_jax.view.video_stream import StreamPictures, plot_over_time
-
-SAVE_EVERY = 60  # seconds between two saves of the partial results
-
-
-class Settings(NamedTuple):
-  """The options of `make`."""
-
-  carry: bool
-  window: int
-  steps: int
-  copies: int
-  learning_rate: float
-  encoder_rate: float
-  optimizer: Literal["sgd", "nesterov", "adamw"]
-  momentum: float
-  weight_decay: float
-  clip_norm: float
-  trainable: tuple[str, ...]
-  offline: int
-  order: str
-  micro_batches: int
-  together: int
-  short_side: int
-  block: int
 
 
 def make(
@@ -114,44 +85,18 @@ def make(
     with masks; methods.MissingAbility if the network does not segment or has no task at test time.
   Source: Wang et al. 2023, section 4 and released code.
   """
-  settings = Settings(**{name: value for name, value in locals().items() if name in Settings._fields})
-  _check(settings)
-  return Task("ttt_video", functools.partial(_run, settings), resumes=True)
-
-
-def _check(settings: Settings) -> None:
-  for name in ("window", "offline", "together", "short_side"):
-    if getattr(settings, name) < 0:
-      raise ValueError(f"config.tasks.ttt_video.{name} is {getattr(settings, name)}; use 0 or more")
-  for name in ("learning_rate", "encoder_rate", "block"):
-    if getattr(settings, name) <= 0:
-      raise ValueError(f"config.tasks.ttt_video.{name} is {getattr(settings, name)}; use a positive number")
-  if settings.offline and (settings.steps or not settings.carry):
-    raise ValueError(
-      f"config.tasks.ttt_video.offline is {settings.offline}, which learns before the first frame; use "
-      f"steps=0 (is {settings.steps}) and carry=True (is {settings.carry})"
-    )
-
-
-class Streams(NamedTuple):
-  """Everything that the streams of a run share."""
-
-  settings: Settings
-  mesh: Mesh
-  weights: Any  # replicated
-  first: Any  # the trained values of the parameters that adapt
-  key: Key
-  online: ttt.Program
-  offline: ttt.Program | None
-  judge: Any  # see _judging
-  read: FrameReader
-  learning: Learning
-  numbers: Numbers
-  pictures: StreamPictures
+  given = locals()
+  options = Options(**{name: given[name] for name in Options._fields}).check("ttt_video")
+  for name, least in (("short_side", 0), ("block", 1)):
+    if given[name] < least:
+      raise ValueError(f"config.tasks.ttt_video.{name} is {given[name]}; use {least} or more")
+  return Task("ttt_video", functools.partial(_run, options, short_side, block), resumes=True)
 
 
 def _run(
-  settings: Settings,
+  options: Options,
+  short_side: int,
+  block: int,
   backbone: Backbone,
   data: TaskData,
   mesh: Mesh,
@@ -163,192 +108,89 @@ def _run(
 ) -> Result:
   segmenter = backbone.ability(Segmenter, "task 'ttt_video'")
   adaptable = backbone.ability(Adaptable, "task 'ttt_video'", "train a 'joint_segmentation'")
-  seed = int(np.asarray(jax.random.key_data(key)).ravel()[-1])
-  videos = find_videos(data, shuffled=settings.order == "shuffled", seed=seed)
+  seed = streams.seed_of(key)
+  videos = find_videos(data, shuffled=options.order == "shuffled", seed=seed)
   records: Any = data.records  # `find_videos` has checked it
   numbers = find_numbers(backbone, records)
-  geometry = canvases(segmenter, records, settings.short_side, "ttt_video")
+  geometry = canvases(segmenter, records, short_side, "ttt_video")
   check_classes(numbers.names, count_classes(backbone, segmenter, geometry.windows))
-  streams = _prepare(settings, backbone, adaptable, data, records, geometry, numbers, videos, mesh, key, seed)
-  protocol = _protocol(settings, adaptable, backbone, data, videos)
-  identity = {**protocol, "weights": digest(backbone), "seed": seed, "at_once": streams.online.size}
-  scores = FrameScores(partial_results, identity, SAVE_EVERY)
-  with Stop() as stop:
-    for loss in _all_videos(streams, videos, scores):
-      progress(scores.count(), data.test_size, loss)
-      stopped = stop.poll()
-      scores.save(now=bool(stopped))
-      if stopped:
-        raise Stopped(
-          f"stopped by {stopped} after {scores.count()} of {data.test_size} frames; run the same command "
-          "again to resume"
-        )
-  partial_results.clear()
-  scalars, details = stream_scores.report(scores, videos, settings.block)
-  details["ledger"] = {"milliseconds_a_frame": scores.milliseconds(), "streams_at_once": streams.online.size}
-  plot = functools.partial(_plot, streams.pictures, scores.over_time(videos))
-  return Result(scalars, {**protocol, **details}, scores.arrays(), numbers.names, plot)
-
-
-def _plot(pictures: StreamPictures, over_time, path: pathlib.Path, title: str) -> None:
-  pictures.write(path)
-  plot_over_time(f"{path}.png", over_time, title=title)
-
-
-def _prepare(
-  settings, backbone, adaptable, data, records: TestRecords, geometry, numbers, videos, mesh, key, seed
-):
-  """Compiles nothing yet, but makes the programs."""
-  parallel.bound_programs()
-  weights, first = ttt.initial_params(backbone, settings.trainable)
-  rule = _rule(settings)
-  make = functools.partial(_adapt, settings, adaptable, data.augment, rule)
-  adapt = make(settings.steps)
-  together = settings.together or ttt.images_at_once(adapt, first)
-  program = functools.partial(ttt.compile_adapt, mesh=mesh, together=together, carried=True)
-  weights, first, key = placement.replicate((weights, first, key), mesh)
   transform = ImageAndFullMask(
-    settings.short_side, geometry.windows.canvas, geometry.mask_canvas, records.interpolation
+    short_side, geometry.windows.canvas, geometry.mask_canvas, records.interpolation
   )
-  return Streams(
-    settings,
-    mesh,
-    weights,
-    first,
-    key,
-    online=program(adapt),
-    offline=program(make(settings.offline)) if settings.offline else None,
-    judge=_judging(adaptable, geometry.mask_canvas, mesh),
-    read=FrameReader(records, transform),
-    learning=Learning(settings.window, settings.steps, settings.copies, seed),
-    numbers=numbers,
-    pictures=StreamPictures(videos[0].number, len(videos[0].frames)),
-  )
-
-
-def _adapt(settings: Settings, adaptable: Adaptable, augment: Augment | None, rule, steps: int) -> ttt.Adapt:
-  return ttt.make_adapt(
+  pictures = StreamPictures(videos[0].number, len(videos[0].frames))
+  parallel.bound_programs()
+  together = streams.prepare(
+    options,
+    backbone,
     adaptable,
-    augment or to_float_rows,
-    rule,
-    steps=steps,
-    copies=settings.copies,
-    micro_batches=settings.micro_batches,
-    draw=draw_rows,
+    data.augment,
+    mesh,
+    key,
+    read=FrameReader(functools.partial(records.read, transform)),
+    judge=functools.partial(_judge, adaptable, geometry.mask_canvas),
+    row=functools.partial(_row, numbers.table, pictures),
   )
+  protocol = _protocol(options, short_side, block, adaptable, backbone, data, videos)
+  identity = {**protocol, "weights": digest(backbone), "seed": seed, "at_once": together.online.size}
+  rows = FrameRows(partial_results, identity)
+  streams.follow(together, videos, rows, progress)
+  partial_results.clear()
+  found = rows.arrays()
+  scalars, details = stream_scores.report(found, videos, block)
+  details["ledger"] = {"milliseconds_a_frame": rows.milliseconds(), "streams_at_once": together.online.size}
+  plot = functools.partial(_plot, pictures, stream_scores.over_time(found, videos))
+  return Result(scalars, {**protocol, **details}, found, numbers.names, plot)
 
 
-def _rule(settings: Settings) -> optax.GradientTransformation:
-  """The optimiser, in which the encoder has a learning rate of its own."""
-  rule = make_rule(
-    settings.optimizer,
-    learning_rate=settings.learning_rate,
-    momentum=settings.momentum,
-    weight_decay=settings.weight_decay,
-    weight_decay_on="weights",
-    clip_norm=settings.clip_norm,
-  )
-
-  def scale(path, leaf):
-    return leaf * settings.encoder_rate if path[0].key == "encoder" else leaf
-
-  slower = optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(scale, updates))
-  return optax.chain(rule, slower)
+def _judge(adaptable: Adaptable, canvas, running: Streams, samples, frames, result) -> dict[str, np.ndarray]:
+  """The classes uint8[S, 3, *canvas] after adaptation, before it, and of the trained network."""
+  sizes = placement.spread(np.stack([frame["mask_size"] for frame in frames]), running.mesh)
+  batch = {name: samples[name] for name in ("image", "image_size")}
+  frozen = streams.frozen_logits(running.weights, running.first, batch, predict=adaptable.predict)
+  logits = (result.logits, result.curve[:, 0], frozen)
+  found = _classes(logits, samples["image_size"], sizes, canvas=canvas, mesh=running.mesh)
+  return {"classes": placement.fetch(found)}
 
 
-def _judging(adaptable: Adaptable, canvas: tuple[int, int], mesh: Mesh):
-  """A function of (weights, first parameters, images, sizes, sizes of the masks, AdaptResult) that returns
-  the classes uint8[3, S, *canvas] after adaptation, before it, and of the trained network.
-  """
-
-  @jax.jit
-  def judge(weights, first, images, sizes, mask_sizes, result: ttt.AdaptResult):
-    params = ttt.merge_params(first, weights.params)
-    batch = {"image": images.astype(jnp.float32) / 255, "image_size": sizes}
-    frozen = adaptable.predict(params, weights.model_state, batch)
-    ones = jnp.ones(frozen.shape[:3], jnp.float32)
-    found = [
-      classes_of(Totals(logits, ones), sizes, mask_sizes, canvas)
-      for logits in (result.logits, result.curve[:, 0], frozen)
-    ]
-    return jax.lax.with_sharding_constraint(jnp.stack(found), placement.replicated(mesh))
-
-  return judge
+@functools.partial(jax.jit, static_argnames=("canvas", "mesh"))
+def _classes(logits, sizes, mask_sizes, *, canvas: tuple[int, int], mesh: Mesh) -> jax.Array:
+  ones = jnp.ones(logits[0].shape[:3], jnp.float32)
+  found = [classes_of(Totals(kind, ones), sizes, mask_sizes, canvas) for kind in logits]
+  return jax.lax.with_sharding_constraint(jnp.stack(found, 1), placement.replicated(mesh))
 
 
-def _all_videos(streams: Streams, videos: list[Video], scores: FrameScores) -> Iterator[float]:
-  """Adapts along all videos, as many at once as the program takes. Yields the loss of each time."""
-  size = streams.online.size
-  for start in range(0, len(videos), size):
-    group = videos[start : start + size]
-    longest = max(len(video.frames) for video in group)
-    done = max(scores.done(video.number) for video in group)
-    if done >= longest:
-      continue
-    padded = [*group, *[group[-1]] * (size - len(group))]
-    yield from _some_videos(streams, padded, len(group), scores, done)
+def _row(table: np.ndarray, pictures: StreamPictures, video: Video, moment: int, frame, found) -> dict:
+  """Counts the pixels of a frame, and keeps it for the pictures."""
+  truth, classes = table[frame["mask"]], found["classes"]
+  (height, width), (tall, wide) = frame["image_size"], frame["mask_size"]
+  shown = frame["image"][:height, :width], truth[:tall, :wide], list(classes[[2, 0], :tall, :wide])
+  pictures.add(video.number, moment, *shown)
+  return stream_scores.count_pixels(truth, classes)
 
 
-def _some_videos(
-  streams: Streams, videos: list[Video], real: int, scores: FrameScores, done: int
-) -> Iterator[float]:
-  """Goes on with videos from time `done`; the last ones beyond `real` only fill the program."""
-  first = jax.tree.map(lambda leaf: jnp.stack([leaf] * len(videos)), streams.first)
-  place = functools.partial(jax.tree.map, lambda leaf: placement.spread(np.asarray(leaf), streams.mesh))
-  first = place(jax.tree.map(placement.fetch, first))
-  if done:
-    current = place(jax.tree.unflatten(jax.tree.structure(first), scores.stream))
-  else:
-    current = _learn_offline(streams, videos, first, place)
-  longest = max(len(video.frames) for video in videos[:real])
-  for moment in range(done, longest):
-    began = time.perf_counter()
-    samples, positions = samples_at(streams.read, videos, moment, streams.learning)
-    placed = place((samples, positions))
-    start = current if streams.settings.carry else first
-    result, current = streams.online.respond(streams.weights, start, streams.key, *placed)
-    rows = streams.read(positions)
-    mask_sizes = place(np.stack([row["mask_size"] for row in rows]))
-    image, sizes = placed[0]["image"], placed[0]["image_size"]
-    predicted = streams.judge(streams.weights, streams.first, image, sizes, mask_sizes, result)
-    predicted, losses = placement.fetch(predicted), placement.fetch(result.losses)
-    for i, video in enumerate(videos[:real]):
-      if moment < len(video.frames):
-        truth = streams.numbers.table[rows[i]["mask"]]
-        diverged = bool(placement.fetch(result.diverged)[i])
-        scores.add(video.number, moment, positions[i], truth, predicted[:, i], losses[i], diverged)
-        streams.pictures.add(video.number, moment, *_shown(rows[i], truth, predicted[:, i]))
-    scores.stream = [placement.fetch(leaf) for leaf in jax.tree.leaves(current)]
-    scores.lap(time.perf_counter() - began, real, first=moment == done)
-    yield float(losses[:real, -1].mean()) if losses.shape[1] else 0.0
-
-
-def _shown(row: dict[str, np.ndarray], truth: np.ndarray, predicted: np.ndarray):
-  """Image, truth, and the predictions of the trained and the adapted network, without padding."""
-  (height, width), (tall, wide) = row["image_size"], row["mask_size"]
-  return row["image"][:height, :width], truth[:tall, :wide], list(predicted[[2, 0], :tall, :wide])
-
-
-def _learn_offline(streams: Streams, videos: list[Video], first, place):
-  """The parameters with which the videos begin: those that were trained, or that learned on whole videos."""
-  if streams.offline is None:
-    return first
-  learning = streams.learning._replace(steps=streams.settings.offline)
-  samples, positions = samples_at(streams.read, videos, 0, learning, everything=True)
-  placed = place((samples, positions))
-  return streams.offline.respond(streams.weights, first, streams.key, *placed)[1]
+def _plot(pictures: StreamPictures, scores, path: pathlib.Path, title: str) -> None:
+  pictures.write(path)
+  plot_over_time(f"{path}.png", scores, title=title)
 
 
 def _protocol(
-  settings: Settings, adaptable: Adaptable, backbone: Backbone, data: TaskData, videos: list[Video]
+  options: Options,
+  short_side: int,
+  block: int,
+  adaptable: Adaptable,
+  backbone: Backbone,
+  data: TaskData,
+  videos: list[Video],
 ) -> dict[str, Any]:
-  given = {name: value for name, value in settings._asdict().items() if name not in ("together", "trainable")}
+  given = {name: value for name, value in options._asdict().items() if name not in ("together", "trainable")}
   return {
     **data.protocol,
     **backbone.protocol,
     **given,
+    "short_side": short_side,
+    "block": block,
     "task": "ttt_video",
-    "trainable": list(settings.trainable or adaptable.trainable),
+    "trainable": list(options.trainable or adaptable.trainable),
     "backbone_mode": "evaluation",
     "crop": "none",
     "videos": {video.name: len(video.frames) for video in videos},

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from ssl_jax.data.full_mask import ImageAndFullMask
-from ssl_jax.tasks.task import TaskData, TestRecords
+from ssl_jax.tasks.task import TaskData
 from ssl_jax.ttt import window
 from ssl_jax.ttt.batched import Samples
 
 MOST_BYTES = 2**31  # of decoded frames that are kept in memory
+
+
+# (positions in the test split) -> the elements of their frames, with "image" and "image_size"
+Read = Callable[[Iterable[int]], list[dict[str, np.ndarray]]]
 
 
 class Video(NamedTuple):
@@ -31,6 +34,7 @@ class Learning(NamedTuple):
   steps: int
   copies: int  # rows of a step
   seed: int
+  everything: bool = False  # the window is the whole video, future frames too
 
 
 def find_videos(data: TaskData, *, shuffled: bool, seed: int) -> list[Video]:
@@ -62,17 +66,21 @@ def find_videos(data: TaskData, *, shuffled: bool, seed: int) -> list[Video]:
 class FrameReader:
   """Decodes frames, and keeps the latest in memory."""
 
-  def __init__(self, records: TestRecords, transform: ImageAndFullMask):
-    self._records, self._transform = records, transform
+  def __init__(self, read: Callable[[Sequence[int]], dict[str, np.ndarray]]):
+    """
+    Args:
+      read: (positions) -> the elements of these frames, [N, ...].
+    """
+    self._read = read
     self._kept: collections.OrderedDict[int, dict[str, np.ndarray]] = collections.OrderedDict()
     self._bytes = 0
 
   def __call__(self, positions: Iterable[int]) -> list[dict[str, np.ndarray]]:
-    """The elements of the transform for the frames at these positions of the test split."""
+    """The elements of the frames at these positions of the test split."""
     wanted = [int(position) for position in positions]
     missing = sorted(set(wanted) - self._kept.keys())
     if missing:
-      rows = self._records.read(self._transform, missing)
+      rows = self._read(missing)
       for row, position in enumerate(missing):
         self._kept[position] = {name: leaf[row] for name, leaf in rows.items()}
         self._bytes += sum(leaf.nbytes for leaf in self._kept[position].values())
@@ -86,23 +94,21 @@ class FrameReader:
 
 
 def samples_at(
-  read: FrameReader, videos: Sequence[Video], time: int, learning: Learning, *, everything: bool = False
+  read: Read, videos: Sequence[Video], moment: int, learning: Learning
 ) -> tuple[Samples, np.ndarray]:
   """One sample of each stream, see `window`, and the positions i32[S] of their frames.
 
   A stream that is over repeats its last frame.
-
-  Args:
-    everything: the window is the whole video, future frames too.
   """
   samples, positions = [], []
   for video in videos:
-    number = min(time, len(video.frames) - 1)
-    seen = range(len(video.frames)) if everything else window.window_of(number, learning.size)
+    number = min(moment, len(video.frames) - 1)
+    seen = range(len(video.frames))
+    seen = seen if learning.everything else window.window_of(number, learning.size)
     rng = np.random.default_rng([learning.seed, video.number, number])
     drawn = window.draw_frames(rng, seen, steps=learning.steps, copies=learning.copies)
     rows = read([*video.frames[drawn.frames], video.frames[number]])
-    shown = [*rows[:-1], *[rows[-1]] * (_width(learning, everything) - len(drawn.frames))]
+    shown = [*rows[:-1], *[rows[-1]] * (_width(learning) - len(drawn.frames))]
     samples.append(
       {
         "image": rows[-1]["image"],
@@ -119,7 +125,7 @@ def samples_at(
   return stacked, np.array(positions, np.int32)
 
 
-def _width(learning: Learning, everything: bool) -> int:
+def _width(learning: Learning) -> int:
   """The number of frames in every sample, so that all have one shape."""
   most = learning.steps * learning.copies
-  return most if everything or not learning.size else min(most, learning.size)
+  return most if learning.everything or not learning.size else min(most, learning.size)

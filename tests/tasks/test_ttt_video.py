@@ -162,7 +162,7 @@ def test_pictures_are_drawn(tmp_path):
   [
     (dict(window=-1), "config.tasks.ttt_video.window is -1; use 0 or more"),
     (dict(offline=10), "offline is 10, which learns before the first frame; use steps=0"),
-    (dict(block=0), "config.tasks.ttt_video.block is 0; use a positive number"),
+    (dict(block=0), "config.tasks.ttt_video.block is 0; use 1 or more"),
     (dict(copies=0), "copies=0"),
   ],
 )

@@ -1,0 +1,230 @@
+"""Learning along videos: the loop that the tasks on streams share."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from ssl_jax import ttt
+from ssl_jax.abilities import Adaptable
+from ssl_jax.core import Augment, Key
+from ssl_jax.parallel import placement
+from ssl_jax.run.stop import Stop, Stopped
+from ssl_jax.tasks.backbone import Backbone
+from ssl_jax.tasks.stream_rows import FrameRows
+from ssl_jax.tasks.ttt import make_rule, to_float_rows
+from ssl_jax.tasks.video_streams import Learning, Read, Video, samples_at
+from ssl_jax.ttt.window import draw_rows
+
+
+class Options(NamedTuple):
+  """How a network learns along a video; see `ttt_video.make`."""
+
+  carry: bool
+  window: int
+  steps: int
+  copies: int
+  learning_rate: float
+  encoder_rate: float
+  optimizer: Literal["sgd", "nesterov", "adamw"]
+  momentum: float
+  weight_decay: float
+  clip_norm: float
+  trainable: tuple[str, ...]
+  offline: int
+  order: str
+  micro_batches: int
+  together: int
+
+  def check(self, task: str) -> Options:
+    """Returns itself. Raises ValueError for values out of range."""
+    for name in ("window", "offline", "together"):
+      if getattr(self, name) < 0:
+        raise ValueError(f"config.tasks.{task}.{name} is {getattr(self, name)}; use 0 or more")
+    for name in ("learning_rate", "encoder_rate"):
+      if getattr(self, name) <= 0:
+        raise ValueError(f"config.tasks.{task}.{name} is {getattr(self, name)}; use a positive number")
+    if self.offline and (self.steps or not self.carry):
+      raise ValueError(
+        f"config.tasks.{task}.offline is {self.offline}, which learns before the first frame; use steps=0 "
+        f"(is {self.steps}) and carry=True (is {self.carry})"
+      )
+    return self
+
+
+class Streams(NamedTuple):
+  """Everything that the streams of a run share."""
+
+  carry: bool
+  mesh: Mesh
+  weights: Any  # replicated
+  first: Any  # the trained values of the parameters that adapt
+  key: Key
+  online: ttt.Program
+  offline: ttt.Program | None
+  learning: Learning
+  whole: Learning  # of the steps before the first frame
+  read: Read
+  # (Streams, samples on the devices, the frames' rows of `read`, AdaptResult) -> {name: [S, ...] on the host}
+  judge: Callable[..., dict[str, np.ndarray]]
+  # (video, moment, row of `read`, {name: what `judge` found}) -> the row to keep
+  row: Callable[..., dict[str, Any]]
+
+
+def seed_of(key: Key) -> int:
+  """The seed of what is drawn on the host."""
+  return int(np.asarray(jax.random.key_data(key)).ravel()[-1])
+
+
+def prepare(
+  options: Options,
+  backbone: Backbone,
+  adaptable: Adaptable,
+  augment: Augment | None,
+  mesh: Mesh,
+  key: Key,
+  *,
+  read: Read,
+  judge: Callable[..., dict[str, np.ndarray]],
+  row: Callable[..., dict[str, Any]],
+) -> Streams:
+  """Makes the programs; they are compiled at the first frame."""
+  weights, first = ttt.initial_params(backbone, options.trainable)
+
+  def adapt(steps: int) -> ttt.Adapt:
+    return ttt.make_adapt(
+      adaptable,
+      augment or to_float_rows,
+      _rule(options),
+      steps=steps,
+      copies=options.copies,
+      micro_batches=options.micro_batches,
+      draw=draw_rows,
+    )
+
+  online = adapt(options.steps)
+  together = options.together or ttt.images_at_once(online, first)
+  program = functools.partial(ttt.compile_adapt, mesh=mesh, together=together, carried=True)
+  learning = Learning(options.window, options.steps, options.copies, seed_of(key))
+  weights, first, key = placement.replicate((weights, first, key), mesh)
+  return Streams(
+    options.carry,
+    mesh,
+    weights,
+    first,
+    key,
+    online=program(online),
+    offline=program(adapt(options.offline)) if options.offline else None,
+    learning=learning,
+    whole=learning._replace(steps=options.offline, everything=True),
+    read=read,
+    judge=judge,
+    row=row,
+  )
+
+
+def _rule(options: Options) -> optax.GradientTransformation:
+  """The optimiser, in which the encoder has a learning rate of its own."""
+  rule = make_rule(
+    options.optimizer,
+    learning_rate=options.learning_rate,
+    momentum=options.momentum,
+    weight_decay=options.weight_decay,
+    weight_decay_on="weights",
+    clip_norm=options.clip_norm,
+  )
+
+  def scale(path, leaf):
+    return leaf * options.encoder_rate if path[0].key == "encoder" else leaf
+
+  slower = optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(scale, updates))
+  return optax.chain(rule, slower)
+
+
+def follow(streams: Streams, videos: list[Video], rows: FrameRows, progress: Callable) -> None:
+  """Learns along all videos, as many at once as the program takes, and adds a row for each frame.
+
+  Raises: Stopped on a stop request, after it has saved what there is.
+  """
+  total = sum(len(video.frames) for video in videos)
+  with Stop() as stop:
+    for loss in _all_videos(streams, videos, rows):
+      progress(rows.count(), total, loss)
+      stopped = stop.poll()
+      rows.save(now=bool(stopped))
+      if stopped:
+        raise Stopped(
+          f"stopped by {stopped} after {rows.count()} of {total} frames; run the same command again to resume"
+        )
+
+
+def _all_videos(streams: Streams, videos: list[Video], rows: FrameRows) -> Iterator[float]:
+  """Yields the loss of each moment."""
+  size = streams.online.size
+  for start in range(0, len(videos), size):
+    group = videos[start : start + size]
+    longest = max(len(video.frames) for video in group)
+    done = max(rows.done(video.number) for video in group)
+    if done < longest:
+      padded = [*group, *[group[-1]] * (size - len(group))]
+      yield from _some_videos(streams, padded, len(group), rows, done)
+
+
+def _some_videos(
+  streams: Streams, videos: list[Video], real: int, rows: FrameRows, done: int
+) -> Iterator[float]:
+  """Goes on with videos from moment `done`; the last ones, beyond `real`, only fill the program."""
+  place = functools.partial(jax.tree.map, lambda leaf: placement.spread(np.asarray(leaf), streams.mesh))
+  stack = lambda leaf: np.stack([placement.fetch(leaf)] * len(videos))
+  first = place(jax.tree.map(stack, streams.first))
+  if done:
+    current = place(jax.tree.unflatten(jax.tree.structure(first), rows.stream))
+  else:
+    current = _learn_offline(streams, videos, first, place)
+  for moment in range(done, max(len(video.frames) for video in videos[:real])):
+    began = time.perf_counter()
+    samples, positions = samples_at(streams.read, videos, moment, streams.learning)
+    placed = place((samples, positions))
+    start = current if streams.carry else first
+    result, current = streams.online.respond(streams.weights, start, streams.key, *placed)
+    frames = streams.read(positions)
+    found = streams.judge(streams, placed[0], frames, result)
+    losses, diverged = placement.fetch(result.losses), placement.fetch(result.diverged)
+    for i, video in enumerate(videos[:real]):
+      if moment < len(video.frames):
+        rows.add(
+          {
+            "video": video.number,
+            "moment": moment,
+            "index": positions[i],
+            "loss": losses[i, -1] if losses.shape[1] else np.float32(np.nan),
+            "diverged": diverged[i],
+            **streams.row(video, moment, frames[i], {name: leaf[i] for name, leaf in found.items()}),
+          }
+        )
+    rows.stream = [placement.fetch(leaf) for leaf in jax.tree.leaves(current)]
+    rows.lap(time.perf_counter() - began, real, first=moment == done)
+    yield float(losses[:real, -1].mean()) if losses.shape[1] else 0.0
+
+
+def _learn_offline(streams: Streams, videos: list[Video], first, place):
+  """The parameters with which the videos begin: those that were trained, or that learned on whole videos."""
+  if streams.offline is None:
+    return first
+  placed = place(samples_at(streams.read, videos, 0, streams.whole))
+  return streams.offline.respond(streams.weights, first, streams.key, *placed)[1]
+
+
+@functools.partial(jax.jit, static_argnames="predict")
+def frozen_logits(weights, first, batch, *, predict) -> jax.Array:
+  """The logits of the trained network for frames on the devices."""
+  floats = {name: leaf.astype(jnp.float32) / 255 if name == "image" else leaf for name, leaf in batch.items()}
+  return predict(ttt.merge_params(first, weights.params), weights.model_state, floats)
