@@ -26,7 +26,7 @@ EXTRAS = {
   "prepare": ["tensorflow>=2.18,<3"],
   "import": ["torch>=2.4,<3", *FILES],
   "parity": ["imagecorruptions==1.1.2", "opencv-python-headless>=4.10,<6"],
-  "bench": ["torch>=2.4,<3", "torchvision>=0.19,<1"],
+  "bench": ["torch>=2.4,<3", "torchvision>=0.19,<1", "torch-ttt>=0.0.2,<0.1"],
   "lint": LINT,
   "test": [
     "pytest>=8.3,<10",

@@ -126,3 +126,7 @@ class Adaptable(NamedTuple):
   reconstruct: Callable[..., Reconstruction] | None = None
   # (params, model_state) -> every parameter that could adapt, which includes a frozen encoder
   params: Callable[[PyTree, PyTree], PyTree] = trained_params
+  whole: bool = False  # the loss of a copy depends on the other copies, so they are not split into parts
+  clean: bool = False  # `make_task` also gets the copies without augmentation, as "clean/image"
+  # (params, model_state, task) -> params: a step that follows no gradient, in the place of the optimiser
+  update: Callable[[PyTree, PyTree, PyTree], PyTree] | None = None

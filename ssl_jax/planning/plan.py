@@ -31,7 +31,7 @@ from ssl_jax.run.assembly import Assembly, abstract_state, assemble, lower_train
 from ssl_jax.run.evaluate import live_augment
 from ssl_jax.tasks import features
 from ssl_jax.tasks.backbone import Backbone
-from ssl_jax.tasks.ttt import Settings, make_adapt
+from ssl_jax.tasks.ttt import Settings, make_adapt, with_objective
 
 
 class Work(NamedTuple):
@@ -195,8 +195,8 @@ def _adapting(
   mesh: Mesh,
   platform: str,
 ) -> Work:
-  network = backbone(mesh)
   settings = Settings(**{name: options[name] for name in Settings._fields})
+  network = with_objective(settings, backbone(mesh))
   adapt = make_adapt(settings, network.ability(Adaptable, "task 'ttt'"), live_augment(evaluation, size))
   names, carried = tuple(settings.trainable), settings.mode == "online"
   _, trainable = ttt.initial_params(network, names)
@@ -204,7 +204,7 @@ def _adapting(
 
   def lower(mesh: Mesh) -> jax.stages.Lowered:
     count = together * mesh.size
-    weights, trainable = ttt.initial_params(backbone(mesh), names)
+    weights, trainable = ttt.initial_params(with_objective(settings, backbone(mesh)), names)
     if carried:
       trainable = jax.tree.map(lambda leaf: _rows((count, *leaf.shape), leaf.dtype, mesh), trainable)
     key = jax.eval_shape(lambda: jax.random.key(0))

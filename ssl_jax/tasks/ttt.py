@@ -33,12 +33,18 @@ from ssl_jax.tasks.features import extract as extract_features
 from ssl_jax.tasks.partial_results import NOTHING_KEPT, PartialResults
 from ssl_jax.tasks.task import Result, Task, TaskData, check_choice, silent
 
+CURE = (
+  "or set config.tasks.ttt.objective to 'tent', 'memo' or 'self_training', which any classifier can learn"
+)
 Table = dict[tuple[str, int], np.ndarray]  # one value per image, by (corruption, severity)
 
 
 class Settings(NamedTuple):
   """The options of the task except those of the corruptions, see `make`."""
 
+  objective: ttt.Objective
+  prior: float
+  confidence: float
   mode: str
   steps: int
   copies: int
@@ -55,6 +61,9 @@ class Settings(NamedTuple):
 
 def make(
   *,
+  objective: ttt.Objective = "own",
+  prior: float = 16.0,
+  confidence: float = 0.9,
   mode: Literal["standard", "online"] = "standard",
   steps: int = 10,
   copies: int = 32,
@@ -83,6 +92,12 @@ def make(
   without adaptation and counted as diverged. A run that was interrupted resumes where it stopped.
 
   Args:
+    objective: what is learned: "own": the task of the network, such as rotation prediction; or a baseline
+      that needs a classifier alone: "norm", "tent", "memo", "self_training", see `ttt.objectives`. "norm"
+      takes no gradient, so that the options of the optimiser have no effect.
+    prior: weight of the BatchNorm statistics of training in images, against one test image, see
+      `ttt.with_objective`; no effect on "own", which keeps them, and without BatchNorm.
+    confidence: for "self_training": the probability above which a prediction becomes a label.
     mode: "standard" or "online".
     steps: optimiser steps for each image; in the paper 10 for standard, 1 for online.
     copies: number of augmented copies of the image in each step. They are augmented with config.augment,
@@ -90,7 +105,7 @@ def make(
     learning_rate, optimizer, momentum, weight_decay: of the optimiser, with a constant learning rate; its
       state is initialised for each image.
     trainable: which parameters adapt, by the first part of their pytree path or a pattern
-      ("encoder/*/kernel"); (): the choice of the method.
+      ("encoder/*/kernel"); (): the choice of the method or of the objective.
     threshold: adapt only to images for which the network's certainty of the task, measured on the image
       without augmentation, is below this value; above 1: to all images.
     micro_batches: number of parts that the copies are split into to save memory. It does not change the
@@ -101,9 +116,10 @@ def make(
     corruptions, table, textures, released, examples: see `corrupted.choose_corruptions`. corruptions=() means
       "clean" and the fifteen of the benchmark.
     severities: some of 1 to 5.
-  Raises: ValueError for options out of range; in `run`, methods.MissingAbility if the network has no task to
-    learn at test time or no classifier.
-  Source: Sun et al. 2020; Gandelsman et al. 2022.
+  Raises: ValueError for options out of range; in `run`, methods.MissingAbility if the network has no
+    classifier or, for objective "own", no task to learn at test time, and ValueError if it has nothing that
+    the objective adapts.
+  Source: Sun et al. 2020; Gandelsman et al. 2022; of the baselines see `ttt.objectives`.
   """
   check_choice("mode", mode, ("standard", "online"))
   if learning_rate <= 0:
@@ -124,7 +140,11 @@ def make(
     examples=examples,
     clean=True,
   )
+  ttt.check_objective(objective, prior=prior, confidence=confidence)
   settings = Settings(
+    objective,
+    prior,
+    confidence,
     mode,
     steps,
     copies,
@@ -156,7 +176,8 @@ def _run(
   """Adapts to the images of every split, then classifies the same images without adaptation."""
   predict = classifier_of(backbone, "ttt").predict
   data = in_own_classes(backbone, data)
-  adaptable = backbone.ability(Adaptable, "task 'ttt'")
+  backbone = with_objective(settings, backbone)
+  adaptable = backbone.ability(Adaptable, "task 'ttt'", cure=CURE)
   adapt = make_adapt(settings, adaptable, data.augment)
   weights, first = ttt.initial_params(backbone, settings.trainable)
   exact, splits = corrupted_splits(chosen, backbone, pixels_of, data, mesh, key)
@@ -193,6 +214,13 @@ def _run(
   partial_results.clear()
   scalars, details = _report(rows, splits, [found.argmax(-1) for found in logits])
   return Result(scalars, {**protocol, **details, "ledger": _ledger(settings, rows, program)})
+
+
+def with_objective(settings: Settings, backbone: Backbone) -> Backbone:
+  """Returns the backbone whose ability Adaptable is the objective of these settings."""
+  return ttt.with_objective(
+    backbone, settings.objective, prior=settings.prior, confidence=settings.confidence
+  )
 
 
 def make_adapt(settings: Settings, adaptable: Adaptable, augment: Augment | None) -> ttt.Adapt:
@@ -262,10 +290,11 @@ def _protocol(
 
 def _ledger(settings: Settings, rows: AdaptedRows, program: ttt.Program) -> dict[str, Any]:
   """Returns the cost of the adaptation to one sample."""
-  passes = {
-    "forward_and_backward": settings.steps * settings.copies,
-    "forward": 2 + (settings.steps - 1) * settings.curve,
-  }
+  learned, forward = settings.steps * settings.copies, 2 + (settings.steps - 1) * settings.curve
+  if settings.objective == "self_training":
+    forward += settings.steps  # of the sample without augmentation
+  no_gradient = settings.objective == "norm"
+  passes = {"forward_and_backward": 0 if no_gradient else learned, "forward": forward + learned * no_gradient}
   return {
     "milliseconds_a_sample": 1000 * rows.seconds / max(rows.timed, 1),
     "samples_at_once": program.size,

@@ -1,8 +1,9 @@
 """Test-time training: a network adapts, without labels, to the sample that it must predict.
 
 inner_loop: the adaptation to one sample. window: a sample that is the latest frame of a video with those
-before it. batched: the adaptation to many samples, each from the trained
-weights, or along streams in which every sample starts from the parameters that the previous one left.
+before it. objectives: what can be learned without a task of the network's own. batched: the adaptation to
+many samples, each from the trained weights, or along streams in which every sample starts from the
+parameters that the previous one left.
 """
 
 from ssl_jax.ttt.batched import (
@@ -25,6 +26,7 @@ from ssl_jax.ttt.inner_loop import (
   merge_params,
   select_params,
 )
+from ssl_jax.ttt.objectives import Objective, check_objective, with_objective
 
 __all__ = [
   "ALWAYS",
@@ -32,9 +34,11 @@ __all__ = [
   "AdaptResult",
   "AdaptState",
   "Draw",
+  "Objective",
   "Program",
   "adapt",
   "check_images",
+  "check_objective",
   "compile_adapt",
   "images_at_once",
   "initial_params",
@@ -43,4 +47,5 @@ __all__ = [
   "online",
   "select_params",
   "standard",
+  "with_objective",
 ]

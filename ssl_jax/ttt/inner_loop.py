@@ -24,6 +24,7 @@ from ssl_jax.config.checked import nearest
 from ssl_jax.core import Augment, Batch, Key, PyTree, Weights
 
 ALWAYS = 1.001  # a threshold above every certainty, so that all samples are adapted to
+CLEAN = "clean/"  # prefix of the names of the copies without augmentation, see `Adaptable.clean`
 
 Sample = dict[str, jax.Array]  # one example's arrays, by name
 # (sample, number of the step, number of rows) -> the batch from which a step learns, before augmentation
@@ -115,12 +116,18 @@ def make_adapt(
     curve: keep the logits after every step, at the cost of one more prediction per step.
     draw: makes the `copies` rows of a step out of the sample; by default they are copies of it. A sample that
       is a window of frames has other rows, see `window.draw_rows`.
-  Raises: ValueError for values out of range, or for a threshold if the method has no certainty.
+  Raises: ValueError for values out of range, for a threshold if the method has no certainty, or for several
+    parts if the loss needs all copies at once.
   """
   if steps < 0 or copies < 1:
     raise ValueError(f"steps={steps} and copies={copies}; use 0 or more steps on 1 or more copies")
   if micro_batches < 1 or copies % micro_batches:
     raise ValueError(f"micro_batches={micro_batches} does not divide copies={copies}; use a divisor")
+  if micro_batches > 1 and adaptable.whole:
+    raise ValueError(
+      f"micro_batches={micro_batches}, but this objective needs all copies at once, for their mean "
+      "prediction or their BatchNorm statistics; use micro_batches=1 and fewer copies"
+    )
   if threshold < 1 and adaptable.certainty is None:
     raise ValueError(
       f"threshold={threshold}, but this method has no certainty to compare it with; do not set a threshold"
@@ -145,15 +152,23 @@ def _begin(loop: _Loop, weights: Weights, trainable: PyTree, key: Key, sample: S
 def _step(loop: _Loop, weights: Weights, state: AdaptState, number) -> AdaptState:
   views_key, task_key = jax.random.split(jax.random.fold_in(state.key, number))
   rows = loop.draw(state.sample, number, loop.copies)
-  task = loop.adaptable.make_task(task_key, loop.augment(views_key, rows))
+  views = loop.augment(views_key, rows)
+  if loop.adaptable.clean:
+    views = views | {CLEAN + name: to_float(leaf) for name, leaf in rows.items()}
+  task = loop.adaptable.make_task(task_key, views)
 
   def loss(trainable, part):
     params = merge_params(trainable, weights.params)
     return loop.adaptable.loss(params, weights.model_state, part).mean()
 
-  value, gradient = _in_parts(jax.value_and_grad(loss), state.trainable, task, loop.micro_batches)
-  updates, opt_state = loop.optimizer.update(gradient, state.opt_state, state.trainable)
-  trainable = optax.apply_updates(state.trainable, updates)
+  if loop.adaptable.update is not None:
+    value, opt_state = loss(state.trainable, task), state.opt_state
+    params = loop.adaptable.update(merge_params(state.trainable, weights.params), weights.model_state, task)
+    trainable = _same_leaves(state.trainable, params)
+  else:
+    value, gradient = _in_parts(jax.value_and_grad(loss), state.trainable, task, loop.micro_batches)
+    updates, opt_state = loop.optimizer.update(gradient, state.opt_state, state.trainable)
+    trainable = optax.apply_updates(state.trainable, updates)
   curve = state.curve
   if loop.curve:
     curve = curve.at[number + 1].set(_predict(loop, weights, trainable, state.sample))
@@ -208,6 +223,12 @@ def merge_params(trainable: PyTree, params: PyTree) -> PyTree:
   """Returns `params`, in which the leaves of `trainable` that are not None replace the original ones."""
   is_none = lambda leaf: leaf is None
   return jax.tree.map(lambda new, old: old if new is None else new, trainable, params, is_leaf=is_none)
+
+
+def _same_leaves(trainable: PyTree, params: PyTree) -> PyTree:
+  """The leaves of `params` that `trainable` has, and None in place of the others."""
+  is_none = lambda leaf: leaf is None
+  return jax.tree.map(lambda old, new: None if old is None else new, trainable, params, is_leaf=is_none)
 
 
 def _in_parts(value_and_grad, trainable: PyTree, task: PyTree, count: int) -> tuple[jax.Array, PyTree]:

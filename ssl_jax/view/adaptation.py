@@ -26,7 +26,7 @@ from ssl_jax.tasks.backbone import Backbone
 from ssl_jax.tasks.classification import in_own_classes
 from ssl_jax.tasks.corrupted import choose_corruptions, corrupted_splits
 from ssl_jax.tasks.task import TaskData
-from ssl_jax.tasks.ttt import Settings, make_adapt
+from ssl_jax.tasks.ttt import CURE, Settings, make_adapt, with_objective
 from ssl_jax.view.class_names import short_names
 from ssl_jax.view.request import PictureRequest
 
@@ -57,16 +57,15 @@ def show_adaptation(request: PictureRequest, output: pathlib.Path) -> None:
   options = _first_task(config)
   mesh = parallel.make_mesh(jax.local_devices()[:1])
   run = restore(request.workdir, mesh, step=request.step, weights=config.weights)
-  adaptable = run.backbone.ability(
-    Adaptable, "`ssl-jax show adaptation`", cure="train a network with one of them"
-  )
-  data = in_own_classes(run.backbone, task_data(config, run.config, mesh))
   settings = Settings(**{name: options[name] for name in Settings._fields})._replace(curve=True)
+  backbone = with_objective(settings, run.backbone)
+  adaptable = backbone.ability(Adaptable, "`ssl-jax show adaptation`", cure=CURE)
+  data = in_own_classes(run.backbone, task_data(config, run.config, mesh))
   adapt = make_adapt(settings, adaptable, data.augment)
   key = jax.random.key(config.seed)
   segment = _corrupted_image(request, options, run.backbone, data, mesh, key)
   sample = {name: leaf[0] for name, leaf in segment.samples.items()}
-  weights, trainable = ttt.initial_params(run.backbone, settings.trainable)
+  weights, trainable = ttt.initial_params(backbone, settings.trainable)
   history = record_adaptation(adapt, adaptable, weights, trainable, sample, key, request.index)
   name, split = data.protocol["data"], data.protocol["test_split"]
   title = (
