@@ -152,8 +152,7 @@ def self_training(predictor: Predictor, *, share: float = 0.0, confidence: float
   alone = with_batch_statistics(predictor.predict, share, each=True)
 
   def make_task(key, batch):
-    names = [name for name in batch if not name.startswith(CLEAN)]
-    return {name: batch[name] for name in names}, {name: batch[CLEAN + name] for name in names}
+    return {name: leaf for name, leaf in batch.items() if not name.startswith(CLEAN)}, _clean(batch)
 
   def loss(params, model_state, task):
     copies, clean = task
@@ -178,14 +177,14 @@ def self_training(predictor: Predictor, *, share: float = 0.0, confidence: float
 
 
 def norm(predictor: Predictor, *, share: float) -> Adaptable:
-  """The statistics of BatchNorm become `share` of those of the copies and 1 - `share` of what they were; no
-  gradient step.
+  """The statistics of BatchNorm become `share` of those of the copies without augmentation and 1 - `share` of
+  what they were; no gradient step.
 
   The parameters are {"network": those of the network, "statistics": the model state}, of which the latter
-  adapt. Along a stream they are a moving average. The loss, which nothing minimises, is the mean entropy of
-  the copies.
+  adapt. Along a stream they are a moving average. The copies of an image are equal, so that one suffices. The
+  loss, which nothing minimises, is their mean entropy.
   Source: Schneider et al. 2020, "Improving robustness against common corruptions by covariate shift
-    adaptation", section 3; their n test images are the copies of one.
+    adaptation", section 3.
   """
   predict = predictor.predict
   mixed, measure = with_batch_statistics(predict, share), mixed_statistics(predict, share)
@@ -194,7 +193,7 @@ def norm(predictor: Predictor, *, share: float) -> Adaptable:
     return {**params, "statistics": measure(params["network"], params["statistics"], task)}
 
   return Adaptable(
-    make_task=lambda key, batch: batch,
+    make_task=lambda key, batch: _clean(batch),
     loss=lambda params, model_state, task: _by_image(
       entropy(mixed(params["network"], params["statistics"], task))
     ),
@@ -202,6 +201,7 @@ def norm(predictor: Predictor, *, share: float) -> Adaptable:
     trainable=("statistics/*batch_stats/*",),
     params=lambda params, state: {"network": predictor.params(params, state), "statistics": state},
     whole=True,
+    clean=True,
     update=update,
   )
 
@@ -216,6 +216,11 @@ def marginal_entropy(logits: jax.Array) -> jax.Array:
   """f32[...]: the entropy of the mean over the first axis of the probabilities of `logits` f32[N, ..., C]."""
   logs = jax.nn.log_softmax(logits.astype(jnp.float32))
   return entropy(jax.nn.logsumexp(logs, 0))
+
+
+def _clean(batch: Batch) -> Batch:
+  """The copies without augmentation, by the names that the network knows."""
+  return {name.removeprefix(CLEAN): leaf for name, leaf in batch.items() if name.startswith(CLEAN)}
 
 
 def _by_image(values: jax.Array) -> jax.Array:

@@ -138,10 +138,53 @@ def test_eight_devices_and_several_at_once_find_the_same(mode, data, mesh_of, un
   assert found.protocol["ledger"]["samples_at_once"] == 8
 
 
+@pytest.mark.parametrize("objective, mode", [("tent", "online"), ("self_training", "standard")])
+def test_a_classifier_without_a_task_is_adapted_by_its_own_predictions(objective, mode, data, mesh_of):
+  """GroupNorm: what "norm" would adapt is not there."""
+  options = dict(QUICK, corruptions=("contrast",), examples=4, confidence=0.05)
+  found = tasks.make("ttt", mode=mode, steps=1, objective=objective, **options).run(
+    without(Adaptable), data, mesh_of(1), KEY
+  )
+  protocol = json.loads(json.dumps(found.protocol))
+  assert protocol["objective"] == objective and protocol["prior"] == 16 and found.scalars["adapted"] == 1
+  assert protocol["trainable"] == {"tent": ["*[Nn]orm*"], "self_training": ["*"]}[objective]
+  assert protocol["ledger"]["passes_a_sample"] == {
+    "forward_and_backward": 4,
+    "forward": 2 + (objective == "self_training"),
+  }
+  with pytest.raises(ValueError, match="adapts the statistics of BatchNorm, but 'toy' has none"):
+    tasks.make("ttt", objective="norm", **options).run(network(), data, mesh_of(1), KEY)
+
+
+@pytest.mark.parametrize("mode", ["standard", "online"])
+def test_norm_adapts_statistics_which_a_stream_carries_and_a_stopped_run_keeps(mode, data, mesh_of, tmp_path):
+  encoder = models.make("resnet8", normalize="signed")
+  method = methods.make("supervised", encoder, DataSpec(100, 10, 8), head_scale=1.0)
+  batch = {"image": jnp.zeros((2, 32, 32, 3)), "label": jnp.zeros(2, jnp.int32)}
+  params, state, _ = jax.jit(method.init)(jax.random.key(1), batch)
+  backbone = Backbone(jax.device_get(Weights(params, state)), method, {"backbone": "with BatchNorm"})
+  task = tasks.make("ttt", mode=mode, steps=1, objective="norm", prior=3.0, **QUICK)
+  kept = PartialResults(tmp_path / "it.npz")
+
+  def stop_in_the_middle(done, total, loss):
+    if done >= 14:
+      os.kill(os.getpid(), signal.SIGINT)
+
+  with pytest.raises(Stopped):
+    task.run(backbone, data, mesh_of(1), KEY, progress=stop_in_the_middle, partial_results=kept)
+  resumed = task.run(backbone, data, mesh_of(1), KEY, partial_results=kept)
+  whole = task.run(backbone, data, mesh_of(8), KEY)
+  assert resumed.scalars == whole.scalars and whole.scalars["adapted"] == 1
+  losses = [found.protocol["losses"]["contrast"]["5"] for found in (resumed, whole)]
+  np.testing.assert_allclose(*losses, rtol=1e-4)
+  assert whole.protocol["ledger"]["passes_a_sample"] == {"forward_and_backward": 0, "forward": 6}
+
+
 def test_networks_that_learn_nothing_are_refused(data, mesh_of):
   task = tasks.make("ttt", corruptions=SOME)
   with pytest.raises(
-    ValueError, match="task 'ttt' needs .* Adaptable, which 'toy' does not have; .*: joint, mae_probe"
+    ValueError,
+    match="task 'ttt' needs .* Adaptable, which 'toy' does not have; .*: joint, mae_probe; or set .*'memo'",
   ):
     task.run(without(Adaptable), data, mesh_of(1), KEY)
   with pytest.raises(ValueError, match="task 'ttt' needs .* Classifier, which 'toy' does not have"):
@@ -154,6 +197,9 @@ def test_networks_that_learn_nothing_are_refused(data, mesh_of):
   "options, message",
   [
     (dict(mode="onlin"), "did you mean 'online'"),
+    (dict(objective="tend"), "did you mean 'tent'"),
+    (dict(prior=-2.0), "prior is -2.0; use 0 or more"),
+    (dict(confidence=1.0), "confidence is 1.0; use a probability"),
     (dict(corruptions=("smog",)), "no corruption is called 'smog'"),
     (dict(severities=(6,)), "use some of 1 to 5"),
     (dict(together=-1), "together is -1"),

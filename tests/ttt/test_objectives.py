@@ -112,12 +112,11 @@ def test_the_norms_of_every_kind_of_network_are_found(name):
   assert names(ttt.select_params(shapes, (objectives.NORMS,))) == expected and expected
 
 
-def test_norm_mixes_the_statistics_of_the_copies():
+def test_norm_mixes_the_statistics_of_the_sample():
   plain = classifier()
   first, last = one_step(ttt.with_objective(plain, "norm", prior=3.0))
-  copies = noisy(KEY, {"image": jnp.broadcast_to(IMAGES[:1], (4, *IMAGES.shape[1:]))})["image"]
   maps = jax.lax.conv_general_dilated(
-    copies,
+    jnp.asarray(IMAGES[:1], jnp.float32) / 255,
     plain.weights.params["encoder"]["conv"]["kernel"],
     (1, 1),
     "SAME",
@@ -126,10 +125,15 @@ def test_norm_mixes_the_statistics_of_the_copies():
   old, new = (tree["statistics"]["encoder"]["batch_stats"]["norm"] for tree in (first, last))
   np.testing.assert_allclose(new["mean"], 0.75 * old["mean"] + 0.25 * maps.mean((0, 1, 2)), atol=1e-5)
   np.testing.assert_allclose(new["var"], 0.75 * old["var"] + 0.25 * maps.var((0, 1, 2)), atol=1e-5)
-  # Two steps are a moving average, and so is a stream; the rate of the optimiser plays no part.
+  # It is what the other objectives do before their first step.
   many = ttt.with_objective(plain, "norm", prior=3.0)
-  assert np.abs(adapted(many).logits - adapted(many, steps=2).logits).max() > 1e-4
-  np.testing.assert_array_equal(adapted(many, rate=9.0).logits, adapted(many).logits)
+  found = adapted(many)
+  other = adapted(ttt.with_objective(plain, "memo", prior=3.0))
+  np.testing.assert_allclose(found.logits, other.curve[:, 0], atol=1e-5)
+  # Two steps are a moving average; the rate of the optimiser and the number of copies play no part.
+  assert np.abs(found.logits - adapted(many, steps=2).logits).max() > 1e-4
+  np.testing.assert_array_equal(adapted(many, rate=9.0).logits, found.logits)
+  np.testing.assert_allclose(adapted(many, copies=1).logits, found.logits, atol=1e-5)
 
 
 def test_a_network_predicts_with_the_statistics_of_the_sample():
