@@ -28,6 +28,7 @@ from ssl_jax.ttt.window import draw_rows
 class Options(NamedTuple):
   """How a network learns along a video; see `ttt_video.make`."""
 
+  objective: ttt.Objective
   carry: bool
   window: int
   steps: int
@@ -59,6 +60,19 @@ class Options(NamedTuple):
       )
     return self
 
+  def learner(self, backbone: Backbone, task: str, cure: str) -> Backbone:
+    """The backbone whose ability Adaptable is the objective.
+
+    A network without a task of its own, and without steps, gets one that it never learns.
+    Raises: methods.MissingAbility or ValueError if it has nothing to learn.
+    """
+    objective = self.objective
+    if objective == "own" and not (self.steps or self.offline or Adaptable in backbone.method.abilities):
+      objective = "memo"
+    backbone = ttt.with_objective(backbone, objective)
+    backbone.ability(Adaptable, f"task {task!r}", cure)
+    return backbone
+
 
 class Streams(NamedTuple):
   """Everything that the streams of a run share."""
@@ -87,7 +101,6 @@ def seed_of(key: Key) -> int:
 def prepare(
   options: Options,
   backbone: Backbone,
-  adaptable: Adaptable,
   augment: Augment | None,
   mesh: Mesh,
   key: Key,
@@ -96,7 +109,12 @@ def prepare(
   judge: Callable[..., dict[str, np.ndarray]],
   row: Callable[..., dict[str, Any]],
 ) -> Streams:
-  """Makes the programs; they are compiled at the first frame."""
+  """Makes the programs; they are compiled at the first frame.
+
+  Args:
+    backbone: of `Options.learner`.
+  """
+  adaptable = backbone.method.abilities[Adaptable]
   weights, first = ttt.initial_params(backbone, options.trainable)
 
   def adapt(steps: int) -> ttt.Adapt:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from ssl_jax import parallel
+from ssl_jax import parallel, ttt
 from ssl_jax.abilities import Adaptable, Segmenter
 from ssl_jax.core import Key
 from ssl_jax.data.full_mask import ImageAndFullMask
@@ -31,6 +31,7 @@ from ssl_jax.view.video_stream import StreamPictures, plot_over_time
 
 def make(
   *,
+  objective: ttt.Objective = "own",
   carry: bool = True,
   window: int = 16,
   steps: int = 1,
@@ -64,6 +65,8 @@ def make(
   Standard errors are over blocks of neighbouring frames. "total_miou" is that of all pixels together.
 
   Args:
+    objective: what is learned: "own": the task of the network; or a baseline, such as "tent", see
+      `ttt.objectives`. "self_training" needs an augmentation that leaves every pixel where it is.
     carry: whether the parameters are carried from frame to frame.
     window: number of the latest frames to learn from; 1: the present one alone; 0: all so far.
     steps: of the optimiser at each frame; 0: the network stays as trained.
@@ -107,7 +110,8 @@ def _run(
   partial_results: PartialResults = NOTHING_KEPT,
 ) -> Result:
   segmenter = backbone.ability(Segmenter, "task 'ttt_video'")
-  adaptable = backbone.ability(Adaptable, "task 'ttt_video'", "train a 'joint_segmentation'")
+  backbone = options.learner(backbone, "ttt_video", "train a 'joint_segmentation'")
+  adaptable = backbone.method.abilities[Adaptable]
   seed = streams.seed_of(key)
   videos = find_videos(data, shuffled=options.order == "shuffled", seed=seed)
   records: Any = data.records  # `find_videos` has checked it
@@ -122,7 +126,6 @@ def _run(
   together = streams.prepare(
     options,
     backbone,
-    adaptable,
     data.augment,
     mesh,
     key,
