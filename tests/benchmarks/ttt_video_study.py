@@ -39,7 +39,7 @@ ARMS = {  # name: options of the task
   "both all": ("window=0",),
   "both 16, shuffled": ("order=shuffled",),
   "offline": ("steps=0", "offline=100"),
-  "Tent": ("objective=tent",),
+  "Tent": ("objective=tent", "trainable=()"),
 }
 WINDOWS = {"implicit": 1, "both 4": 4, "both 16": 16, "both 64": 64, "both all": 128}
 PLAIN = "main task only"
@@ -139,7 +139,7 @@ def main() -> None:
   for seed in range(args.seeds):
     for arm in args.arms:
       workdir = train(args.work, "camvid_plain" if arm == PLAIN else "camvid", seed)
-      found[arm].append(measure(workdir, arm, ARMS.get(arm, ("steps=0",)), "test"))
+      found[arm].append(measure(workdir, arm, ARMS.get(arm, ("steps=0", "trainable=()")), "test"))
       print(seed, arm, json.dumps(found[arm][-1]["scalars"]), flush=True)
   rows = table(found)
   (args.work / "study.json").write_text(json.dumps(rows, indent=1))
