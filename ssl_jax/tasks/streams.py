@@ -82,6 +82,7 @@ class Streams(NamedTuple):
   weights: Any  # replicated
   first: Any  # the trained values of the parameters that adapt
   key: Key
+  predict: Callable[..., jax.Array]  # of the ability Adaptable
   online: ttt.Program
   offline: ttt.Program | None
   learning: Learning
@@ -139,6 +140,7 @@ def prepare(
     weights,
     first,
     key,
+    predict=adaptable.predict,
     online=program(online),
     offline=program(adapt(options.offline)) if options.offline else None,
     learning=learning,
@@ -241,8 +243,13 @@ def _learn_offline(streams: Streams, videos: list[Video], first, place):
   return streams.offline.respond(streams.weights, first, streams.key, *placed)[1]
 
 
+def frozen_logits(streams: Streams, samples) -> jax.Array:
+  """The logits of the trained network for the frames of samples on the devices."""
+  batch = {name: samples[name] for name in ("image", "image_size")}
+  return _logits(streams.weights, streams.first, batch, predict=streams.predict)
+
+
 @functools.partial(jax.jit, static_argnames="predict")
-def frozen_logits(weights, first, batch, *, predict) -> jax.Array:
-  """The logits of the trained network for frames on the devices."""
+def _logits(weights, first, batch, *, predict) -> jax.Array:
   floats = {name: leaf.astype(jnp.float32) / 255 if name == "image" else leaf for name, leaf in batch.items()}
   return predict(ttt.merge_params(first, weights.params), weights.model_state, floats)

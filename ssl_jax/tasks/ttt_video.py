@@ -130,7 +130,7 @@ def _run(
     mesh,
     key,
     read=FrameReader(functools.partial(records.read, transform)),
-    judge=functools.partial(_judge, adaptable, geometry.mask_canvas),
+    judge=functools.partial(_judge, geometry.mask_canvas),
     row=functools.partial(_row, numbers.table, pictures),
   )
   protocol = _protocol(options, short_side, block, adaptable, backbone, data, videos)
@@ -145,12 +145,10 @@ def _run(
   return Result(scalars, {**protocol, **details}, found, numbers.names, plot)
 
 
-def _judge(adaptable: Adaptable, canvas, running: Streams, samples, frames, result) -> dict[str, np.ndarray]:
+def _judge(canvas, running: Streams, samples, frames, result) -> dict[str, np.ndarray]:
   """The classes uint8[S, 3, *canvas] after adaptation, before it, and of the trained network."""
   sizes = placement.spread(np.stack([frame["mask_size"] for frame in frames]), running.mesh)
-  batch = {name: samples[name] for name in ("image", "image_size")}
-  frozen = streams.frozen_logits(running.weights, running.first, batch, predict=adaptable.predict)
-  logits = (result.logits, result.curve[:, 0], frozen)
+  logits = (result.logits, result.curve[:, 0], streams.frozen_logits(running, samples))
   found = _classes(logits, samples["image_size"], sizes, canvas=canvas, mesh=running.mesh)
   return {"classes": placement.fetch(found)}
 

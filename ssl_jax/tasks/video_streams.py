@@ -56,11 +56,14 @@ def find_videos(data: TaskData, *, shuffled: bool, seed: int) -> list[Video]:
     names.setdefault(records.record(position)["clip_name"], []).append(position)
   found = []
   for number, (name, positions) in enumerate(names.items()):
-    order = np.array(positions, np.int64)
-    if shuffled:
-      order = np.random.default_rng([seed, number]).permutation(order)
+    order = order_of(np.array(positions, np.int64), number, shuffled=shuffled, seed=seed)
     found.append(Video(name, number, order))
   return found
+
+
+def order_of(positions: np.ndarray, number: int, *, shuffled: bool, seed: int) -> np.ndarray:
+  """The positions i64[T] of the frames of a video in the order of its stream."""
+  return np.random.default_rng([seed, number]).permutation(positions) if shuffled else positions
 
 
 class FrameReader:
