@@ -17,6 +17,7 @@ from ssl_jax.augment.record_moves import (
   IGNORE,
   MEAN,
   Colour,
+  Recolour,
   Record,
   Window,
   image_size,
@@ -40,6 +41,8 @@ def record_crop(
   scale: Scale = (0.08, 1.0),
   sampler: Literal["pt", "tf", "byol"] = "pt",
   flip: float = 0.5,
+  photometric: bool = False,
+  each_frame: bool = False,
 ) -> RecordAugment:
   """A random-resized crop, then a flip.
 
@@ -48,7 +51,10 @@ def record_crop(
     scale: smallest and largest fraction of the image's area that a crop covers.
     sampler: see `crops.SAMPLERS`.
     flip: probability of mirroring left and right.
-  Raises: ValueError for values out of range.
+    photometric: whether to change the colours of the image or clip, see `colour.sample_distortion`.
+    each_frame: whether every frame of a clip has draws of its own, as the patches of tracks have.
+  Raises: ValueError for values out of range. The augmentation raises it when it is traced, for `each_frame`
+    and a record that has something else than a clip to move.
   """
   _check(size, flip)
   if not 0 < scale[0] <= scale[1] <= 1:
@@ -62,9 +68,9 @@ def record_crop(
     box = crops.SAMPLERS[sampler](box_key, height, width, scale=scale)
     rectangle = [side.astype(jnp.float32) for side in box]
     window = Window(*rectangle, flip=_random_flip(flip_key, flip, record))
-    return move(record, window, size, MEAN, max(sides(record)) / size)
+    return move(record, window, size, MEAN, max(sides(record)) / size, _random_colours(key, photometric))
 
-  return augment
+  return _for_each_frame(augment) if each_frame else augment
 
 
 def scale_jitter(
@@ -183,6 +189,33 @@ def resize_shorter(
     return {**move(record, window, canvas, fill, largest), "image_size": resized}
 
   return augment
+
+
+def _for_each_frame(augment: RecordAugment) -> RecordAugment:
+  """The augmentation of a record of which it moves each frame of the clip by itself."""
+
+  def moved(key: Key, record: Record) -> Record:
+    others = sorted({"image", "mask", "boxes", "points"} & set(record))
+    if "clip" not in record or others:
+      raise ValueError(
+        f"config.augment.each_frame moves each frame of a clip by itself, but the record has "
+        f"{', '.join(others) or 'no clip'}; use each_frame=False"
+      )
+    keys = jax.random.split(key, len(record["clip"]))
+    made = [
+      augment(keys[i], {**record, "clip": record["clip"][i : i + 1]}) for i in range(len(record["clip"]))
+    ]
+    return {**made[0], "clip": jnp.concatenate([one["clip"] for one in made])}
+
+  return moved
+
+
+def _random_colours(key: Key, photometric: bool) -> Recolour | None:
+  """A random change of colours, or None."""
+  if not photometric:
+    return None
+  drawn = colour.sample_distortion(jax.random.fold_in(key, 1))
+  return lambda planes: colour.distort(planes, drawn)
 
 
 def _random_flip(key: Key, flip: float, record: Record) -> jax.Array:

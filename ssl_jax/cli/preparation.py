@@ -59,6 +59,7 @@ def prepare(values) -> None:
   Whole clips are held back for the split "test". A stopped command continues where it was when it is given
   again.
     sounds  frames with a summary of the sound around them, for ambient_sound
+    tracks  two patches of a clip that show the same thing, for tracking
     tuples  five frames of a clip, for shuffle_and_learn
 
   Examples:

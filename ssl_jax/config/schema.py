@@ -171,7 +171,8 @@ class EvaluateConfig:
   augment: Mapping = dataclasses.field(default_factory=lambda: {"name": "supervised"})
   batch_size: int = 256
   weights: Literal["params", "ema"] = "params"  # the trained weights or their moving average
-  baselines: tuple[Literal["pixels", "untrained"], ...] = ()  # also evaluated, for comparison
+  # also evaluated, for comparison
+  baselines: tuple[Literal["pixels", "untrained", "colour_histogram", "colour_statistics"], ...] = ()
   # number of training batches from which BatchNorm statistics are estimated anew; 0: those of the training
   precise_batches: int = 0
   seed: int = 0

@@ -30,6 +30,7 @@ from ssl_jax.run.provenance import provenance
 from ssl_jax.run.restore import Restored, restore
 from ssl_jax.tasks import features
 from ssl_jax.tasks.backbone import Backbone, mean_image, pixels
+from ssl_jax.tasks.colour_baselines import colour_histogram, colour_statistics
 from ssl_jax.tasks.partial_results import PartialResults
 from ssl_jax.tasks.task import NEVER_TRAINED, Result, TaskData, TestRecords
 from ssl_jax.view import knn_atlas
@@ -214,7 +215,12 @@ def _open(data: EvaluateDataConfig, split: str, size: int):
 
 
 def _backbones(config: EvaluateConfig, run: Restored, data: TaskData) -> list[Backbone]:
-  made = {"pixels": lambda: pixels(mean_image(data.train)), "untrained": run.untrained}
+  made = {
+    "pixels": lambda: pixels(mean_image(data.train)),
+    "untrained": run.untrained,
+    "colour_histogram": colour_histogram,
+    "colour_statistics": lambda: colour_statistics(data.train),
+  }
   return [made[name]() for name in config.baselines] + [run.backbone]
 
 

@@ -1,4 +1,4 @@
-"""A kernelised correlation filter (KCF): follows a box of fixed size from frame to frame, with OpenCV and SciPy.
+"""A kernelised correlation filter (KCF), with OpenCV and SciPy: follows a box of fixed size through frames.
 
 Boxes are (x1, y1, x2, y2) in pixels.
 """
@@ -71,7 +71,7 @@ def follow(tracker: Tracker, frame: np.ndarray) -> tuple[Tracker, float]:
   kind, sides = tracker.features, tracker.look.shape[1]
   seen = _observe(frame, tracker.centre, tracker.size, kind)
   kernel = _correlate(tracker.look, seen, kind)
-  response = scipy.fft.irfft2(scipy.fft.rfft2(kernel) * tracker.weights, (sides, sides))
+  response = _inverse(_transform(kernel) * tracker.weights)
   shift, sharpness = _find_peak(response)
   centre = np.round(tracker.centre) + shift[::-1] * (PADDED * tracker.size / sides)
   look, weights = _learn(_observe(frame, centre, tracker.size, kind), kind)
@@ -86,7 +86,7 @@ def _observe(frame: np.ndarray, centre: np.ndarray, size: np.ndarray, kind: Feat
   patch = _cut(frame, np.round(centre), PADDED * size)
   small = cv2.resize(patch, (kind.side, kind.side), interpolation=cv2.INTER_AREA)
   found = kind.compute(small.astype(np.float32) / 255)
-  return scipy.fft.rfft2(found * _taper(found.shape[1])[None])
+  return _transform(found * _taper(found.shape[1])[None])
 
 
 def _cut(frame: np.ndarray, centre: np.ndarray, size: np.ndarray) -> np.ndarray:
@@ -100,23 +100,34 @@ def _cut(frame: np.ndarray, centre: np.ndarray, size: np.ndarray) -> np.ndarray:
 
 def _learn(look: np.ndarray, kind: Features) -> tuple[np.ndarray, np.ndarray]:
   """(The spectrum of the features, the weights of the regression whose response is a Gaussian at the box)."""
-  spectrum = scipy.fft.rfft2(_correlate(look, look, kind))
+  spectrum = _transform(_correlate(look, look, kind))
   return look, _target(look.shape[1]) / (spectrum + RIDGE)
 
 
 def _correlate(look: np.ndarray, seen: np.ndarray, kind: Features) -> np.ndarray:
   """f32[n, n]: the Gaussian kernel of the features with the seen ones at every cyclic shift."""
   channels, sides = look.shape[:2]
-  products = scipy.fft.irfft2((look.conj() * seen).sum(0), (sides, sides))
+  products = _inverse((look.conj() * seen).sum(0))
   distance = _energy(look) + _energy(seen) - 2 * products
   scale = channels * sides**2 * kind.bandwidth**2
   return np.exp(-np.maximum(distance, 0) / scale).astype(np.float32)
 
 
+def _transform(values: np.ndarray) -> np.ndarray:
+  """The spectrum c64[..., n, n / 2 + 1] of f32[..., n, n], n even."""
+  return np.asarray(scipy.fft.rfft2(values))
+
+
+def _inverse(spectrum: np.ndarray) -> np.ndarray:
+  """f32[..., n, n], whose spectrum this is."""
+  sides = spectrum.shape[-2]
+  return np.asarray(scipy.fft.irfft2(spectrum, (sides, sides)))
+
+
 def _energy(spectrum: np.ndarray) -> float:
   """The sum of the squared features, by Parseval; all but the outer columns of the spectrum stand for two."""
-  squares = np.square(spectrum.real).sum((0, 1)) + np.square(spectrum.imag).sum((0, 1))
-  doubled = 2 * squares.sum() - squares[0] - (squares[-1] if spectrum.shape[1] % 2 == 0 else 0)
+  squares = np.square(np.abs(spectrum)).sum((0, 1))
+  doubled = 2 * squares.sum() - squares[0] - squares[-1]
   return float(doubled / spectrum.shape[1] ** 2)
 
 
@@ -157,12 +168,12 @@ def _target(sides: int) -> np.ndarray:
   """c64[n, n / 2 + 1]: the spectrum of a Gaussian around the first cell, the shift of 0."""
   distance = np.minimum(np.arange(sides), sides - np.arange(sides)) / (TARGET * sides / PADDED)
   line = np.exp(-0.5 * np.square(distance)).astype(np.float32)
-  return scipy.fft.rfft2(line[:, None] * line[None])
+  return _transform(line[:, None] * line[None])
 
 
 def _hog(window: np.ndarray, cell: int = 4) -> np.ndarray:
-  """f32[31, n, n]: of each cell the histogram of 18 directions of gradients, that of 9 without their sign, and
-  four sums, all divided by the energy of four blocks around the cell.
+  """f32[31, n, n]: of each cell the histogram of 18 directions of gradients, that of 9 without their sign,
+  and four sums, all divided by the energy of four blocks around the cell.
 
   Source: Felzenszwalb, Girshick, McAllester, Ramanan 2010, section 6, without interpolation between cells.
   """

@@ -24,6 +24,8 @@ def plot_neighbours(
   similarity: np.ndarray | None = None,
   class_names: Sequence[str] = (),
   title: str = "",
+  headers: tuple[str, str] = ("test image", "nearest training images"),
+  summary: str = "",
 ) -> None:
   """Writes a PNG: each row is a test image and its nearest training images.
 
@@ -34,6 +36,8 @@ def plot_neighbours(
     query_labels: i32[Q]; neighbour_labels: i32[Q, K].
     similarity: f32[Q, K], which is written below each neighbour; None: it is not.
     class_names: by class; a class without a name is called by its number.
+    headers: above the test images and their neighbours.
+    summary: below the title; "": how many neighbours have the class of the test image.
   """
   rows, columns = neighbours.shape[:2]
   names = short_names(class_names, 1 + max(int(query_labels.max()), int(neighbour_labels.max())))
@@ -48,11 +52,10 @@ def plot_neighbours(
       note = f"  {similarity[row, column]:.2f}" if similarity is not None else ""
       color = RIGHT if other == label else WRONG
       _draw_tile(grid[row, column + 2], neighbours[row, column], names[other] + note, color)
-  header = "nearest training images" + (", cosine" if similarity is not None else "")
-  grid[0, 0].set_title("test image", fontsize=9, loc="left")
-  grid[0, 2].set_title(header, fontsize=9, loc="left")
+  grid[0, 0].set_title(headers[0], fontsize=9, loc="left")
+  grid[0, 2].set_title(headers[1] + (", cosine" if similarity is not None else ""), fontsize=9, loc="left")
   same = (neighbour_labels == query_labels[:, None]).mean()
-  summary = f"{same:.0%} of these neighbours have the class of the test image"
+  summary = summary or f"{same:.0%} of these neighbours have the class of the test image"
   figure.suptitle(f"{title}\n{summary}" if title else summary, fontsize=11, x=0.01, ha="left")
   figure.savefig(path, dpi=110, bbox_inches="tight", pad_inches=0.12)
 
