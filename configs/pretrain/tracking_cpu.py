@@ -11,8 +11,18 @@ from ssl_jax import recipe
 
 def get_config():
   return recipe(
-    method=dict(name="tracking", dim=128, random_epochs=30.0),
-    encoder=dict(name="resnet10", width=16, stem="imagenet"),
+    method=dict(name="tracking", dim=0, random_epochs=20.0, same_clip="later"),
+    encoder=dict(
+      name="caffenet",
+      width=16,
+      fc=(256,),
+      groups=1,
+      stem_stride=2,
+      lrn=False,
+      norm="all",
+      kernel_init="he",
+      normalize="centred",
+    ),
     host=dict(name="stored_frames", count=2),
     augment=dict(name="record_crop", views=1, size=56, scale=(0.4, 1.0), photometric=True, each_frame=True),
     optimizer=dict(

@@ -198,7 +198,7 @@ def _for_each_frame(augment: RecordAugment) -> RecordAugment:
     others = sorted({"image", "mask", "boxes", "points"} & set(record))
     if "clip" not in record or others:
       raise ValueError(
-        f"config.augment.each_frame moves each frame of a clip by itself, but the record has "
+        "config.augment.each_frame moves each frame of a clip by itself, but the record has "
         f"{', '.join(others) or 'no clip'}; use each_frame=False"
       )
     keys = jax.random.split(key, len(record["clip"]))
@@ -214,7 +214,7 @@ def _random_colours(key: Key, photometric: bool) -> Recolour | None:
   """A random change of colours, or None."""
   if not photometric:
     return None
-  drawn = colour.sample_distortion(jax.random.fold_in(key, 1))
+  drawn = colour.sample_distortion(jax.random.fold_in(key, 2))  # 0 and 1 are the halves of the key
   return lambda planes: colour.distort(planes, drawn)
 
 

@@ -123,7 +123,7 @@ NEEDS = {
   "frame": ("clip",),
   "frames": ("clip",),
   "image_bits": ("image", "bits", "clip_name"),
-  "stored_frames": ("frames", "clip_name"),
+  "stored_frames": ("frames", "numbers", "clip_name"),
 }
 
 

@@ -24,11 +24,12 @@ class MinedFrames:
 
   @property
   def elements(self) -> Elements:
-    """The frames, the part of the canvas that they cover, the clip that they are of, and the label."""
+    """The frames, the part of the canvas that they cover, their clip and numbers in it, and the label."""
     return {
       "clip": ShapeDtype((self.count, *self.fitting.canvas, 3), np.uint8),
       "image_size": ShapeDtype((2,), np.int32),
       "clip_number": ShapeDtype((), np.int32),
+      "numbers": ShapeDtype((self.count,), np.int32),
       "label": ShapeDtype((), np.int32),
     }
 
@@ -45,6 +46,7 @@ class MinedFrames:
       "clip": np.stack([self.fitting.image(frame, place) for frame in opened]),
       "image_size": place.filled(),
       "clip_number": clip_number(record),
+      "numbers": record["numbers"],
       "label": record["label"],
     }
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from ssl_jax import losses
 from ssl_jax.abilities import PretextExamples, PretextTask, Pyramid
-from ssl_jax.core import Aux, DataSpec, Init, Method, Weights
+from ssl_jax.core import Aux, Batch, DataSpec, Init, Method, Weights
 from ssl_jax.metrics import Mean
 from ssl_jax.models import Network, heads, network, readers, stack
 
 ABILITIES = (Pyramid, PretextTask)
+SameClip = Literal["negatives", "later", "none"]
 PATCHES = 2  # of a track: the first and the last
 _EXACT = jax.lax.Precision.HIGHEST  # cosines that are compared with a margin
 
@@ -34,7 +35,7 @@ def make(
   negatives: int = 4,
   hard: float = 0.5,
   random_epochs: float = 0.0,
-  same_clip: bool = True,
+  same_clip: SameClip = "negatives",
 ) -> Method:
   """A ranking loss on the cosines of pairs of patches, which `ssl-jax prepare tracks` mined.
 
@@ -54,19 +55,16 @@ def make(
       random from what remains: 0.5 in the released code, 1 in the paper.
     random_epochs: epochs at the beginning in which all negatives are drawn at random; hard negatives from the
       beginning make the network collapse.
-    same_clip: whether patches of other tracks of the same clip may be negatives, as in the released code.
-      False leaves them out, because they may show the same thing; needs "clip_number" in the data. Ours.
+    same_clip: what patches of other tracks of the same clip are. "negatives": as all others, as published;
+      "later": negatives unless their tracks overlap in time, when they may show the same thing at the same
+      moment; "none": no negatives. The last two are ours, and need "clip_number" and "numbers" in the data.
   Metrics: `contrast_accuracy`: x+ is nearer to x than every patch of another track. `violations`: fraction of
     the possible negatives that violate.
   Raises: ValueError for data without such pairs, or options out of range.
   Source: Wang and Gupta 2015, eq. 2 to 5, and released code, which compares cosines too.
   """
   _check(data, dim, negatives, hard, random_epochs)
-  if not same_clip and "clip_number" not in data.elements:
-    raise ValueError(
-      "config.method.same_clip is False, but the host delivers no 'clip_number'; use "
-      "config.host.name='stored_frames', or same_clip=True"
-    )
+  _check_clips(data, same_clip)
   net = stack(encoder, network(heads.Linear(dim)) if dim else _NO_HEAD)
   random_steps = round(random_epochs * (data.num_examples // data.batch_size))
   hardest = round(hard * negatives)
@@ -78,7 +76,7 @@ def make(
     draw_key, drop_key = jax.random.split(key)
     weights = Weights(params, model_state)
     embeddings, model_state = net.apply(weights, batch["clip"], train=True, key=drop_key)
-    others = other_tracks(len(embeddings), None if same_clip else batch["clip_number"])
+    others = other_tracks(batch, same_clip)
     number = jnp.where(extra.steps < random_steps, 0, hardest)
     values, metrics = rank(
       draw_key, losses.unit(embeddings), others, margin=margin, negatives=negatives, hardest=number
@@ -93,15 +91,22 @@ def make(
   return Method(init, loss, after_update, encode, {Pyramid: Pyramid(maps), PretextTask: task})
 
 
-def other_tracks(count: int, clips: jax.Array | None = None) -> jax.Array:
+def other_tracks(batch: Batch, same_clip: SameClip) -> jax.Array:
   """bool[B, 2B]: whether a patch is a possible negative of a track. Track i has the patches 2i and 2i + 1.
 
   Args:
-    count: B.
-    clips: i32[B], the clip of each track: then patches of the same clip are no negatives. None: they are.
+    batch: "clip" [B, 2, ...], and, unless all patches of the same clip are negatives, "clip_number" i32[B]
+      and the frames "numbers" i32[B, 2].
+    same_clip: see `make`.
   """
-  tracks = jnp.arange(count) if clips is None else clips
-  return tracks[:, None] != jnp.repeat(tracks, PATCHES)[None]
+  tracks = jnp.arange(len(batch["clip"]))
+  others = tracks[:, None] != tracks[None]
+  if same_clip != "negatives":
+    clips, (first, last) = batch["clip_number"], batch["numbers"].T
+    others = clips[:, None] != clips[None]
+    if same_clip == "later":
+      others |= (first[:, None] > last[None]) | (last[:, None] < first[None])
+  return jnp.repeat(others, PATCHES, axis=1)
 
 
 def rank(
@@ -195,3 +200,14 @@ def _check(data: DataSpec, dim: int, negatives: int, hard: float, random_epochs:
       raise ValueError(f"config.method.{name} is {value}; use {least} or more")
   if not 0 <= hard <= 1:
     raise ValueError(f"config.method.hard is {hard}; use a fraction from 0 to 1, such as 0.5")
+
+
+def _check_clips(data: DataSpec, same_clip: SameClip) -> None:
+  if same_clip == "negatives":
+    return
+  missing = [repr(name) for name in ("clip_number", "numbers") if name not in data.elements]
+  if missing:
+    raise ValueError(
+      f"config.method.same_clip is {same_clip!r}, but config.host.name does not deliver "
+      f"{' and '.join(missing)}; use config.host.name='stored_frames', or same_clip='negatives'"
+    )

@@ -303,6 +303,43 @@ def test_one_record_and_many_agree(name):
       np.testing.assert_allclose(together[entry][i], leaf, atol=1e-5, err_msg=entry)
 
 
+def test_each_frame_has_its_own_draw_or_all_have_one():
+  """The frames of the clip are equal, so that they differ only by what was drawn."""
+  clip = {"clip": jnp.stack([record()["image"]] * 3), "label": jnp.array(4)}
+  for photometric in (False, True):
+    options = dict(size=SIZE, scale=(0.5, 1.0), photometric=photometric)
+    alike = jax.jit(records.record_crop(**options))
+    each = jax.jit(records.record_crop(**options, each_frame=True))
+    for i in range(4):
+      key = jax.random.key(i)
+      one, found = np.asarray(alike(key, clip)["clip"]), jax.device_get(each(key, clip))
+      assert np.abs(one - one[:1]).max() == 0 and int(found["label"]) == 4
+      assert min(np.abs(found["clip"][a] - found["clip"][b]).mean() for a, b in ((0, 1), (1, 2))) > 0.01
+      for k, frame_key in enumerate(jax.random.split(key, 3)):
+        np.testing.assert_allclose(found["clip"][k], alike(frame_key, clip)["clip"][0], atol=1e-6)
+
+
+def test_a_crop_with_other_colours_is_the_same_crop():
+  plain = jax.jit(records.record_crop(size=SIZE))
+  coloured = jax.jit(records.record_crop(size=SIZE, photometric=True))
+  changed = 0
+  for i in range(12):
+    found, expected = (f(jax.random.key(i), record()) for f in (coloured, plain))
+    np.testing.assert_array_equal(found["mask"], expected["mask"])
+    np.testing.assert_array_equal(found["boxes"], expected["boxes"])
+    changed += bool(np.abs(found["image"] - expected["image"]).max() > 0.02)
+  assert 8 < changed <= 12
+
+
+@pytest.mark.parametrize(
+  "entries, what", [(("image",), "no clip"), (("clip", "mask", "image"), "image, mask")]
+)
+def test_only_clips_are_moved_frame_by_frame(entries, what):
+  one = records.record_crop(size=SIZE, each_frame=True)
+  with pytest.raises(ValueError, match=f"but the record has {what}; use each_frame=False"):
+    one(jax.random.key(0), {name: record()[name] for name in entries})
+
+
 def test_a_batch_of_records_goes_through_the_registry():
   made = augment.make("record_crop", views=1, size=SIZE)
   batch = jax.tree.map(lambda leaf: jnp.stack([leaf] * 4), record())

@@ -19,7 +19,14 @@ from tests.recipes import train_recipes
 
 SIDE = 8
 DATA = DataSpec(
-  80, 0, 8, {"clip": ShapeDtype((2, SIDE, SIDE, 3), np.uint8), "clip_number": ShapeDtype((), np.int32)}
+  80,
+  0,
+  8,
+  {
+    "clip": ShapeDtype((2, SIDE, SIDE, 3), np.uint8),
+    "clip_number": ShapeDtype((), np.int32),
+    "numbers": ShapeDtype((2,), np.int32),
+  },
 )
 KEY = jax.random.key(0)
 
@@ -36,9 +43,13 @@ def make(data: DataSpec = DATA, **options):
   return methods.make("tracking", network(Flat()), data, **options)
 
 
+def all_others(count: int) -> jax.Array:
+  return other_tracks({"clip": jnp.zeros((count, 2))}, "negatives")
+
+
 def loss_of(pairs, *, margin=0.5, hardest=0, others=None, key=KEY):
   pairs = jnp.asarray(pairs, jnp.float32)
-  others = other_tracks(len(pairs)) if others is None else others
+  others = all_others(len(pairs)) if others is None else others
   values, metrics = rank(key, pairs, others, margin=margin, negatives=4, hardest=hardest)
   return float(values.mean()), {name: float(mean.value()) for name, mean in metrics.items()}
 
@@ -65,9 +76,9 @@ def test_perfect_features_lose_nothing(margin):
   pairs = jnp.repeat(jnp.eye(6)[:, None], 2, 1)
   value, metrics = loss_of(pairs, margin=margin)
   assert value == 0 and metrics == {"contrast_accuracy": 1, "violations": 0}
-  gradient = jax.grad(
-    lambda x: rank(KEY, x, other_tracks(6), margin=margin, negatives=4, hardest=0)[0].mean()
-  )(pairs)
+  gradient = jax.grad(lambda x: rank(KEY, x, all_others(6), margin=margin, negatives=4, hardest=0)[0].mean())(
+    pairs
+  )
   assert not np.asarray(gradient).any()
 
 
@@ -93,7 +104,7 @@ def test_the_hardest_are_those_of_a_sort_and_the_loss_is_the_released_sum(seed):
 @pytest.mark.parametrize("hardest", [0, 2, 4])
 def test_the_choice_has_the_hard_ones_no_sibling_and_changes_with_the_key(hardest):
   cosines = jnp.asarray(np.random.default_rng(0).normal(size=(10, 20)), jnp.float32)
-  others = other_tracks(10)
+  others = all_others(10)
   candidates = others & (cosines > -0.5)
   top = np.argsort(np.where(candidates, -cosines, np.inf), 1)[:, :4]
   counts = np.zeros(cosines.shape)
@@ -119,18 +130,21 @@ def test_few_candidates_are_all_taken():
     np.testing.assert_array_equal(choose_negatives(KEY, cosines, candidates, 20, hardest), candidates)
 
 
-def test_tracks_of_the_same_clip_may_be_left_out():
-  clips = jnp.array([5, 5, 7])
-  np.testing.assert_array_equal(
-    other_tracks(3, clips), np.array([[0, 0, 0, 0, 1, 1], [0, 0, 0, 0, 1, 1], [1, 1, 1, 1, 0, 0]], bool)
-  )
-  collapsed = np.ones((3, 2, 1))
-  assert loss_of(collapsed, others=other_tracks(3, clips))[0] == pytest.approx((2 + 2 + 4) / 3 / 4 * 0.5)
-  batch = {"clip": jnp.ones((3, 2, SIDE, SIDE, 3)), "clip_number": clips}
-  method = make(same_clip=False, dim=4)
-  init = method.init(KEY, batch)
-  value = method.loss(init.params, init.model_state, init.extra, batch, KEY)[0]
-  assert float(value) == pytest.approx((2 + 2 + 4) / 3 / 4 * 0.5, abs=1e-5)
+def test_tracks_of_the_same_clip_may_be_left_out_or_must_be_at_other_times():
+  clips, frames = jnp.array([5, 5, 7, 5]), jnp.array([[0, 9], [9, 12], [0, 9], [10, 19]])
+  batch = {"clip": jnp.ones((4, 2, SIDE, SIDE, 3)), "clip_number": clips, "numbers": frames}
+  expected = {
+    "negatives": [[0, 1, 1, 1], [1, 0, 1, 1], [1, 1, 0, 1], [1, 1, 1, 0]],
+    "later": [[0, 0, 1, 1], [0, 0, 1, 0], [1, 1, 0, 1], [1, 0, 1, 0]],
+    "none": [[0, 0, 1, 0], [0, 0, 1, 0], [1, 1, 0, 1], [0, 0, 1, 0]],
+  }
+  for same_clip, tracks in expected.items():
+    np.testing.assert_array_equal(other_tracks(batch, same_clip), np.repeat(tracks, 2, 1).astype(bool))
+    method = make(same_clip=same_clip, dim=4)
+    init = method.init(KEY, batch)
+    value = method.loss(init.params, init.model_state, init.extra, batch, KEY)[0]
+    chosen = np.minimum(2 * np.sum(tracks, 1), 4)  # of equal features, each of which loses the margin
+    assert float(value) == pytest.approx(0.5 * (chosen / 4).mean(), abs=1e-5)
 
 
 def test_zero_features_give_finite_gradients():
@@ -229,7 +243,11 @@ def test_the_published_network_has_the_published_widths():
   [
     ({}, {"image": ShapeDtype((8, 8, 3), np.uint8)}, "needs clips of 2 frames, .* delivers only image; use"),
     ({}, {"clip": ShapeDtype((5, 8, 8, 3), np.uint8)}, "delivers only clips of 5 frames; use .*count=2"),
-    ({"same_clip": False}, {"clip": ShapeDtype((2, 8, 8, 3), np.uint8)}, "delivers no 'clip_number'"),
+    (
+      {"same_clip": "later"},
+      {"clip": ShapeDtype((2, 8, 8, 3), np.uint8)},
+      "config.method.same_clip is 'later', but .* does not deliver 'clip_number' and 'numbers'",
+    ),
     ({"negatives": 0}, DATA.elements, "config.method.negatives is 0; use 1 or more"),
     ({"dim": -1}, DATA.elements, "config.method.dim is -1; use 0 or more"),
     ({"hard": 1.5}, DATA.elements, "config.method.hard is 1.5; use a fraction from 0 to 1"),
