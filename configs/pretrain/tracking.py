@@ -15,7 +15,7 @@ Expected:  VOC 2012 detection (R-CNN) 46.2 to 47.5, three networks together 52.0
 
 from ssl_jax import check_variant, recipe
 
-VARIANTS = ("caffenet", "release", "resnet50")
+VARIANTS = ("release", "caffenet", "resnet50")
 PAIRS = 4_000_000
 
 

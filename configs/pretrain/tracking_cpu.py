@@ -11,20 +11,10 @@ from ssl_jax import recipe
 
 def get_config():
   return recipe(
-    method=dict(name="tracking", dim=0, random_epochs=20.0, same_clip="later"),
-    encoder=dict(
-      name="caffenet",
-      width=16,
-      fc=(256,),
-      groups=1,
-      stem_stride=2,
-      lrn=False,
-      norm="all",
-      kernel_init="he",
-      normalize="centred",
-    ),
+    method=dict(name="tracking", dim=128, random_epochs=20.0, same_clip="later"),
+    encoder=dict(name="resnet10", width=16, stem="imagenet"),
     host=dict(name="stored_frames", count=2),
-    augment=dict(name="record_crop", views=1, size=56, scale=(0.4, 1.0), photometric=True, each_frame=True),
+    augment=dict(name="record_crop", views=1, size=56, scale=(0.6, 1.0), photometric=True, each_frame=True),
     optimizer=dict(
       name="adamw",
       learning_rate=1e-3,
@@ -36,6 +26,6 @@ def get_config():
     data=dict(name="tracks", split="train", size=72, cache=True),
     checkpoint=dict(every_steps=500, keep=1),
     batch_size=64,
-    epochs=60.0,
+    epochs=40.0,
     log_every=50,
   )

@@ -107,6 +107,13 @@ def test_what_has_no_track_is_rejected_for_a_reason(clips, name, reason):
   assert not found.records and found.rejected == reason
 
 
+def test_grey_levels_follow_too(clips):
+  found = mine(clips / "moving", features="pixels", psr=2.0)
+  assert len(found.records) == 3
+  assert found.records[0]["frames"][0] == mine(clips / "moving").records[0]["frames"][0]
+  assert found.records[0]["frames"][1] != mine(clips / "moving").records[0]["frames"][1]
+
+
 def test_limits_reject_tracks(clips):
   assert mine(clips / "moving", psr=1000.0).rejected == {"track that was lost": 3}
   leaving = mine(clips / "moving", frames=17, count=1)

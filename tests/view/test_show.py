@@ -122,8 +122,11 @@ def small(name: str) -> TrainConfig:
   return check(TrainConfig, shrunk(found, batch=16, size=16))
 
 
-# tests/run/test_order.py draws the tasks that are made from clips
-@pytest.mark.parametrize("name", sorted({*methods.with_ability(PretextTask)} - {"shuffle_and_learn"}))
+# tests/run/test_order.py and test_tracking.py draw the tasks that are made from clips
+CLIPS = {"shuffle_and_learn", "tracking"}
+
+
+@pytest.mark.parametrize("name", sorted({*methods.with_ability(PretextTask)} - CLIPS))
 def test_a_pretext_task_is_drawn(name, tmp_path):
   path = show(["task"], PictureRequest(small(name), output=str(tmp_path / "task.png"), images=2))
   picture = np.asarray(Image.open(path).convert("RGB"))
