@@ -78,8 +78,8 @@ def make(
       not found.
     psr: peak-to-sidelobe ratio of the correlation filter below which a track is lost.
     features: what the filter compares. "hog": histograms of gradients; "pixels": grey levels, which take half
-      the time. Of tracks of 45 objects of DAVIS `psr` leaves 78% with "hog" and 53% with "pixels"; of these, 66%
-      and 75% end on the object, which is no difference.
+      the time. Of 45 tracks of objects of DAVIS `psr` leaves 78% with "hog" and 53% with "pixels"; of these,
+      66% and 75% end on the object, which is no difference.
   Raises: ValueError for a value out of range; ImportError, when a clip is mined, if OpenCV is not installed.
   Source: Wang and Gupta 2015, section 3, with corners for SURF points.
   """
