@@ -332,7 +332,7 @@ def test_a_crop_with_other_colours_is_the_same_crop():
 
 
 @pytest.mark.parametrize(
-  "entries, what", [(("image",), "no clip"), (("clip", "mask", "image"), "image, mask")]
+  "entries, what", [(("points_valid",), "no clip"), (("clip", "mask", "image"), "image, mask")]
 )
 def test_only_clips_are_moved_frame_by_frame(entries, what):
   one = records.record_crop(size=SIZE, each_frame=True)
