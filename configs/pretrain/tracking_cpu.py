@@ -3,8 +3,9 @@ r"""Learning from tracking on a folder of short clips, for two CPU cores.
 Command:   ssl-jax prepare tracks least=0.05 count=40 size=112 --data_dir=CLIPS --output=DIR
            ssl-jax train --config=configs/pretrain/tracking_cpu.py --workdir=RUN --config.data.data_dir=DIR
            ssl-jax evaluate --config=configs/transfer/same_track.py --workdir=RUN
-Duration:  three minutes, if nothing else runs on the cores.
-           Negatives are random in all epochs; other tracks of the same clip are negatives if they are at
+Duration:  16 minutes on two cores that other work loads, at 35 tracks a second; up to 290 were seen.
+Measured:  docs/results.md: 64.2% of held-back tracks find their patch among 50, the untrained network 53.5.
+Notes:     negatives are random in all epochs; other tracks of the same clip are negatives if they are at
            another time. Each patch gets its own crop, flip and colours.
 """
 
