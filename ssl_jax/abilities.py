@@ -30,12 +30,24 @@ class Classifier(NamedTuple):
   predict: Callable[[PyTree, PyTree, jax.Array], jax.Array]
 
 
+class PretextExamples(NamedTuple):
+  """Examples of a pretext task, made from a batch of images: the network's inputs and their targets."""
+
+  inputs: jax.Array  # f32[B, N, h, w, 3], mostly in [0, 1]: the rotated copies, the patches or the tiles
+  targets: jax.Array  # i32[B, M]
+  input_names: tuple[str, ...]  # names of the N inputs, for pictures
+  question: str = ""  # what a target means, for pictures
+
+
 class Segmenter(NamedTuple):
   """A class for every pixel."""
 
   # (params, model_state, images) -> f32[B, H, W, C] logits, of the size of the images
   predict: Callable[[PyTree, PyTree, jax.Array], jax.Array]
   divisor: int = 1  # height and width of the images must be multiples of it: the patch of a transformer
+  size: tuple[int, int] | None = None  # the only (height, width) of images that it takes; None: it takes any
+  # (key, augmented batch) -> the images and their labels, for pictures
+  make_task: Callable[[Key, Batch], PretextExamples] | None = None
 
 
 class ObjectDetector(NamedTuple):
@@ -53,15 +65,6 @@ class DensePose(NamedTuple):
 
   # as `ObjectDetector.predict`; `further` of the result is a models.densepose.DensePrediction
   predict: Callable[[PyTree, PyTree, jax.Array, jax.Array], Any]
-
-
-class PretextExamples(NamedTuple):
-  """Examples of a pretext task, made from a batch of images: the network's inputs and their targets."""
-
-  inputs: jax.Array  # f32[B, N, h, w, 3], mostly in [0, 1]: the rotated copies, the patches or the tiles
-  targets: jax.Array  # i32[B, M]
-  input_names: tuple[str, ...]  # names of the N inputs, for pictures
-  question: str = ""  # what a target means, for pictures
 
 
 class PretextTask(NamedTuple):

@@ -102,6 +102,21 @@ def pixel_cross_entropy(
   return jnp.where(valid, jnp.where(known, loss, jnp.nan), 0.0), valid
 
 
+def pixel_logistic(logits: jax.Array, labels: jax.Array, *, ignore: int = 255) -> tuple[jax.Array, jax.Array]:
+  """Logistic loss of every pixel that is labelled as object or background: ln(1 + exp(-y z)), y = 1 or -1.
+
+  Args:
+    logits: f32[B, H, W]; positive means object.
+    labels: integers [B, H, W]: 0 is the background, `ignore` no label, any other value the object.
+    ignore: the value of pixels without a label.
+  Returns: (loss f32[B, H, W] in nats, 0 where the pixel has no label; bool[B, H, W]: the pixel has a label).
+  Source: Pathak et al. 2017, section 4; Pinheiro et al. 2015 (DeepMask), section 3.2.
+  """
+  valid = labels != ignore
+  signs = jnp.where(labels == 0, -1.0, 1.0)
+  return jnp.where(valid, jax.nn.softplus(-signs * logits), 0.0), valid
+
+
 def patch_statistics(patches: jax.Array) -> tuple[jax.Array, jax.Array]:
   """(mean, sqrt(unbiased variance + 1e-6)) over the numbers of each patch, both f32[B, N, 1].
 

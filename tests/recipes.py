@@ -78,6 +78,8 @@ def shrunk(config: TrainConfig, *, batch: int, size: int) -> dict:
     "mask_patch": 4,
     "width": 32,
     "channel_jitter": 0,
+    "output": 8,
+    "size": size,
   }
   small["method"] |= {name: value for name, value in geometry.items() if name in small["method"]}
   if small["method"].get("head") in ("fcn", "fcn_d8", "upernet"):

@@ -58,6 +58,7 @@ def prepare(values) -> None:
   picture sheet sheet.png beside it; then train with --config.data.name=MINER --config.data.data_dir=DIR.
   Whole clips are held back for the split "test". A stopped command continues where it was when it is given
   again.
+    motion  frames with a mask of what moves, for watching_objects_move
     sounds  frames with a summary of the sound around them, for ambient_sound
     tracks  two patches of a clip that show the same thing, for tracking
     tuples  five frames of a clip, for shuffle_and_learn

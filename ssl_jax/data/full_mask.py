@@ -29,6 +29,7 @@ class ImageAndFullMask:
   image_canvas: tuple[int, int]  # (height, width) in pixels
   mask_canvas: tuple[int, int]
   interpolation: str = "bilinear"
+  squash: bool = False  # images are resized to the whole of their canvas, and their proportions may change
   random: bool = False
 
   @property
@@ -55,7 +56,9 @@ class ImageAndFullMask:
     Raises: DecodeError as `decode_pair`; ValueError if the image or the mask exceeds its canvas.
     """
     opened, mask = decode_pair(record)
-    width, height = resized_to(self.short_side, *opened.size)
+    height, width = self.image_canvas
+    if not self.squash:
+      width, height = resized_to(self.short_side, *opened.size)
     _check_fits("the image", (height, width), self.image_canvas, opened.size[::-1])
     _check_fits("the mask", mask.shape, self.mask_canvas, mask.shape)
     place = Place(opened.size, (width, height), (0, 0), self.image_canvas)

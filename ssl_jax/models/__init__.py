@@ -142,12 +142,17 @@ def split(encoder: Network, layer: str) -> tuple[Network, Network]:
   return trunk, branch
 
 
-def last_map(encoder: Network) -> Network:
-  """The encoder without its pooling: images -> the last feature map, f32[B, h, w, C]."""
+def last_map(encoder: Network, layer: str = "") -> Network:
+  """The encoder without its pooling: images -> the last feature map, or that of `layer`, f32[B, h, w, C].
+
+  Raises: ValueError, when traced, if there is no such layer.
+  """
 
   def apply(weights: Weights, images: jax.Array, **call):
     maps, model_state = encoder.apply(weights, images, pyramid=True, **call)
-    return list(maps.values())[-1], model_state
+    if layer and layer not in maps:
+      raise ValueError(f"config.method.layer: the encoder has no map {layer!r}{nearest(layer, maps)}")
+    return maps[layer or list(maps)[-1]], model_state
 
   return Network(encoder.init, apply, encoder.module)
 

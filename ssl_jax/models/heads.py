@@ -144,6 +144,31 @@ class Joined(nn.Module):
     return Linear(self.answers, scale=0.01)(x, train=train)
 
 
+class MaskMap(nn.Module):
+  """Logits of a mask: maps f32[B, h, w, c] -> f32[B, side, side].
+
+  A 1x1 convolution to `channels`, BatchNorm if `norm`, ReLU, and a linear layer from the whole map to all
+  pixels of the mask, which ties the network to one size of images.
+
+  Args:
+    dropout: fraction of the inputs of the linear layer that is dropped in training.
+  Source: Pinheiro et al. 2015 (DeepMask), the branch of the mask, whose linear layer has a low rank.
+  """
+
+  channels: int
+  side: int
+  norm: bool = False
+  dropout: float = 0.0
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    init = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+    x = nn.Conv(self.channels, (1, 1), use_bias=not self.norm, kernel_init=init)(x)
+    x = nn.relu(BatchNorm(train)(x) if self.norm else x).reshape(len(x), -1)
+    x = nn.Dropout(self.dropout, deterministic=not train, rng_collection="drop")(x)
+    return Linear(self.side**2)(x, train=train).reshape(-1, self.side, self.side)
+
+
 class Counts(nn.Module):
   """[..., D] -> [..., width], non-negative counts: a linear layer and ReLU.
 

@@ -20,6 +20,7 @@ from ssl_jax.tasks import sliding_windows
 from ssl_jax.tasks.backbone import Backbone
 from ssl_jax.tasks.segmentation_scores import confusion, scores
 from ssl_jax.tasks.segmented_batches import Found, Geometry, count_classes, segment_each, segmenting
+from ssl_jax.tasks.sliding_windows import Windows
 from ssl_jax.tasks.task import Result, Task, TaskData, TestRecords, silent
 from ssl_jax.view.confusion import plot_confusion
 from ssl_jax.view.segmentation import plot_segmentation
@@ -36,7 +37,8 @@ def make(*, window: int = 0, stride: int = 0, short_side: int = 0, together: int
   Args:
     window: side of the square windows that the network sees, in pixels: the size of its training crops. 0:
       the whole image at once, on a canvas of the size of the largest height and width of the test images,
-      padded with the mean colour. An image that is smaller than a window is padded in the same way.
+      padded with the mean colour. An image that is smaller than a window is padded in the same way. For a
+      network that takes one size only, each image is resized to it, and its prediction back.
     stride: pixels between neighbouring windows; 0: two thirds of the window.
     short_side: to which the shorter side of each image is resized first; 0: its original size.
     together: windows of each image that are computed at once; 0: as many as make up to 8 windows a device.
@@ -89,7 +91,11 @@ def _measure(backbone: Backbone, data: TaskData, mesh: Mesh, options: Options, p
   numbers = find_numbers(backbone, records)
   geometry = _geometry(segmenter, records, options)
   transform = ImageAndFullMask(
-    options.short_side, geometry.image_canvas, geometry.mask_canvas, records.interpolation
+    options.short_side,
+    geometry.image_canvas,
+    geometry.mask_canvas,
+    records.interpolation,
+    squash=segmenter.size is not None,
   )
   check_classes(numbers.names, count_classes(backbone, segmenter, geometry.windows))
   segment = segmenting(backbone, segmenter, geometry, options.together, mesh)
@@ -112,6 +118,7 @@ def _measure(backbone: Backbone, data: TaskData, mesh: Mesh, options: Options, p
     "stride": geometry.windows.stride,
     "canvas": geometry.windows.canvas,
     "short_side": options.short_side,
+    "squashed": segmenter.size is not None,
     "test_rows": rows,
     "iou": {name: None if math.isnan(value) else value for name, value in iou.items()},
   }
@@ -164,6 +171,9 @@ def _geometry(segmenter: Segmenter, records: TestRecords, options: Options) -> G
   """
   window, stride, short_side, _ = options
   found, multiple = canvases(segmenter, records, short_side, "segmentation"), segmenter.divisor
+  if segmenter.size:
+    _check_whole(options, segmenter.size)
+    return found
   if window % multiple:
     raise ValueError(
       f"config.tasks.segmentation.window is {window}, but the network takes images whose sides are multiples "
@@ -176,7 +186,7 @@ def _geometry(segmenter: Segmenter, records: TestRecords, options: Options) -> G
 
 def canvases(segmenter: Segmenter, records: TestRecords, short_side: int, task: str) -> Geometry:
   """The canvases that hold every test image and label; an image is one window, padded to what the network
-  needs.
+  needs, or of the only size that it takes.
 
   Raises: ValueError if no test image can be read.
   """
@@ -184,10 +194,22 @@ def canvases(segmenter: Segmenter, records: TestRecords, short_side: int, task: 
   sizes = sizes[(sizes > 0).all(1)]
   if not len(sizes):
     raise ValueError(f"task {task!r}: none of the test images can be read")
+  if segmenter.size:
+    return Geometry(Windows(*(segmenter.size,) * 3), segmenter.size, _largest(sizes), resized=True)
   multiple = segmenter.divisor
   largest = _largest(resized(sizes, short_side) if short_side else sizes)
   canvas = (-(-largest[0] // multiple) * multiple, -(-largest[1] // multiple) * multiple)
   return Geometry(sliding_windows.place_windows(canvas, 0, 0), largest, _largest(sizes), short_side > 0)
+
+
+def _check_whole(options: Options, size: tuple[int, int]) -> None:
+  """Raises ValueError for windows and sizes of images where the network takes whole images of one size."""
+  for name in ("window", "short_side"):
+    if value := getattr(options, name):
+      raise ValueError(
+        f"config.tasks.segmentation.{name} is {value}, but the network takes images of {size[0]}x{size[1]} "
+        "pixels only, to which whole images are resized; use 0"
+      )
 
 
 def _largest(sizes: np.ndarray) -> tuple[int, int]:

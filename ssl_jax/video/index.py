@@ -51,10 +51,10 @@ class _Packets(NamedTuple):
   partial: bool  # the file ends within a packet
 
 
-def check_installed() -> None:
-  """Raises ImportError if PyAV is not installed."""
-  if importlib.util.find_spec("av") is None:
-    raise ImportError("reading video needs PyAV, which is not installed; run: pip install 'ssl_jax[video]'")
+def check_installed(module: str = "av", name: str = "PyAV", user: str = "reading video") -> None:
+  """Raises ImportError if a package of the extra `video` is not installed."""
+  if importlib.util.find_spec(module) is None:
+    raise ImportError(f"{user} needs {name}, which is not installed; run: pip install 'ssl_jax[video]'")
 
 
 def open_container(path: str) -> Any:

@@ -25,6 +25,11 @@ class Motion(NamedTuple):
   amounts: np.ndarray  # f32[N - 1]: mean length of the flow, as a fraction of the longer side of the frame
   cuts: np.ndarray  # bool[N - 1]: the two frames belong to different shots
 
+  def shots(self) -> list[tuple[int, int]]:
+    """(First frame, frame after the last one) of each shot."""
+    edges = [0, *(np.flatnonzero(self.cuts) + 1).tolist(), len(self.amounts) + 1]
+    return list(zip(edges, edges[1:]))
+
 
 def measure_motion(frames: Iterable[np.ndarray]) -> Motion:
   """Measures the motion in a clip; one frame is kept at a time.

@@ -54,9 +54,8 @@ def find_windows(motion: Motion, spans: Spans) -> Windows:
   Shots of less than `spans.least` frames have none.
   """
   total = np.concatenate([[0.0], np.cumsum(motion.amounts, dtype=np.float64)])
-  edges = [0, *(np.flatnonzero(motion.cuts) + 1).tolist(), len(motion.amounts) + 1]
   first, length = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-  for start, end in zip(edges, edges[1:]):
+  for start, end in motion.shots():
     if end - start >= spans.least:
       frames = min(end - start, spans.window)
       first.append(np.arange(start, end - frames + 1))

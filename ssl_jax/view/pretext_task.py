@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from ssl_jax import methods
-from ssl_jax.abilities import PretextExamples, PretextTask, SoundPredictor
+from ssl_jax.abilities import PretextExamples, PretextTask, Segmenter, SoundPredictor
 from ssl_jax.config.schema import TrainConfig
 from ssl_jax.core import Batch, DataSpec, Key, Method
 from ssl_jax.data.elements import host_batch
@@ -50,8 +50,9 @@ def _seen(batch: Batch) -> list[Column]:
 
 def _task_of(method: Method, name: str) -> Callable[[Key, Batch], PretextExamples]:
   """The function that makes the method's task of an augmented batch."""
-  if SoundPredictor in method.abilities:
-    return method.abilities[SoundPredictor].make_task
+  for kind in (SoundPredictor, Segmenter):
+    if kind in method.abilities and method.abilities[kind].make_task:
+      return method.abilities[kind].make_task
   task = methods.ability(
     method,
     PretextTask,

@@ -27,6 +27,7 @@ def test_known_names():
     "moco_v1",
     "moco_v2",
     "none",
+    "object_crop",
     "padded_crop",
     "record_crop",
     "resize_shorter",

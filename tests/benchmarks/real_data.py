@@ -3,7 +3,8 @@
 python tests/benchmarks/real_data.py SET SHARED_DATA FOLDER
 
 SET is camvid, voc, coco, cityscapes or penn_fudan (images with masks of classes), camvid_videos (frames of
-videos with masks), voc_boxes, coco_boxes or penn_fudan_boxes (images with objects), or unlabelled.
+videos with masks), davis (frames with masks of what moves, and clips), voc_boxes, coco_boxes or
+penn_fudan_boxes (images with objects), or unlabelled.
 """
 
 import csv
@@ -36,6 +37,9 @@ PHOTOGRAPHS = (
   "coco256/train_images.zip",
   "ants_bees/train.zip",
 )
+DAVIS_WIDTH = 426  # pixels; the masks are stored in whole bytes
+HELD_BACK = 6  # clips of DAVIS, spread over the alphabet
+EVERY = 4  # frames of DAVIS of which one is written
 CLIPS = {"davis": 4, "clips": 5, "video": 8, "backgrounds": 25}  # folder of clips: every how many frames one
 
 
@@ -175,6 +179,36 @@ def _pair(folder: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
   return images, masks
 
 
+def unpack_davis(shared: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+  """Writes clips, of which some of DAVIS are held back, and frames of DAVIS with their true masks.
+
+  FOLDER/clips has links to all clips of davis, clips and video, and the lists train.txt and test.txt; the
+  folder is a `mask_folder` with the split test, the frames of the held-back clips, and the split train, those
+  of the other clips of DAVIS. Needs PyAV.
+  """
+  masks = np.load(shared / "davis" / "masks.npz")
+  names = sorted(masks.files)
+  held_back = {names[int((i + 0.5) * len(names) / HELD_BACK)] for i in range(HELD_BACK)}
+  clips, paths = (
+    folder / "clips",
+    [p for kind in ("davis", "clips", "video") for p in (shared / kind).glob("*.mp4")],
+  )
+  clips.mkdir(parents=True, exist_ok=True)
+  for path in paths:
+    (clips / path.name).symlink_to(path.resolve())
+  for split, chosen in {"train": {p.stem for p in paths} - held_back, "test": held_back}.items():
+    (clips / f"{split}.txt").write_text("".join(f"{name}.mp4\n" for name in sorted(chosen)))
+  for name in names:
+    images, truth = _pair(folder / ("test" if name in held_back else "train"))
+    _write_frames(shared / "davis" / f"{name}.mp4", images, name, EVERY)
+    for number, packed in enumerate(masks[name]):
+      if (images / f"{name}_{number:04d}.jpg").exists():
+        moving = np.unpackbits(packed, axis=-1)[:, :DAVIS_WIDTH]
+        Image.fromarray(moving).save(truth / f"{name}_{number:04d}.png")
+  (folder / "classes.txt").write_text("background\nmoving\n")
+  return folder
+
+
 def unpack_unlabelled(shared: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
   """Writes photographs and frames of clips, without labels, as one folder of JPEG files; returns `folder`.
 
@@ -216,6 +250,7 @@ SETS = {
   "voc_boxes": unpack_voc_boxes,
   "coco_boxes": unpack_coco_boxes,
   "penn_fudan_boxes": unpack_penn_fudan_boxes,
+  "davis": unpack_davis,
   "unlabelled": unpack_unlabelled,
 }
 
