@@ -24,7 +24,7 @@ def get_config(variant="caffenet"):
     method=dict(
       name="watching_objects_move",
       size=size,
-      layer="layer4" if residual else "conv5",
+      layer="" if residual else "conv5",
       channels=512 if residual else 128,
       norm=residual,
     ),

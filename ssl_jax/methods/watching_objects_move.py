@@ -125,8 +125,8 @@ def _check(
     raise ValueError(
       f"config.method.threshold is {threshold}; use a probability between 0 and 1, such as 0.5"
     )
-  if getattr(encoder.module, "fc", ()):
+  if layers := getattr(encoder.module, "fc", ()):
     raise ValueError(
-      f"config.encoder.fc is {encoder.module.fc}, but this method takes a map of the encoder, before its fully "  # pyright: ignore
+      f"config.encoder.fc is {layers}, but this method takes a map of the encoder, before its fully "
       "connected layers; use ()"
     )

@@ -67,12 +67,12 @@ def motion_score(frame: np.ndarray, others: Sequence[np.ndarray], segments: int,
 
   Args:
     frame: uint8[H, W, 3].
-    others: frames uint8[H, W, 3] that follow it.
+    others: frames uint8[H, W, 3] before or after it.
     segments: number of superpixels; 0: none.
   """
-  grey, *later = (cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) for pixels in (frame, *others))
-  total = functools.reduce(np.add, (_relative(residual_length(flow(grey, other))) for other in later))
-  score = total / np.float32(len(later))
+  grey, *rest = (cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) for pixels in (frame, *others))
+  total = functools.reduce(np.add, (_relative(residual_length(flow(grey, other))) for other in rest))
+  score = total / np.float32(len(rest))
   return _over_segments(score, frame, segments) if segments else score
 
 

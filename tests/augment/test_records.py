@@ -15,7 +15,8 @@ CROP = records.record_crop(size=SIZE, scale=(0.2, 1.0))
 JITTER = records.scale_jitter(size=SIZE, scale=(0.5, 2.0))
 FIT = records.scale_jitter(size=SIZE, scale=(0.5, 2.0), relative="fit")
 SHORTER = records.scale_jitter(size=SIZE, scale=(0.5, 2.0), relative="shorter", largest_class=0.75)
-RECIPES = {"crop": CROP, "jitter": JITTER, "fit": FIT, "shorter": SHORTER}
+OBJECT = records.object_crop(size=SIZE)
+RECIPES = {"crop": CROP, "object": OBJECT, "jitter": JITTER, "fit": FIT, "shorter": SHORTER}
 
 
 def record() -> dict[str, jax.Array]:
@@ -422,3 +423,73 @@ def test_an_image_that_exceeds_the_canvas_is_reduced_until_it_fits():
 def test_wrong_options_of_resizing_are_refused(options, message):
   with pytest.raises(ValueError, match=message):
     records.resize_shorter(**options)
+
+
+def with_object(top: int, left: int, bottom: int, right: int) -> dict[str, jax.Array]:
+  """A record whose mask has an object in this rectangle, and a pixel without a label elsewhere."""
+  mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+  mask[top:bottom, left:right] = 1
+  mask[0, 0] = IGNORE
+  return {**record(), "mask": jnp.asarray(mask)}
+
+
+@pytest.mark.parametrize("proportions", ["square", "image"])
+def test_an_object_is_seen_whole_at_the_scale_of_its_context(proportions):
+  options = dict(size=SIZE, context=(2.0, 2.0), shift=0, jitter=0.0, proportions=proportions)
+  one = jax.jit(records.object_crop(**options))
+  flips = 0
+  for i in range(8):
+    made = one(jax.random.key(i), with_object(14, 20, 24, 34))
+    assert made["image"].shape == (SIZE, SIZE, 3) and made["mask"].dtype == np.uint8
+    rows, columns = (np.flatnonzero((made["mask"] == 1).any(axis)) for axis in (1, 0))
+    # square: 28 of 28 pixels across; image: 14 / 56 is as much as 10 / 40, so that half of both is object
+    assert len(columns) == SIZE // 2 and len(rows) == (
+      SIZE // 2 if proportions == "image" else 10 * SIZE // 28
+    )
+    assert abs(columns.mean() - (SIZE - 1) / 2) <= 1 and abs(rows.mean() - (SIZE - 1) / 2) <= 1
+    red = np.asarray(made["image"][SIZE // 2, :, 0])
+    flips += bool(red[0] > red[-1])
+  assert 0 < flips < 8
+
+
+def test_objects_are_shifted_and_scaled_within_the_image():
+  one = jax.jit(records.object_crop(size=SIZE, context=(1.5, 2.0), shift=8, flip=0.0))
+  found = [one(jax.random.key(i), with_object(30, 44, 40, 56)) for i in range(20)]
+  areas = [float((made["mask"] == 1).mean()) for made in found]
+  assert len(set(areas)) > 10 and 0.05 < min(areas) and max(areas) < 0.7
+  for made in found:  # in the corner the window is pushed back into the image, where there is no padding
+    assert (made["mask"] != IGNORE).all()
+    inside = np.asarray(made["mask"]) == 1
+    assert inside[-1, -1] and not inside[0, 0]
+
+
+def test_an_image_without_an_object_or_with_a_large_one_is_seen_whole():
+  whole = with_object(0, 0, 0, 0)
+  for proportions, visible in (("image", SIZE), ("square", round(SIZE * HEIGHT / WIDTH))):
+    one = records.object_crop(size=SIZE, proportions=proportions, flip=0.0)
+    nothing = one(jax.random.key(1), whole)
+    large = one(jax.random.key(2), with_object(2, 2, 38, 54))
+    np.testing.assert_allclose(nothing["image"], large["image"], atol=1e-6)
+    rows = (np.asarray(large["mask"]) != IGNORE).any(1)
+    assert abs(rows.sum() - visible) <= 1
+    column = np.asarray(nothing["image"][SIZE // 2, :, 0]) * 255 / 4
+    np.testing.assert_allclose(column, (np.arange(SIZE) + 0.5) * WIDTH / SIZE - 0.5, atol=1.0)
+
+
+@pytest.mark.parametrize(
+  "options, message",
+  [
+    (dict(context=(0.5, 2.0)), r"config.augment.context is \(0.5, 2.0\); use factors with 1 <= least"),
+    (dict(shift=-1), "config.augment.shift is -1; use 0 for none"),
+    (dict(jitter=-0.1), "config.augment.jitter is -0.1"),
+  ],
+)
+def test_refusals_of_object_crop(options, message):
+  with pytest.raises(ValueError, match=message):
+    records.object_crop(**options)
+
+
+def test_object_crop_needs_a_mask():
+  bare = {"image": record()["image"]}
+  with pytest.raises(ValueError, match="the records have no 'mask' to find the object in, only image"):
+    records.object_crop(size=SIZE)(jax.random.key(0), bare)

@@ -1,6 +1,7 @@
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.metrics import confusion_matrix
 
 from ssl_jax import tasks
@@ -130,3 +131,26 @@ def test_bad_options_and_data_are_refused(data, mesh_of):
   nameless = data_of(painted(2, 0), class_names=())
   with pytest.raises(ValueError, match="distinguishes 3 classes, but 0 are named"):
     measure(nameless, mesh_of(1), by_colour(class_names=()))
+
+
+def test_a_network_of_one_size_sees_whole_images_squashed_to_it(mesh_of):
+  """Its predictions are those of the squashed images, resized to the labels."""
+  records, plain = painted(9, 4), by_colour()
+  fixed = Segmenter(plain.method.abilities[Segmenter].predict, size=(16, 24))
+  backbone = plain._replace(method=plain.method._replace(abilities={Segmenter: fixed}))
+  result = measure(data_of(records), mesh_of(1), backbone)
+  matrix = np.zeros((3, 3), int)
+  for one in records:
+    height, width = one["mask"].shape
+    squashed = Image.fromarray(one["image"]).resize((24, 16), Image.Resampling.BILINEAR)
+    logits = fixed.predict(*backbone.weights, np.asarray(squashed, np.float32)[None] / 255)
+    full = jax.image.resize(logits[0], (height, width, 3), "linear", antialias=False)
+    counted = one["mask"] != 255
+    matrix += confusion_matrix(one["mask"][counted], np.asarray(full).argmax(-1)[counted], labels=range(3))
+  assert np.abs(result.predictions["confusion"] - matrix).sum() <= 4  # rounding of equal logits
+  assert result.protocol["squashed"] and result.protocol["window"] == (16, 24)
+  eight = measure(data_of(records), mesh_of(8), backbone)
+  np.testing.assert_array_equal(result.predictions["confusion"], eight.predictions["confusion"])
+  for name in ("window", "short_side"):
+    with pytest.raises(ValueError, match=f"{name} is 16, but the network takes images of 16x24 pixels only"):
+      measure(data_of(records), mesh_of(1), backbone, **{name: 16})

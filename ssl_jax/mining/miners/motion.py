@@ -28,7 +28,7 @@ def make(
   *,
   frames: int = 10,
   size: int = 240,
-  steps: tuple[int, ...] = (1, 3, 5),
+  steps: tuple[int, ...] = (-3, -1, 1, 3),
   foreground: float = 0.6,
   background: float = 0.2,
   segments: int = 400,
@@ -40,14 +40,16 @@ def make(
 ) -> Miner:
   """Frames of every shot at equal distances, and which of their pixels move by themselves.
 
-  The score of a pixel is its motion to a few later frames without the camera's, in proportion to the frame's
+  The score of a pixel is its motion to a few other frames without the camera's, in proportion to the frame's
   fastest, and averaged over superpixels. A record has "image"; "mask", 0 background, 1 moving, 255 doubtful;
   "number" of the frame in the clip; and its "time" in seconds.
 
   Args:
     frames: of a shot, at most.
     size: length of the shorter side of the frames in pixels; smaller frames are not enlarged.
-    steps: distances in frames to the later ones; they suit 25 frames a second.
+    steps: distances in frames to the other ones, negative for earlier ones; they suit 15 to 30 frames a
+      second. A flow to later frames also moves the background that is about to be covered, one to earlier
+      frames that which was uncovered: the mean of both has the outline of what moves.
     foreground: pixels with a score above it move.
     background: pixels with a score below it do not; those between are doubtful.
     segments: number of superpixels of a frame; 0: none.
@@ -64,8 +66,8 @@ def make(
       raise ValueError(f"motion.{name} is {value}; use a positive number")
   if segments < 0:
     raise ValueError(f"motion.segments is {segments}; use a positive number, or 0 for none")
-  if not steps or min(steps) < 1:
-    raise ValueError(f"motion.steps is {steps}; use positive numbers of frames, such as (1, 3, 5)")
+  if not steps or 0 in steps:
+    raise ValueError(f"motion.steps is {steps}; use numbers of frames other than 0, such as (-3, -1, 1, 3)")
   for name, low, high in (("background", background, foreground), ("least", least, most)):
     if not 0 <= low < high <= 1:
       above = {"background": "foreground", "least": "most"}[name]
@@ -112,8 +114,8 @@ def _mine(
   records, rejected = [], collections.Counter()
   flow, limits = foreground.dense_flow(), foreground.Rules(**rules)
   with foreground.one_thread():
-    for number, frame, later in _decoded(clip, chosen, sampling.steps, fit):
-      score = foreground.motion_score(frame, later, segments, flow)
+    for number, frame, others in _decoded(clip, chosen, sampling.steps, fit):
+      score = foreground.motion_score(frame, others, segments, flow)
       mask, reason = foreground.label_pixels(score, limits)
       if reason:
         rejected[reason] += 1
@@ -124,24 +126,24 @@ def _mine(
 
 
 def _spread(start: int, end: int, sampling: Sampling) -> list[int]:
-  """Frames at equal distances of the shot of frames `start` to `end` - 1, all with all later ones in it."""
-  usable = end - start - max(sampling.steps)
-  places = (np.arange(sampling.frames) + 0.5) / sampling.frames * usable
-  return sorted({start + int(place) for place in places}) if usable > 0 else []
+  """Frames at equal distances of the shot of frames `start` to `end` - 1 that it has all other ones of."""
+  first, last = start - min(0, *sampling.steps), end - max(0, *sampling.steps)
+  places = (np.arange(sampling.frames) + 0.5) / sampling.frames * (last - first)
+  return sorted({first + int(place) for place in places}) if last > first else []
 
 
 def _decoded(
   clip: Clip, chosen: Sequence[int], steps: Sequence[int], fit: Fit
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-  """Yields (number, its frame uint8[H, W, 3], the later ones uint8[steps, H, W, 3]), some at a time."""
+  """Yields (number, its frame uint8[H, W, 3], the other ones uint8[steps, H, W, 3]), some at a time."""
   together = max(_PIXELS // ((1 + len(steps)) * fit.canvas[0] * fit.canvas[1]), 1)
   for start in range(0, len(chosen), together):
     some = np.add.outer(chosen[start : start + together], [0, *steps])
     numbers = np.unique(some)
     pixels, _ = clip.fitted(numbers, fit)
     for wanted in some:
-      frame, *later = np.searchsorted(numbers, wanted)
-      yield int(wanted[0]), pixels[frame], pixels[later]
+      frame, *others = np.searchsorted(numbers, wanted)
+      yield int(wanted[0]), pixels[frame], pixels[others]
 
 
 def _small_frames(clip: Clip, height: int, width: int) -> Iterator[np.ndarray]:
