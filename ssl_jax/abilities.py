@@ -46,7 +46,7 @@ class Segmenter(NamedTuple):
   predict: Callable[[PyTree, PyTree, jax.Array], jax.Array]
   divisor: int = 1  # height and width of the images must be multiples of it: the patch of a transformer
   size: tuple[int, int] | None = None  # the only (height, width) of images that it takes; None: it takes any
-  # (key, augmented batch) -> the images and their labels, for pictures
+  # (key, augmented batch) -> the labels in colours, for pictures
   make_task: Callable[[Key, Batch], PretextExamples] | None = None
 
 

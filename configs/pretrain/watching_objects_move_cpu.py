@@ -1,6 +1,6 @@
 r"""Watching objects move on a folder of short clips, for two CPU cores.
 
-Command:   ssl-jax prepare motion frames=30 --data_dir=CLIPS --split=train --test_split= --output=DIR
+Command:   ssl-jax prepare motion frames=20 --data_dir=CLIPS --split=train --test_split= --output=DIR
            ssl-jax train --config=configs/pretrain/watching_objects_move_cpu.py --workdir=RUN \
              --config.data.data_dir=DIR
            ssl-jax evaluate --config=configs/transfer/moving_objects.py --workdir=RUN \
@@ -14,11 +14,13 @@ from ssl_jax import recipe
 
 def get_config():
   return recipe(
-    method=dict(name="watching_objects_move", size=112, output=28, channels=32, norm=True, dropout=0.5),
-    encoder=dict(name="resnet18", width=16),
+    method=dict(name="watching_objects_move", size=96, output=24, channels=32, norm=True, dropout=0.5),
+    encoder=dict(name="resnet10", width=16),
     # The window has the proportions of the image and may be all of it, as in the evaluation.
     host=dict(name="image_mask", fit="pad"),
-    augment=dict(name="object_crop", views=1, size=112, context=(1.5, 4.0), proportions="image"),
+    augment=dict(
+      name="object_crop", views=1, size=96, context=(1.5, 4.0), shift=8, proportions="image", photometric=True
+    ),
     optimizer=dict(
       name="adamw",
       learning_rate=1e-3,
@@ -30,6 +32,6 @@ def get_config():
     data=dict(name="motion", split="train", size=192, cache=True),
     checkpoint=dict(every_steps=500, keep=1),
     batch_size=64,
-    epochs=40.0,
+    epochs=30.0,
     log_every=20,
   )

@@ -225,6 +225,7 @@ def object_crop(
   shift: int = 16,
   jitter: float = 0.25,
   proportions: Literal["square", "image"] = "square",
+  photometric: bool = False,
   flip: float = 0.5,
   fill: Colour = MEAN,
 ) -> RecordAugment:
@@ -241,6 +242,7 @@ def object_crop(
     jitter: the window is scaled by 2^x, x uniform in [-jitter, jitter], in addition.
     proportions: "square": of the window, whose side is that of the longer side of the box; "image": those of
       the image, so that the largest window is the whole image, squashed as in evaluation.
+    photometric: whether to change the colours, see `colour.sample_distortion`.
     flip: probability of mirroring left and right.
     fill: colour of the padding, in [0, 1].
   Raises: ValueError for values out of range. The augmentation raises it when it is traced, for a record
@@ -255,7 +257,7 @@ def object_crop(
       raise ValueError(f"config.augment.{name} is {value}; use 0 for none, or a positive number")
 
   def augment(key: Key, record: Record) -> Record:
-    context_key, shift_key, jitter_key, flip_key = jax.random.split(key, 4)
+    context_key, shift_key, jitter_key, flip_key, colour_key = jax.random.split(key, 5)
     bounds = image_size(record).astype(jnp.float32)
     first, last, found = _object_box(record)
     unit = bounds if proportions == "image" else jnp.ones(2)
@@ -269,7 +271,9 @@ def object_crop(
     spare = bounds - sides
     corner = jnp.where(spare > 0, jnp.clip(corner, 0, jnp.maximum(spare, 0)), spare / 2)
     window = Window(*corner, *sides, flip=_random_flip(flip_key, flip, record))
-    return move(record, window, size, fill, max(record["mask"].shape) / size)
+    drawn = colour.sample_distortion(colour_key) if photometric else None
+    recolour = (lambda planes: colour.distort(planes, drawn)) if drawn else None
+    return move(record, window, size, fill, max(record["mask"].shape) / size, recolour)
 
   return augment
 

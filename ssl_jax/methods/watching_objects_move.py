@@ -77,7 +77,7 @@ def _init(net: Network, size: int, key, batch: Batch) -> Init:
 def _loss(net: Network, params, model_state, extra, batch: Batch, key):
   mask = batch["mask"]
   logits, state = net.apply(Weights(params, model_state), batch["image"], train=True, key=key)
-  logits = _upsampled(logits, mask.shape[1:3])
+  logits = _upsampled(logits, (mask.shape[1], mask.shape[2]))
   total, count = Mean.of(*losses.pixel_logistic(logits, mask, ignore=IGNORE))
   labelled, moving, found = mask != IGNORE, mask != 0, logits > 0
   metrics = {
@@ -100,12 +100,12 @@ def _upsampled(logits: jax.Array, size: tuple[int, int]) -> jax.Array:
 
 
 def _make_task(key: jax.Array, batch: Batch) -> PretextExamples:
-  """The images, and their labels: white moves, black does not, grey has no label."""
+  """The labels of the images: white moves, black does not, grey has no label."""
   mask = batch["mask"]
   shade = jnp.where(mask == IGNORE, 0.5, jnp.where(mask == 0, 0.0, 1.0))
   labels = jnp.broadcast_to(shade[..., None], batch["image"].shape)
   targets = jnp.zeros((len(mask), 0), jnp.int32)
-  return PretextExamples(jnp.stack([batch["image"], labels], 1), targets, ("seen", "labels"))
+  return PretextExamples(labels[:, None], targets, ("labels",))
 
 
 def _check(

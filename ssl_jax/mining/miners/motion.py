@@ -115,7 +115,7 @@ def _mine(
   flow, limits = foreground.dense_flow(), foreground.Rules(**rules)
   with foreground.one_thread():
     for number, frame, others in _decoded(clip, chosen, sampling.steps, fit):
-      score = foreground.motion_score(frame, others, segments, flow)
+      score = foreground.motion_score(frame, [*others], segments, flow)
       mask, reason = foreground.label_pixels(score, limits)
       if reason:
         rejected[reason] += 1
