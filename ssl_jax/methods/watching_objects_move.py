@@ -8,12 +8,12 @@ import math
 import jax
 import jax.numpy as jnp
 
-from ssl_jax import losses
+from ssl_jax import losses, models
 from ssl_jax.abilities import PretextExamples, Pyramid, Segmenter
 from ssl_jax.core import Aux, Batch, DataSpec, Init, Method, Weights, keep_extra
 from ssl_jax.data.host import IGNORE
 from ssl_jax.metrics import Mean
-from ssl_jax.models import Network, heads, last_map, network, readers, stack
+from ssl_jax.models import Network, frozen_parts, heads
 from ssl_jax.models.resize import upsample
 
 ABILITIES = (Pyramid, Segmenter)
@@ -24,6 +24,7 @@ def make(
   data: DataSpec,
   *,
   size: int = 227,
+  frozen: bool = False,
   layer: str = "",
   channels: int = 128,
   norm: bool = False,
@@ -42,6 +43,7 @@ def make(
     data: must have "mask" uint8[H, W]: 0 background, 255 no label, anything else the object. `ssl-jax prepare
       motion` writes such data.
     size: side of the images in pixels, to which the linear layer ties the network.
+    frozen: keeps the encoder as it is, its BatchNorm statistics too, and trains the rest on it.
     layer: the map of the encoder that is used; later layers are not trained. "": the last one.
     channels: of the 1x1 convolution.
     norm: BatchNorm after it.
@@ -56,27 +58,34 @@ def make(
     over the pixels of an image or of the batch is open; here it is the batch.
   """
   _check(encoder, data, size, channels, output, dropout, threshold)
-  net = stack(last_map(encoder, layer), network(heads.MaskMap(channels, output, norm, dropout)))
+  trunk = models.frozen(encoder) if frozen else encoder
+  net = models.stack(
+    models.last_map(trunk, layer), models.network(heads.MaskMap(channels, output, norm, dropout))
+  )
   bound = functools.partial
-  encode, maps = readers(encoder)
   segmenter = Segmenter(bound(_predict, net, threshold), size=(size, size), make_task=_make_task)
-  abilities = {Pyramid: Pyramid(maps), Segmenter: segmenter}
-  return Method(bound(_init, net, size), bound(_loss, net), keep_extra, encode, abilities)
+  abilities = {Pyramid: Pyramid(bound(_read, encoder, pyramid=True)), Segmenter: segmenter}
+  init = bound(_init, net, size, frozen)
+  return Method(init, bound(_loss, net), keep_extra, bound(_read, encoder), abilities)
 
 
-def _init(net: Network, size: int, key, batch: Batch) -> Init:
+def _init(net: Network, size: int, frozen: bool, key, batch: Batch) -> Init:
   height, width = batch["image"].shape[1:3]
   if (height, width) != (size, size):
     raise ValueError(
       f"config.method.size is {size}, but config.augment makes images of {height}x{width} pixels; use the "
       "same size for both"
     )
-  return Init(*net.init(key, batch["image"]))
+  params, model_state = net.init(key, batch["image"])
+  if not frozen:
+    return Init(params, model_state)
+  return Init({"head": params["head"]}, {**model_state, "frozen": {"encoder": params["encoder"]}})
 
 
 def _loss(net: Network, params, model_state, extra, batch: Batch, key):
   mask = batch["mask"]
-  logits, state = net.apply(Weights(params, model_state), batch["image"], train=True, key=key)
+  weights = frozen_parts.whole(params, model_state)
+  logits, state = net.apply(weights, batch["image"], train=True, key=key)
   logits = _upsampled(logits, (mask.shape[1], mask.shape[2]))
   total, count = Mean.of(*losses.pixel_logistic(logits, mask, ignore=IGNORE))
   labelled, moving, found = mask != IGNORE, mask != 0, logits > 0
@@ -84,14 +93,21 @@ def _loss(net: Network, params, model_state, extra, batch: Batch, key):
     "iou": Mean.of(moving & found, labelled & (moving | found)),
     "pixel_accuracy": Mean.of(moving == found, labelled),
   }
-  return total / jnp.maximum(count, 1), Aux(state, metrics=metrics)
+  return total / jnp.maximum(count, 1), Aux({**model_state, **state}, metrics=metrics)
 
 
 def _predict(net: Network, threshold: float, params, model_state, images):
   """f32[B, H, W, 2]: logits of background and of what moves."""
-  logits = _upsampled(net.apply(Weights(params, model_state), images)[0], images.shape[1:3])
+  logits, _ = net.apply(frozen_parts.whole(params, model_state), images)
+  logits = _upsampled(logits, images.shape[1:3])
   least = math.log(threshold / (1 - threshold))
   return jnp.stack([jnp.full_like(logits, least), logits], -1)
+
+
+def _read(encoder: Network, params, model_state, images, **call):
+  """Returns the features of the encoder, or with `pyramid=True` its feature maps."""
+  weights = frozen_parts.whole(params, model_state)
+  return encoder.apply(Weights(weights.params["encoder"], weights.model_state["encoder"]), images, **call)[0]
 
 
 def _upsampled(logits: jax.Array, size: tuple[int, int]) -> jax.Array:

@@ -133,6 +133,22 @@ def test_pictures_show_the_labels():
   np.testing.assert_array_equal(examples.inputs[:, 0, :, :, 2], shades)
 
 
+def test_a_frozen_encoder_is_not_trained():
+  method, batch = make(frozen=True), batch_of()
+  start = method.init(jax.random.key(0), batch)
+  assert set(start.params) == {"head"}
+  (value, aux), gradient = value_and_gradient(method, start, batch)
+  assert np.isfinite(value) and all(np.any(leaf) for leaf in jax.tree.leaves(gradient))
+  jax.tree.map(np.testing.assert_array_equal, aux.model_state["encoder"], start.model_state["encoder"])
+  assert jax.tree.structure(aux.model_state) == jax.tree.structure(start.model_state)
+  free, _, plain = started()
+  np.testing.assert_allclose(
+    method.encode(start.params, start.model_state, batch["image"]),
+    free.encode(plain.params, plain.model_state, batch["image"]),
+    rtol=1e-5,
+  )
+
+
 @pytest.mark.parametrize(
   "options, message",
   [
