@@ -80,6 +80,7 @@ def shrunk(config: TrainConfig, *, batch: int, size: int) -> dict:
     "channel_jitter": 0,
     "output": 8,
     "size": size,
+    "layer": "",
   }
   small["method"] |= {name: value for name, value in geometry.items() if name in small["method"]}
   if small["method"].get("head") in ("fcn", "fcn_d8", "upernet"):

@@ -5,8 +5,9 @@ Command:   ssl-jax prepare motion frames=20 --data_dir=CLIPS --split=train --tes
              --config.data.data_dir=DIR
            ssl-jax evaluate --config=configs/transfer/moving_objects.py --workdir=RUN \
              --config.data.data_dir=FRAMES
-Duration:  ten minutes.
-Measured:  docs/results.md, "Watching objects move, two cores".
+Duration:  264 steps with the clips of docs/results.md; 20 minutes on two cores that did much else.
+Measured:  docs/results.md, "Watching objects move, two cores": 19.6% of intersection over union on six
+           held-back clips, no more than a mask that is the same for all images.
 """
 
 from ssl_jax import recipe
