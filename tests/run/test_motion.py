@@ -46,7 +46,9 @@ def frames(tmp_path_factory):
 def test_learn_draw_and_measure_what_moves(mined, frames, tmp_path):
   config = shrunk(train_recipes()["pretrain/watching_objects_move_cpu.py"], batch=8, size=32)
   config["data"] |= dict(name="motion", data_dir=str(mined), size=120, cache=True)
-  config["host"] |= dict(height=0, width=0)
+  config["method"] |= dict(threshold=0.3, dropout=0.0)
+  config["augment"] |= dict(shift=6, photometric=False)
+  config["optimizer"] |= dict(weight_decay=0.01, learning_rate=3e-3)
   config = check(TrainConfig, {**config, "epochs": 40.0, "log_every": 10})
   train(config, tmp_path)
   path = show(["task"], PictureRequest(config, output=str(tmp_path / "task.png"), images=3))
