@@ -157,7 +157,7 @@ def self_training(predictor: Predictor, *, share: float = 0.0, confidence: float
   def loss(params, model_state, task):
     copies, clean = task
     first = jax.tree.map(lambda leaf: leaf[:1], clean)  # all rows are the same sample
-    guess = jax.lax.stop_gradient(jax.nn.softmax(alone(params, model_state, first)))
+    guess = jax.nn.softmax(alone(params, model_state, first))  # of which labels have no gradient
     logits = mixed(params, model_state, copies)
     labels = jnp.broadcast_to(guess.argmax(-1), logits.shape[:-1])
     sure = jnp.broadcast_to(guess.max(-1) > confidence, labels.shape).astype(jnp.float32)

@@ -63,6 +63,7 @@ def test_entropies_by_hand():
   np.testing.assert_allclose(objectives.entropy(logits), [[of(0.5), of(0.9)], [of(0.5), of(0.9)]], rtol=1e-6)
   # The mean of two sure and opposite predictions is as unsure as can be.
   np.testing.assert_allclose(objectives.marginal_entropy(logits), [of(0.5), of(0.5)], rtol=1e-6)
+  np.testing.assert_allclose(objectives.marginal_entropy(logits[0]), of(0.7), rtol=1e-6)
   extreme = jnp.array([[1e4, 0.0, -1e4]])
   assert np.isfinite(jax.grad(lambda x: objectives.entropy(x).sum())(extreme)).all()
   assert np.isfinite(jax.grad(lambda x: objectives.marginal_entropy(x).sum())(extreme)).all()
