@@ -57,7 +57,8 @@ def _tasks(*, imagenet):
     tent=_task("tent", **tent),
     memo=_task("memo", **memo),
     self_training=_task("self_training", **memo),
-    norm_online=_task("norm", mode="online", copies=1),
+    # Along a stream the statistics are a moving average over the last `prior` images.
+    norm_online=_task("norm", mode="online", copies=1, prior=64.0),
     tent_online=_task("tent", learning_rate=4e-6 if imagenet else 3e-5, **slow),
     memo_online=_task("memo", learning_rate=2.5e-7 if imagenet else 5e-6, **slow),
     self_training_online=_task("self_training", learning_rate=5e-6 if imagenet else 1e-4, **slow),
