@@ -49,7 +49,7 @@ def _tasks(*, imagenet):
   memo = dict(copies=copies, learning_rate=0.00025 if imagenet else 0.005)
   adam = dict(copies=copies, optimizer="adamw", learning_rate=0.005, momentum=0.9)
   tent = dict(copies=copies, learning_rate=0.00025) if imagenet else adam
-  # Along streams of single images these rates end in the prediction of one class within 200 images. Adam's
+  # Along streams of single images these rates ruin a network: an error of 79 to 93% over 200 images. Adam's
   # state is new for each image, so that every step has the size of its rate, and SGD takes its place.
   slow = dict(mode="online", copies=copies)
   return dict(
