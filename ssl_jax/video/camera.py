@@ -5,6 +5,8 @@ Points are (x, y) in pixels; those of the second frame are where the points of t
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import cv2
@@ -19,6 +21,17 @@ class Points(NamedTuple):
 
   first: np.ndarray  # f32[N, 2]
   second: np.ndarray  # f32[N, 2]
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+  """OpenCV computes with one thread meanwhile: every core has a worker process of its own."""
+  before = cv2.getNumThreads()
+  cv2.setNumThreads(1)
+  try:
+    yield
+  finally:
+    cv2.setNumThreads(before)
 
 
 def fit_camera(points: Points) -> np.ndarray | None:

@@ -4,9 +4,8 @@ and scikit-image.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -47,17 +46,6 @@ def dense_flow() -> Flow:
   """
   flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # pyright: ignore[reportAttributeAccessIssue]
   return lambda first, second: flow.calc(first, second, None)
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-  """OpenCV computes with one thread meanwhile."""
-  before = cv2.getNumThreads()
-  cv2.setNumThreads(1)
-  try:
-    yield
-  finally:
-    cv2.setNumThreads(before)
 
 
 def motion_score(frame: np.ndarray, others: Sequence[np.ndarray], segments: int, flow: Flow) -> np.ndarray:

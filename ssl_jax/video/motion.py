@@ -7,12 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-LONGEST = (
-  85  # pixels of the longer side of the frames that are compared, a quarter of the 340 that are stored
-)
-CUT = (
-  0.12  # mean difference that the flow leaves, of values in [0, 1], from which on two frames are of two shots
-)
+# Pixels of the sides of the frames that are compared: of the longer one, a quarter of the 340 of stored
+# frames, and of the shorter one at least.
+LONGEST, LEAST = 85, 8
+# Mean difference that the flow leaves, of values in [0, 1], from which on two frames are of two shots.
+CUT = 0.12
 _LEVELS = 3  # of the pyramid of halved frames: motion of up to about 4 pixels is found
 _ITERATIONS = 3  # on each level
 _WINDOW = 7  # pixels of the square whose pixels are taken to move alike

@@ -22,7 +22,7 @@ from ssl_jax.abilities import Segmenter
 from ssl_jax.data import sources
 from ssl_jax.data.mask_values import IGNORE, decode_classes
 from ssl_jax.tasks.backbone import Backbone
-from ssl_jax.video import foreground
+from ssl_jax.video import camera, foreground
 from ssl_jax.video.clips import open_clip
 
 STEPS, SEGMENTS = (-3, -1, 1, 3), 400  # of the miner
@@ -44,7 +44,7 @@ def motion_scores(folder: pathlib.Path, frames) -> Scores:
   """The miner's score; the first and last frames of a clip are compared with those that there are."""
   found, flow = {}, foreground.dense_flow()
   for name, rows in frames.items():
-    with open_clip(folder / "clips" / f"{name}.mp4") as clip, foreground.one_thread():
+    with open_clip(folder / "clips" / f"{name}.mp4") as clip, camera.one_thread():
       for number, _, _ in rows:
         near = [number + step for step in STEPS if 0 <= number + step < len(clip)]
         first, *others = clip.frames([number, *near])

@@ -174,7 +174,7 @@ def test_options_out_of_range_and_a_missing_package_are_named(clips, monkeypatch
     mine(clips / "moving", moving=0.0)
   found = importlib.util.find_spec
   monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "cv2" else found(name))
-  with pytest.raises(ImportError, match=r"mining tracks needs OpenCV.*pip install 'ssl_jax\[video\]'"):
+  with pytest.raises(ImportError, match=r"the miner .tracks. needs OpenCV.*pip install 'ssl_jax\[video\]'"):
     mine(clips / "moving")
 
 

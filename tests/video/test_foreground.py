@@ -7,7 +7,7 @@ cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed: extra `video`"
 pytest.importorskip("skimage", reason="scikit-image is not installed: extra `video`")
 
 from ssl_jax.data.mask_values import IGNORE  # noqa: E402
-from ssl_jax.video import foreground  # noqa: E402
+from ssl_jax.video import camera, foreground  # noqa: E402
 from tests.made_sprites import SIDE, background, frame, truth  # noqa: E402
 
 RULES = foreground.Rules(0.6, 0.2)
@@ -101,6 +101,6 @@ def test_frames_are_rejected_with_a_reason(score, reason):
 
 def test_opencv_gets_its_threads_back():
   before = cv2.getNumThreads()
-  with foreground.one_thread():
+  with camera.one_thread():
     assert cv2.getNumThreads() == 1
   assert cv2.getNumThreads() == before

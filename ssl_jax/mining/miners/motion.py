@@ -13,14 +13,13 @@ from ssl_jax.data.decode import decode, decode_mask
 from ssl_jax.data.elements import Record
 from ssl_jax.data.fit import Fit
 from ssl_jax.data.mask_values import IGNORE
+from ssl_jax.mining import clip_frames
 from ssl_jax.mining.miner import Mined, Miner, Row, encode_jpeg, encode_png
-from ssl_jax.video import motion
 from ssl_jax.video.clips import Clip
 from ssl_jax.video.index import check_installed
 
 CLASSES = ("background", "moving")  # of the mask, by value
 _PIXELS = 8_000_000  # of the frames that are in memory at once
-_CHUNK = 64  # small frames that are compared to find cuts
 _ROWS, _ACROSS = 40, 3  # of the picture sheet: rows, and records in a row
 
 
@@ -101,19 +100,19 @@ class Sampling(NamedTuple):
 def _mine(
   clip: Clip, rng: np.random.Generator, *, sampling: Sampling, segments: int, rules: dict[str, Any]
 ) -> Mined:
-  from ssl_jax.video import foreground  # here: it imports OpenCV and scikit-image
+  from ssl_jax.video import camera, foreground  # here: they import OpenCV and scikit-image
 
   height, width = clip.frames([0]).shape[1:3]
-  fit = _fit(height, width, sampling.size / min(height, width))
+  fit = clip_frames.reduced(height, width, sampling.size / min(height, width))
   if min(fit.canvas) < foreground.LEAST:
     return Mined((), {"clip of too few pixels": 1})
-  shots = motion.measure_motion(_small_frames(clip, height, width)).shots()
+  shots = clip_frames.clip_motion(clip).shots()
   chosen = [number for shot in shots for number in _spread(*shot, sampling)]
   if not chosen:
     return Mined((), {"clip whose shots have too few frames": 1})
   records, rejected = [], collections.Counter()
   flow, limits = foreground.dense_flow(), foreground.Rules(**rules)
-  with foreground.one_thread():
+  with camera.one_thread():
     for number, frame, others in _decoded(clip, chosen, sampling.steps, fit):
       score = foreground.motion_score(frame, [*others], segments, flow)
       mask, reason = foreground.label_pixels(score, limits)
@@ -144,19 +143,6 @@ def _decoded(
     for wanted in some:
       frame, *others = np.searchsorted(numbers, wanted)
       yield int(wanted[0]), pixels[frame], pixels[others]
-
-
-def _small_frames(clip: Clip, height: int, width: int) -> Iterator[np.ndarray]:
-  """Yields every frame as a small copy; a few are in memory at a time."""
-  fit = _fit(height, width, motion.LONGEST / max(height, width))
-  for start in range(0, len(clip), _CHUNK):
-    yield from clip.fitted(range(start, min(start + _CHUNK, len(clip))), fit)[0]
-
-
-def _fit(height: int, width: int, factor: float) -> Fit:
-  """Frames of this size, reduced by a factor; never enlarged."""
-  scale = min(factor, 1.0)
-  return Fit((max(round(height * scale), 1), max(round(width * scale), 1)), "squash")
 
 
 def _features() -> dict[str, Any]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import collections
-import contextlib
 import functools
-import importlib.util
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -14,16 +12,16 @@ from PIL import Image
 
 from ssl_jax.data.decode import decode
 from ssl_jax.data.elements import Record
-from ssl_jax.data.fit import Fit
+from ssl_jax.mining import clip_frames
 from ssl_jax.mining.miner import Mined, Miner, Row, encode_jpeg
 from ssl_jax.video import motion
 from ssl_jax.video.clips import Clip
+from ssl_jax.video.index import check_installed
 
 CANVAS = (448, 600)  # (height, width) of frames at most
 WINDOW = 227 / 448  # side of a box over the shorter side of the frame
 STRIDE = 8  # pixels between the windows of which the one with most motion is taken
 POINTS = 40  # that must be matched, at least
-_CHUNK = 16  # frames that are decoded at once
 _ROWS = 60  # tracks on the picture sheet
 
 
@@ -80,7 +78,7 @@ def make(
     features: what the filter compares. "hog": histograms of gradients; "pixels": grey levels, which take half
       the time. Of 45 tracks of objects of DAVIS `psr` leaves 78% with "hog" and 53% with "pixels"; of these,
       66% and 75% end on the object, which is no difference.
-  Raises: ValueError for a value out of range; ImportError, when a clip is mined, if OpenCV is not installed.
+  Raises: ValueError for a value out of range; ImportError if OpenCV is not installed.
   Source: Wang and Gupta 2015, section 3, with corners for SURF points.
   """
   for name, value in (("frames", frames), ("size", size), ("count", count)):
@@ -90,14 +88,9 @@ def make(
     raise ValueError(f"tracks.least is {least} and tracks.most {most}; use 0 <= least <= most <= 1")
   if moving <= 0:
     raise ValueError(f"tracks.moving is {moving}; use a positive number of pixels, such as 0.5")
+  check_installed("cv2", "OpenCV", "the miner 'tracks'")
   limits = Limits(frames, size, count, moving, least, most, psr, features)
   return Miner(functools.partial(_mine, limits=limits), _features, _rows)
-
-
-def check_installed() -> None:
-  """Raises ImportError if OpenCV is not installed."""
-  if importlib.util.find_spec("cv2") is None:
-    raise ImportError("mining tracks needs OpenCV, which is not installed; run: pip install 'ssl_jax[video]'")
 
 
 def find_box(first: np.ndarray, second: np.ndarray, limits: Limits) -> np.ndarray | str:
@@ -143,26 +136,28 @@ def best_window(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _mine(clip: Clip, rng: np.random.Generator, *, limits: Limits) -> Mined:
-  check_installed()
+  from ssl_jax.video.camera import one_thread  # here: it imports OpenCV
+
   if len(clip) <= limits.frames:
     return Mined((), {"clip with too few frames": 1})
   height, width = clip.frames([0]).shape[1:3]
-  factor = min(CANVAS[0] / height, CANVAS[1] / width, 1.0)
-  fit = Fit((max(round(height * factor), 1), max(round(width * factor), 1)), "squash")
+  fit = clip_frames.reduced(height, width, min(CANVAS[0] / height, CANVAS[1] / width))
   starts = set(np.linspace(0, len(clip) - 1 - limits.frames, limits.count).round().astype(int).tolist())
-  with _one_thread():
-    return _follow_all(clip, _decoded(clip, fit), starts, limits)
+  with one_thread():
+    return _follow_all(clip, clip_frames.each_frame(clip, fit), starts, limits)
 
 
-def _follow_all(
-  clip: Clip, decoded: Iterator[tuple[np.ndarray, np.ndarray]], starts: set[int], limits: Limits
-) -> Mined:
+def _follow_all(clip: Clip, frames: Iterator[np.ndarray], starts: set[int], limits: Limits) -> Mined:
   """Goes through the clip once; a few frames are in memory at a time."""
+  import cv2
+
   found: list[Record] = []
   rejected: collections.Counter[str] = collections.Counter()
   tracks: list[Track] = []
-  frame, grey = next(decoded)
-  for number, (next_frame, next_grey) in enumerate(decoded, 1):
+  frame = next(frames)
+  grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+  for number, next_frame in enumerate(frames, 1):
+    next_grey = cv2.cvtColor(next_frame, cv2.COLOR_RGB2GRAY)
     tried = number - 1 in starts
     if (tried or tracks) and _is_cut(frame, next_frame):
       rejected["track that a cut ends"] += len(tracks) + tried
@@ -229,32 +224,9 @@ def _is_cut(first: np.ndarray, second: np.ndarray) -> bool:
   """Whether two frames belong to different shots."""
   import cv2
 
-  factor = motion.LONGEST / max(first.shape)
-  size = tuple(max(round(side * factor), 8) for side in first.shape[1::-1])
+  size = clip_frames.small_fit(*first.shape[:2]).canvas[::-1]
   small = [cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in (first, second)]
   return bool(motion.measure_motion(small).cuts[0])
-
-
-def _decoded(clip: Clip, fit: Fit) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-  """Yields every frame uint8[H, W, 3], fitted, and its grey levels uint8[H, W]."""
-  import cv2
-
-  for start in range(0, len(clip), _CHUNK):
-    for frame in clip.fitted(range(start, min(start + _CHUNK, len(clip))), fit)[0]:
-      yield frame, cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-  """Lets OpenCV use one thread, because every core has a process of its own."""
-  import cv2
-
-  before = cv2.getNumThreads()
-  cv2.setNumThreads(1)
-  try:
-    yield
-  finally:
-    cv2.setNumThreads(before)
 
 
 def _features() -> dict[str, Any]:

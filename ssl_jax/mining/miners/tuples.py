@@ -13,12 +13,11 @@ from PIL import Image
 from ssl_jax.data.decode import decode
 from ssl_jax.data.elements import Record
 from ssl_jax.data.fit import Fit
+from ssl_jax.mining import clip_frames
 from ssl_jax.mining.miner import Mined, Miner, Row, encode_jpeg
-from ssl_jax.video import motion
 from ssl_jax.video.clips import Clip
 from ssl_jax.video.tuples import FRAMES, STATIC, Spans, Windows, find_windows, look_alike, sample_frames
 
-_CHUNK = 64  # frames that are measured at once
 _COMPARED = 64  # side in pixels of the copies that are compared
 _ROUNDS = 5  # of draws, before fewer tuples are taken
 _ROWS = 30  # tuples on the picture sheet
@@ -61,8 +60,7 @@ def _mine(
   if len(clip) < spans.least:
     return Mined((), {"clip with too few frames": 1})
   height, width = clip.frames([0]).shape[1:3]
-  moves = motion.measure_motion(_small_frames(clip, _fit(height, width, motion.LONGEST)))
-  windows = find_windows(moves, spans)
+  windows = find_windows(clip_frames.clip_motion(clip), spans)
   if not len(windows.first):
     return Mined((), {"clip whose shots have too few frames": 1})
   moving = windows.motion >= STATIC
@@ -74,7 +72,7 @@ def _mine(
     Windows(*(part[moving] for part in windows)),
     spans,
     count,
-    _fit(height, width, longest),
+    clip_frames.reduced(height, width, longest / max(height, width)),
     difference,
   )
 
@@ -109,25 +107,13 @@ def _choose(
 
 def _decoded(clip: Clip, tuples: Sequence[tuple[int, ...]], fit: Fit) -> Iterator[tuple[tuple, np.ndarray]]:
   """Yields (numbers, frames uint8[5, h, w, 3]); the tuples are sorted, so that the decoder goes forward."""
-  step = max(_CHUNK // FRAMES, 1)
+  step = max(clip_frames.CHUNK // FRAMES, 1)
   for start in range(0, len(tuples), step):
     some = tuples[start : start + step]
     numbers = np.unique(some)
     pixels, _ = clip.fitted(numbers, fit)
     for one in some:
       yield one, pixels[np.searchsorted(numbers, one)]
-
-
-def _small_frames(clip: Clip, fit: Fit) -> Iterator[np.ndarray]:
-  """Yields every frame, fitted; a few are in memory at a time."""
-  for start in range(0, len(clip), _CHUNK):
-    yield from clip.fitted(range(start, min(start + _CHUNK, len(clip))), fit)[0]
-
-
-def _fit(height: int, width: int, longest: int) -> Fit:
-  """Frames of this size, reduced until the longer side has at most `longest` pixels."""
-  factor = min(longest / max(height, width), 1.0)
-  return Fit((max(round(height * factor), 1), max(round(width * factor), 1)), "squash")
 
 
 def _shrunk(frame: np.ndarray) -> np.ndarray:
