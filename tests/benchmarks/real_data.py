@@ -2,8 +2,8 @@
 
 python tests/benchmarks/real_data.py SET SHARED_DATA FOLDER
 
-SET is camvid, voc, coco, cityscapes or penn_fudan (images with masks of classes), camvid_videos (frames of
-videos with masks), davis (frames with masks of what moves, and clips), voc_boxes, coco_boxes or
+SET is camvid, voc, coco, cityscapes or penn_fudan (images with masks of classes), camvid_videos and
+cityscapes_videos (frames of videos with masks), davis (frames with masks of what moves, and clips), voc_boxes, coco_boxes or
 penn_fudan_boxes (images with objects), or unlabelled.
 """
 
@@ -127,6 +127,30 @@ def unpack_cityscapes(shared: pathlib.Path, folder: pathlib.Path) -> pathlib.Pat
   return folder
 
 
+def unpack_cityscapes_videos(shared: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+  """Writes the snippets of Cityscapes as `video_masks` with CamVid's classes; returns `folder`.
+
+  val: the first snippet, on which options are chosen; test: the three others. The labels are those of a
+  network.
+  """
+  source = shared / "cityscapes_clips"
+  table = np.array(json.loads((source / "labels.json").read_text())["to_camvid"], np.uint8)
+  clips = sorted(source.glob("aachen_*.zip"))
+  for split, chosen in {"train": clips[:1], "val": clips[:1], "test": clips[1:]}.items():
+    for path in chosen:
+      images, masks = (place / path.stem for place in _pair(folder / split))
+      images.mkdir(exist_ok=True)
+      masks.mkdir(exist_ok=True)
+      with zipfile.ZipFile(path) as archive:
+        for row in csv.DictReader(io.TextIOWrapper(archive.open("frames.csv"))):
+          stem = pathlib.PurePath(row["image"]).stem
+          (images / f"{stem}.jpg").write_bytes(archive.read(row["image"]))
+          labels = np.asarray(Image.open(io.BytesIO(archive.read(row["label"]))))
+          Image.fromarray(table[labels]).save(masks / f"{stem}.png")
+  (folder / "classes.txt").write_text("\n".join([*CAMVID, "void"]) + "\n")
+  return folder
+
+
 def unpack_penn_fudan(shared: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
   """Writes Penn-Fudan as a `mask_folder` of background and person."""
   for split in ("train", "val"):
@@ -243,6 +267,7 @@ def _write_frames(path: pathlib.Path, place: pathlib.Path, stem: str, every: int
 SETS = {
   "camvid": unpack_camvid,
   "camvid_videos": unpack_camvid_videos,
+  "cityscapes_videos": unpack_cityscapes_videos,
   "voc": unpack_voc,
   "coco": unpack_coco,
   "cityscapes": unpack_cityscapes,
