@@ -3,8 +3,8 @@
 python tests/benchmarks/real_data.py SET SHARED_DATA FOLDER
 
 SET is camvid, voc, coco, cityscapes or penn_fudan (images with masks of classes), camvid_videos and
-cityscapes_videos (frames of videos with masks), davis (frames with masks of what moves, and clips), voc_boxes, coco_boxes or
-penn_fudan_boxes (images with objects), or unlabelled.
+cityscapes_videos (frames of videos with masks), davis (frames with masks of what moves, and clips),
+voc_boxes, coco_boxes or penn_fudan_boxes (images with objects), or unlabelled.
 """
 
 import csv
