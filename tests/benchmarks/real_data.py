@@ -3,8 +3,9 @@
 python tests/benchmarks/real_data.py SET SHARED_DATA FOLDER
 
 SET is camvid, voc, coco, cityscapes or penn_fudan (images with masks of classes), camvid_videos and
-cityscapes_videos (frames of videos with masks), davis (frames with masks of what moves, and clips),
-voc_boxes, coco_boxes or penn_fudan_boxes (images with objects), or unlabelled.
+cityscapes_videos (frames of videos with masks), cifar10_clips (a table of clips by class), davis (frames
+with masks of what moves, and clips), voc_boxes, coco_boxes or penn_fudan_boxes (images with objects), or
+unlabelled.
 """
 
 import csv
@@ -25,6 +26,13 @@ CAMVID_SPLITS = {
   "train": ("train_0006R0", "train_0016E5"),
   "val": ("val_0016E5",),
   "test": ("train_0001TP", "test_0001TP"),
+}
+DAVIS_OBJECTS = {
+  "libby": "dog",
+  "blackswan": "bird",
+  "car-roundabout": "car",
+  "drift-chicane": "car",
+  "drift-straight": "car",
 }
 CAMVID_VIDEOS = {
   "train": ("train_0006R0", "train_0016E5"),
@@ -151,6 +159,26 @@ def unpack_cityscapes_videos(shared: pathlib.Path, folder: pathlib.Path) -> path
   return folder
 
 
+def unpack_cifar10_clips(shared: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+  """Writes FOLDER/table.json for the task `stills_to_video`: the clips that show a class of CIFAR-10.
+
+  Paths of clips are relative to the shared data.
+  """
+  classes = {"bird": "bird", "dog": "dog", "cat": "cat", "horse": "horse", "truck": "truck"}
+  classes |= {"aeroplane": "airplane", "car": "automobile", "boat": "ship"}
+  found = {}
+  with (shared / "clips" / "clips.csv").open() as file:
+    for row in csv.DictReader(file):
+      if row["object"] in classes:
+        found[f"clips/{row['file']}"] = row["object"]
+  found |= {f"davis/{name}.mp4": kind for name, kind in DAVIS_OBJECTS.items()}
+  found |= {"video/dog_walk.mp4": "dog"}
+  folder.mkdir(parents=True, exist_ok=True)
+  table = {"classes": {name: [own] for name, own in classes.items()}, "clips": found}
+  (folder / "table.json").write_text(json.dumps(table, indent=1))
+  return folder / "table.json"
+
+
 def unpack_penn_fudan(shared: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
   """Writes Penn-Fudan as a `mask_folder` of background and person."""
   for split in ("train", "val"):
@@ -267,6 +295,7 @@ def _write_frames(path: pathlib.Path, place: pathlib.Path, stem: str, every: int
 SETS = {
   "camvid": unpack_camvid,
   "camvid_videos": unpack_camvid_videos,
+  "cifar10_clips": unpack_cifar10_clips,
   "cityscapes_videos": unpack_cityscapes_videos,
   "voc": unpack_voc,
   "coco": unpack_coco,

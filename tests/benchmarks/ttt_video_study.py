@@ -1,6 +1,6 @@
 """Measures memories of test-time training on CamVid's streams, over seeds of training.
 
-    python tests/benchmarks/ttt_video_study.py --data SHARED_DATA --work FOLDER [--seeds 0 1 2] [--arms ARM ...]
+    python tests/benchmarks/ttt_video_study.py --data SHARED_DATA --work FOLDER [--seeds 0 1 2] [--arms ARM]
 
 1. configs/pretrain/joint_segmentation.py:camvid and camvid_plain are trained for each seed on the day
    sequences 0006R0 and 0016E5 at 1 Hz.
