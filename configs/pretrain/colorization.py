@@ -1,4 +1,4 @@
-r"""Colorization on ImageNet, ResNet-50, optionally with colour rebalancing.
+r"""Colorization on ImageNet, ResNet-50, perhaps with colour rebalancing.
 
 Command:   ssl-jax prepare colour_prior --config=configs/pretrain/colorization.py \
              --config.data.data_dir=TFDS --output=prior.json

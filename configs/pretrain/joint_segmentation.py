@@ -1,4 +1,4 @@
-r"""Segmentation and masked reconstruction on one encoder, for test-time training on video streams.
+r"""Segmentation and masked reconstruction on one encoder, for streams.
 
 Command:   ssl-jax train --config=configs/pretrain/joint_segmentation.py:VARIANT --workdir=DIR \
              --config.data.data_dir=DATA [--config.start.workdir=SEGMENTER]

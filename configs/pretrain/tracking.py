@@ -1,4 +1,4 @@
-r"""Learning from tracking, on pairs of patches that were mined from clips: CaffeNet or ResNet-50.
+r"""Learning from tracking, on pairs of patches mined from clips.
 
 Command:   ssl-jax prepare tracks count=40 --data_dir=CLIPS --output=DIR
            ssl-jax train --config=configs/pretrain/tracking.py:VARIANT --workdir=RUN \

@@ -1,4 +1,4 @@
-r"""Moving objects segmented in single frames, against true masks, beside the untrained network.
+r"""Moving objects segmented in single frames, against true masks.
 
 Command:   ssl-jax evaluate --config=configs/transfer/moving_objects.py --workdir=RUN \
              --config.data.data_dir=FRAMES

@@ -1,4 +1,4 @@
-r"""Retrieval of a track's last patch among 50, by its first, on held-back clips.
+r"""Retrieval of a track's last patch among 50, by its first.
 
 Command:   ssl-jax evaluate --config=configs/transfer/same_track.py --workdir=RUN
            ssl-jax evaluate --config=configs/transfer/same_track.py --workdir=RUN --config.data.name=tracks \

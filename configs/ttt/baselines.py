@@ -1,4 +1,4 @@
-"""What test-time training is compared with, under 15 corruptions: a network learns from its own predictions.
+"""Baselines of test-time training: learning from own predictions.
 
 Norm adaptation, Tent, MEMO and self-training of single images and along streams, beside the same network
 without them. The network needs a classifier and no task of its own; "norm" needs BatchNorm.

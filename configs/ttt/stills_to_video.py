@@ -1,4 +1,4 @@
-r"""From stills to video: the drop of a CIFAR-10 classifier on clips, and learning along them.
+r"""The drop of a CIFAR-10 classifier on clips, and learning along them.
 
 Command:   ssl-jax evaluate --config=configs/ttt/stills_to_video.py:CLIPS,TABLE.json --workdir=DIR
            DIR is a run of configs/pretrain/joint.py:cifar10 or cifar10_cpu. CLIPS is a folder of clips; the

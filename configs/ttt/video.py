@@ -1,4 +1,4 @@
-r"""Test-time training on video streams: the segmentation of each frame after learning on the latest frames.
+r"""Test-time training on video streams, for segmentation.
 
 Command:   ssl-jax evaluate --config=configs/ttt/video.py:VARIANT --workdir=DIR --config.data.data_dir=DATA
            DIR is a run of configs/pretrain/joint_segmentation.py. A stopped evaluation resumes.
