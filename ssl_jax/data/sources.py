@@ -242,9 +242,13 @@ def _native_elements(source: Source) -> Elements:
       made = {name: np.asarray(value) for name, value in _decoded(source[i]).items()}
     except (DecodeError, OSError):
       continue
-    kinds = {name: np.int32 if value.dtype.kind == "i" else value.dtype for name, value in made.items()}
-    return {name: ShapeDtype(value.shape, kinds[name]) for name, value in made.items()}
+    return {name: ShapeDtype(value.shape, _held_as(value.dtype)) for name, value in made.items()}
   raise ValueError(f"none of the {len(source)} images can be decoded, for example {source.name(0)}")
+
+
+def _held_as(dtype: np.dtype) -> Any:
+  """The dtype of a field in memory; text and bytes are objects, because their length differs by record."""
+  return {"i": np.int32, "U": object, "S": object}.get(dtype.kind, dtype)
 
 
 def _decoded(record: Record) -> dict[str, Any]:

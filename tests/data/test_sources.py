@@ -9,6 +9,7 @@ import pytest
 
 from ssl_jax.data import decode, host, sources, splits, synthetic, tfds_records, transforms
 from ssl_jax.data.decode import DecodeError
+from ssl_jax.data.reader import Source
 
 from .conftest import encoded, smooth
 
@@ -354,6 +355,27 @@ def test_cached_images_are_the_decoded_ones(class_folder):
     np.testing.assert_array_equal(held[i]["image"], decode.decode(source[i]["image"]))
     assert held[i]["label"] == source[i]["label"]
   np.testing.assert_array_equal(pickle.loads(pickle.dumps(held))[3]["image"], held[3]["image"])
+
+
+def test_cached_text_and_bytes_keep_their_length():
+  """The path of a clip, or its encoded frames, may be longer than those of the first record."""
+  texts = ["a", "a longer text", ""]
+  frames = [[b"1", b"22"], [b"333\0\0", b"4"], [b"", b"5"]]
+  rows = [{"clip": text, "frames": part, "label": 0} for text, part in zip(texts, frames)]
+
+  class Rows:
+    def __len__(self):
+      return len(rows)
+
+    def read(self, indices):
+      return [rows[i] for i in indices]
+
+    def name(self, index):
+      return texts[index]
+
+  held = sources.cached(Source(Rows(), 1, ("x",), None, fields=("clip", "frames", "label")))
+  assert [held[i]["clip"] for i in range(3)] == texts
+  assert [list(held[i]["frames"]) for i in range(3)] == frames
 
 
 def test_cached_bad_images_stay_bad(class_folder, tmp_path):
