@@ -314,7 +314,7 @@ def test_images_at_hand_are_judged_in_one_call():
   np.testing.assert_allclose(found.curve[:, 0], unadapted(rows=slice(3)), rtol=1e-5, atol=1e-5)
   with pytest.raises(
     ValueError,
-    match="test-time training needs .* Adaptable, which 'matrix' does not have; .*: joint, mae_probe",
+    match="test-time training needs .* Adaptable, which 'matrix' does not have; .*: joint, .*mae_probe",
   ):
     ttt.adapt(
       backbone._replace(method=encoder_only(None)),
