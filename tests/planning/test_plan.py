@@ -231,7 +231,8 @@ def test_an_evaluation_and_learning_at_test_time_are_planned():
   assert 1.4 < flops["standard"] / flops["online"] < 3  # 3 steps against 1, and the same predictions
   assert "all-reduce" not in found["standard"]["collectives"]  # images are independent of each other
   with pytest.raises(
-    ValueError, match="task 'ttt' needs .* Adaptable, which 'supervised' does not have; .*: joint, .*mae_probe"
+    ValueError,
+    match="task 'ttt' needs .* Adaptable, which 'supervised' does not have; .*: joint, .*mae_probe",
   ):
     plan(small("pretrain/supervised_sample.py"), "v5e:2x2", evaluation=evaluation, images=1000, classes=10)
 

@@ -15,7 +15,7 @@ from ssl_jax.run.evaluate import evaluate
 from ssl_jax.run.restore import restore
 from ssl_jax.run.train import train
 from ssl_jax.run.warm_start import FREE, start_from
-from tests.recipes import save
+from tests.recipes import save, shrunk, train_recipes
 
 VIT = dict(name="vit", width=16, depth=2, heads=2, patch=4)
 DATA = dict(name="synthetic", split="train[:128]", size=16, cache=True)
@@ -221,7 +221,9 @@ def test_another_encoder_is_refused_with_the_differences(workdir, encoder, messa
 
 
 def test_positions_of_another_image_size_are_refused(tuned):
-  with pytest.raises(ValueError, match=r"does not fit: positions is \(16, 16\), expected \(4, 16\)"):
+  with pytest.raises(
+    ValueError, match=r"does not fit in its encoder: encoder/positions is \(16, 16\), expected \(4, 16\)"
+  ):
     first_state(finetune(tuned, augment=dict(name="none", views=1, size=8)))
 
 
@@ -299,3 +301,26 @@ def test_conv_network_starts_from_the_average_of_a_contrastive_one(tmp_path):
   for part, found in ((state.params, average.params), (state.model_state, average.model_state)):
     assert jax.tree.leaves(part["encoder"])
     jax.tree.map(np.testing.assert_array_equal, part["encoder"], found["encoder"])
+
+
+def test_a_trained_segmenter_goes_on_with_a_fourth_channel(tmp_path):
+  """Its encoder gets zeros for the visibility, and its head is taken as it is; the other head is new."""
+  plain, joint = (
+    check(TrainConfig, shrunk(train_recipes()[f"pretrain/joint_segmentation.py:{name}"], batch=8, size=16))
+    for name in ("camvid_plain", "camvid")
+  )
+  workdir = save(plain, tmp_path / "plain")
+  old = restore(workdir, parallel.make_mesh()).backbone.weights.params
+  start = {"workdir": str(workdir), "parts": ("encoder", "head")}
+  _, state, note = first_state(check(TrainConfig, {**joint.__dict__, "start": start}))
+  assert note == f"starts from the encoder and head of {workdir} at step 4; new: decoder"
+  jax.tree.map(np.testing.assert_array_equal, state.params["head"], old["head"])
+  kernel, wide = (params["encoder"]["conv_stem"]["kernel"] for params in (old, state.params))
+  np.testing.assert_array_equal(wide[:, :, :3], kernel)
+  assert wide.shape[2] == 4 and not np.any(wide[:, :, 3])
+  with pytest.raises(
+    ValueError, match="config.start.parts names 'decoder', but .*plain has only encoder, head"
+  ):
+    first_state(check(TrainConfig, {**joint.__dict__, "start": {**start, "parts": ("decoder",)}}))
+  with pytest.raises(ValueError, match="config.start.parts is .*name each part once"):
+    check(TrainConfig, {**joint.__dict__, "start": {**start, "parts": ("head", "head")}})
