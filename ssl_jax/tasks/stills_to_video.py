@@ -54,8 +54,8 @@ class Protocol(NamedTuple):
 
 def make(
   *,
-  clips: str,
-  table: str,
+  clips: str = "",
+  table: str = "",
   every: int = 1,
   reach: int = 10,
   vote: int = 16,
@@ -90,10 +90,10 @@ def make(
   bootstrap over videos.
 
   Args:
-    clips: the folder of the clips.
-    table: a JSON file: {"classes": {CLASS: [CLASS OF THE NETWORK, ...]}, "clips": {PATH: CLASS}, "absent":
-      {PATH: [[FIRST, LAST + 1], ...]}}; paths are relative to `clips`, and frames of "absent", which may be
-      missing, do not show the object and are not counted.
+    clips: the folder of the clips; it must be given.
+    table: a JSON file, which must be given: {"classes": {CLASS: [CLASS OF THE NETWORK, ...]}, "clips": {PATH:
+      CLASS}, "absent": {PATH: [[FIRST, LAST + 1], ...]}}; paths are relative to `clips`, and frames of
+      "absent", which may be missing, do not show the object and are not counted.
     every: every how many frames one is used.
     reach: of "pm", in frames that are used, to both sides.
     vote: frames of a vote.
@@ -157,6 +157,9 @@ def read_table(chosen: Protocol, names: Sequence[str]) -> Table:
   Raises: ValueError for a file that is no such table, a class that the network does not know, or a clip that
     does not exist or is of no class of the table.
   """
+  for name, what in (("clips", "the folder of the clips"), ("table", "a JSON file of their classes")):
+    if not getattr(chosen, name):
+      raise ValueError(f"config.tasks.stills_to_video.{name} is empty; give {what}")
   where = f"config.tasks.stills_to_video.table {chosen.table}"
   try:
     found = json.loads(pathlib.Path(chosen.table).expanduser().read_text())

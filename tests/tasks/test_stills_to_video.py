@@ -143,6 +143,13 @@ def test_wrong_tables_are_refused(clips, change, message):
     run(clips, "wrong.json")
 
 
+def test_clips_and_table_must_be_given(clips):
+  for given, message in (({}, "clips is empty"), ({"clips": str(clips)}, "table is empty")):
+    task = tasks.make("stills_to_video", **given)
+    with pytest.raises(ValueError, match=f"config.tasks.stills_to_video.{message}; give"):
+      task.run(network(), data_of(), parallel.make_mesh(jax.devices()[:1]), jax.random.key(0))
+
+
 def test_stills_of_other_classes_are_refused(clips):
   (clips / "bright.json").write_text(
     json.dumps({"classes": {"bright": ["white"]}, "clips": {"day": "bright"}})
