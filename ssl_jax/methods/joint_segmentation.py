@@ -14,7 +14,7 @@ from ssl_jax.abilities import Adaptable, Pyramid, Reconstruction, Restorer, Segm
 from ssl_jax.core import Aux, Batch, DataSpec, Init, Method, Weights, keep_extra
 from ssl_jax.methods import segmentation as plain
 from ssl_jax.metrics import Mean
-from ssl_jax.models import Network, patches, readers, segmentation, visibility
+from ssl_jax.models import Network, patches, readers, segmentation, stack, visibility
 from ssl_jax.models.normalize import NORMALIZE, denormalize, fill_padding, normalize
 
 ABILITIES = (Pyramid, Segmenter, Restorer, Adaptable)
@@ -27,7 +27,9 @@ class Joint(NamedTuple):
   """
 
   main: plain.Parts  # encoder and "head": classes
-  restorer: Network  # encoder and "decoder", which is called "head" there: pixels
+  reader: Network  # the encoder: images of four channels -> the maps that the heads take
+  head: Network
+  decoder: Network  # the other head: maps -> pixels
   stride: int  # side in pixels of the squares whose pixels one place of the decoder predicts
   kind: str  # the encoder's normalisation
   patch: int
@@ -99,44 +101,54 @@ def _networks(encoder: Network, classes: int, head: str, taps, channels: int, au
   seeing = visibility.seeing(encoder)
   options: dict[str, Any] = {"taps": taps} if taps else {}
   options |= {"channels": channels} if channels else {}
-  main = segmentation.segmenter(seeing, classes, head, **options)
+  reader, top = segmentation.reader_and_head(seeing, classes, head, **options)
+  main = stack(reader, top)
   side = PROBE * max(plain.divisor_of(encoder), 16)
   image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
   weights = jax.eval_shape(main.init, jax.random.key(0), image)
   stride = side // jax.eval_shape(main.apply, weights, image)[0].logits.shape[1]
   more = {"auxiliary_channels": 0} if head in ("fcn_d8", "upernet") else {}
-  restorer = segmentation.segmenter(seeing, 3 * stride**2, head, **options, **more)
+  _, decoder = segmentation.reader_and_head(seeing, 3 * stride**2, head, **options, **more)
   parts = plain.Parts(main, segmentation.HEADS[head].align_corners, auxiliary)
   kind = getattr(encoder.module, "normalize", "none")
-  return Joint(parts, restorer, stride, kind, 16, 0.8, "all", 1.0)
+  return Joint(parts, reader, top, decoder, stride, kind, 16, 0.8, "all", 1.0)
 
 
 def _init(joint: Joint, key, batch: Batch) -> Init:
-  main_key, restorer_key = jax.random.split(key)
+  main_key, decoder_key = jax.random.split(key)
   main = joint.main.net.init(main_key, batch["image"])
-  decoder = joint.restorer.init(restorer_key, batch["image"])
-  return Init(*({**part, "decoder": other["head"]} for part, other in zip(main, decoder)))
+  maps, _ = joint.reader.apply(_part(main, "encoder"), batch["image"])
+  decoder = joint.decoder.init(decoder_key, maps)
+  return Init(*({**part, "decoder": other} for part, other in zip(main, decoder)))
 
 
 def _loss(joint: Joint, params, model_state, extra, batch: Batch, key):
-  main_key, hide_key, restorer_key = jax.random.split(key, 3)
+  encoder_key, hide_key, head_key, decoder_key = jax.random.split(key, 4)
   weights, images = Weights(params, model_state), batch["image"]
-  out, state = joint.main.net.apply(_main(weights), images, train=True, key=main_key)
-  value, found = plain.score(joint.main, out, batch["mask"])
   hidden = _sample_hidden(joint, hide_key, images)
-  predicted, decoder_state = _restore(joint, weights, images, hidden, train=True, key=restorer_key)
-  errors = _error(joint, predicted, images, hidden)
-  state = {**state, "decoder": decoder_state["head"]}
+  masked = visibility.hide(images, hidden, joint.patch, joint.kind)
+  # An image and its masked copy lie side by side, so that they stay on the image's device.
+  both = jnp.stack([visibility.whole(images), masked], 1)
+  maps, encoder = joint.reader.apply(
+    _part(weights, "encoder"), both.reshape(-1, *both.shape[2:]), train=True, key=encoder_key
+  )
+  maps = jax.tree.map(lambda leaf: leaf.reshape(len(images), 2, *leaf.shape[1:]), maps)
+  seen, restored = (jax.tree.map(lambda leaf, i=i: leaf[:, i], maps) for i in (0, 1))
+  out, head = joint.head.apply(_part(weights, "head"), seen, train=True, key=head_key)
+  pixels, decoder = joint.decoder.apply(_part(weights, "decoder"), restored, train=True, key=decoder_key)
+  value, found = plain.score(joint.main, out, batch["mask"])
+  errors = _error(joint, _at_pixels(joint, pixels.logits, images), images, hidden)
   found |= {"restoration": Mean.of(errors)}
+  state = {"encoder": encoder, "head": head, "decoder": decoder}
   return value + joint.weight * errors.mean(), Aux(state, metrics=found)
+
+
+def _part(weights: Weights, name: str) -> Weights:
+  return Weights(weights.params[name], weights.model_state[name])
 
 
 def _main(weights: Weights) -> Weights:
   return Weights(*({name: part[name] for name in ("encoder", "head")} for part in weights))
-
-
-def _restorer(weights: Weights) -> Weights:
-  return Weights(*({"encoder": part["encoder"], "head": part["decoder"]} for part in weights))
 
 
 def _sample_hidden(joint: Joint, key, images: jax.Array) -> jax.Array:
@@ -144,14 +156,18 @@ def _sample_hidden(joint: Joint, key, images: jax.Array) -> jax.Array:
   return visibility.sample_hidden(key, len(images), size, patch=joint.patch, mask_ratio=joint.mask_ratio)
 
 
-def _restore(joint: Joint, weights: Weights, images: jax.Array, hidden: jax.Array, **training):
-  """Returns (the predicted normalised pixels f32[B, H, W, 3], the state of the network)."""
+def _restore(joint: Joint, weights: Weights, images: jax.Array, hidden: jax.Array) -> jax.Array:
+  """f32[B, H, W, 3]: the predicted normalised pixels, in evaluation mode."""
   masked = visibility.hide(images, hidden, joint.patch, joint.kind)
-  out, state = joint.restorer.apply(_restorer(weights), masked, **training)
-  grid = out.logits.shape[1:3]
-  rows = out.logits.reshape(len(images), grid[0] * grid[1], -1)
-  pixels = patches.unpatchify(rows, joint.stride, grid)
-  return pixels[:, : images.shape[1], : images.shape[2]], state
+  maps, _ = joint.reader.apply(_part(weights, "encoder"), masked)
+  return _at_pixels(joint, joint.decoder.apply(_part(weights, "decoder"), maps)[0].logits, images)
+
+
+def _at_pixels(joint: Joint, logits: jax.Array, images: jax.Array) -> jax.Array:
+  """f32[B, H, W, 3]: the decoder's output at the pixels of the images."""
+  grid = logits.shape[1], logits.shape[2]
+  rows = logits.reshape(len(images), grid[0] * grid[1], -1)
+  return patches.unpatchify(rows, joint.stride, grid)[:, : images.shape[1], : images.shape[2]]
 
 
 def _error(joint: Joint, predicted: jax.Array, images: jax.Array, hidden: jax.Array) -> jax.Array:
@@ -165,7 +181,7 @@ def _error(joint: Joint, predicted: jax.Array, images: jax.Array, hidden: jax.Ar
 
 def _errors(joint: Joint, params, model_state, task) -> jax.Array:
   images, hidden = task
-  predicted, _ = _restore(joint, Weights(params, model_state), images, hidden)
+  predicted = _restore(joint, Weights(params, model_state), images, hidden)
   return _error(joint, predicted, images, hidden)
 
 
@@ -184,7 +200,7 @@ def _predict_padded(joint: Joint, params, model_state, batch: Batch):
 def _reconstruct(joint: Joint, params, model_state, images, key, *, mask_ratio: float = 0.0):
   chosen = joint._replace(mask_ratio=mask_ratio or joint.mask_ratio)
   hidden = _sample_hidden(chosen, key, images)
-  predicted, _ = _restore(chosen, Weights(params, model_state), images, hidden)
+  predicted = _restore(chosen, Weights(params, model_state), images, hidden)
   there = visibility.at_pixels(hidden, joint.patch, images.shape[1:3])[..., None]
   predicted = jnp.clip(denormalize(predicted, joint.kind), 0, 1)
   seen = jnp.where(there, 0.5, images)

@@ -40,12 +40,20 @@ def segmenter(encoder: Network, classes: int, head: str, **options) -> Network:
     options: keyword arguments of the function of that name.
   Raises: ValueError for an unknown head or option, or an encoder that the head does not fit.
   """
+  return stack(*reader_and_head(encoder, classes, head, **options))
+
+
+def reader_and_head(encoder: Network, classes: int, head: str, **options) -> tuple[Network, Network]:
+  """The two networks of a segmenter: images -> the maps that the head takes, and these -> Segmentation.
+
+  The arguments and errors are those of `segmenter`.
+  """
   if head not in HEADS:
     raise ValueError(f"config.method.head is {head!r}{nearest(head, HEADS)}")
   if classes < 2:
     raise ValueError(f"config.method.head {head!r} needs labels of two classes or more, not of {classes}")
   reader, module = call_checked(HEADS[head].make, options, "config.method", encoder, classes)
-  return stack(reader, network(module))
+  return reader, network(module)
 
 
 def fcn(encoder: Network, classes: int, *, channels: int = 256, dilation: int = 6) -> tuple[Network, FCNHead]:

@@ -23,11 +23,11 @@ def seeing(encoder: Network) -> Network:
 
   def init(key: jax.Array, images: jax.Array, **call) -> Weights:
     weights = encoder.init(key, images[..., :3], **call)
-    wide = jax.eval_shape(lambda: encoder.init(key, _whole(images), **call)).params
+    wide = jax.eval_shape(lambda: encoder.init(key, whole(images), **call)).params
     return weights._replace(params=widen(weights.params, wide))
 
   def apply(weights: Weights, images: jax.Array, **call):
-    return encoder.apply(weights, _whole(images), **call)
+    return encoder.apply(weights, whole(images), **call)
 
   return Network(init, apply, encoder.module)
 
@@ -102,7 +102,8 @@ def sample_hidden(
   return (jnp.argsort(order, axis=1) >= patches.visible_count(length, mask_ratio)).reshape(count, *grid)
 
 
-def _whole(images: jax.Array) -> jax.Array:
+def whole(images: jax.Array) -> jax.Array:
+  """f32[..., 4]: images with their visibility; those of three channels are wholly visible."""
   if images.shape[-1] == CHANNELS:
     return images
   return jnp.concatenate([images, jnp.ones_like(images[..., :1])], -1)
