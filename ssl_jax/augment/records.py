@@ -6,18 +6,18 @@ of a record are moved.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
-from ssl_jax.augment import colour, crops, dense_points
+from ssl_jax.augment import crops
+from ssl_jax.augment.object_crop import object_crop
+from ssl_jax.augment.record_draws import RecordAugment, Scale, check, random_colours, random_flip
 from ssl_jax.augment.record_moves import (
   IGNORE,
   MEAN,
   Colour,
-  Recolour,
   Record,
   Window,
   image_size,
@@ -27,9 +27,7 @@ from ssl_jax.augment.record_moves import (
 )
 from ssl_jax.core import Key
 
-RecordAugment = Callable[[Key, Record], Record]
 Relative = Literal["pixels", "fit", "shorter"]
-Scale = tuple[float, float]
 
 ATTEMPTS = 10  # windows of which the first that holds enough classes is taken
 COUNTED = 128  # pixels on a side of the copy of the mask on which the classes of a window are counted
@@ -56,7 +54,7 @@ def record_crop(
   Raises: ValueError for values out of range. The augmentation raises it when it is traced, for `each_frame`
     and a record that has something else than a clip to move.
   """
-  _check(size, flip)
+  check(size, flip)
   if not 0 < scale[0] <= scale[1] <= 1:
     raise ValueError(
       f"config.augment.scale is {scale}; use fractions of the area with 0 < least <= most <= 1"
@@ -67,8 +65,9 @@ def record_crop(
     height, width = image_size(record)
     box = crops.SAMPLERS[sampler](box_key, height, width, scale=scale)
     rectangle = [side.astype(jnp.float32) for side in box]
-    window = Window(*rectangle, flip=_random_flip(flip_key, flip, record))
-    return move(record, window, size, MEAN, max(sides(record)) / size, _random_colours(key, photometric))
+    window = Window(*rectangle, flip=random_flip(flip_key, flip, record))
+    recolour = random_colours(jax.random.fold_in(key, 2), photometric)  # 0 and 1 are the halves of the key
+    return move(record, window, size, MEAN, max(sides(record)) / size, recolour)
 
   return _for_each_frame(augment) if each_frame else augment
 
@@ -108,7 +107,7 @@ def scale_jitter(
   Source: Chen et al. 2017 (DeepLab v3), section 4; Ghiasi et al. 2021 (large-scale jitter); MMSegmentation
     (`largest_class` is its cat_max_ratio).
   """
-  _check(size, flip)
+  check(size, flip)
   if not 0 < scale[0] <= scale[1]:
     raise ValueError(f"config.augment.scale is {scale}; use factors with 0 < least <= greatest")
   if not 0 < largest_class <= 1:
@@ -124,13 +123,10 @@ def scale_jitter(
     largest = _unit_side(relative, size, longer=max(sides(record)), shorter=min(sides(record))) / scale[0]
     places = jax.random.uniform(place_key, (1 if largest_class == 1 else ATTEMPTS + 1, 2))
     corners = jnp.maximum(bounds - side, 0)[None] * places
-    flipped = _random_flip(flip_key, flip, record)
+    flipped = random_flip(flip_key, flip, record)
     windows = [Window(corner[0], corner[1], side, side, flipped) for corner in corners]
     window = windows[0] if len(windows) == 1 else _first_varied(record, windows, size, largest_class)
-    if not photometric:
-      return move(record, window, size, fill, largest / size)
-    drawn = colour.sample_distortion(colour_key)
-    return move(record, window, size, fill, largest / size, lambda planes: colour.distort(planes, drawn))
+    return move(record, window, size, fill, largest / size, random_colours(colour_key, photometric))
 
   return augment
 
@@ -161,7 +157,7 @@ def resize_shorter(
   Raises: ValueError for values out of range.
   Source: detectron2's ResizeShortestEdge and RandomFlip; the lengths are those of MoCo's VOC protocol.
   """
-  _check(size, flip)
+  check(size, flip)
   if height < 0:
     raise ValueError(
       f"config.augment.height is {height}; use a number of pixels, or 0 for config.augment.size"
@@ -176,7 +172,7 @@ def resize_shorter(
     bounds = image_size(record)
     found = jax.random.choice(shorter_key, jnp.asarray(shorter, jnp.float32))
     resized = resized_sides(bounds, found, longest, canvas)
-    flipped = _random_flip(flip_key, flip, record)
+    flipped = random_flip(flip_key, flip, record)
     down, across = jnp.asarray(canvas, jnp.float32) * bounds.astype(jnp.float32) / resized.astype(jnp.float32)
     left = jnp.where(
       flipped, bounds[1].astype(jnp.float32) - across, 0.0
@@ -208,97 +204,6 @@ def _for_each_frame(augment: RecordAugment) -> RecordAugment:
     return {**made[0], "clip": jnp.concatenate([one["clip"] for one in made])}
 
   return moved
-
-
-def _random_colours(key: Key, photometric: bool) -> Recolour | None:
-  """A random change of colours, or None."""
-  if not photometric:
-    return None
-  drawn = colour.sample_distortion(jax.random.fold_in(key, 2))  # 0 and 1 are the halves of the key
-  return lambda planes: colour.distort(planes, drawn)
-
-
-def object_crop(
-  *,
-  size: int = 224,
-  context: Scale = (1.5, 2.0),
-  shift: int = 16,
-  jitter: float = 0.25,
-  proportions: Literal["square", "image"] = "square",
-  photometric: bool = False,
-  flip: float = 0.5,
-  fill: Colour = MEAN,
-) -> RecordAugment:
-  """A window around the object of the mask, then a flip.
-
-  The tight box of all pixels that are neither 0, the background, nor 255 is enlarged. The window stays inside
-  of the image along each side along which it fits; along a side that is too short the image is centred and
-  padded. A record without an object is seen whole.
-
-  Args:
-    size: side of the result in pixels.
-    context: least and greatest factor by which the box is enlarged, drawn uniformly.
-    shift: most pixels of the result by which the window is moved, uniform for both axes.
-    jitter: the window is scaled by 2^x, x uniform in [-jitter, jitter], in addition.
-    proportions: "square": of the window, whose side is that of the longer side of the box; "image": those of
-      the image, so that the largest window is the whole image, squashed as in evaluation.
-    photometric: whether to change the colours, see `colour.sample_distortion`.
-    flip: probability of mirroring left and right.
-    fill: colour of the padding, in [0, 1].
-  Raises: ValueError for values out of range. The augmentation raises it when it is traced, for a record
-    without a mask.
-  Source: Pathak et al. 2017, section 4; Pinheiro et al. 2015 (DeepMask), section 4 (shift and scale).
-  """
-  _check(size, flip)
-  if not 1 <= context[0] <= context[1]:
-    raise ValueError(f"config.augment.context is {context}; use factors with 1 <= least <= greatest")
-  for name, value in (("shift", shift), ("jitter", jitter)):
-    if value < 0:
-      raise ValueError(f"config.augment.{name} is {value}; use 0 for none, or a positive number")
-
-  def augment(key: Key, record: Record) -> Record:
-    context_key, shift_key, jitter_key, flip_key, colour_key = jax.random.split(key, 5)
-    bounds = image_size(record).astype(jnp.float32)
-    first, last, found = _object_box(record)
-    unit = bounds if proportions == "image" else jnp.ones(2)
-    whole = (bounds / unit).max()
-    factor = jax.random.uniform(context_key, minval=context[0], maxval=context[1])
-    factor *= 2 ** jax.random.uniform(jitter_key, minval=-jitter, maxval=jitter)
-    enlarged = jnp.minimum(factor * ((last - first) / unit).max(), whole)
-    sides = jnp.where(found, enlarged, whole) * unit
-    moved = jax.random.uniform(shift_key, (2,), minval=-shift, maxval=shift) * sides / size
-    corner = jnp.where(found, (first + last - sides) / 2 + moved, 0.0)
-    spare = bounds - sides
-    corner = jnp.where(spare > 0, jnp.clip(corner, 0, jnp.maximum(spare, 0)), spare / 2)
-    window = Window(*corner, *sides, flip=_random_flip(flip_key, flip, record))
-    drawn = colour.sample_distortion(colour_key) if photometric else None
-    recolour = (lambda planes: colour.distort(planes, drawn)) if drawn else None
-    return move(record, window, size, fill, max(record["mask"].shape) / size, recolour)
-
-  return augment
-
-
-def _object_box(record: Record) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """(f32[2]: (top, left) of the object of the mask, f32[2]: (bottom, right), bool[]: there is an object).
-
-  Raises: ValueError for a record without a mask.
-  """
-  if "mask" not in record:
-    raise ValueError(
-      "config.augment.name is 'object_crop', but the records have no 'mask' to find the object in, only "
-      f"{', '.join(sorted(record))}; use data with masks and config.host.name='image_mask'"
-    )
-  inside = (record["mask"] != 0) & (record["mask"] != IGNORE)
-  lines = [inside.any(1), inside.any(0)]
-  first = jnp.stack([jnp.argmax(line) for line in lines])
-  last = jnp.stack([len(line) - jnp.argmax(line[::-1]) for line in lines])
-  return first.astype(jnp.float32), last.astype(jnp.float32), inside.any()
-
-
-def _random_flip(key: Key, flip: float, record: Record) -> jax.Array:
-  """bool[]. Raises ValueError for a record that must not be mirrored, see `dense_points.check_flip`."""
-  dense_points.check_flip(record, flip)
-  return jax.random.bernoulli(key, flip)
 
 
 def resized_sides(bounds: jax.Array, shorter: jax.Array, longest: int, canvas: tuple[int, int]) -> jax.Array:
@@ -341,10 +246,3 @@ def _first_varied(record: Record, windows: list[Window], size: int, limit: float
 def _unit_side(relative: Relative, size: int, *, longer, shorter):
   """The number of pixels that become `size` pixels at factor 1, in an image of such sides."""
   return {"pixels": size, "fit": longer, "shorter": shorter}[relative]
-
-
-def _check(size: int, flip: float) -> None:
-  if size < 1:
-    raise ValueError(f"config.augment.size is {size}; use at least 1")
-  if not 0 <= flip <= 1:
-    raise ValueError(f"config.augment.flip is {flip}; use a probability in [0, 1]")

@@ -75,10 +75,11 @@ def make(
   Source: Wang et al. 2023, sections 3 and 4 and released code, with plain heads in the place of Mask2Former.
   """
   plain.check(data, auxiliary, "joint_segmentation")
-  net = _networks(encoder, data.num_classes, head, taps, channels, auxiliary)
+  seeing = visibility.seeing(encoder)
+  net = _networks(seeing, data.num_classes, head, taps, channels, auxiliary)
   joint = net._replace(patch=mask_patch, mask_ratio=mask_ratio, loss_on=loss_on, weight=weight)
   _check(encoder, joint)
-  bound, seeing = functools.partial, visibility.seeing(encoder)
+  bound = functools.partial
   encode, maps = readers(seeing)
   reconstruct = bound(_reconstruct, joint)
   abilities = {
@@ -96,21 +97,20 @@ def make(
   return Method(bound(_init, joint), bound(_loss, joint), keep_extra, encode, abilities)
 
 
-def _networks(encoder: Network, classes: int, head: str, taps, channels: int, auxiliary: float) -> Joint:
-  """Both networks on the encoder; what else a Joint holds is left at its defaults."""
-  seeing = visibility.seeing(encoder)
+def _networks(seeing: Network, classes: int, head: str, taps, channels: int, auxiliary: float) -> Joint:
+  """Both networks on the encoder of four channels; what else a Joint holds is left at its defaults."""
   options: dict[str, Any] = {"taps": taps} if taps else {}
   options |= {"channels": channels} if channels else {}
   reader, top = segmentation.reader_and_head(seeing, classes, head, **options)
   main = stack(reader, top)
-  side = PROBE * max(plain.divisor_of(encoder), 16)
+  side = PROBE * max(plain.divisor_of(seeing), 16)
   image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
   weights = jax.eval_shape(main.init, jax.random.key(0), image)
   stride = side // jax.eval_shape(main.apply, weights, image)[0].logits.shape[1]
   more = {"auxiliary_channels": 0} if head in ("fcn_d8", "upernet") else {}
   _, decoder = segmentation.reader_and_head(seeing, 3 * stride**2, head, **options, **more)
   parts = plain.Parts(main, segmentation.HEADS[head].align_corners, auxiliary)
-  kind = getattr(encoder.module, "normalize", "none")
+  kind = getattr(seeing.module, "normalize", "none")
   return Joint(parts, reader, top, decoder, stride, kind, 16, 0.8, "all", 1.0)
 
 

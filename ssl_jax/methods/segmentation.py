@@ -69,11 +69,11 @@ def make(
   parts = Parts(net, segmentation.HEADS[head].align_corners, auxiliary)
   bound = functools.partial
   abilities = {
-    Pyramid: Pyramid(bound(_read, encoder, pyramid=True)),
+    Pyramid: Pyramid(bound(frozen_parts.read_encoder, encoder, pyramid=True)),
     Segmenter: Segmenter(bound(_predict, parts), divisor_of(encoder)),
   }
   init = bound(_init_frozen if frozen else _init, net)
-  return Method(init, bound(_loss, parts), keep_extra, bound(_read, encoder), abilities)
+  return Method(init, bound(_loss, parts), keep_extra, bound(frozen_parts.read_encoder, encoder), abilities)
 
 
 def _init(net: Network, key, batch: Batch) -> Init:
@@ -81,8 +81,7 @@ def _init(net: Network, key, batch: Batch) -> Init:
 
 
 def _init_frozen(net: Network, key, batch: Batch) -> Init:
-  params, model_state = net.init(key, batch["image"])
-  return Init({"head": params["head"]}, {**model_state, "frozen": {"encoder": params["encoder"]}})
+  return Init(*frozen_parts.take_out(net.init(key, batch["image"]), lambda path: path[0] == "encoder"))
 
 
 def _loss(parts: Parts, params, model_state, extra, batch: Batch, key):
@@ -136,12 +135,6 @@ def predict(parts: Parts, weights: Weights, images: jax.Array) -> jax.Array:
 def divisor_of(encoder: Network) -> int:
   """What the height and width of the images must be multiples of."""
   return encoder.module.patch if isinstance(encoder.module, vit.ViT) else 1
-
-
-def _read(encoder: Network, params, model_state, images, **call):
-  """Returns the features of the encoder, or with `pyramid=True` its feature maps."""
-  weights = frozen_parts.whole(params, model_state)
-  return encoder.apply(Weights(weights.params["encoder"], weights.model_state["encoder"]), images, **call)[0]
 
 
 def check(data: DataSpec, auxiliary: float, method: str) -> None:

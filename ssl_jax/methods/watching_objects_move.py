@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from ssl_jax import losses, models
 from ssl_jax.abilities import PretextExamples, Pyramid, Segmenter
-from ssl_jax.core import Aux, Batch, DataSpec, Init, Method, Weights, keep_extra
+from ssl_jax.core import Aux, Batch, DataSpec, Init, Method, keep_extra
 from ssl_jax.data.host import IGNORE
 from ssl_jax.metrics import Mean
 from ssl_jax.models import Network, frozen_parts, heads
@@ -64,9 +64,12 @@ def make(
   )
   bound = functools.partial
   segmenter = Segmenter(bound(_predict, net, threshold), size=(size, size), make_task=_make_task)
-  abilities = {Pyramid: Pyramid(bound(_read, encoder, pyramid=True)), Segmenter: segmenter}
+  abilities = {
+    Pyramid: Pyramid(bound(frozen_parts.read_encoder, encoder, pyramid=True)),
+    Segmenter: segmenter,
+  }
   init = bound(_init, net, size, frozen)
-  return Method(init, bound(_loss, net), keep_extra, bound(_read, encoder), abilities)
+  return Method(init, bound(_loss, net), keep_extra, bound(frozen_parts.read_encoder, encoder), abilities)
 
 
 def _init(net: Network, size: int, frozen: bool, key, batch: Batch) -> Init:
@@ -76,10 +79,8 @@ def _init(net: Network, size: int, frozen: bool, key, batch: Batch) -> Init:
       f"config.method.size is {size}, but config.augment makes images of {height}x{width} pixels; use the "
       "same size for both"
     )
-  params, model_state = net.init(key, batch["image"])
-  if not frozen:
-    return Init(params, model_state)
-  return Init({"head": params["head"]}, {**model_state, "frozen": {"encoder": params["encoder"]}})
+  weights = net.init(key, batch["image"])
+  return Init(*frozen_parts.take_out(weights, lambda path: frozen and path[0] == "encoder"))
 
 
 def _loss(net: Network, params, model_state, extra, batch: Batch, key):
@@ -102,12 +103,6 @@ def _predict(net: Network, threshold: float, params, model_state, images):
   logits = _upsampled(logits, images.shape[1:3])
   least = math.log(threshold / (1 - threshold))
   return jnp.stack([jnp.full_like(logits, least), logits], -1)
-
-
-def _read(encoder: Network, params, model_state, images, **call):
-  """Returns the features of the encoder, or with `pyramid=True` its feature maps."""
-  weights = frozen_parts.whole(params, model_state)
-  return encoder.apply(Weights(weights.params["encoder"], weights.model_state["encoder"]), images, **call)[0]
 
 
 def _upsampled(logits: jax.Array, size: tuple[int, int]) -> jax.Array:

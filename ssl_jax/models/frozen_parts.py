@@ -6,7 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import jax
+
 from ssl_jax.core import PyTree, Weights
+from ssl_jax.models import Network
 
 FROZEN = "frozen"
 Path = tuple[str, ...]
@@ -27,6 +30,12 @@ def whole(params: PyTree, model_state: PyTree) -> Weights:
   """The weights of the network, frozen parameters among them: undoes `take_out`."""
   state = {name: leaf for name, leaf in model_state.items() if name != FROZEN}
   return Weights(joined(params, model_state.get(FROZEN, {})), state)
+
+
+def read_encoder(encoder: Network, params: PyTree, model_state: PyTree, images: jax.Array, **call):
+  """The features of a network's encoder, frozen or not, or with `pyramid=True` its feature maps."""
+  weights = whole(params, model_state)
+  return encoder.apply(Weights(weights.params["encoder"], weights.model_state["encoder"]), images, **call)[0]
 
 
 def joined(first: PyTree, second: PyTree) -> PyTree:

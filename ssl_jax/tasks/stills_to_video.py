@@ -5,41 +5,30 @@ learning along them gives back.
 from __future__ import annotations
 
 import functools
-import json
-import os
-import pathlib
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from ssl_jax import parallel, ttt
 from ssl_jax.abilities import Adaptable
 from ssl_jax.core import Key
-from ssl_jax.data import classes, transforms
-from ssl_jax.data.transforms import ImageTransform
-from ssl_jax.parallel import placement
+from ssl_jax.data import transforms
 from ssl_jax.tasks import frame_accuracy, streams
 from ssl_jax.tasks.backbone import Backbone, digest
 from ssl_jax.tasks.classification import classifier_of, classify
 from ssl_jax.tasks.features import extract as extract_features
+from ssl_jax.tasks.labelled_clips import ClipFrames, Table, choose, read_table
 from ssl_jax.tasks.partial_results import NOTHING_KEPT, PartialResults
 from ssl_jax.tasks.stream_rows import FrameRows
 from ssl_jax.tasks.streams import Options, Streams
 from ssl_jax.tasks.task import Result, Task, TaskData, silent
-from ssl_jax.tasks.video_streams import FrameReader, Video, order_of
+from ssl_jax.tasks.video_streams import FrameReader, Video
 
 KINDS = ("adapted", "before", "frozen")  # whose predictions are kept, in this order
-
-
-class Table(NamedTuple):
-  """Which classes stills and videos share."""
-
-  names: tuple[str, ...]  # of the videos' classes
-  own: tuple[np.ndarray, ...]  # for each of them, the numbers of the network's classes
-  clips: dict[str, int]  # path of a clip -> number of its class
-  absent: dict[str, list[list[int]]]  # path of a clip -> ranges of frames that do not show the object
 
 
 class Protocol(NamedTuple):
@@ -127,12 +116,12 @@ def _run(
   partial_results: PartialResults = NOTHING_KEPT,
 ) -> Result:
   classifier_of(backbone, "stills_to_video")
-  table = read_table(chosen, backbone.class_names or data.class_names)
+  table = read_table(chosen.clips, chosen.table, backbone.class_names or data.class_names)
   protocol = data.protocol
   pixels = transforms.resize_center_crop(
     protocol["crop"], protocol["resize"], interpolation=protocol["interpolation"]
   )
-  frames = ClipFrames(chosen, table, pixels)
+  frames = ClipFrames(chosen.clips, table, pixels, chosen.every)
   seed = streams.seed_of(key)
   videos = frames.videos(shuffled=options.order == "shuffled", seed=seed)
   still = _stills(backbone, data, table, mesh, extract)
@@ -151,82 +140,10 @@ def _run(
   return Result(scalars, {**protocol, **details})
 
 
-def read_table(chosen: Protocol, names: Sequence[str]) -> Table:
-  """Reads the table of classes.
-
-  Raises: ValueError for a file that is no such table, a class that the network does not know, or a clip that
-    does not exist or is of no class of the table.
-  """
-  for name, what in (("clips", "the folder of the clips"), ("table", "a JSON file of their classes")):
-    if not getattr(chosen, name):
-      raise ValueError(f"config.tasks.stills_to_video.{name} is empty; give {what}")
-  where = f"config.tasks.stills_to_video.table {chosen.table}"
-  try:
-    found = json.loads(pathlib.Path(chosen.table).expanduser().read_text())
-    by_class, clips = dict(found["classes"]), dict(found["clips"])
-  except (OSError, ValueError, KeyError, TypeError) as error:
-    raise ValueError(f"{where} cannot be read: {error}; it needs 'classes' and 'clips'") from error
-  own = tuple(
-    classes.numbers_of(tuple(of_class), tuple(names), what=f"{where}, class {name!r},", owner="the network")
-    for name, of_class in by_class.items()
-  )
-  numbers = {name: number for number, name in enumerate(by_class)}
-  for path, name in clips.items():
-    if name not in numbers:
-      raise ValueError(f"{where}: the clip {path!r} is of class {name!r}, which is not in 'classes'")
-    if not os.path.exists(os.path.join(os.path.expanduser(chosen.clips), path)):
-      raise ValueError(f"{where}: there is no clip {path!r} in {chosen.clips}")
-  return Table(
-    tuple(by_class), own, {path: numbers[name] for path, name in clips.items()}, found.get("absent", {})
-  )
-
-
-class ClipFrames:
-  """The frames of the clips of a table as one list."""
-
-  def __init__(self, chosen: Protocol, table: Table, pixels: ImageTransform):
-    from ssl_jax.video.clips import open_clip  # here: a machine without PyAV has the other tasks
-
-    self._pixels, self._open = pixels, open_clip
-    self._root, self._table = os.path.expanduser(chosen.clips), table
-    self.paths = sorted(table.clips)
-    places: list[tuple[int, int]] = []
-    for number, path in enumerate(self.paths):
-      with self._open(os.path.join(self._root, path)) as clip:
-        places += [(number, frame) for frame in range(0, len(clip), chosen.every)]
-    self.places = np.array(places)  # of the list: clip and frame
-
-  def videos(self, *, shuffled: bool, seed: int) -> list[Video]:
-    """A stream for each clip."""
-    found = []
-    for number, path in enumerate(self.paths):
-      mine = np.flatnonzero(self.places[:, 0] == number)
-      found.append(Video(path, number, order_of(mine, number, shuffled=shuffled, seed=seed)))
-    return found
-
-  def read(self, positions: Sequence[int]) -> dict[str, np.ndarray]:
-    """The images uint8[N, size, size, 3] at these positions of the list, and their sizes."""
-    images: list[Any] = [None] * len(positions)
-    wanted = self.places[list(positions)]
-    for number in np.unique(wanted[:, 0]):
-      mine = np.flatnonzero(wanted[:, 0] == number)
-      with self._open(os.path.join(self._root, self.paths[number])) as clip:
-        for place, frame in zip(mine, clip.frames(wanted[mine, 1])):
-          images[place] = self._pixels(None, frame)
-    stacked = np.stack(images)
-    return {"image": stacked, "image_size": np.full((len(stacked), 2), stacked.shape[1], np.int32)}
-
-  def shown(self, position: int) -> bool:
-    """Whether the frame shows the object of its clip."""
-    number, frame = self.places[position]
-    ranges = self._table.absent.get(self.paths[number], ())
-    return not any(first <= frame < end for first, end in ranges)
-
-
-def _judge(running: Streams, samples, frames, result) -> dict[str, np.ndarray]:
+def _judge(running: Streams, samples, frames, result) -> dict[str, jax.Array]:
   """The logits f32[S, 3, C] after adaptation, before it, and of the trained network."""
   kinds = (result.logits, result.curve[:, 0], streams.frozen_logits(running, samples))
-  return {"logits": np.stack([placement.fetch(kind) for kind in kinds], 1)}
+  return {"logits": jnp.stack(kinds, 1)}
 
 
 def _row(video: Video, moment: int, frame, found) -> dict[str, np.ndarray]:
@@ -250,12 +167,6 @@ def _stills(backbone: Backbone, data: TaskData, table: Table, mesh: Mesh, extrac
       + ", ".join(table.names)
     )
   return (choose(found.x, table) == truth)[truth >= 0]
-
-
-def choose(logits: np.ndarray, table: Table) -> np.ndarray:
-  """i64[...]: the class of the videos with the largest score, of logits f32[..., C] of the network."""
-  scores = np.stack([logits[..., own].max(-1) for own in table.own], -1)
-  return scores.argmax(-1)
 
 
 def report(

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from ssl_jax import ttt
 from ssl_jax.abilities import Adaptable
+from ssl_jax.augment.crops import to_float
 from ssl_jax.core import Augment, Key
 from ssl_jax.parallel import placement
 from ssl_jax.run.stop import Stop, Stopped
@@ -88,8 +87,8 @@ class Streams(NamedTuple):
   learning: Learning
   whole: Learning  # of the steps before the first frame
   read: Read
-  # (Streams, samples on the devices, the frames' rows of `read`, AdaptResult) -> {name: [S, ...] on the host}
-  judge: Callable[..., dict[str, np.ndarray]]
+  # (Streams, samples on the devices, rows of `read`, AdaptResult) -> {name: [S, ...] on the devices}
+  judge: Callable[..., dict[str, jax.Array]]
   # (video, moment, row of `read`, {name: what `judge` found}) -> the row to keep
   row: Callable[..., dict[str, Any]]
 
@@ -107,7 +106,7 @@ def prepare(
   key: Key,
   *,
   read: Read,
-  judge: Callable[..., dict[str, np.ndarray]],
+  judge: Callable[..., dict[str, jax.Array]],
   row: Callable[..., dict[str, Any]],
 ) -> Streams:
   """Makes the programs; they are compiled at the first frame.
@@ -198,10 +197,24 @@ def _all_videos(streams: Streams, videos: list[Video], rows: FrameRows) -> Itera
       yield from _some_videos(streams, padded, len(group), rows, done)
 
 
+class Pending(NamedTuple):
+  """A moment of all streams whose results are still being computed."""
+
+  moment: int
+  positions: np.ndarray  # i32[S]
+  frames: list[dict[str, np.ndarray]]  # the rows of `read`
+  found: dict[str, jax.Array]  # of `judge`
+  result: ttt.AdaptResult
+  trainable: Any  # after the moment
+
+
 def _some_videos(
   streams: Streams, videos: list[Video], real: int, rows: FrameRows, done: int
 ) -> Iterator[float]:
-  """Goes on with videos from moment `done`; the last ones, beyond `real`, only fill the program."""
+  """Goes on with videos from moment `done`; the last ones, beyond `real`, only fill the program.
+
+  The devices are a moment ahead of the rows.
+  """
   place = functools.partial(jax.tree.map, lambda leaf: placement.spread(np.asarray(leaf), streams.mesh))
   stack = lambda leaf: np.stack([placement.fetch(leaf)] * len(videos))
   first = place(jax.tree.map(stack, streams.first))
@@ -209,30 +222,40 @@ def _some_videos(
     current = place(jax.tree.unflatten(jax.tree.structure(first), rows.stream))
   else:
     current = _learn_offline(streams, videos, first, place)
+  ahead: Pending | None = None
+  rows.pause()
   for moment in range(done, max(len(video.frames) for video in videos[:real])):
-    began = time.perf_counter()
     samples, positions = samples_at(streams.read, videos, moment, streams.learning)
     placed = place((samples, positions))
     start = current if streams.carry else first
     result, current = streams.online.respond(streams.weights, start, streams.key, *placed)
     frames = streams.read(positions)
     found = streams.judge(streams, placed[0], frames, result)
-    losses, diverged = placement.fetch(result.losses), placement.fetch(result.diverged)
-    for i, video in enumerate(videos[:real]):
-      if moment < len(video.frames):
-        rows.add(
-          {
-            "video": video.number,
-            "moment": moment,
-            "index": positions[i],
-            "loss": losses[i, -1] if losses.shape[1] else np.float32(np.nan),
-            "diverged": diverged[i],
-            **streams.row(video, moment, frames[i], {name: leaf[i] for name, leaf in found.items()}),
-          }
-        )
-    rows.stream = [placement.fetch(leaf) for leaf in jax.tree.leaves(current)]
-    rows.lap(time.perf_counter() - began, real, first=moment == done)
-    yield float(losses[:real, -1].mean()) if losses.shape[1] else 0.0
+    if ahead is not None:
+      yield _add_rows(streams, videos[:real], rows, ahead)
+    ahead = Pending(moment, positions, frames, found, result, current)
+  if ahead is not None:
+    yield _add_rows(streams, videos[:real], rows, ahead)
+
+
+def _add_rows(streams: Streams, videos: list[Video], rows: FrameRows, ahead: Pending) -> float:
+  """Waits for a moment and adds its rows. Returns the mean loss of its last step, or 0 without steps."""
+  found = jax.tree.map(placement.fetch, ahead.found)
+  losses, diverged = placement.fetch(ahead.result.losses), placement.fetch(ahead.result.diverged)
+  for i, video in enumerate(videos):
+    if ahead.moment < len(video.frames):
+      mine = {name: leaf[i] for name, leaf in found.items()}
+      row = {
+        "video": video.number,
+        "moment": ahead.moment,
+        "index": ahead.positions[i],
+        "loss": losses[i, -1] if losses.shape[1] else np.float32(np.nan),
+        "diverged": diverged[i],
+      }
+      rows.add({**row, **streams.row(video, ahead.moment, ahead.frames[i], mine)})
+  rows.stream = jax.tree.leaves(ahead.trainable)
+  rows.lap(len(videos))
+  return float(losses[: len(videos), -1].mean()) if losses.shape[1] else 0.0
 
 
 def _learn_offline(streams: Streams, videos: list[Video], first, place):
@@ -251,5 +274,5 @@ def frozen_logits(streams: Streams, samples) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames="predict")
 def _logits(weights, first, batch, *, predict) -> jax.Array:
-  floats = {name: leaf.astype(jnp.float32) / 255 if name == "image" else leaf for name, leaf in batch.items()}
+  floats = {name: to_float(leaf) for name, leaf in batch.items()}
   return predict(ttt.merge_params(first, weights.params), weights.model_state, floats)

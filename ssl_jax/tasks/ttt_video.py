@@ -119,7 +119,11 @@ def _run(
   geometry = canvases(segmenter, records, short_side, "ttt_video")
   check_classes(numbers.names, count_classes(backbone, segmenter, geometry.windows))
   transform = ImageAndFullMask(
-    short_side, geometry.windows.canvas, geometry.mask_canvas, records.interpolation
+    short_side,
+    geometry.windows.canvas,
+    geometry.mask_canvas,
+    records.interpolation,
+    squash=segmenter.size is not None,
   )
   pictures = StreamPictures(videos[0].number, len(videos[0].frames))
   parallel.bound_programs()
@@ -145,12 +149,11 @@ def _run(
   return Result(scalars, {**protocol, **details}, found, numbers.names, plot)
 
 
-def _judge(canvas, running: Streams, samples, frames, result) -> dict[str, np.ndarray]:
+def _judge(canvas, running: Streams, samples, frames, result) -> dict[str, jax.Array]:
   """The classes uint8[S, 3, *canvas] after adaptation, before it, and of the trained network."""
   sizes = placement.spread(np.stack([frame["mask_size"] for frame in frames]), running.mesh)
   logits = (result.logits, result.curve[:, 0], streams.frozen_logits(running, samples))
-  found = _classes(logits, samples["image_size"], sizes, canvas=canvas, mesh=running.mesh)
-  return {"classes": placement.fetch(found)}
+  return {"classes": _classes(logits, samples["image_size"], sizes, canvas=canvas, mesh=running.mesh)}
 
 
 @functools.partial(jax.jit, static_argnames=("canvas", "mesh"))

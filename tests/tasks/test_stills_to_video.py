@@ -31,7 +31,7 @@ def network() -> Backbone:
 
   adaptable = Adaptable(
     make_task=lambda key, batch: batch["image"],
-    # The variance of an image of the toy world tells its brightness: the darker half is at 0.
+    # One corner of every image of the toy world is black, unless the frame is too bright.
     loss=lambda params, state, images: jnp.square(images.min((1, 2, 3)) + params["encoder"]["shift"]),
     predict=lambda params, state, batch: predict(params, state, batch["image"]),
     trainable=("encoder",),
