@@ -77,6 +77,17 @@ def test_the_loss_is_the_sum_of_both():
   assert float(loss_of(method, start, without)[0]) == pytest.approx(restoration, rel=1e-5)
 
 
+def test_classes_are_learned_from_whole_images_and_pixels_from_masked_ones():
+  """Other masks change the error of the pixels, and nothing in the loss of the classes."""
+  method, start = started()
+  # The weights of the visibility are zero at first, so that masks are seen by their colour alone.
+  step = jax.jit(method.loss)
+  found = [step(start.params, start.model_state, (), batch_of(), jax.random.key(i)) for i in (2, 3)]
+  restored = [float(aux.metrics["restoration"].value()) for _, aux in found]
+  classes = [float(value) - error for (value, _), error in zip(found, restored)]
+  assert restored[0] != restored[1] and classes[0] == pytest.approx(classes[1], abs=1e-5)
+
+
 def test_the_error_is_that_of_all_or_of_the_masked_pixels():
   batch, key = batch_of(), jax.random.key(5)
   for loss_on in ("all", "masked"):

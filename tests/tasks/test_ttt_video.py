@@ -52,6 +52,7 @@ def streams(names=("a", "b"), drift=0.03):
     draw = np.random.default_rng(ord(name))
     for moment in range(LENGTHS[name]):
       mask = np.repeat(np.arange(3, dtype=np.uint8), 6)[None].repeat(16, 0)
+      mask = np.roll(mask, moment + 5 * (name == "b"), axis=1)  # no two frames of a moment have one truth
       grey = LEVELS[mask] - drift * moment + draw.normal(0, 0.05, mask.shape) + draw.normal(0, 0.03)
       image = (255 * grey).clip(0, 255).astype(np.uint8)[..., None].repeat(3, -1)
       records.append({"image": image, "mask": mask, "label": -1, "clip_name": name})
