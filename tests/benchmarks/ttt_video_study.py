@@ -16,6 +16,7 @@ over seeds and its standard error, and the gain against the same network without
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import pathlib
 import shutil
@@ -50,6 +51,7 @@ def run(*words: str) -> None:
   subprocess.run([sys.executable, "-m", "ssl_jax", *words], check=True)
 
 
+@functools.cache
 def train(work: pathlib.Path, variant: str, seed: int) -> pathlib.Path:
   """Trains a network unless it is there; returns the folder of its run."""
   workdir = work / f"{variant}-{seed}"
