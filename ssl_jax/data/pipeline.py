@@ -179,7 +179,7 @@ class Batches:
     return self._concurrency * self._load.order.batch_size * len(self._seconds) / sum(self._seconds)
 
   def close(self) -> None:
-    """Stops loading and waits until every thread and process has ended. May be called twice."""
+    """Stops loading and waits until every thread and process that has loaded ends. May be called twice."""
     self._close()
     self._iterator = None  # Grain's iterators complain if they live until Python exits
 
