@@ -75,6 +75,7 @@ def record_crop(
 def scale_jitter(
   *,
   size: int = 512,
+  height: int = 0,
   scale: Scale = (0.5, 2.0),
   relative: Relative = "pixels",
   largest_class: float = 1.0,
@@ -82,14 +83,14 @@ def scale_jitter(
   flip: float = 0.5,
   fill: Colour = MEAN,
 ) -> RecordAugment:
-  """Scales the image by a random factor, cuts a window of `size` x `size` out of it and pads what is missing,
-  then a flip.
+  """Scales the image by a random factor, cuts a window out of it and pads what is missing, then a flip.
 
   Where the scaled image is larger than the window, the window's place is uniform; otherwise the image lies in
   the upper left corner.
 
   Args:
-    size: side of the result in pixels.
+    size: side of the result in pixels, or its width.
+    height: of the result in pixels; 0: as its width.
     scale: least and greatest factor, drawn uniformly.
     relative: what factor 1 means. "pixels": the image keeps its resolution (segmentation of PASCAL VOC and
       Cityscapes, 0.5 to 2); "shorter": its shorter side becomes `size` (segmentation of ADE20K, 0.5 to 2;
@@ -108,6 +109,7 @@ def scale_jitter(
     (`largest_class` is its cat_max_ratio).
   """
   check(size, flip)
+  canvas = (_height(height, size), size)
   if not 0 < scale[0] <= scale[1]:
     raise ValueError(f"config.augment.scale is {scale}; use factors with 0 < least <= greatest")
   if not 0 < largest_class <= 1:
@@ -122,11 +124,12 @@ def scale_jitter(
     side = _unit_side(relative, size, longer=bounds.max(), shorter=bounds.min()) / factor
     largest = _unit_side(relative, size, longer=max(sides(record)), shorter=min(sides(record))) / scale[0]
     places = jax.random.uniform(place_key, (1 if largest_class == 1 else ATTEMPTS + 1, 2))
-    corners = jnp.maximum(bounds - side, 0)[None] * places
+    down = side * (canvas[0] / size)
+    corners = jnp.maximum(bounds - jnp.stack([down, side]), 0)[None] * places
     flipped = random_flip(flip_key, flip, record)
-    windows = [Window(corner[0], corner[1], side, side, flipped) for corner in corners]
-    window = windows[0] if len(windows) == 1 else _first_varied(record, windows, size, largest_class)
-    return move(record, window, size, fill, largest / size, random_colours(colour_key, photometric))
+    windows = [Window(corner[0], corner[1], down, side, flipped) for corner in corners]
+    window = windows[0] if len(windows) == 1 else _first_varied(record, windows, canvas, largest_class)
+    return move(record, window, canvas, fill, largest / size, random_colours(colour_key, photometric))
 
   return augment
 
@@ -158,14 +161,10 @@ def resize_shorter(
   Source: detectron2's ResizeShortestEdge and RandomFlip; the lengths are those of MoCo's VOC protocol.
   """
   check(size, flip)
-  if height < 0:
-    raise ValueError(
-      f"config.augment.height is {height}; use a number of pixels, or 0 for config.augment.size"
-    )
   for name, value in (("shorter", min(shorter, default=0)), ("longest", longest)):
     if value < 1:
       raise ValueError(f"config.augment.{name} must be positive lengths in pixels, but has {value}; use 800")
-  canvas = (height or size, size)
+  canvas = (_height(height, size), size)
 
   def augment(key: Key, record: Record) -> Record:
     shorter_key, flip_key = jax.random.split(key)
@@ -219,7 +218,7 @@ def resized_sides(bounds: jax.Array, shorter: jax.Array, longest: int, canvas: t
 RECORDS = {f.__name__: f for f in (record_crop, scale_jitter, resize_shorter, object_crop)}
 
 
-def _first_varied(record: Record, windows: list[Window], size: int, limit: float) -> Window:
+def _first_varied(record: Record, windows: list[Window], canvas: tuple[int, int], limit: float) -> Window:
   """The first window in which each class covers less than `limit` of the pixels that have one; or the last.
 
   Raises: ValueError for a record without a mask.
@@ -230,7 +229,8 @@ def _first_varied(record: Record, windows: list[Window], size: int, limit: float
       f"{', '.join(sorted(record))}; use largest_class 1, or data with masks"
     )
   stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *windows)
-  bounds, counted = image_size(record), min(size, COUNTED)
+  bounds = image_size(record)
+  counted = (min(canvas[0], COUNTED), min(canvas[1], COUNTED))
 
   def covers(window: Window) -> jax.Array:
     classes = move_mask(record["mask"], window, bounds, counted).ravel().astype(jnp.int32)
@@ -241,6 +241,14 @@ def _first_varied(record: Record, windows: list[Window], size: int, limit: float
   fits = (covered > 0) & (covered < limit)
   chosen = jnp.where(fits.any(), jnp.argmax(fits), len(windows) - 1)
   return jax.tree.map(lambda leaf: leaf[chosen], stacked)
+
+
+def _height(height: int, size: int) -> int:
+  if height < 0:
+    raise ValueError(
+      f"config.augment.height is {height}; use a number of pixels, or 0 for config.augment.size"
+    )
+  return height or size
 
 
 def _unit_side(relative: Relative, size: int, *, longer, shorter):

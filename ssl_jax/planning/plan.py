@@ -6,40 +6,26 @@ The programs of the run are compiled for these chips; the result tells memory, F
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, cast
+from collections.abc import Iterator
+from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from ssl_jax import parallel, ttt
-from ssl_jax.abilities import Adaptable
+from ssl_jax import parallel
 from ssl_jax.config.schema import EvaluateConfig, TrainConfig, to_json
-from ssl_jax.core import DataSpec, TrainState, Weights
+from ssl_jax.core import DataSpec, TrainState
 from ssl_jax.data import splits
 from ssl_jax.data.sources import SIZES, TRAIN_SPLITS
-from ssl_jax.parallel.placement import along_data, replicated
 from ssl_jax.planning import hlo
 from ssl_jax.planning.chips import Chip
+from ssl_jax.planning.evaluations import evaluating
 from ssl_jax.planning.topology import open_topology, quiet
 from ssl_jax.planning.traffic import traffic
+from ssl_jax.planning.work import Work, bytes_per_chip, rows_of
 from ssl_jax.run.assembly import Assembly, abstract_state, assemble, lower_train_step
-from ssl_jax.run.evaluate import live_augment
-from ssl_jax.tasks import features
-from ssl_jax.tasks.backbone import Backbone
-from ssl_jax.tasks.ttt import Settings, make_adapt, with_objective
-
-
-class Work(NamedTuple):
-  """A program that can be lowered for any mesh."""
-
-  lower: Callable[[Mesh], jax.stages.Lowered]
-  images: Callable[[Mesh], int]  # number of images that one call processes, over all chips
-  parts: dict[str, int]  # bytes per chip of each group of arguments, by name
 
 
 def plan(
@@ -85,7 +71,7 @@ def plan(
     "evaluation": to_json(evaluation),
     "tasks": {
       name: _measure(work, chip, mesh)
-      for name, work in _evaluating(config, data, evaluation, mesh, chip.platform).items()
+      for name, work in evaluating(config, data, evaluation, mesh, chip.platform).items()
     },
   }
 
@@ -132,108 +118,16 @@ def _train_step(config: TrainConfig, parts: Assembly, mesh: Mesh) -> Work:
     return abstract_state(parts, config, mesh)[0]
 
   here = state(mesh)
-  rows = jax.tree.map(lambda leaf: _rows(leaf.shape, leaf.dtype, mesh), parts.batch)
+  rows = jax.tree.map(lambda leaf: rows_of(leaf.shape, leaf.dtype, mesh), parts.batch)
   return Work(
     lambda mesh: lower_train_step(parts, state(mesh), mesh),
     lambda mesh: config.batch_size,
     {
-      "parameters": _bytes_per_chip((here.params, here.model_state)),
-      "optimizer": _bytes_per_chip(here.opt_state),
-      "method_state": _bytes_per_chip(here.extra),
-      "batch": _bytes_per_chip(rows),
+      "parameters": bytes_per_chip((here.params, here.model_state)),
+      "optimizer": bytes_per_chip(here.opt_state),
+      "method_state": bytes_per_chip(here.extra),
+      "batch": bytes_per_chip(rows),
     },
-  )
-
-
-def _evaluating(
-  config: TrainConfig, data: DataSpec, evaluation: EvaluateConfig, mesh: Mesh, platform: str
-) -> dict[str, Work]:
-  """Work by task name.
-
-  For a test-time training task it is the adaptation to test images; for any other task the forward pass over
-  a batch, which takes most of its time.
-  """
-  parts = assemble(config, data)
-  size = evaluation.data.size or config.augment["size"]
-
-  def backbone(mesh: Mesh) -> Backbone:
-    state = abstract_state(parts, dataclasses.replace(config, sharding="replicate"), mesh)[0]
-    return Backbone(
-      Weights(state.params, state.model_state), parts.method, {"backbone": config.method["name"]}
-    )
-
-  def passing(mesh: Mesh) -> jax.stages.Lowered:
-    network, count = backbone(mesh), evaluation.batch_size
-    rows = {
-      "image": ((count, size, size, 3), jnp.uint8),
-      "label": ((count,), jnp.int32),
-      "index": ((count,), jnp.int32),
-      "valid": ((count,), bool),
-    }
-    return features.encode_rows.lower(
-      *network.weights,
-      {name: _rows(*leaf, mesh=mesh) for name, leaf in rows.items()},
-      function=network.method.encode,
-      mesh=mesh,
-    )
-
-  here = _bytes_per_chip(backbone(mesh).weights)
-  found = {}
-  for name, options in evaluation.tasks.items():
-    if options.get("task", name) == "ttt":
-      found[name] = _adapting(backbone, evaluation, options, size, mesh, platform)
-    else:
-      found[name] = Work(passing, lambda mesh: evaluation.batch_size, {"parameters": here})
-  return found
-
-
-def _adapting(
-  backbone: Callable[[Mesh], Backbone],
-  evaluation: EvaluateConfig,
-  options: dict,
-  size: int,
-  mesh: Mesh,
-  platform: str,
-) -> Work:
-  settings = Settings(**{name: options[name] for name in Settings._fields})
-  network = with_objective(settings, backbone(mesh))
-  adapt = make_adapt(settings, network.ability(Adaptable, "task 'ttt'"), live_augment(evaluation, size))
-  names, carried = tuple(settings.trainable), settings.mode == "online"
-  _, trainable = ttt.initial_params(network, names)
-  together = settings.together or ttt.images_at_once(adapt, trainable, platform)
-
-  def lower(mesh: Mesh) -> jax.stages.Lowered:
-    count = together * mesh.size
-    weights, trainable = ttt.initial_params(with_objective(settings, backbone(mesh)), names)
-    if carried:
-      trainable = jax.tree.map(lambda leaf: _rows((count, *leaf.shape), leaf.dtype, mesh), trainable)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(mesh))
-    samples = {"image": _rows((count, size, size, 3), jnp.uint8, mesh)}
-    program = ttt.compile_adapt(adapt, mesh, together=together, carried=carried, loop="program")
-    return program.respond.lower(weights, trainable, key, samples, _rows((count,), jnp.int32, mesh))
-
-  return Work(
-    lower,
-    lambda mesh: together * mesh.size,
-    {
-      "parameters": _bytes_per_chip(network.weights),
-      "trainable": _bytes_per_chip(trainable) * (together if carried else 1),
-    },
-  )
-
-
-def _rows(shape: tuple[int, ...], dtype, mesh: Mesh) -> jax.ShapeDtypeStruct:
-  """An array of this shape whose rows are split over the chips."""
-  return jax.ShapeDtypeStruct(shape, dtype, sharding=along_data(mesh))
-
-
-def _bytes_per_chip(tree: Any) -> int:
-  """Total bytes of the leaves on one chip; random keys are not counted."""
-  return sum(
-    math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-    for leaf in jax.tree.leaves(tree)
-    if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
   )
 
 

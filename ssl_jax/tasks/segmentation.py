@@ -196,10 +196,14 @@ def canvases(segmenter: Segmenter, records: TestRecords, short_side: int, task: 
     raise ValueError(f"task {task!r}: none of the test images can be read")
   if segmenter.size:
     return Geometry(Windows(*(segmenter.size,) * 3), segmenter.size, _largest(sizes), resized=True)
-  multiple = segmenter.divisor
   largest = _largest(resized(sizes, short_side) if short_side else sizes)
-  canvas = (-(-largest[0] // multiple) * multiple, -(-largest[1] // multiple) * multiple)
+  canvas = padded_canvas(largest, segmenter.divisor)
   return Geometry(sliding_windows.place_windows(canvas, 0, 0), largest, _largest(sizes), short_side > 0)
+
+
+def padded_canvas(size: tuple[int, int], divisor: int) -> tuple[int, int]:
+  """The least (height, width) that holds an image of `size` and is a multiple of what the network needs."""
+  return -(-size[0] // divisor) * divisor, -(-size[1] // divisor) * divisor
 
 
 def _check_whole(options: Options, size: tuple[int, int]) -> None:

@@ -72,6 +72,10 @@ class Options(NamedTuple):
     backbone.ability(Adaptable, f"task {task!r}", cure)
     return backbone
 
+  def learning(self, seed: int) -> Learning:
+    """What the network learns from at each frame."""
+    return Learning(self.window, self.steps, self.copies, seed)
+
 
 class Streams(NamedTuple):
   """Everything that the streams of a run share."""
@@ -114,24 +118,11 @@ def prepare(
   Args:
     backbone: of `Options.learner`.
   """
-  adaptable = backbone.method.abilities[Adaptable]
   weights, first = ttt.initial_params(backbone, options.trainable)
-
-  def adapt(steps: int) -> ttt.Adapt:
-    return ttt.make_adapt(
-      adaptable,
-      augment or to_float_rows,
-      _rule(options),
-      steps=steps,
-      copies=options.copies,
-      micro_batches=options.micro_batches,
-      draw=draw_rows,
-    )
-
-  online = adapt(options.steps)
+  online = make_adapt(options, backbone, augment)
   together = options.together or ttt.images_at_once(online, first)
   program = functools.partial(ttt.compile_adapt, mesh=mesh, together=together, carried=True)
-  learning = Learning(options.window, options.steps, options.copies, seed_of(key))
+  learning = options.learning(seed_of(key))
   weights, first, key = placement.replicate((weights, first, key), mesh)
   return Streams(
     options.carry,
@@ -139,14 +130,33 @@ def prepare(
     weights,
     first,
     key,
-    predict=adaptable.predict,
+    predict=backbone.method.abilities[Adaptable].predict,
     online=program(online),
-    offline=program(adapt(options.offline)) if options.offline else None,
+    offline=program(make_adapt(options._replace(steps=options.offline), backbone, augment))
+    if options.offline
+    else None,
     learning=learning,
     whole=learning._replace(steps=options.offline, everything=True),
     read=read,
     judge=judge,
     row=row,
+  )
+
+
+def make_adapt(options: Options, backbone: Backbone, augment: Augment | None) -> ttt.Adapt:
+  """Returns the inner loop at a frame.
+
+  Args:
+    backbone: of `Options.learner`.
+  """
+  return ttt.make_adapt(
+    backbone.method.abilities[Adaptable],
+    augment or to_float_rows,
+    _rule(options),
+    steps=options.steps,
+    copies=options.copies,
+    micro_batches=options.micro_batches,
+    draw=draw_rows,
   )
 
 

@@ -36,6 +36,11 @@ class Learning(NamedTuple):
   seed: int
   everything: bool = False  # the window is the whole video, future frames too
 
+  def width(self) -> int:
+    """The number of distinct frames in every sample, so that all have one shape."""
+    most = self.steps * self.copies
+    return most if self.everything or not self.size else min(most, self.size)
+
 
 def find_videos(data: TaskData, *, shuffled: bool, seed: int) -> list[Video]:
   """The videos of the test split, in its order.
@@ -111,7 +116,7 @@ def samples_at(
     rng = np.random.default_rng([learning.seed, video.number, number])
     drawn = window.draw_frames(rng, seen, steps=learning.steps, copies=learning.copies)
     rows = read([*video.frames[drawn.frames], video.frames[number]])
-    shown = [*rows[:-1], *[rows[-1]] * (_width(learning) - len(drawn.frames))]
+    shown = [*rows[:-1], *[rows[-1]] * (learning.width() - len(drawn.frames))]
     samples.append(
       {
         "image": rows[-1]["image"],
@@ -126,9 +131,3 @@ def samples_at(
     positions.append(video.frames[number])
   stacked = {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
   return stacked, np.array(positions, np.int32)
-
-
-def _width(learning: Learning) -> int:
-  """The number of frames in every sample, so that all have one shape."""
-  most = learning.steps * learning.copies
-  return most if learning.everything or not learning.size else min(most, learning.size)

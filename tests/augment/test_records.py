@@ -208,6 +208,24 @@ def test_what_factor_one_means(relative, factor):
     np.testing.assert_allclose(second - first, np.array([10, 5]) * factor * scale, rtol=1e-5)
 
 
+def test_a_window_may_be_lower_than_wide():
+  """At factor 1 it is a part of the image, anywhere in it, and the mask's part is the same."""
+  rows, columns = np.meshgrid(np.arange(40), np.arange(60), indexing="ij")
+  one = {
+    "image": jnp.asarray(np.stack([rows, columns, 0 * rows], -1) * 4, jnp.uint8),
+    "mask": jnp.asarray(rows, jnp.uint8),
+  }
+  jitter = jax.jit(records.scale_jitter(size=32, height=16, scale=(1.0, 1.0), flip=0.0))
+  corners = []
+  for i in range(40):
+    made = jax.device_get(jitter(jax.random.key(i), one))
+    places = made["image"][..., :2] * (255 / 4)  # of the pixels in the image, up to a fraction
+    corners.append(places[0, 0])
+    np.testing.assert_allclose(places - places[0, 0], np.stack([rows, columns], -1)[:16, :32], atol=1e-3)
+    assert np.abs(made["mask"] - places[..., 0]).max() <= 0.5 + 1e-3
+  assert (np.min(corners, 0) < 4).all() and (np.max(corners, 0) > (20, 22)).all()  # of 24 and 28
+
+
 @pytest.mark.parametrize("relative, side", [("pixels", SIZE), ("shorter", HEIGHT), ("fit", WIDTH)])
 def test_the_least_factor_has_enough_taps(relative, side):
   """The bound on the filter's length follows from the sides of the arrays: a longer one changes nothing."""
