@@ -4,7 +4,7 @@ Command:   ssl-jax evaluate --config=configs/ttt/video.py:VARIANT --workdir=DIR 
            DIR is a run of configs/pretrain/joint_segmentation.py. A stopped evaluation resumes.
 Memory:    by options of config.tasks.ttt_video: none window=1 carry=False; implicit window=1; explicit
            carry=False; all frames window=0; offline, on the whole video first, steps=0 offline=1000.
-Variants:  kitti_step: as published, on crops of 512 x 1024 pixels. camvid, camvid_val: small, for two CPU cores.
+Variants:  kitti_step: as published, crops of 512 x 1024. camvid, camvid_val: small, for two CPU cores.
 Expected:  KITTI-STEP val mIoU: frozen 53.5, none 53.6, implicit 54.3, explicit 53.6, both 55.4 [Wang et al.
            2023, with Mask2Former and Swin-S].
 Measured:  docs/results.md, "Test-time training on video streams"

@@ -1,6 +1,6 @@
 """Measures learning along a video with a small vision transformer: ours and a plain PyTorch loop.
 
-    python tests/benchmarks/video_streams.py [--frames 6] [--rounds 3] [--side 96] [--height 128] [--width 160]
+    python tests/benchmarks/video_streams.py [--frames 6] [--rounds 3] [--side 96]
 
 A ViT-Tiny of four channels with linear heads for classes and pixels, as `joint_segmentation`; at each frame
 one AdamW step on 32 crops of the latest 16 frames, masked by 80%, and a prediction of the whole frame. Ours

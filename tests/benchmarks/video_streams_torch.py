@@ -35,8 +35,8 @@ class Joint(nn.Module):
 
 
 def follow(frames: np.ndarray, shape: Shape, classes: int, *, side: int, window: int, copies: int):
-  """Returns () -> the classes of each frame, i64[T, H, W]: at each frame one AdamW step of the encoder and the
-  decoder on crops of the latest frames, then the prediction; as the released code does it.
+  """Returns () -> the classes i64[T, H, W]. At each frame follow one AdamW step of the encoder and the decoder
+  on crops of the latest frames, and the prediction, as in the released code.
   """
   torch.manual_seed(0)
   model = Joint(shape, classes).eval()
