@@ -35,8 +35,10 @@ class Joint(nn.Module):
 
 
 def follow(frames: np.ndarray, shape: Shape, classes: int, *, side: int, window: int, copies: int):
-  """Returns () -> the classes i64[T, H, W]. At each frame follow one AdamW step of the encoder and the decoder
-  on crops of the latest frames, and the prediction, as in the released code.
+  """Returns () -> the classes i64[T, H, W].
+
+  At each frame the encoder and the decoder take an AdamW step on crops of the latest frames, then follows the
+  prediction, as in the released code.
   """
   torch.manual_seed(0)
   model = Joint(shape, classes).eval()
