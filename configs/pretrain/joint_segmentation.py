@@ -4,23 +4,28 @@ Command:   ssl-jax train --config=configs/pretrain/joint_segmentation.py:VARIANT
              --config.data.data_dir=DATA [--config.start.workdir=SEGMENTER]
            ssl-jax evaluate --config=configs/ttt/video.py:VARIANT --workdir=DIR
 Variants:  cityscapes: ViT-B with UPerNet, from a segmenter of the same encoder and head, for KITTI-STEP.
-           camvid: small, from scratch, for two CPU cores. camvid_plain: the same without reconstruction: a
-           run of method 'segmentation', the baseline "main task only".
-Data:      camvid: `python tests/benchmarks/real_data.py camvid_videos SHARED_DATA DATA`.
-Duration:  camvid: 20 minutes.
+           camvid: small, from scratch, for two CPU cores; davis: foreground and background. camvid_plain and
+           davis_plain: the same without reconstruction: runs of method 'segmentation', the baseline "main
+           task only".
+Data:      `python tests/benchmarks/real_data.py camvid_videos SHARED_DATA DATA`, or davis_videos.
+Duration:  camvid, davis: 5 minutes.
 Expected:  KITTI-STEP val mIoU 53.5 after joint training, 55.4 with test-time training [Wang et al. 2023, with
            Mask2Former and Swin-S]. Measured: docs/results.md, "Test-time training on video streams".
 """
 
 from ssl_jax import check_variant, recipe
 
-VARIANTS = ("camvid", "camvid_plain", "cityscapes")
+VARIANTS = ("camvid", "camvid_plain", "davis", "davis_plain", "cityscapes")
+SMALL = {"camvid": (180, 240, 40.0), "davis": (160, 284, 46.0)}  # height, width, epochs: 1,520 steps
 CITYSCAPES = 2_975 // 16  # batches of an epoch
 
 
 def get_config(variant="cityscapes"):
   check_variant(variant, VARIANTS, __file__)
-  return _cityscapes() if variant == "cityscapes" else _camvid(variant == "camvid_plain")
+  if variant == "cityscapes":
+    return _cityscapes()
+  data, _, plain = variant.partition("_")
+  return _small(*SMALL[data], plain=bool(plain))
 
 
 def _cityscapes():
@@ -51,13 +56,13 @@ def _cityscapes():
   )
 
 
-def _camvid(plain):
+def _small(height, width, epochs, *, plain):
   method = dict(head="fcn", channels=64)
   restoring = dict(name="joint_segmentation", mask_ratio=0.8)
   return recipe(
     method=dict(name="segmentation", **method) if plain else dict(**restoring, **method),
     encoder=dict(name="resnet18", width=16, output_stride=16, dilate="all", norm="group"),
-    host=dict(name="image_mask", height=180, width=240),
+    host=dict(name="image_mask", height=height, width=width),
     augment=dict(name="scale_jitter", views=1, size=128, scale=(0.5, 2.0)),
     optimizer=dict(
       name="adamw",
@@ -67,9 +72,9 @@ def _camvid(plain):
       schedule="cosine",
       warmup_epochs=2.0,
     ),
-    data=dict(name="video_masks", split="train", size=240, cache=True),
+    data=dict(name="video_masks", split="train", size=width, cache=True),
     checkpoint=dict(every_steps=500, keep=1),
     batch_size=8,
-    epochs=40.0,
+    epochs=epochs,
     log_every=20,
   )

@@ -4,7 +4,8 @@ Command:   ssl-jax evaluate --config=configs/ttt/video.py:VARIANT --workdir=DIR 
            DIR is a run of configs/pretrain/joint_segmentation.py. A stopped evaluation resumes.
 Memory:    by options of config.tasks.ttt_video: none window=1 carry=False; implicit window=1; explicit
            carry=False; all frames window=0; offline, on the whole video first, steps=0 offline=1000.
-Variants:  kitti_step: as published, crops of 512 x 1024. camvid, camvid_val: small, for two CPU cores.
+Variants:  kitti_step: as published, crops of 512 x 1024. camvid, davis: small, for two CPU cores; camvid_val,
+           davis_val: on the videos on which options are chosen.
 Expected:  KITTI-STEP val mIoU: frozen 53.5, none 53.6, implicit 54.3, explicit 53.6, both 55.4 [Wang et al.
            2023, with Mask2Former and Swin-S].
 Measured:  docs/results.md, "Test-time training on video streams"
@@ -12,7 +13,7 @@ Measured:  docs/results.md, "Test-time training on video streams"
 
 from ssl_jax import EvaluateConfig, check_variant, recipe
 
-VARIANTS = ("kitti_step", "camvid", "camvid_val")
+VARIANTS = ("kitti_step", "camvid", "camvid_val", "davis", "davis_val")
 
 
 def get_config(variant="kitti_step"):
@@ -39,5 +40,5 @@ def get_config(variant="kitti_step"):
       )
     ),
     augment=dict(name="scale_jitter", scale=(1.0, 1.0), flip=0.0),
-    data=dict(test_split="test" if variant == "camvid" else "val", size=128),
+    data=dict(test_split="val" if variant.endswith("_val") else "test", size=128),
   )

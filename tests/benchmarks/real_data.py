@@ -2,10 +2,10 @@
 
 python tests/benchmarks/real_data.py SET SHARED_DATA FOLDER
 
-SET is camvid, voc, coco, cityscapes or penn_fudan (images with masks of classes), camvid_videos and
-cityscapes_videos (frames of videos with masks), cifar10_clips (a table of clips by class), davis (frames
-with masks of what moves, and clips), voc_boxes, coco_boxes or penn_fudan_boxes (images with objects), or
-unlabelled.
+SET is camvid, voc, coco, cityscapes or penn_fudan (images with masks of classes), camvid_videos,
+cityscapes_videos or davis_videos (frames of videos with masks), cifar10_clips (a table of clips by class),
+davis (frames with masks of what moves, and clips), voc_boxes, coco_boxes or penn_fudan_boxes (images with
+objects), or unlabelled.
 """
 
 import csv
@@ -46,6 +46,7 @@ PHOTOGRAPHS = (
   "ants_bees/train.zip",
 )
 DAVIS_WIDTH = 426  # pixels; the masks are stored in whole bytes
+DAVIS_SIDE, DAVIS_VAL = 160, ("bmx-trees", "libby")  # of `davis_videos`
 HELD_BACK = 6  # clips of DAVIS, spread over the alphabet
 EVERY = 4  # frames of DAVIS of which one is written
 CLIPS = {"davis": 4, "clips": 5, "video": 8, "backgrounds": 25}  # folder of clips: every how many frames one
@@ -261,6 +262,32 @@ def unpack_davis(shared: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
   return folder
 
 
+def unpack_davis_videos(shared: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+  """Writes DAVIS as `video_masks` of background and foreground, with the shorter side of 160 pixels.
+
+  Every third clip is in the split test with all of its frames, two are in val, and every second frame of the
+  others is in train. Needs PyAV.
+  """
+  import av
+
+  masks = np.load(shared / "davis" / "masks.npz")
+  for place, name in enumerate(sorted(masks.files)):
+    split = "test" if place % 3 == 0 else "val" if name in DAVIS_VAL else "train"
+    images, truth = (path / name for path in _pair(folder / split))
+    images.mkdir(exist_ok=True), truth.mkdir(exist_ok=True)
+    with av.open(str(shared / "davis" / f"{name}.mp4")) as clip:
+      for number, frame in enumerate(clip.decode(video=0)):
+        if number % (2 if split == "train" else 1) == 0:
+          size = round(frame.width * DAVIS_SIDE / frame.height), DAVIS_SIDE
+          moving = np.unpackbits(masks[name][number], axis=-1)[:, :DAVIS_WIDTH]
+          frame.to_image().resize(size, Image.Resampling.BICUBIC).save(
+            images / f"{number:04d}.jpg", quality=92
+          )
+          Image.fromarray(moving).resize(size, Image.Resampling.NEAREST).save(truth / f"{number:04d}.png")
+  (folder / "classes.txt").write_text("background\nforeground\n")
+  return folder
+
+
 def unpack_unlabelled(shared: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
   """Writes photographs and frames of clips, without labels, as one folder of JPEG files; returns `folder`.
 
@@ -305,6 +332,7 @@ SETS = {
   "coco_boxes": unpack_coco_boxes,
   "penn_fudan_boxes": unpack_penn_fudan_boxes,
   "davis": unpack_davis,
+  "davis_videos": unpack_davis_videos,
   "unlabelled": unpack_unlabelled,
 }
 
