@@ -5,11 +5,13 @@
 Both run in one process. Ours: the CIFAR-10 network of configs/pretrain/joint.py, with crops, flips and
 rotations drawn inside the step, SGD, and a prediction. PyTorch: the same network, eager, as in the released
 code: for each image the weights are reset, each step augments and rotates 32 copies and takes one SGD step on
-the trunk and the rotation branch; then follows a prediction. `cost_of_n` is the time of n samples divided by
-n times the time of one. The last line is one JSON object.
+the trunk and the rotation branch; then follows a prediction. `torch_ttt_engine` is the package torch-ttt,
+with as many rows in a step. `cost_of_n` is the time of n samples divided by n times that of one. The last
+line is one JSON object.
 """
 
 import argparse
+import importlib.util
 import json
 
 import jax
@@ -68,13 +70,15 @@ def main():
     run, program = ours(images, steps, args.together)
     functions = {"one": run(program.size), "ours": run(count)}
     try:
-      from ttt_torch import one_after_another
+      from ttt_torch import one_after_another, with_the_engine
 
       device = peers_device()
       functions |= {
         "torch": one_after_another(images, steps, device, channels_last=False)(count),
         "torch_channels_last": one_after_another(images, steps, device, channels_last=True)(count),
       }
+      if importlib.util.find_spec("torch_ttt"):
+        functions["torch_ttt_engine"] = with_the_engine(images, steps, device)(count)
     except ImportError:
       print("PyTorch is not installed (extra `bench`): ours alone", flush=True)
     seconds = fastest(functions, args.rounds)

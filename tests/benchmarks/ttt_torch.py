@@ -89,6 +89,23 @@ def one_after_another(images: np.ndarray, steps: int, device: torch.device, *, c
   return lambda count: lambda: [adapt(image) for image in pixels[:count]]
 
 
+def with_the_engine(images: np.ndarray, steps: int, device: torch.device):
+  """Returns count -> () -> the predictions of so many images, by the engine of the package torch-ttt: each
+  time it copies the network and shows COPIES / 4 crops of the image in all four rotations.
+  """
+  from torch_ttt.engine.ttt_engine import TTTEngine
+
+  trunk, turns, classes = (module.to(device) for module in networks())
+  rule = {"optimizer_name": "adam", "lr": RATE, "num_steps": steps, "copy_model": True}
+  engine = TTTEngine(nn.Sequential(trunk, classes), "0", turns, optimization_parameters=rule).eval()
+  pixels = pixels_of(images, device)
+
+  def answer(image):
+    return engine(copies_together(image[None])[0][0, : COPIES // 4])[0].mean(0).argmax().item()
+
+  return lambda count: lambda: [answer(image) for image in pixels[:count]]
+
+
 def together(images: np.ndarray, steps: int, device: torch.device, size: int):
   """Returns count -> () -> the same predictions, `size` images at once by torch.func.vmap."""
   trunk, turns, classes = (module.to(device) for module in networks())
