@@ -46,7 +46,7 @@ PHOTOGRAPHS = (
   "ants_bees/train.zip",
 )
 DAVIS_WIDTH = 426  # pixels; the masks are stored in whole bytes
-DAVIS_SIDE, DAVIS_VAL = 160, ("bmx-trees", "libby")  # of `davis_videos`
+DAVIS_SIDE = 160  # pixels, of `davis_videos`
 HELD_BACK = 6  # clips of DAVIS, spread over the alphabet
 EVERY = 4  # frames of DAVIS of which one is written
 CLIPS = {"davis": 4, "clips": 5, "video": 8, "backgrounds": 25}  # folder of clips: every how many frames one
@@ -265,25 +265,24 @@ def unpack_davis(shared: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
 def unpack_davis_videos(shared: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
   """Writes DAVIS as `video_masks` of background and foreground, with the shorter side of 160 pixels.
 
-  Every third clip is in the split test with all of its frames, two are in val, and every second frame of the
-  others is in train. Needs PyAV.
+  The first third of every clip is in the split train. The rest of it is a stream: every third one in val, on
+  which options are chosen, the others in test. Needs PyAV.
   """
   import av
 
   masks = np.load(shared / "davis" / "masks.npz")
   for place, name in enumerate(sorted(masks.files)):
-    split = "test" if place % 3 == 0 else "val" if name in DAVIS_VAL else "train"
-    images, truth = (path / name for path in _pair(folder / split))
-    images.mkdir(exist_ok=True), truth.mkdir(exist_ok=True)
+    stream = "val" if place % 3 == 1 else "test"
     with av.open(str(shared / "davis" / f"{name}.mp4")) as clip:
       for number, frame in enumerate(clip.decode(video=0)):
-        if number % (2 if split == "train" else 1) == 0:
-          size = round(frame.width * DAVIS_SIDE / frame.height), DAVIS_SIDE
-          moving = np.unpackbits(masks[name][number], axis=-1)[:, :DAVIS_WIDTH]
-          frame.to_image().resize(size, Image.Resampling.BICUBIC).save(
-            images / f"{number:04d}.jpg", quality=92
-          )
-          Image.fromarray(moving).resize(size, Image.Resampling.NEAREST).save(truth / f"{number:04d}.png")
+        split = "train" if 3 * number < len(masks[name]) else stream
+        images, truth = (path / name for path in _pair(folder / split))
+        images.mkdir(exist_ok=True), truth.mkdir(exist_ok=True)
+        size = round(frame.width * DAVIS_SIDE / frame.height), DAVIS_SIDE
+        shown = frame.to_image().resize(size, Image.Resampling.BICUBIC)
+        shown.save(images / f"{number:04d}.jpg", quality=92)
+        moving = Image.fromarray(np.unpackbits(masks[name][number], axis=-1)[:, :DAVIS_WIDTH])
+        moving.resize(size, Image.Resampling.NEAREST).save(truth / f"{number:04d}.png")
   (folder / "classes.txt").write_text("background\nforeground\n")
   return folder
 

@@ -239,7 +239,12 @@ def test_an_evaluation_and_learning_at_test_time_are_planned():
 
 @needs_compiler
 def test_learning_along_streams_is_planned_and_several_cost_less_than_one_each():
-  config = small("pretrain/joint_segmentation.py:camvid")
+  config = small("pretrain/joint_segmentation.py:cityscapes")
+  config = dataclasses.replace(
+    config,
+    method={**config.method, "head": "linear", "channels": 0},
+    encoder={**config.encoder, "depth": 2, "relative_positions": False, "image_size": 16},
+  )
   options = dict(task="ttt_video", window=4, copies=4, short_side=48)
   names = {"one": dict(together=1), "four": dict(together=4), "frozen": dict(together=1, steps=0)}
   evaluation = check(
@@ -253,14 +258,13 @@ def test_learning_along_streams_is_planned_and_several_cost_less_than_one_each()
     ),
   )
   found = plan(config, "v5e:2x2", evaluation=evaluation, images=1000, classes=11)["tasks"]
-  assert all(row["fits"] for row in found.values()), found
+  assert all(row["fits"] and not row["collectives"] for row in found.values())
   assert [found[name]["roofline"]["images_at_once"] for name in names] == [4, 16, 4]  # on four chips
-  assert "all-reduce" not in found["four"]["collectives"]
   frames = {name: row["roofline"]["images_a_second"] for name, row in found.items()}
   assert frames["one"] < frames["four"] and frames["one"] < frames["frozen"]
   flops = {name: row["an_image"]["flops"] for name, row in found.items()}
-  # Two predictions of 48 x 96 (48 x 85) and two passes with gradients of crops of 16 x 32, against one.
-  assert 2.5 < flops["one"] / flops["frozen"] < 5
+  # Two predictions of 48 x 96 (of 48 x 85) and forward and backward of four crops of 16 x 32, against one.
+  assert 2 < flops["one"] / flops["frozen"] < 4
   assert flops["four"] == pytest.approx(flops["one"], rel=0.1)
 
 
