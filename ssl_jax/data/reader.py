@@ -33,7 +33,8 @@ class Source:
   Every record has "label", a class index or -1, and "image", an encoded file (bytes) or pixels uint8[H, W,
   3], or instead of it "clip", the path of a clip, or "frames", encoded frames of a clip in order, with its
   name as "clip_name". Further `fields` may be: "mask", an encoded file or classes uint8[H, W], which a record
-  may accompany with "mask_values" (see mask_values.py; `decode_classes` there reads both); "boxes" f32[n, 4]
+  may accompany with "mask_values" (see mask_values.py; `decode_classes` there reads both); "segments" (see
+  segments.py); "boxes" f32[n, 4]
   (x1, y1, x2, y2) in pixels of the upright image, with "boxes_class" i32[n], "boxes_crowd" bool[n],
   "boxes_difficult" bool[n], "boxes_area" f64[n] and perhaps "instances", n encoded
   masks, and "dense_points", n annotations of DensePose; see objects.py.
@@ -52,6 +53,9 @@ class Source:
   mask_names: tuple[str, ...] | None = dataclasses.field(default=None, repr=False)
   records: str = "images"  # what the records are, for messages
   left_out: str = ""  # what is not read of the data set, such as "12 .bmp, 3 hidden"; for headlines
+  # of each record, if all of them have "clip_name", to find the frames of a clip without reading any
+  clip_names: tuple[str, ...] = dataclasses.field(default=(), repr=False)
+  things: tuple[str, ...] = dataclasses.field(default=(), repr=False)  # classes whose "segments" are objects
 
   def __len__(self) -> int:
     return len(self.reader)

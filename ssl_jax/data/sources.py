@@ -21,6 +21,7 @@ from ssl_jax.data import (
   mask_layouts,
   synthetic,
   video_folder,
+  video_layouts,
   video_masks,
   voc_boxes,
 )
@@ -30,6 +31,7 @@ from ssl_jax.data.mask_values import FIELD as MASK_VALUES
 from ssl_jax.data.mask_values import check_size, decode_classes
 from ssl_jax.data.objects import Empty
 from ssl_jax.data.reader import Reader, Source, cores
+from ssl_jax.data.segments import FIELD as SEGMENTS
 
 # (Images, classes) of data sets that are used without being present: in plans, and for imported weights that
 # were trained on them.
@@ -60,9 +62,7 @@ _FOLDERS: dict[str, Callable[..., Source]] = {
   "coco_masks": coco_masks.open_coco_masks,
   "camvid": mask_layouts.open_camvid,
   "video_folder": video_folder.open_video_folder,
-  "video_masks": video_masks.open_video_masks,
-  "davis": video_masks.open_davis,
-  "kitti_step": video_masks.open_kitti_step,
+  **{name: functools.partial(video_masks.open_videos, find) for name, find in video_layouts.LAYOUTS.items()},
 }
 WITH_OBJECTS = ("coco", "voc_boxes")  # sources that know which of their images have no objects
 BUILT_IN = ("sample", *_FOLDERS, "synthetic")
@@ -81,7 +81,8 @@ def make(
       (boxes and masks of objects, see coco.py), "voc_boxes" (see voc_boxes.py), "voc_masks", "cityscapes",
       "ade20k", "camvid" (masks, see mask_layouts.py), "coco_masks" (masks, see coco_masks.py), "video_folder"
       (clips, see video_folder.py), "video_masks", "davis", "kitti_step" (frames of videos with masks, see
-      video_masks.py), "synthetic" (generated, see synthetic.py) or a TFDS data set (see tfds_records.py).
+      video_masks.py), "cityscapes_vps", "youtube_vos", "coco_videos" (the same, see video_layouts.py),
+      "synthetic" (generated, see synthetic.py) or a TFDS data set (see tfds_records.py).
     split: in TFDS syntax: "train", "test", "train[:90%]", "train[100:200]", "train[:10%]+train[90%:]".
     data_dir: the folder of the images or, for a TFDS data set, the folder that holds the data sets; not
       needed for "sample" and "synthetic".
@@ -116,7 +117,9 @@ def make(
 def shuffled(source: Source, seed: int = 0) -> Source:
   """Returns the same records in a random but fixed order: for streams of data that are sorted by class."""
   order = np.random.default_rng(seed).permutation(len(source))
-  return dataclasses.replace(source, reader=Reordered(source.reader, order), sorted_by_class=False)
+  clip_names = tuple(source.clip_names[i] for i in order) if source.clip_names else ()
+  reader = Reordered(source.reader, order)
+  return dataclasses.replace(source, reader=reader, clip_names=clip_names, sorted_by_class=False)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -257,7 +260,7 @@ def _decoded(record: Record) -> dict[str, Any]:
   for name, value in record.items():
     if name == "mask":
       made[name] = decode_classes(record)
-    elif name not in (MASK_VALUES, "instances", "dense_points"):  # these have no fixed shape
+    elif name not in (MASK_VALUES, SEGMENTS, "instances", "dense_points"):  # these have no fixed shape
       made[name] = decode(value) if isinstance(value, bytes) else value
   if "mask" in made and "image" in made:
     check_size(made["mask"], made["image"].shape[1::-1])

@@ -161,7 +161,15 @@ def _test_records(config: EvaluateConfig, data: EvaluateDataConfig, test: Source
 
   sizes = functools.cache(functools.partial(image_sizes, test))
   return TestRecords(
-    batches, read, test.__getitem__, sizes, test.fields, test.mask_classes, data.interpolation
+    batches,
+    read,
+    test.__getitem__,
+    sizes,
+    test.fields,
+    test.mask_classes,
+    data.interpolation,
+    test.clip_names,
+    test.things,
   )
 
 

@@ -28,6 +28,8 @@ class TestRecords(NamedTuple):
   fields: tuple[str, ...]  # of a record, such as "mask"
   class_names: tuple[str, ...] = ()  # of the masks
   interpolation: str = "bilinear"  # of resized images
+  clip_names: tuple[str, ...] = ()  # of each record, where the source tells them; see `Source`
+  things: tuple[str, ...] = ()  # classes of the masks whose segments are objects
   # () -> the host transform of the training run, at the size of the evaluation
   trained: Callable[[], Transform] | None = None
 

@@ -57,8 +57,9 @@ def find_videos(data: TaskData, *, shuffled: bool, seed: int) -> list[Video]:
       "such as config.data.name='video_masks'"
     )
   names: dict[str, list[int]] = {}
-  for position in range(data.test_size):
-    names.setdefault(records.record(position)["clip_name"], []).append(position)
+  told = records.clip_names or (records.record(position)["clip_name"] for position in range(data.test_size))
+  for position, name in enumerate(told):
+    names.setdefault(name, []).append(position)
   found = []
   for number, (name, positions) in enumerate(names.items()):
     order = order_of(np.array(positions, np.int64), number, shuffled=shuffled, seed=seed)

@@ -5,9 +5,11 @@ import pytest
 from PIL import Image
 
 from ssl_jax.data import sources
+from ssl_jax.data.decode import DecodeError
 from ssl_jax.data.elements import host_batch
 from ssl_jax.data.full_mask import ImageAndFullMask
 from ssl_jax.data.mask_values import IGNORE, decode_classes
+from ssl_jax.data.segments import code_of, decode_segments
 
 SIZE = (6, 4)  # width, height
 
@@ -83,15 +85,42 @@ def test_kitti_step(tmp_path):
     for frame in range(2):
       write_image(tmp_path / "training/image_02" / video / f"{frame:06}.png")
       pixels = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
-      pixels[0, :3] = [(18, 1, 7), (13, 0, 2), (255, 0, 0)]
+      pixels[0, :4] = [(18, 1, 7), (13, 0, 2), (255, 0, 0), (13, 0, 0)]
       path = tmp_path / "panoptic_maps/val" / video / f"{frame:06}.png"
       path.parent.mkdir(parents=True, exist_ok=True)
       Image.fromarray(pixels).save(path)
   source = sources.make("kitti_step", split="val", data_dir=str(tmp_path))
   assert names_of(source) == ["0002"] * 2 + ["0006"] * 2
   classes = decode_classes(source[0])
-  assert classes[0, :3].tolist() == [18, 13, IGNORE] and not classes[1:].any()
+  assert classes[0, :4].tolist() == [18, 13, IGNORE, 13] and not classes[1:].any()
   assert source.num_classes == 19 and source.mask_classes[18] == "bicycle"
+  segments = decode_segments(source[0]["segments"], classes.shape)
+  codes = [code_of(18, 1, 7), code_of(13, 0, 2), 255, 13]
+  assert (np.abs(segments[0, :4]) - 1).tolist() == codes
+  assert (segments < 0).sum() == 1 and segments[0, 3] < 0  # a car without a number is a crowd
+
+
+def test_a_frame_without_a_mask_has_no_labels(tmp_path):
+  for frame in range(3):
+    write_image(tmp_path / f"images/a/{frame}.png")
+    if frame != 1:
+      write_mask(tmp_path / f"masks/a/{frame}.png", [0, 1])
+  source = sources.make("video_masks", data_dir=str(tmp_path))
+  assert [(decode_classes(source[i]) == IGNORE).all() for i in range(3)] == [False, True, False]
+  assert source.summary() == "3 frames; not read: masks of 1 frames, which have none"
+  (tmp_path / "masks/a/2.png").unlink()  # after the set was opened: no frame loses its labels unnoticed
+  with pytest.raises(DecodeError, match="its mask masks/a/2.png is gone"):
+    source[2]
+
+
+def test_names_of_clips_are_told_without_reading(tmp_path):
+  for video in "ab":
+    for frame in range(2):
+      write_image(tmp_path / "images" / video / f"{frame}.png")
+      write_mask(tmp_path / "masks" / video / f"{frame}.png", [0])
+  source = sources.make("video_masks", data_dir=str(tmp_path))
+  mixed = sources.shuffled(source)
+  assert mixed.clip_names == tuple(names_of(mixed)) != source.clip_names == tuple("aabb")
 
 
 def test_what_is_missing_is_named(tmp_path):
