@@ -1,4 +1,4 @@
-"""Commands for use before a run: `recipes`, `plan` and `prepare`."""
+"""Commands for use before a run: `recipes`, `describe`, `plan` and `prepare`."""
 
 from __future__ import annotations
 
@@ -80,6 +80,23 @@ def prepare(values) -> None:
   run.prepare(values.rest, values.config and schema.check(schema.TrainConfig, values.config), values.output)
 
 
+def describe(values) -> None:
+  r"""Print how many videos a folder holds, how long they are, and their rate and classes.
+
+  Usage: ssl-jax describe videos --data_dir=DIR [--name=SOURCE --split=SPLIT]
+
+  The columns: mean length of a video in seconds, number of frames and of those with labels, number of videos,
+  frames a second, number of classes. The rate comes from the files of clips, and otherwise from what is
+  published about the data set.
+
+  Example:
+    ssl-jax describe videos --data_dir=KITTI_STEP --name=kitti_step
+  """
+  from ssl_jax.run.describe import describe as run
+
+  run(values.rest, values.data_dir, values.name, values.split)
+
+
 def recipes(values) -> None:
   """List the recipes that are installed with ssl_jax.
 
@@ -98,6 +115,20 @@ def recipes(values) -> None:
 
 COMMANDS = {
   "recipes": Command(recipes, ()),
+  "describe": Command(
+    describe,
+    (
+      Flag("data_dir", None, "the folder of the data set"),
+      Flag(
+        "name",
+        "",
+        "davis, kitti_step, cityscapes_vps, youtube_vos, coco_videos, video_masks or video_folder; empty: "
+        "the first of them that the folder holds",
+      ),
+      Flag("split", "", "a split, or a part of it such as 'val[:50%]'; empty: all of them"),
+    ),
+    takes_words=True,
+  ),
   "plan": Command(
     plan,
     (
