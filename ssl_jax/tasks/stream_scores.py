@@ -1,4 +1,4 @@
-"""Scores of the segmentation of the frames of streams."""
+"""Scores of the segmentation of the frames of streams: the mean intersection over union."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import numpy as np
 
 from ssl_jax.data.host import IGNORE
 from ssl_jax.metrics import standard_error
+from ssl_jax.tasks.segmented_frame import KINDS, Rows
 from ssl_jax.tasks.video_streams import Video
 
-KINDS = ("adapted", "before", "frozen")  # whose predictions are scored, in this order
 _CLASSES = 256
-Rows = dict[str, np.ndarray]
 
 
 def count_pixels(truth: np.ndarray, predicted: np.ndarray) -> dict[str, np.ndarray]:
@@ -60,10 +59,17 @@ def frame_iou(truth: np.ndarray, intersection: np.ndarray, predicted: np.ndarray
 
 
 def report(rows: Rows, videos: Sequence[Video], block: int) -> tuple[dict[str, float], dict[str, Any]]:
-  """Returns (the scalars, the figures of each video for the protocol)."""
+  """Returns (the scalars, the figures of each video for the protocol).
+
+  Frames without labels do not count, and videos without labelled frames have no figures.
+
+  Raises: ValueError if no frame has labels.
+  """
   truth = rows["truth"][:, None]
   by_frame = frame_iou(truth, rows["intersection"], rows["predicted"])  # [N, 3]
   known = np.isfinite(by_frame[:, 0])
+  if not known.any():
+    raise ValueError(f"task 'ttt_video': not one of the {len(known)} test frames has a pixel with a class")
   adapted, before, frozen = by_frame[known].T
   # A block never spans two videos.
   groups = rows["video"][known] * (rows["moment"].max() // block + 1) + rows["moment"][known] // block
@@ -84,9 +90,11 @@ def report(rows: Rows, videos: Sequence[Video], block: int) -> tuple[dict[str, f
       "gain": standard_error(adapted - frozen, groups),
     },
     "by_video": {
-      video.name: dict(zip(KINDS, by_frame[known & (rows["video"] == video.number)].mean(0).tolist()))
+      video.name: dict(zip(KINDS, by_frame[mine].mean(0).tolist()))
       for video in videos
+      if (mine := known & (rows["video"] == video.number)).any()
     },
     "test_rows": len(known),
+    "labelled_rows": int(known.sum()),
   }
   return scalars, details

@@ -16,12 +16,13 @@ from ssl_jax.abilities import Adaptable, Segmenter
 from ssl_jax.core import Key
 from ssl_jax.data.full_mask import ImageAndFullMask
 from ssl_jax.parallel import placement
-from ssl_jax.tasks import stream_scores, streams
+from ssl_jax.tasks import stream_measures, stream_scores, streams
 from ssl_jax.tasks.backbone import Backbone, digest
 from ssl_jax.tasks.partial_results import NOTHING_KEPT, PartialResults
 from ssl_jax.tasks.segmentation import canvases, check_classes, find_numbers
 from ssl_jax.tasks.segmented_batches import count_classes
-from ssl_jax.tasks.sliding_windows import Totals, classes_of
+from ssl_jax.tasks.segmented_frame import Frame, Measure
+from ssl_jax.tasks.sliding_windows import Totals, classes_of, confident_classes_of
 from ssl_jax.tasks.stream_rows import FrameRows
 from ssl_jax.tasks.streams import Options, Streams
 from ssl_jax.tasks.task import Result, Task, TaskData, silent
@@ -49,6 +50,7 @@ def make(
   together: int = 0,
   short_side: int = 0,
   block: int = 25,
+  scores: tuple[stream_measures.Score, ...] = (),
 ) -> Task:
   """At each frame of a video, the network learns on the latest frames and then predicts the frame.
 
@@ -60,7 +62,8 @@ def make(
   window. A run that was interrupted resumes at the frame where it stopped, with the same results.
 
   "miou" is the mean over the classes that are present in the truth of a frame, averaged over all frames: the
-  average over the frames of each video, weighted by its length. "miou_frozen" is that of the trained
+  average over the frames of each video, weighted by its length. The network learns from frames without
+  labels too, but they do not count. "miou_frozen" is that of the trained
   network on the same frames, "gain" their difference; "miou_before" that of each frame's first parameters.
   Standard errors are over blocks of neighbouring frames. "total_miou" is that of all pixels together.
 
@@ -84,6 +87,10 @@ def make(
       the results.
     short_side: pixels to which the shorter side of a frame is resized; 0: its size.
     block: frames of a block.
+    scores: measured beside "miou", of the adapted and of the trained network: "davis": region similarity and
+      contour accuracy, see `contour_scores.make`; "panoptic": panoptic quality, see `panoptic_scores.make`;
+      "instances": average precision of objects, see `instance_scores.make`. The latter two need masks that
+      tell objects apart.
   Raises: ValueError for options out of range and, in `run`, for test records that are not frames of videos
     with masks; methods.MissingAbility if the network does not segment or has no task at test time.
   Source: Wang et al. 2023, section 4 and released code.
@@ -93,13 +100,14 @@ def make(
   for name, least in (("short_side", 0), ("block", 1)):
     if given[name] < least:
       raise ValueError(f"config.tasks.ttt_video.{name} is {given[name]}; use {least} or more")
-  return Task("ttt_video", functools.partial(_run, options, short_side, block), resumes=True)
+  return Task("ttt_video", functools.partial(_run, options, short_side, block, scores), resumes=True)
 
 
 def _run(
   options: Options,
   short_side: int,
   block: int,
+  scores: tuple[stream_measures.Score, ...],
   backbone: Backbone,
   data: TaskData,
   mesh: Mesh,
@@ -118,12 +126,14 @@ def _run(
   numbers = find_numbers(backbone, records)
   geometry = canvases(segmenter, records, short_side, "ttt_video")
   check_classes(numbers.names, count_classes(backbone, segmenter, geometry.windows))
+  measures = stream_measures.make(scores, numbers.names, records)
   transform = ImageAndFullMask(
     short_side,
     geometry.windows.canvas,
     geometry.mask_canvas,
     records.interpolation,
     squash=segmenter.size is not None,
+    segments=any(measure.segments for measure in measures.values()),
   )
   pictures = StreamPictures(videos[0].number, len(videos[0].frames))
   parallel.bound_programs()
@@ -134,42 +144,68 @@ def _run(
     mesh,
     key,
     read=FrameReader(functools.partial(records.read, transform)),
-    judge=functools.partial(_judge, geometry.mask_canvas),
-    row=functools.partial(_row, numbers.table, pictures),
+    judge=functools.partial(
+      _judge, geometry.mask_canvas, any(measure.confidence for measure in measures.values())
+    ),
+    row=functools.partial(_row, numbers.table, pictures, tuple(measures.values())),
   )
-  protocol = _protocol(options, short_side, block, adaptable, backbone, data, videos)
+  protocol = _protocol(options, short_side, block, scores, adaptable, backbone, data, videos)
   identity = {**protocol, "weights": digest(backbone), "seed": seed, "at_once": together.online.size}
   rows = FrameRows(partial_results, identity)
   streams.follow(together, videos, rows, progress)
   partial_results.clear()
   found = rows.arrays()
   scalars, details = stream_scores.report(found, videos, block)
+  for score, measure in measures.items():
+    more, details[score] = measure.report(found, videos)
+    scalars |= more
   details["ledger"] = {"milliseconds_a_frame": rows.milliseconds(), "streams_at_once": together.online.size}
   plot = functools.partial(_plot, pictures, stream_scores.over_time(found, videos))
   return Result(scalars, {**protocol, **details}, found, numbers.names, plot)
 
 
-def _judge(canvas, running: Streams, samples, frames, result) -> dict[str, jax.Array]:
-  """The classes uint8[S, 3, *canvas] after adaptation, before it, and of the trained network."""
+def _judge(canvas, confident: bool, running: Streams, samples, frames, result) -> dict[str, jax.Array]:
+  """The classes uint8[S, 3, *canvas] after adaptation, before it, and of the trained network, and perhaps
+  their probabilities."""
   sizes = placement.spread(np.stack([frame["mask_size"] for frame in frames]), running.mesh)
   logits = (result.logits, result.curve[:, 0], streams.frozen_logits(running, samples))
-  return {"classes": _classes(logits, samples["image_size"], sizes, canvas=canvas, mesh=running.mesh)}
+  classify = confident_classes_of if confident else classes_of
+  found = _classes(logits, samples["image_size"], sizes, canvas=canvas, classify=classify, mesh=running.mesh)
+  return dict(zip(("classes", "confidence"), found if confident else (found,)))
 
 
-@functools.partial(jax.jit, static_argnames=("canvas", "mesh"))
-def _classes(logits, sizes, mask_sizes, *, canvas: tuple[int, int], mesh: Mesh) -> jax.Array:
+@functools.partial(jax.jit, static_argnames=("canvas", "classify", "mesh"))
+def _classes(logits, sizes, mask_sizes, *, canvas: tuple[int, int], classify, mesh: Mesh):
   ones = jnp.ones(logits[0].shape[:3], jnp.float32)
-  found = [classes_of(Totals(kind, ones), sizes, mask_sizes, canvas) for kind in logits]
-  return jax.lax.with_sharding_constraint(jnp.stack(found, 1), placement.replicated(mesh))
+  found = [classify(Totals(kind, ones), sizes, mask_sizes, canvas) for kind in logits]
+  stacked = jax.tree.map(lambda *kinds: jnp.stack(kinds, 1), *found)
+  return jax.lax.with_sharding_constraint(stacked, placement.replicated(mesh))
 
 
-def _row(table: np.ndarray, pictures: StreamPictures, video: Video, moment: int, frame, found) -> dict:
+def _row(
+  table: np.ndarray,
+  pictures: StreamPictures,
+  measures: tuple[Measure, ...],
+  video: Video,
+  moment: int,
+  frame,
+  found,
+) -> dict:
   """Counts the pixels of a frame, and keeps it for the pictures."""
-  truth, classes = table[frame["mask"]], found["classes"]
   (height, width), (tall, wide) = frame["image_size"], frame["mask_size"]
-  shown = frame["image"][:height, :width], truth[:tall, :wide], list(classes[[2, 0], :tall, :wide])
-  pictures.add(video.number, moment, *shown)
-  return stream_scores.count_pixels(truth, classes)
+  kept = {"segments": frame.get("segments"), "confidence": found.get("confidence")}
+  seen = Frame(
+    table[frame["mask"]][:tall, :wide],
+    found["classes"][:, :tall, :wide],
+    **{name: values[..., :tall, :wide] for name, values in kept.items() if values is not None},
+  )
+  pictures.add(
+    video.number, moment, frame["image"][:height, :width], seen.truth, list(seen.predicted[[2, 0]])
+  )
+  counts = stream_scores.count_pixels(seen.truth, seen.predicted)
+  for measure in measures:
+    counts |= measure.count(seen)
+  return counts
 
 
 def _plot(pictures: StreamPictures, scores, path: pathlib.Path, title: str) -> None:
@@ -181,6 +217,7 @@ def _protocol(
   options: Options,
   short_side: int,
   block: int,
+  scores: tuple[stream_measures.Score, ...],
   adaptable: Adaptable,
   backbone: Backbone,
   data: TaskData,
@@ -193,6 +230,7 @@ def _protocol(
     **given,
     "short_side": short_side,
     "block": block,
+    "scores": list(scores),
     "task": "ttt_video",
     "trainable": list(options.trainable or adaptable.trainable),
     "backbone_mode": "evaluation",

@@ -1,20 +1,25 @@
 """Test-time training along videos: a toy network that learns the brightness of a stream."""
 
+import io
 import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from ssl_jax import parallel, tasks
 from ssl_jax.abilities import Adaptable, Segmenter
 from ssl_jax.core import Weights
+from ssl_jax.data.mask_values import IGNORE
+from ssl_jax.data.segments import EncodedSegments
 from ssl_jax.run.stop import Stop, Stopped
 from ssl_jax.tasks import stream_scores
 from ssl_jax.tasks.backbone import Backbone, encoder_only
 from ssl_jax.tasks.partial_results import PartialResults
-from tests.tasks.masked_images import NAMES, data_of, painted
+from ssl_jax.tasks.video_streams import find_videos
+from tests.tasks.masked_images import NAMES, data_of, painted, records_of
 
 LEVELS = np.array([0.2, 0.5, 0.8], np.float32)  # grey of the three classes
 LENGTHS = {"a": 9, "b": 6}
@@ -23,7 +28,7 @@ SGD = dict(
 )
 
 
-def network() -> Backbone:
+def network(names=NAMES) -> Backbone:
   """Names a pixel by the nearest grey level, after a correction of brightness that it learns."""
 
   def predict(params, model_state, images):
@@ -42,7 +47,7 @@ def network() -> Backbone:
   abilities = {Segmenter: Segmenter(predict), Adaptable: adaptable}
   method = encoder_only(lambda params, state, images: images.mean((1, 2)), abilities)
   weights = Weights({"encoder": {"shift": jnp.zeros(())}}, {})
-  return Backbone(weights, method, {"backbone": "brightness"}, class_names=NAMES)
+  return Backbone(weights, method, {"backbone": "brightness"}, class_names=names)
 
 
 def streams(names=("a", "b"), drift=0.03):
@@ -62,11 +67,11 @@ def streams(names=("a", "b"), drift=0.03):
   return data._replace(records=test)
 
 
-def run(data=None, kept=None, mesh=None, seed=0, **options):
+def run(data=None, kept=None, mesh=None, seed=0, names=NAMES, **options):
   task = tasks.make("ttt_video", **{**SGD, "copies": 4, "window": 4, "block": 3, **options})
   more = {"partial_results": kept} if kept else {}
   mesh = mesh or parallel.make_mesh(jax.devices()[:1])
-  return task.run(network(), data or streams(), mesh, jax.random.key(seed), **more)
+  return task.run(network(names), data or streams(), mesh, jax.random.key(seed), **more)
 
 
 def by_frame(result) -> dict[tuple[int, int], np.ndarray]:
@@ -144,6 +149,98 @@ def test_a_stopped_run_goes_on_at_its_frame(tmp_path, monkeypatch):
   assert seen[0] == 5 and again.scalars == whole.scalars
   for name, rows in whole.predictions.items():
     np.testing.assert_array_equal(rows, again.predictions[name], err_msg=name)
+
+
+def with_objects(data=None, unlabelled=()):
+  """The streams with segments: every stripe is one, and the last class is that of objects.
+
+  Args:
+    unlabelled: positions of frames without labels.
+  """
+  data = data or streams()
+  assert data.records is not None
+  records = []
+  for position in range(data.test_size):
+    record = dict(data.records.record(position))
+    if position in unlabelled:
+      record["mask"] = np.full_like(record["mask"], IGNORE)
+    mask = io.BytesIO()
+    Image.fromarray(record["mask"]).save(mask, "PNG")
+    empty = position in unlabelled
+    records.append({**record, "segments": EncodedSegments(b"" if empty else mask.getvalue())})
+  test = records_of(records)._replace(
+    fields=(*data.records.fields, "segments"),
+    things=("tree",),
+    clip_names=tuple(record["clip_name"] for record in records),
+  )
+  return data._replace(records=test)
+
+
+def test_further_scores_are_those_of_the_same_frames(tmp_path, monkeypatch):
+  """A run that is stopped and goes on has the same scores, and the scores change nothing else."""
+  options = dict(scores=("instances", "panoptic"))
+  plain, whole = run(), run(with_objects(), **options)
+  assert {name: whole.scalars[name] for name in plain.scalars} == plain.scalars
+  assert 0 < whole.scalars["pq_frozen"] < whole.scalars["pq"] < 1
+  assert 0 < whole.scalars["mask_ap_frozen"] < whole.scalars["mask_ap"] <= 1
+  assert whole.protocol["panoptic"]["things"] == ["tree"] and whole.protocol["scores"] == list(
+    options["scores"]
+  )
+  json.dumps(whole.protocol)
+  kept = PartialResults(tmp_path / "kept.npz")
+  polls = iter(range(100))
+  with monkeypatch.context() as patch:
+    patch.setattr(Stop, "poll", lambda self: "SIGTERM" if next(polls) == 3 else "")
+    with pytest.raises(Stopped, match="after 4 of 15 frames"):
+      run(with_objects(), kept=kept, **options)
+  again = run(with_objects(), kept=kept, **options)
+  assert again.scalars == whole.scalars
+  for name, rows in whole.predictions.items():
+    np.testing.assert_array_equal(rows, again.predictions[name], err_msg=name)
+
+
+def test_contours_need_a_background():
+  data = streams()
+  with pytest.raises(ValueError, match="scores has 'davis', which needs a class 'background'"):
+    run(data, scores=("davis",))
+  assert data.records is not None
+  names = ("background", *NAMES[1:])
+  found = run(data._replace(records=data.records._replace(class_names=names)), names=names, scores=("davis",))
+  assert 0 < found.scalars["j_and_f_frozen"] < found.scalars["j_and_f"] <= 1
+
+
+def test_scores_that_the_records_do_not_allow_are_refused():
+  with pytest.raises(ValueError, match="has 'panoptic', which needs test masks that tell objects apart"):
+    run(scores=("panoptic",))
+  with pytest.raises(ValueError, match="config.tasks.ttt_video.scores is 'davies'; did you mean 'davis'"):
+    run(scores=("davies",))
+
+
+def test_frames_without_labels_are_learnt_from_but_do_not_count():
+  every, some = run(), run(with_objects(unlabelled=range(0, 15, 2)), scores=("instances", "panoptic"))
+  labelled = range(1, 15, 2)
+  assert some.scalars["miou"] == pytest.approx(np.mean([by_frame(every)[i][0] for i in labelled]))
+  assert some.protocol["labelled_rows"] == 7 and some.protocol["test_rows"] == 15
+  assert some.scalars["pq"] > 0 and some.scalars["mask_ap"] > 0
+  first = run(with_objects(unlabelled=range(9)))  # no frame of the first video
+  assert set(first.protocol["by_video"]) == {"b"}
+  assert first.scalars["miou"] == pytest.approx(np.mean([by_frame(every)[i][0] for i in range(9, 15)]))
+  with pytest.raises(ValueError, match="not one of the 15 test frames has a pixel with a class"):
+    run(with_objects(unlabelled=range(15)))
+
+
+def test_clips_are_found_without_reading_records():
+  data = with_objects()
+  assert data.records is not None
+
+  def read(index):
+    raise AssertionError(f"record {index} was read")
+
+  silent = data._replace(records=data.records._replace(record=read))
+  assert [(v.name, len(v.frames)) for v in find_videos(silent, shuffled=False, seed=0)] == [
+    ("a", 9),
+    ("b", 6),
+  ]
 
 
 def test_offline_learns_before_the_first_frame():

@@ -1,0 +1,125 @@
+"""Average precision of the objects that a semantic segmenter finds: the connected regions of a class."""
+
+from __future__ import annotations
+
+import functools
+import json
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ssl_jax.data import instance_masks
+from ssl_jax.data.host import IGNORE
+from ssl_jax.data.instance_masks import EncodedMask
+from ssl_jax.data.objects import Objects
+from ssl_jax.tasks.detection_scores import MAX_DETECTIONS, Detected, coco_scores
+from ssl_jax.tasks.segmented_frame import (
+  KINDS,
+  Frame,
+  Measure,
+  Parts,
+  Rows,
+  predicted_parts,
+  table_of,
+  true_parts,
+  with_frozen,
+)
+from ssl_jax.tasks.stream_rows import split_rows
+from ssl_jax.tasks.video_streams import Video
+from ssl_jax.video.index import check_installed
+
+ROWS = "instances"
+
+
+def make(names: tuple[str, ...], things: tuple[str, ...]) -> Measure:
+  """COCO's average precision of masks, over the labelled frames of all videos.
+
+  The score of an object is the mean probability of its class over its pixels. Pixels without a class are cut
+  off predictions. Of a frame, the 100 objects of the highest score count in each class.
+
+  Scalars: "mask_ap", "mask_ap50" and "mask_ap75".
+
+  Raises: ImportError without scikit-image or faster-coco-eval.
+  Source: Lin et al. 2014.
+  """
+  check_installed("skimage", "scikit-image", "config.tasks.ttt_video.scores='instances'")
+  return Measure(
+    functools.partial(_count, table_of(names, things)),
+    functools.partial(_report, names),
+    segments=True,
+    confidence=True,
+  )
+
+
+def _count(things: np.ndarray, frame: Frame) -> dict[str, np.ndarray | bytes]:
+  """{ROWS: the objects of the labels and those of KINDS, compressed}; b"" for a frame without labels."""
+  assert frame.segments is not None and frame.confidence is not None
+  known = frame.truth != IGNORE
+  if not known.any():
+    return {ROWS: b""}
+  truth = true_parts(frame.truth, frame.segments, things)
+  objects = np.flatnonzero(things[truth.classes]).tolist()  # pixels without a class are none
+  kept: dict[str, Any] = {
+    "size": frame.truth.shape,
+    "truth": [(int(truth.classes[i]), bool(truth.crowd[i]), _runs(truth, i)) for i in objects],
+  }
+  for kind, classes, confidence in zip(KINDS, frame.predicted, frame.confidence):
+    kept[kind] = _detected(np.where(known, classes, IGNORE).astype(np.uint8), confidence, things)
+  return {ROWS: zlib.compress(json.dumps(kept).encode())}
+
+
+def _detected(
+  classes: np.ndarray, confidence: np.ndarray, things: np.ndarray
+) -> list[tuple[int, float, str]]:
+  """(Class, score, run lengths) of the objects of a prediction uint8[H, W]."""
+  parts = predicted_parts(classes, things)
+  scores = np.bincount(parts.numbers.ravel(), confidence.astype(np.float64).ravel()) / parts.areas
+  found = []
+  for kind in np.unique(parts.classes[things[parts.classes]]):
+    objects = np.flatnonzero(parts.classes == kind)
+    best = objects[np.argsort(-scores[objects], kind="stable")[:MAX_DETECTIONS]]
+    found += [(int(kind), float(scores[i]), _runs(parts, i)) for i in best.tolist()]
+  return found
+
+
+def _runs(parts: Parts, number: int) -> str:
+  return instance_masks.from_pixels(parts.numbers == number).counts.decode()
+
+
+def _report(
+  names: tuple[str, ...], rows: Rows, videos: Sequence[Video]
+) -> tuple[dict[str, float], dict[str, Any]]:
+  frames = [json.loads(zlib.decompress(bytes(row))) for row in split_rows(rows, ROWS) if len(row)]
+  truths = [_objects(frame) for frame in frames]
+  by_kind, of_class = {}, {}
+  for kind in KINDS:
+    found = coco_scores(truths, [_found(frame, kind) for frame in frames], len(names), kind="mask")
+    by_kind[kind] = {"mask_ap": found.ap, "mask_ap50": found.ap50, "mask_ap75": found.ap75}
+    of_class[kind] = {n: float(ap) for n, ap in zip(names, found.by_class) if np.isfinite(ap)}
+  details = {"before": by_kind["before"], "by_class": of_class["adapted"], "objects": "connected regions"}
+  return with_frozen(by_kind), details
+
+
+def _objects(frame: dict) -> Objects:
+  classes, crowd, runs = zip(*frame["truth"]) if frame["truth"] else ((), (), ())
+  masks = _masks(frame, runs)
+  areas = np.array([_area(mask) for mask in masks], np.float64)
+  boxes = np.zeros((len(masks), 4), np.float32)  # masks alone are compared
+  crowd = np.array(crowd, bool)
+  return Objects(boxes, np.array(classes, np.int32), crowd, np.zeros(len(masks), bool), areas, masks)
+
+
+def _found(frame: dict, kind: str) -> Detected:
+  classes, scores, runs = zip(*frame[kind]) if frame[kind] else ((), (), ())
+  boxes = np.zeros((len(runs), 4), np.float32)
+  return Detected(boxes, np.array(classes, np.int32), np.array(scores, np.float32), _masks(frame, runs))
+
+
+def _masks(frame: dict, runs: Sequence[str]) -> tuple[EncodedMask, ...]:
+  return tuple(EncodedMask(*frame["size"], counts=one.encode()) for one in runs)
+
+
+def _area(mask: EncodedMask) -> int:
+  return int(instance_masks.decompress(mask.counts)[1::2].sum())
