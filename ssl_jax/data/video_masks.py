@@ -199,7 +199,8 @@ def find_kitti_step(data_dir: str) -> VideoSet:
 
   `data_dir` holds training/image_02/VIDEO/FRAME.png of KITTI's tracking benchmark and
   panoptic_maps/SPLIT/VIDEO/FRAME.png with SPLIT train or val, whose red channel is the class, 255 for none,
-  and whose other channels are the number of the object; persons and cars with number 0 are crowds.
+  and whose other channels are the number of the object; persons and cars with number 0 are crowds. The test
+  videos of Wang et al. 2023 are those of train.
 
   Raises: ValueError as `open_mask_folder`.
   """
@@ -241,7 +242,8 @@ def _kitti_videos(root: pathlib.Path, images: pathlib.Path, maps: pathlib.Path) 
   crowd = tuple(CITYSCAPES_NAMES.index(name) for name in ("person", "car"))
   found = {}
   for name, folder in subfolders(maps).items():
-    files = [f"{path.stem}.png" for path in images_in(folder)]
+    shown = images_in(images / name) if (images / name).is_dir() else []
+    files = {f"{path.stem}.png" for path in (*shown, *images_in(folder))}
     image, mask = (os.path.relpath(place, root) for place in (images / name, folder))
     found[name] = [
       VideoFrame(os.path.join(image, file), os.path.join(mask, file), crowd=crowd) for file in sorted(files)

@@ -52,6 +52,8 @@ def _count(things: np.ndarray, classes: int, frame: Frame) -> dict[str, np.ndarr
   """{"panoptic": f32[3, 4, C]: by KINDS and class the sum of overlaps, and the numbers of matches, of
   predictions that are wrong, and of segments that are missed}."""
   assert frame.segments is not None
+  if (frame.truth == IGNORE).all():  # nothing counts there
+    return {"panoptic": np.zeros((len(KINDS), 4, classes), np.float32)}
   truth = true_parts(frame.truth, frame.segments, things)
   found = [match(truth, predicted_parts(one, things))[:, :classes] for one in frame.predicted]
   return {"panoptic": np.stack(found).astype(np.float32)}

@@ -100,7 +100,7 @@ def plot_over_time(
 
 def _averaged(values: np.ndarray, width: int) -> np.ndarray:
   """A moving average that leaves out NaN, as long as the values."""
-  kernel, known = np.ones(width), np.isfinite(values)
+  kernel, known = np.ones(min(width, len(values))), np.isfinite(values)
   total = np.convolve(np.where(known, values, 0), kernel, "same")
   count = np.convolve(known, kernel, "same")
   return np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0)
