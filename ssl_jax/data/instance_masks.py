@@ -60,6 +60,26 @@ def from_pixels(mask: np.ndarray) -> EncodedMask:
   return EncodedMask(height, width, compress(np.diff(places, prepend=0, append=mask.size)))
 
 
+def from_numbers(numbers: np.ndarray, chosen: Sequence[int]) -> list[EncodedMask]:
+  """Encodes the pixels of each of the `chosen` numbers of an array i64[H, W], in one pass over it.
+
+  A number that does not occur has an empty mask.
+  """
+  height, width = numbers.shape
+  flat = numbers.T.ravel()
+  starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
+  ends = np.append(starts[1:], flat.size)
+  order = np.argsort(flat[starts], kind="stable")
+  own = flat[starts][order]
+  found = []
+  for number in chosen:
+    rows = order[np.searchsorted(own, number) : np.searchsorted(own, number, side="right")]
+    borders = np.stack([starts[rows], ends[rows]], 1).ravel()
+    runs = np.diff(borders, prepend=0, append=flat.size)
+    found.append(EncodedMask(height, width, compress(runs if runs[-1] else runs[:-1])))
+  return found
+
+
 def pixels(mask: EncodedMask) -> np.ndarray:
   """Decodes a mask: bool[H, W].
 

@@ -146,7 +146,7 @@ def coco_scores(
 
 def _coco_precision(truths, detections, num_classes: int, kind: Kind) -> np.ndarray:
   """f64[10, 101, C, 4] by overlap, recall, class and AREAS; -1 where there is no truth."""
-  library = _library()
+  library = coco_library()
   annotations = [
     {
       **_coco_item(image, of_image, i, kind),
@@ -178,7 +178,8 @@ def _coco_precision(truths, detections, num_classes: int, kind: Kind) -> np.ndar
   return np.asarray(evaluation.eval["precision"], np.float64)[..., -1]
 
 
-def _library() -> Any:
+def coco_library() -> Any:
+  """The package that computes COCO's scores. Raises ModuleNotFoundError if it is not installed."""
   try:
     return importlib.import_module("faster_coco_eval")
   except ModuleNotFoundError as error:

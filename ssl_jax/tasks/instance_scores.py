@@ -14,7 +14,7 @@ from ssl_jax.data import instance_masks
 from ssl_jax.data.host import IGNORE
 from ssl_jax.data.instance_masks import EncodedMask
 from ssl_jax.data.objects import Objects
-from ssl_jax.tasks.detection_scores import MAX_DETECTIONS, Detected, coco_scores
+from ssl_jax.tasks.detection_scores import MAX_DETECTIONS, Detected, coco_library, coco_scores
 from ssl_jax.tasks.segmented_frame import (
   KINDS,
   Frame,
@@ -45,6 +45,7 @@ def make(names: tuple[str, ...], things: tuple[str, ...]) -> Measure:
   Source: Lin et al. 2014.
   """
   check_installed("skimage", "scikit-image", "config.tasks.ttt_video.scores='instances'")
+  coco_library()  # now, rather than after all videos
   return Measure(
     functools.partial(_count, table_of(names, things)),
     functools.partial(_report, names),
@@ -60,10 +61,10 @@ def _count(things: np.ndarray, frame: Frame) -> dict[str, np.ndarray | bytes]:
   if not known.any():
     return {ROWS: b""}
   truth = true_parts(frame.truth, frame.segments, things)
-  objects = np.flatnonzero(things[truth.classes]).tolist()  # pixels without a class are none
+  objects = np.flatnonzero(things[truth.classes])  # pixels without a class are none
   kept: dict[str, Any] = {
     "size": frame.truth.shape,
-    "truth": [(int(truth.classes[i]), bool(truth.crowd[i]), _runs(truth, i)) for i in objects],
+    "truth": list(zip(truth.classes[objects].tolist(), truth.crowd[objects].tolist(), _runs(truth, objects))),
   }
   for kind, classes, confidence in zip(KINDS, frame.predicted, frame.confidence):
     kept[kind] = _detected(np.where(known, classes, IGNORE).astype(np.uint8), confidence, things)
@@ -76,16 +77,17 @@ def _detected(
   """(Class, score, run lengths) of the objects of a prediction uint8[H, W]."""
   parts = predicted_parts(classes, things)
   scores = np.bincount(parts.numbers.ravel(), confidence.astype(np.float64).ravel()) / parts.areas
-  found = []
+  chosen = []
   for kind in np.unique(parts.classes[things[parts.classes]]):
     objects = np.flatnonzero(parts.classes == kind)
     best = objects[np.argsort(-scores[objects], kind="stable")[:MAX_DETECTIONS]]
-    found += [(int(kind), float(scores[i]), _runs(parts, i)) for i in best.tolist()]
-  return found
+    chosen.append(best)
+  best = np.concatenate(chosen) if chosen else np.zeros(0, np.int64)
+  return list(zip(parts.classes[best].tolist(), scores[best].tolist(), _runs(parts, best)))
 
 
-def _runs(parts: Parts, number: int) -> str:
-  return instance_masks.from_pixels(parts.numbers == number).counts.decode()
+def _runs(parts: Parts, chosen: np.ndarray) -> list[str]:
+  return [mask.counts.decode() for mask in instance_masks.from_numbers(parts.numbers, chosen.tolist())]
 
 
 def _report(

@@ -92,3 +92,13 @@ def test_a_crop_to_a_box_covers_its_cells():
   np.testing.assert_array_equal(half, np.repeat([[0] * 4 + [1] * 4], 8, 0))
   up = instance_masks.crop(mask, np.array([9, 4, 11, 6], np.float32), 8)
   np.testing.assert_array_equal(up, np.pad(np.ones((4, 4), np.uint8), ((4, 0), (4, 0))))
+
+
+def test_several_masks_are_encoded_in_one_pass():
+  numbers = np.random.default_rng(0).integers(0, 4, (7, 5))
+  numbers[-1, -1] = 2  # the last run is inside
+  found = instance_masks.from_numbers(numbers, [2, 0, 3, 9])
+  assert found == [instance_masks.from_pixels(numbers == k) for k in (2, 0, 3, 9)]
+  assert instance_masks.from_numbers(np.ones((2, 3), int), [1]) == [
+    instance_masks.from_pixels(np.ones((2, 3), bool))
+  ]
