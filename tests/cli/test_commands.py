@@ -61,6 +61,8 @@ def replaced(config: dict, path: str, value) -> dict:
     (("train", "--config=configs/pretrain/moco.py", "--confg.batch_size=1"), 2, "Unknown command line flag"),
     (("train", "--config=configs/pretrain/moco.py", "--workdir=x", "surplus"), 2, "'surplus' is not a flag"),
     (("train", "--config=configs/pretrain/moco.py", "--workdir=gs://b/x"), 2, "is a URL, not a folder"),
+    (("describe", "videos"), 2, "--data_dir is missing: the folder of the data set"),
+    (("describe", "vidoes", "--data_dir=."), 1, "takes one word; did you mean 'videos'"),
   ],
 )
 def test_messages_and_exit_statuses(words, status, message):
