@@ -26,19 +26,14 @@ def get_config(variant="kitti_step"):
       data=dict(name="kitti_step", test_split="val", size=1024, workers=16),
     )
   # A step on 8 crops of a third of a frame each. The learning rate and the parameters that adapt were chosen
-  # on the split "val": where matrices adapt, the network forgets its classes.
+  # on the split "val": where matrices adapt, the network of camvid forgets its classes.
+  name = variant.removesuffix("_val")
+  chosen = dict(
+    camvid=dict(learning_rate=1e-3, trainable=("encoder/*norm*",)), davis=dict(learning_rate=1e-4)
+  )
   return recipe(
     EvaluateConfig,
-    tasks=dict(
-      ttt_video=dict(
-        window=16,
-        copies=8,
-        learning_rate=1e-3,
-        encoder_rate=1.0,
-        clip_norm=0.0,
-        trainable=("encoder/*norm*",),
-      )
-    ),
+    tasks=dict(ttt_video=dict(window=16, copies=8, encoder_rate=1.0, clip_norm=0.0, **chosen[name])),
     augment=dict(name="scale_jitter", scale=(1.0, 1.0), flip=0.0),
     data=dict(test_split="val" if variant.endswith("_val") else "test", size=128),
   )
