@@ -133,3 +133,12 @@ class Adaptable(NamedTuple):
   clean: bool = False  # `make_task` also gets the copies without augmentation, as "clean/image"
   # (params, model_state, task) -> params: a step that follows no gradient, in the place of the optimiser
   update: Callable[[PyTree, PyTree, PyTree], PyTree] | None = None
+
+
+class Masking(NamedTuple):
+  """A network whose predictor of classes also takes images of which a part is hidden."""
+
+  # (key, samples) -> the samples with a random part of each image hidden, for `Adaptable.predict`
+  hide: Callable[[Key, Batch], Batch]
+  # which parameters the prediction uses beside the head of the classes, see `ttt.select_params`
+  trainable: tuple[str, ...]

@@ -10,14 +10,14 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ssl_jax.abilities import Adaptable, Pyramid, Reconstruction, Restorer, Segmenter
+from ssl_jax.abilities import Adaptable, Masking, Pyramid, Reconstruction, Restorer, Segmenter
 from ssl_jax.core import Aux, Batch, DataSpec, Init, Method, Weights, keep_extra
 from ssl_jax.methods import segmentation as plain
 from ssl_jax.metrics import Mean
 from ssl_jax.models import Network, patches, readers, segmentation, stack, visibility
 from ssl_jax.models.normalize import NORMALIZE, denormalize, fill_padding, normalize
 
-ABILITIES = (Pyramid, Segmenter, Restorer, Adaptable)
+ABILITIES = (Pyramid, Segmenter, Restorer, Adaptable, Masking)
 PROBE = 8  # patches on a side of the image that tells the resolution of the logits
 
 
@@ -93,6 +93,7 @@ def make(
       trainable=("encoder", "decoder"),
       reconstruct=reconstruct,
     ),
+    Masking: Masking(bound(_hide, joint), trainable=("encoder",)),
   }
   return Method(bound(_init, joint), bound(_loss, joint), keep_extra, encode, abilities)
 
@@ -191,10 +192,21 @@ def _predict(joint: Joint, params, model_state, images):
 
 def _predict_padded(joint: Joint, params, model_state, batch: Batch):
   """Logits of images that may cover only a part of their canvas, "image_size"; padding gets the mean."""
+  return _predict(joint, params, model_state, _filled(joint, batch))
+
+
+def _filled(joint: Joint, batch: Batch) -> jax.Array:
   images = batch["image"]
   if "image_size" in batch:
     images = fill_padding(images, batch["image_size"], NORMALIZE[joint.kind][0])
-  return _predict(joint, params, model_state, images)
+  return images
+
+
+def _hide(joint: Joint, key, batch: Batch) -> Batch:
+  """The images f32[B, H, W, 4] with masked patches, as they are in training."""
+  images = _filled(joint, batch)
+  hidden = _sample_hidden(joint, key, images)
+  return {"image": visibility.hide(images, hidden, joint.patch, joint.kind)}
 
 
 def _reconstruct(joint: Joint, params, model_state, images, key, *, mask_ratio: float = 0.0):

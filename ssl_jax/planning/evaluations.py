@@ -21,6 +21,7 @@ from ssl_jax.run.evaluate import live_augment
 from ssl_jax.tasks import features, streams
 from ssl_jax.tasks.backbone import Backbone
 from ssl_jax.tasks.segmentation import padded_canvas
+from ssl_jax.tasks.stream_options import Options
 from ssl_jax.tasks.ttt import Settings, make_adapt, with_objective
 
 # (Height, width) in pixels of the frames of video sets that are planned without being present.
@@ -113,7 +114,7 @@ def _of_frames(
   backbone: Network, config: TrainConfig, evaluation: EvaluateConfig, options: dict, size: int, mesh: Mesh
 ) -> Learner:
   """The learner of a stream, whose sample is a frame with those of its window."""
-  settings = streams.Options(**{name: options[name] for name in streams.Options._fields})
+  settings = Options(**{name: options[name] for name in Options._fields})
   segmenter = backbone(mesh).ability(Segmenter, "task 'ttt_video'")
 
   def network(mesh: Mesh) -> Backbone:

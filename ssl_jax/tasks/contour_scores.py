@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ssl_jax.data.host import IGNORE
-from ssl_jax.tasks.segmented_frame import KINDS, Frame, Measure, Rows, of_video, with_frozen
+from ssl_jax.tasks.segmented_frame import Frame, Measure, Rows, of_video, with_frozen
+from ssl_jax.tasks.streams import KINDS
 from ssl_jax.tasks.video_streams import Video
 from ssl_jax.video.index import check_installed
 

@@ -16,7 +16,6 @@ from ssl_jax.data.instance_masks import EncodedMask
 from ssl_jax.data.objects import Objects
 from ssl_jax.tasks.detection_scores import MAX_DETECTIONS, Detected, coco_library, coco_scores
 from ssl_jax.tasks.segmented_frame import (
-  KINDS,
   Frame,
   Measure,
   Parts,
@@ -27,6 +26,7 @@ from ssl_jax.tasks.segmented_frame import (
   with_frozen,
 )
 from ssl_jax.tasks.stream_rows import split_rows
+from ssl_jax.tasks.streams import KINDS
 from ssl_jax.tasks.video_streams import Video
 from ssl_jax.video.index import check_installed
 

@@ -14,7 +14,6 @@ import numpy as np
 
 from ssl_jax.data.host import IGNORE
 from ssl_jax.tasks.segmented_frame import (
-  KINDS,
   Frame,
   Measure,
   Parts,
@@ -25,6 +24,7 @@ from ssl_jax.tasks.segmented_frame import (
   true_parts,
   with_frozen,
 )
+from ssl_jax.tasks.streams import KINDS
 from ssl_jax.tasks.video_streams import Video
 from ssl_jax.video.index import check_installed
 

@@ -10,7 +10,6 @@ import numpy as np
 from ssl_jax.data.host import IGNORE
 from ssl_jax.tasks.video_streams import Video
 
-KINDS = ("adapted", "before", "frozen")  # whose predictions are scored, in this order
 Rows = Mapping[str, np.ndarray]  # [N, ...] by name: what was counted on each frame
 
 

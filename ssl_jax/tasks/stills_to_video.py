@@ -23,12 +23,12 @@ from ssl_jax.tasks.classification import classifier_of, classify
 from ssl_jax.tasks.features import extract as extract_features
 from ssl_jax.tasks.labelled_clips import ClipFrames, Table, choose, read_table
 from ssl_jax.tasks.partial_results import NOTHING_KEPT, PartialResults
+from ssl_jax.tasks.stream_averages import Averages
+from ssl_jax.tasks.stream_options import Options
 from ssl_jax.tasks.stream_rows import FrameRows
-from ssl_jax.tasks.streams import Options, Streams
+from ssl_jax.tasks.streams import KINDS, Streams
 from ssl_jax.tasks.task import Result, Task, TaskData, silent
 from ssl_jax.tasks.video_streams import FrameReader, Video
-
-KINDS = ("adapted", "before", "frozen")  # whose predictions are kept, in this order
 
 
 class Protocol(NamedTuple):
@@ -49,6 +49,7 @@ def make(
   reach: int = 10,
   vote: int = 16,
   objective: ttt.Objective = "own",
+  confidence: float = 0.9,
   carry: bool = True,
   window: int = 1,
   steps: int = 0,
@@ -86,16 +87,18 @@ def make(
     every: every how many frames one is used.
     reach: of "pm", in frames that are used, to both sides.
     vote: frames of a vote.
-    objective, carry, window, steps, copies, learning_rate, encoder_rate, optimizer, momentum, weight_decay,
-      clip_norm, trainable, offline, order, micro_batches, together: of learning, see `ttt_video.make`; with
-      steps=0 the network stays as trained.
+    objective, confidence, carry, window, steps, copies, learning_rate, encoder_rate, optimizer, momentum,
+      weight_decay, clip_norm, trainable, offline, order, micro_batches, together: of learning, see
+      `ttt_video.make`; with steps=0 the network stays as trained.
   Raises: ValueError for options out of range and, in `run`, for a table with an unknown class or clip, or
     stills of none of its classes; methods.MissingAbility for a network without classifier or, with steps,
     without a task at test time.
   Source: Shankar et al. 2021, "Do image classifiers generalize across time?".
   """
   given = locals()
-  options = Options(**{name: given[name] for name in Options._fields}).check("stills_to_video")
+  options = Options(**{name: given[name] for name in Options._fields if name in given}).check(
+    "stills_to_video"
+  )
   for name, least in (("every", 1), ("reach", 0), ("vote", 1)):
     if given[name] < least:
       raise ValueError(f"config.tasks.stills_to_video.{name} is {given[name]}; use {least} or more")
@@ -128,7 +131,15 @@ def _run(
   learner = options.learner(backbone, "stills_to_video", "train a 'joint', or use steps=0")
   parallel.bound_programs()
   together = streams.prepare(
-    options, learner, data.augment, mesh, key, read=FrameReader(frames.read), judge=_judge, row=_row
+    options,
+    learner,
+    data.augment,
+    mesh,
+    key,
+    averages=Averages(),
+    read=FrameReader(frames.read),
+    judge=_judge,
+    row=_row,
   )
   protocol = _protocol(options, chosen, learner, backbone, data, videos)
   identity = {**protocol, "weights": digest(backbone), "seed": seed, "at_once": together.online.size}
@@ -140,10 +151,9 @@ def _run(
   return Result(scalars, {**protocol, **details})
 
 
-def _judge(running: Streams, samples, frames, result) -> dict[str, jax.Array]:
-  """The logits f32[S, 3, C] after adaptation, before it, and of the trained network."""
-  kinds = (result.logits, result.curve[:, 0], streams.frozen_logits(running, samples))
-  return {"logits": jnp.stack(kinds, 1)}
+def _judge(running: Streams, samples, frames, logits) -> dict[str, jax.Array]:
+  """The logits f32[S, 3, C] of KINDS."""
+  return {"logits": jnp.stack(logits, 1)}
 
 
 def _row(video: Video, moment: int, frame, found) -> dict[str, np.ndarray]:

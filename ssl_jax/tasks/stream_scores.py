@@ -9,7 +9,8 @@ import numpy as np
 
 from ssl_jax.data.host import IGNORE
 from ssl_jax.metrics import standard_error
-from ssl_jax.tasks.segmented_frame import KINDS, Rows
+from ssl_jax.tasks.segmented_frame import Rows
+from ssl_jax.tasks.streams import KINDS
 from ssl_jax.tasks.video_streams import Video
 
 _CLASSES = 256
@@ -83,6 +84,8 @@ def report(rows: Rows, videos: Sequence[Video], block: int) -> tuple[dict[str, f
     "total_miou_frozen": float(total[2]),
     "diverged": float(rows["diverged"].mean()),
   }
+  if "reset" in rows:
+    scalars["resets"] = float(rows["reset"].mean())
   details = {
     "standard_error": {
       "miou": standard_error(adapted, groups),
@@ -97,4 +100,6 @@ def report(rows: Rows, videos: Sequence[Video], block: int) -> tuple[dict[str, f
     "test_rows": len(known),
     "labelled_rows": int(known.sum()),
   }
+  if "reset" in rows:
+    details["resets"] = {v.name: int(rows["reset"][rows["video"] == v.number].sum()) for v in videos}
   return scalars, details

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import optax
 from jax.sharding import Mesh
 
 from ssl_jax import ttt
@@ -18,63 +17,17 @@ from ssl_jax.core import Augment, Key
 from ssl_jax.parallel import placement
 from ssl_jax.run.stop import Stop, Stopped
 from ssl_jax.tasks.backbone import Backbone
+from ssl_jax.tasks.stream_averages import Average, Averages, compile_averages
+from ssl_jax.tasks.stream_options import Options
 from ssl_jax.tasks.stream_rows import FrameRows
-from ssl_jax.tasks.ttt import make_rule, to_float_rows
+from ssl_jax.tasks.ttt import to_float_rows
 from ssl_jax.tasks.video_streams import Learning, Read, Video, samples_at
+from ssl_jax.ttt import class_balance
+from ssl_jax.ttt.batched import OnRows
 from ssl_jax.ttt.window import draw_rows
 
-
-class Options(NamedTuple):
-  """How a network learns along a video; see `ttt_video.make`."""
-
-  objective: ttt.Objective
-  carry: bool
-  window: int
-  steps: int
-  copies: int
-  learning_rate: float
-  encoder_rate: float
-  optimizer: Literal["sgd", "nesterov", "adamw"]
-  momentum: float
-  weight_decay: float
-  clip_norm: float
-  trainable: tuple[str, ...]
-  offline: int
-  order: str
-  micro_batches: int
-  together: int
-
-  def check(self, task: str) -> Options:
-    """Returns itself. Raises ValueError for values out of range."""
-    for name in ("window", "offline", "together"):
-      if getattr(self, name) < 0:
-        raise ValueError(f"config.tasks.{task}.{name} is {getattr(self, name)}; use 0 or more")
-    for name in ("learning_rate", "encoder_rate"):
-      if getattr(self, name) <= 0:
-        raise ValueError(f"config.tasks.{task}.{name} is {getattr(self, name)}; use a positive number")
-    if self.offline and (self.steps or not self.carry):
-      raise ValueError(
-        f"config.tasks.{task}.offline is {self.offline}, which learns before the first frame; use steps=0 "
-        f"(is {self.steps}) and carry=True (is {self.carry})"
-      )
-    return self
-
-  def learner(self, backbone: Backbone, task: str, cure: str) -> Backbone:
-    """The backbone whose ability Adaptable is the objective.
-
-    A network without a task of its own, and without steps, gets one that it never learns.
-    Raises: methods.MissingAbility or ValueError if it has nothing to learn.
-    """
-    objective = self.objective
-    if objective == "own" and not (self.steps or self.offline or Adaptable in backbone.method.abilities):
-      objective = "memo"
-    backbone = ttt.with_objective(backbone, objective)
-    backbone.ability(Adaptable, f"task {task!r}", cure)
-    return backbone
-
-  def learning(self, seed: int) -> Learning:
-    """What the network learns from at each frame."""
-    return Learning(self.window, self.steps, self.copies, seed)
+KINDS = ("adapted", "before", "frozen")  # whose predictions a frame has, in this order
+VOTES = np.iinfo(np.int32).max  # folded into the key of the votes, a number that no frame has
 
 
 class Streams(NamedTuple):
@@ -90,8 +43,10 @@ class Streams(NamedTuple):
   offline: ttt.Program | None
   learning: Learning
   whole: Learning  # of the steps before the first frame
+  guard: Callable[..., tuple[Any, jax.Array]] | None  # see `class_balance.guard`; None: no guard
+  average: Average | None
   read: Read
-  # (Streams, samples on the devices, rows of `read`, AdaptResult) -> {name: [S, ...] on the devices}
+  # (Streams, samples on the devices, rows of `read`, logits of KINDS) -> {name: [S, ...] on the devices}
   judge: Callable[..., dict[str, jax.Array]]
   # (video, moment, row of `read`, {name: what `judge` found}) -> the row to keep
   row: Callable[..., dict[str, Any]]
@@ -109,6 +64,7 @@ def prepare(
   mesh: Mesh,
   key: Key,
   *,
+  averages: Averages,
   read: Read,
   judge: Callable[..., dict[str, jax.Array]],
   row: Callable[..., dict[str, Any]],
@@ -123,20 +79,25 @@ def prepare(
   together = options.together or ttt.images_at_once(online, first)
   program = functools.partial(ttt.compile_adapt, mesh=mesh, together=together, carried=True)
   learning = options.learning(seed_of(key))
-  weights, first, key = placement.replicate((weights, first, key), mesh)
+  votes = jax.random.fold_in(key, VOTES)
+  weights, first, key, votes = placement.replicate((weights, first, key, votes), mesh)
+  guard = functools.partial(class_balance.guard, options.balance)
+  predict = backbone.method.abilities[Adaptable].predict
   return Streams(
     options.carry,
     mesh,
     weights,
     first,
     key,
-    predict=backbone.method.abilities[Adaptable].predict,
+    predict=predict,
     online=program(online),
     offline=program(make_adapt(options._replace(steps=options.offline), backbone, augment))
     if options.offline
     else None,
     learning=learning,
     whole=learning._replace(steps=options.offline, everything=True),
+    guard=OnRows(guard, (True,) * 5, mesh=mesh) if options.balance else None,
+    average=compile_averages(averages, predict, weights, votes, mesh),
     read=read,
     judge=judge,
     row=row,
@@ -152,30 +113,12 @@ def make_adapt(options: Options, backbone: Backbone, augment: Augment | None) ->
   return ttt.make_adapt(
     backbone.method.abilities[Adaptable],
     augment or to_float_rows,
-    _rule(options),
+    options.rule(),
     steps=options.steps,
     copies=options.copies,
     micro_batches=options.micro_batches,
     draw=draw_rows,
   )
-
-
-def _rule(options: Options) -> optax.GradientTransformation:
-  """The optimiser, in which the encoder has a learning rate of its own."""
-  rule = make_rule(
-    options.optimizer,
-    learning_rate=options.learning_rate,
-    momentum=options.momentum,
-    weight_decay=options.weight_decay,
-    weight_decay_on="weights",
-    clip_norm=options.clip_norm,
-  )
-
-  def scale(path, leaf):
-    return leaf * options.encoder_rate if path[0].key == "encoder" else leaf
-
-  slower = optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(scale, updates))
-  return optax.chain(rule, slower)
 
 
 def follow(streams: Streams, videos: list[Video], rows: FrameRows, progress: Callable) -> None:
@@ -207,15 +150,22 @@ def _all_videos(streams: Streams, videos: list[Video], rows: FrameRows) -> Itera
       yield from _some_videos(streams, padded, len(group), rows, done)
 
 
+class Carried(NamedTuple):
+  """What streams carry from frame to frame; every leaf has an axis of streams."""
+
+  trainable: Any
+  mean: Any  # f32[S, H, W, C], of `Average`; None without it
+
+
 class Pending(NamedTuple):
   """A moment of all streams whose results are still being computed."""
 
   moment: int
   positions: np.ndarray  # i32[S]
   frames: list[dict[str, np.ndarray]]  # the rows of `read`
-  found: dict[str, jax.Array]  # of `judge`
+  found: dict[str, jax.Array]  # of `judge`, and "reset" of the guard
   result: ttt.AdaptResult
-  trainable: Any  # after the moment
+  carried: Carried  # after the moment
 
 
 def _some_videos(
@@ -229,23 +179,48 @@ def _some_videos(
   stack = lambda leaf: np.stack([placement.fetch(leaf)] * len(videos))
   first = place(jax.tree.map(stack, streams.first))
   if done:
-    current = place(jax.tree.unflatten(jax.tree.structure(first), rows.stream))
+    carried = place(_resumed(first, rows.stream))
   else:
-    current = _learn_offline(streams, videos, first, place)
+    carried = Carried(_learn_offline(streams, videos, first, place), None)
   ahead: Pending | None = None
   rows.pause()
   for moment in range(done, max(len(video.frames) for video in videos[:real])):
     samples, positions = samples_at(streams.read, videos, moment, streams.learning)
-    placed = place((samples, positions))
-    start = current if streams.carry else first
-    result, current = streams.online.respond(streams.weights, start, streams.key, *placed)
     frames = streams.read(positions)
-    found = streams.judge(streams, placed[0], frames, result)
+    carried, found, result = _one_moment(streams, first, carried, place((samples, positions)), frames)
     if ahead is not None:
       yield _add_rows(streams, videos[:real], rows, ahead)
-    ahead = Pending(moment, positions, frames, found, result, current)
+    ahead = Pending(moment, positions, frames, found, result, carried)
   if ahead is not None:
     yield _add_rows(streams, videos[:real], rows, ahead)
+
+
+def _resumed(first, leaves: list) -> Carried:
+  """What streams carried when they were saved: a mean is the leaf beyond those of the parameters."""
+  structure = jax.tree.structure(first)
+  trainable = jax.tree.unflatten(structure, leaves[: structure.num_leaves])
+  return Carried(trainable, *leaves[structure.num_leaves :] or [None])
+
+
+def _one_moment(
+  streams: Streams, first, carried: Carried, placed: tuple, frames
+) -> tuple[Carried, dict[str, jax.Array], ttt.AdaptResult]:
+  """Learns on the windows of a moment and predicts its frames.
+
+  Args:
+    placed: (samples, their positions) on the devices.
+  """
+  samples, positions = placed
+  start = carried.trainable if streams.carry else first
+  result, trainable = streams.online.respond(streams.weights, start, streams.key, samples, positions)
+  frozen, adapted, mean = frozen_logits(streams, samples), result.logits, carried.mean
+  if streams.average:
+    adapted, mean = streams.average(trainable, adapted, samples, positions, mean)
+  found = streams.judge(streams, samples, frames, (adapted, result.curve[:, 0], frozen))
+  if streams.guard:
+    sizes = samples["image_size"]
+    trainable, found["reset"] = streams.guard(result.logits, frozen, sizes, trainable, first)
+  return Carried(trainable, mean), found, result
 
 
 def _add_rows(streams: Streams, videos: list[Video], rows: FrameRows, ahead: Pending) -> float:
@@ -255,7 +230,9 @@ def _add_rows(streams: Streams, videos: list[Video], rows: FrameRows, ahead: Pen
   for i, video in enumerate(videos):
     if ahead.moment < len(video.frames):
       mine = {name: leaf[i] for name, leaf in found.items()}
+      kept = {"reset": mine.pop("reset")} if streams.guard else {}
       row = {
+        **kept,
         "video": video.number,
         "moment": ahead.moment,
         "index": ahead.positions[i],
@@ -263,7 +240,7 @@ def _add_rows(streams: Streams, videos: list[Video], rows: FrameRows, ahead: Pen
         "diverged": diverged[i],
       }
       rows.add({**row, **streams.row(video, ahead.moment, ahead.frames[i], mine)})
-  rows.stream = jax.tree.leaves(ahead.trainable)
+  rows.stream = jax.tree.leaves(ahead.carried)
   rows.lap(len(videos))
   return float(losses[: len(videos), -1].mean()) if losses.shape[1] else 0.0
 

@@ -23,8 +23,10 @@ from ssl_jax.tasks.segmentation import canvases, check_classes, find_numbers
 from ssl_jax.tasks.segmented_batches import count_classes
 from ssl_jax.tasks.segmented_frame import Frame, Measure
 from ssl_jax.tasks.sliding_windows import Totals, classes_of, confident_classes_of
+from ssl_jax.tasks.stream_averages import Averages
+from ssl_jax.tasks.stream_options import Options
 from ssl_jax.tasks.stream_rows import FrameRows
-from ssl_jax.tasks.streams import Options, Streams
+from ssl_jax.tasks.streams import Streams
 from ssl_jax.tasks.task import Result, Task, TaskData, silent
 from ssl_jax.tasks.video_streams import FrameReader, Video, find_videos
 from ssl_jax.view.video_stream import StreamPictures, plot_over_time
@@ -33,6 +35,7 @@ from ssl_jax.view.video_stream import StreamPictures, plot_over_time
 def make(
   *,
   objective: ttt.Objective = "own",
+  confidence: float = 0.9,
   carry: bool = True,
   window: int = 16,
   steps: int = 1,
@@ -48,6 +51,9 @@ def make(
   order: Literal["time", "shuffled"] = "time",
   micro_batches: int = 1,
   together: int = 0,
+  balance: float = 0.0,
+  vote: int = 0,
+  smoothing: float = 0.0,
   short_side: int = 0,
   block: int = 25,
   scores: tuple[stream_measures.Score, ...] = (),
@@ -58,18 +64,25 @@ def make(
   starts (implicit memory); the window of the latest frames, the present one among them, is the explicit
   memory. No memory: carry=False, window=1; implicit only: window=1; explicit only: carry=False. The state of
   the optimiser is made anew at each frame. Frames are augmented with config.augment, and masked by the
-  method; the head of the classes does not move. The rows of a batch are concatenated permutations of the
-  window. A run that was interrupted resumes at the frame where it stopped, with the same results.
+  method; the head of the classes does not move, unless a baseline or `trainable` moves it. The rows of a
+  batch are concatenated permutations of the window. A run that was interrupted resumes at the frame where it
+  stopped, with the same results.
 
   "miou" is the mean over the classes that are present in the truth of a frame, averaged over all frames: the
   average over the frames of each video, weighted by its length. The network learns from frames without
   labels too, but they do not count. "miou_frozen" is that of the trained
   network on the same frames, "gain" their difference; "miou_before" that of each frame's first parameters.
   Standard errors are over blocks of neighbouring frames. "total_miou" is that of all pixels together.
+  "resets" is the share of frames after which `balance` took the trained parameters again. `vote` and
+  `smoothing` change the predictions after learning, and neither "before" nor "frozen": with steps=0 the gain
+  is theirs.
 
   Args:
     objective: what is learned: "own": the task of the network; or a baseline, such as "tent", see
-      `ttt.objectives`. "self_training" needs an augmentation that leaves every pixel where it is.
+      `ttt.objectives`. "self_training" on a 'joint_segmentation' masks the frames as the network's own task
+      does, and moves the encoder alone, as published; other networks learn from whole frames, and need an
+      augmentation that leaves every pixel where it is.
+    confidence: for "self_training": the probability above which the class of a pixel is learned.
     carry: whether the parameters are carried from frame to frame.
     window: number of the latest frames to learn from; 1: the present one alone; 0: all so far.
     steps: of the optimiser at each frame; 0: the network stays as trained.
@@ -85,6 +98,13 @@ def make(
     micro_batches: parts of the copies that are computed one after another to save memory.
     together: videos at once on a device; 0: as many as suit the platform and the network. It does not change
       the results.
+    balance: the parameters become the trained ones again, before the next frame, if the number of classes
+      predicted in a frame differs from that of the trained network by more than this fraction of the latter;
+      0: never.
+    vote: number of mirrored and moved copies of a frame whose predictions vote on the class of each pixel; 0:
+      no vote.
+    smoothing: weight of the frames before in the probabilities of a frame, an exponential mean at each pixel
+      along the stream; 0: none.
     short_side: pixels to which the shorter side of a frame is resized; 0: its size.
     block: frames of a block.
     scores: measured beside "miou", of the adapted and of the trained network: "davis": region similarity and
@@ -97,14 +117,17 @@ def make(
   """
   given = locals()
   options = Options(**{name: given[name] for name in Options._fields}).check("ttt_video")
+  averages = Averages(vote, smoothing).check("ttt_video")
   for name, least in (("short_side", 0), ("block", 1)):
     if given[name] < least:
       raise ValueError(f"config.tasks.ttt_video.{name} is {given[name]}; use {least} or more")
-  return Task("ttt_video", functools.partial(_run, options, short_side, block, scores), resumes=True)
+  run = functools.partial(_run, options, averages, short_side, block, scores)
+  return Task("ttt_video", run, resumes=True)
 
 
 def _run(
   options: Options,
+  averages: Averages,
   short_side: int,
   block: int,
   scores: tuple[stream_measures.Score, ...],
@@ -143,13 +166,14 @@ def _run(
     data.augment,
     mesh,
     key,
+    averages=averages,
     read=FrameReader(functools.partial(records.read, transform)),
     judge=functools.partial(
       _judge, geometry.mask_canvas, any(measure.confidence for measure in measures.values())
     ),
     row=functools.partial(_row, numbers.table, pictures, tuple(measures.values())),
   )
-  protocol = _protocol(options, short_side, block, scores, adaptable, backbone, data, videos)
+  protocol = _protocol(options, averages, short_side, block, scores, adaptable, backbone, data, videos)
   identity = {**protocol, "weights": digest(backbone), "seed": seed, "at_once": together.online.size}
   rows = FrameRows(partial_results, identity)
   streams.follow(together, videos, rows, progress)
@@ -164,11 +188,10 @@ def _run(
   return Result(scalars, {**protocol, **details}, found, numbers.names, plot)
 
 
-def _judge(canvas, confident: bool, running: Streams, samples, frames, result) -> dict[str, jax.Array]:
+def _judge(canvas, confident: bool, running: Streams, samples, frames, logits) -> dict[str, jax.Array]:
   """The classes uint8[S, 3, *canvas] after adaptation, before it, and of the trained network, and perhaps
   their probabilities."""
   sizes = placement.spread(np.stack([frame["mask_size"] for frame in frames]), running.mesh)
-  logits = (result.logits, result.curve[:, 0], streams.frozen_logits(running, samples))
   classify = confident_classes_of if confident else classes_of
   found = _classes(logits, samples["image_size"], sizes, canvas=canvas, classify=classify, mesh=running.mesh)
   return dict(zip(("classes", "confidence"), found if confident else (found,)))
@@ -215,6 +238,7 @@ def _plot(pictures: StreamPictures, scores, path: pathlib.Path, title: str) -> N
 
 def _protocol(
   options: Options,
+  averages: Averages,
   short_side: int,
   block: int,
   scores: tuple[stream_measures.Score, ...],
@@ -228,6 +252,7 @@ def _protocol(
     **data.protocol,
     **backbone.protocol,
     **given,
+    **averages._asdict(),
     "short_side": short_side,
     "block": block,
     "scores": list(scores),

@@ -67,7 +67,7 @@ def compile_adapt(
   """
   if together < 1:
     raise ValueError(f"together={together} samples at once; use 1 or more")
-  rows = functools.partial(_OnRows, mesh=mesh)
+  rows = functools.partial(OnRows, mesh=mesh)
   begin = rows(adapt.begin, (False, carried, False, True, True))
   step = rows(adapt.step, (False, True, False))
   finish = rows(adapt.finish, (False, carried, True))
@@ -234,7 +234,7 @@ def check_images(images: np.ndarray, size: int) -> np.ndarray:
   return np.broadcast_to(images, (*images.shape[:3], 3)) if images.shape[-1] == 1 else images
 
 
-class _OnRows:
+class OnRows:
   """Applies a function of one sample to the samples of each device. It is compiled at the first call, and
   vmapped if a device has several samples.
   """

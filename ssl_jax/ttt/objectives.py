@@ -12,36 +12,30 @@ it predicts. Networks without BatchNorm have no such statistics, and `share` is 
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 
-from ssl_jax.abilities import Adaptable, Classifier, Segmenter
+from ssl_jax.abilities import Adaptable, Masking
 from ssl_jax.config.checked import nearest
-from ssl_jax.core import Batch, PyTree
-from ssl_jax.models import frozen_parts
 from ssl_jax.models.batch_statistics import has_batch_norm, mixed_statistics, with_batch_statistics
 from ssl_jax.tasks.backbone import Backbone
-from ssl_jax.ttt.inner_loop import CLEAN, select_params
+from ssl_jax.ttt.inner_loop import select_params
+from ssl_jax.ttt.predictor import Predictor, clean_copies, predictor_of
+from ssl_jax.ttt.pseudo_labels import masked_self_training, self_training
 
 Objective = Literal["own", "norm", "tent", "memo", "self_training"]
 NORMS = "*[Nn]orm*"  # the path of every scale and bias of a BatchNorm, GroupNorm or LayerNorm
 
 
-class Predictor(NamedTuple):
-  """What the objectives need of a network."""
-
-  # (params, model_state, samples) -> f32[B, ..., C] logits
-  predict: Callable[[PyTree, PyTree, Batch], jax.Array]
-  # (params, model_state) -> every parameter that could adapt; `predict` takes them
-  params: Callable[[PyTree, PyTree], PyTree]
-
-
 def with_objective(
-  backbone: Backbone, objective: Objective, *, prior: float = 16.0, confidence: float = 0.9
+  backbone: Backbone,
+  objective: Objective,
+  *,
+  prior: float = 16.0,
+  confidence: float = 0.9,
+  several: bool = False,
 ) -> Backbone:
   """Returns the backbone with an objective in the place of its own task: its ability Adaptable is replaced.
 
@@ -49,7 +43,7 @@ def with_objective(
     objective: "own": the backbone as it is; otherwise the function of this name in this file.
     prior: weight of the BatchNorm statistics of training, in images; those of the test image count as one.
       0: only those of the test image, infinity: only those of training. No effect without BatchNorm.
-    confidence: see `self_training`.
+    confidence, several: see `self_training`.
   Raises: ValueError for an unknown objective, values out of range, or a network that has nothing to adapt;
     methods.MissingAbility for a network that predicts no classes.
   Source: Zhang et al. 2022, "MEMO", section 4.1, for the prior of 16 images and a single test image.
@@ -67,8 +61,10 @@ def with_objective(
     _check_norms(backbone, predictor)
   elif objective == "memo":
     adaptable = memo(predictor, share=share)
+  elif Masking in backbone.method.abilities:
+    adaptable = masked_self_training(predictor, backbone.method.abilities[Masking], confidence=confidence)
   else:
-    adaptable = self_training(predictor, share=share, confidence=confidence)
+    adaptable = self_training(predictor, share=share, confidence=confidence, several=several)
   abilities = {**backbone.method.abilities, Adaptable: adaptable}
   return backbone._replace(method=backbone.method._replace(abilities=abilities))
 
@@ -84,19 +80,6 @@ def check_objective(objective: str, *, prior: float, confidence: float) -> None:
     raise ValueError(f"config.tasks.ttt.prior is {prior}; use 0 or more images, such as 16.0")
   if not 0 <= confidence < 1:
     raise ValueError(f"config.tasks.ttt.confidence is {confidence}; use a probability in [0, 1)")
-
-
-def predictor_of(backbone: Backbone) -> Predictor:
-  """Returns the predictor of an adaptable network, a classifier or a segmenter.
-
-  Raises: methods.MissingAbility if the network is none of them.
-  """
-  abilities = backbone.method.abilities
-  if Adaptable in abilities:
-    return Predictor(abilities[Adaptable].predict, abilities[Adaptable].params)
-  kind = Segmenter if Segmenter in abilities else Classifier
-  found = backbone.ability(kind, "task 'ttt'")
-  return Predictor(functools.partial(_predict_thawed, found.predict), _all_params)
 
 
 def tent(predictor: Predictor, *, share: float = 0.0) -> Adaptable:
@@ -140,42 +123,6 @@ def memo(predictor: Predictor, *, share: float = 0.0) -> Adaptable:
   )
 
 
-def self_training(predictor: Predictor, *, share: float = 0.0, confidence: float = 0.9) -> Adaptable:
-  """The cross-entropy of the copies with the network's own classes for the sample; all parameters adapt.
-
-  The classes are those that the network of this step predicts for the sample without augmentation. Where it
-  gives none of them a probability above `confidence`, it learns nothing.
-  Source: Wang et al. 2023, "Test-time training on video streams", section 4.3 (self-training); Lee 2013,
-    "Pseudo-label".
-  """
-  mixed = with_batch_statistics(predictor.predict, share)
-  alone = with_batch_statistics(predictor.predict, share, each=True)
-
-  def make_task(key, batch):
-    return {name: leaf for name, leaf in batch.items() if not name.startswith(CLEAN)}, _clean(batch)
-
-  def loss(params, model_state, task):
-    copies, clean = task
-    first = jax.tree.map(lambda leaf: leaf[:1], clean)  # all rows are the same sample
-    guess = jax.nn.softmax(alone(params, model_state, first))  # of which labels have no gradient
-    logits = mixed(params, model_state, copies)
-    labels = jnp.broadcast_to(guess.argmax(-1), logits.shape[:-1])
-    sure = jnp.broadcast_to(guess.max(-1) > confidence, labels.shape).astype(jnp.float32)
-    values = -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[..., None], -1)[..., 0]
-    axes = tuple(range(1, values.ndim))
-    return (values * sure).sum(axes) / jnp.maximum(sure.sum(axes), 1)
-
-  return Adaptable(
-    make_task=make_task,
-    loss=loss,
-    predict=alone,
-    trainable=("*",),
-    params=predictor.params,
-    whole=share > 0,
-    clean=True,
-  )
-
-
 def norm(predictor: Predictor, *, share: float) -> Adaptable:
   """The statistics of BatchNorm become `share` of those of the copies without augmentation and 1 - `share` of
   what they were; no gradient step.
@@ -193,7 +140,7 @@ def norm(predictor: Predictor, *, share: float) -> Adaptable:
     return {**params, "statistics": measure(params["network"], params["statistics"], task)}
 
   return Adaptable(
-    make_task=lambda key, batch: _clean(batch),
+    make_task=lambda key, batch: clean_copies(batch),
     loss=lambda params, model_state, task: _by_image(
       entropy(mixed(params["network"], params["statistics"], task))
     ),
@@ -218,24 +165,9 @@ def marginal_entropy(logits: jax.Array) -> jax.Array:
   return entropy(jax.nn.logsumexp(logs, 0))
 
 
-def _clean(batch: Batch) -> Batch:
-  """The copies without augmentation, by the names that the network knows."""
-  return {name.removeprefix(CLEAN): leaf for name, leaf in batch.items() if name.startswith(CLEAN)}
-
-
 def _by_image(values: jax.Array) -> jax.Array:
   """[B, ...] -> [B]: means."""
   return values.mean(tuple(range(1, values.ndim)))
-
-
-def _all_params(params: PyTree, model_state: PyTree) -> PyTree:
-  return frozen_parts.whole(params, model_state).params
-
-
-def _predict_thawed(predict: Callable, params: PyTree, model_state: PyTree, batch: Batch) -> jax.Array:
-  """Predicts with the parameters of `_all_params`, which include those that the model state keeps frozen."""
-  state = {name: leaf for name, leaf in model_state.items() if name != frozen_parts.FROZEN}
-  return predict(params, state, batch["image"])
 
 
 def _check_statistics(backbone: Backbone, share: float) -> None:

@@ -22,6 +22,7 @@ from ssl_jax.core import DataSpec, Weights
 from ssl_jax.parallel import placement
 from ssl_jax.tasks import streams, ttt_video
 from ssl_jax.tasks.backbone import Backbone
+from ssl_jax.tasks.stream_options import Options
 from ssl_jax.tasks.video_streams import Video, samples_at
 
 CLASSES, WINDOW, COPIES, WIDTH, DEPTH, HEADS = 11, 16, 32, 192, 12, 3
@@ -35,7 +36,7 @@ def ours(frames: np.ndarray, side: int):
   )
   params, state, _ = jax.jit(method.init)(jax.random.key(0), {"image": jnp.zeros((2, side, side, 3))})
   given = {**defaults_of(ttt_video.make), "window": WINDOW, "copies": COPIES}
-  options = streams.Options(**{name: given[name] for name in streams.Options._fields})
+  options = Options(**{name: given[name] for name in Options._fields})
   backbone = Backbone(Weights(params, state), method, {})
   learn = streams.make_adapt(
     options, backbone, augment.make("scale_jitter", size=side, scale=(1.0, 1.0), flip=0.0, views=1)

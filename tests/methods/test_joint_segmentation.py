@@ -9,11 +9,12 @@ import optax
 import pytest
 
 from ssl_jax import methods, models, ttt
-from ssl_jax.abilities import Adaptable, Restorer, Segmenter
-from ssl_jax.core import DataSpec
+from ssl_jax.abilities import Adaptable, Masking, Restorer, Segmenter
+from ssl_jax.core import DataSpec, Weights
 from ssl_jax.data import host
 from ssl_jax.models import visibility
 from ssl_jax.models.normalize import normalize
+from ssl_jax.tasks.backbone import Backbone
 
 SIZE, BATCH, CLASSES = 32, 4, 3
 DATA = DataSpec(100, CLASSES, BATCH, host.image_mask(host.Frame(SIZE)).elements)
@@ -144,6 +145,45 @@ def test_padding_has_the_mean_colour():
   size = jnp.array([[24, SIZE]], jnp.int32)
   one, other = (predict({"image": part, "image_size": size}) for part in (black, white))
   np.testing.assert_array_equal(one, other)
+
+
+def test_classes_of_masked_images_are_predicted():
+  """With the masks of the reconstruction; what is masked plays no part, and neither does the padding."""
+  method, start = started()
+  masking, key = method.abilities[Masking], jax.random.key(3)
+  batch = {
+    "image": batch_of()["image"],
+    "image_size": jnp.tile(jnp.array([[24, SIZE]], jnp.int32), (BATCH, 1)),
+  }
+  hidden = masking.hide(key, batch)
+  assert set(hidden) == {"image"} and hidden["image"].shape == (BATCH, SIZE, SIZE, 4)
+  seen = hidden["image"][..., 3]
+  assert seen.mean() == pytest.approx(0.25) and set(np.unique(seen)) == {0, 1}
+  inside = seen[:, :24].astype(bool)
+  np.testing.assert_array_equal(hidden["image"][:, :24, :, :3][inside], batch["image"][:, :24][inside])
+  other = {**batch, "image": batch["image"].at[:, 24:].set(0.0)}
+  np.testing.assert_array_equal(masking.hide(key, other)["image"], hidden["image"])
+  predict = functools.partial(jax.jit(method.abilities[Adaptable].predict), start.params, start.model_state)
+  found = predict(hidden)
+  assert found.shape == (BATCH, SIZE, SIZE, CLASSES) and (found != predict(batch)).any()
+
+
+def test_self_training_moves_the_encoder_and_the_head_only_if_told():
+  method, start = started()
+  backbone = Backbone(Weights(start.params, start.model_state), method, {})
+  adaptable = ttt.with_objective(backbone, "self_training", confidence=0.0).ability(Adaptable, "")
+  rule = optax.chain(optax.add_decayed_weights(0.5), optax.sgd(1e-1))
+  inner = ttt.make_adapt(adaptable, lambda key, batch: batch, rule, steps=1, copies=BATCH)
+  for names, moving in ((adaptable.trainable, {"encoder"}), (("encoder", "head"), {"encoder", "head"})):
+    first = ttt.select_params(start.params, names)
+    state = jax.jit(inner.begin)(start, first, jax.random.key(0), {"image": batch_of()["image"][0]}, 0)
+    after = jax.jit(inner.step)(start, state, 0)
+    assert np.isfinite(after.losses).all() and after.losses[0] > 0
+    assert {name for name in first if jax.tree.leaves(after.trainable[name])} == moving
+    for name in moving:
+      assert any(
+        jax.tree.leaves(jax.tree.map(lambda a, b: bool((a != b).any()), first[name], after.trainable[name]))
+      )
 
 
 @pytest.mark.parametrize(

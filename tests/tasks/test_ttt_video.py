@@ -50,15 +50,17 @@ def network(names=NAMES) -> Backbone:
   return Backbone(weights, method, {"backbone": "brightness"}, class_names=names)
 
 
-def streams(names=("a", "b"), drift=0.03):
-  """Videos of three stripes that grow darker, with noise in the brightness of each frame."""
+def streams(names=("a", "b"), drift=0.03, noise=0.05, moving=1):
+  """Videos of three stripes that move and grow darker, with noise in the brightness of each frame."""
   records = []
   for name in names:
     draw = np.random.default_rng(ord(name))
-    for moment in range(LENGTHS[name]):
+    for moment in range(LENGTHS.get(name, LENGTHS["a"])):
       mask = np.repeat(np.arange(3, dtype=np.uint8), 6)[None].repeat(16, 0)
-      mask = np.roll(mask, moment + 5 * (name == "b"), axis=1)  # no two frames of a moment have one truth
-      grey = LEVELS[mask] - drift * moment + draw.normal(0, 0.05, mask.shape) + draw.normal(0, 0.03)
+      mask = np.roll(
+        mask, moving * moment + 5 * (name == "b"), axis=1
+      )  # no two frames of a moment have one truth
+      grey = LEVELS[mask] - drift * moment + draw.normal(0, noise, mask.shape) + draw.normal(0, 0.03)
       image = (255 * grey).clip(0, 255).astype(np.uint8)[..., None].repeat(3, -1)
       records.append({"image": image, "mask": mask, "label": -1, "clip_name": name})
   data = data_of(records)
@@ -102,11 +104,17 @@ def test_memory_is_better_than_none_on_a_slow_drift():
   assert run(carry=True, window=1, **slow).scalars["miou"] > none
 
 
-def test_each_video_begins_with_the_trained_parameters():
-  both, alone = by_frame(run()), by_frame(run(streams(["b"])))
-  for position in range(LENGTHS["b"]):
-    assert both[position + LENGTHS["a"]][2] == alone[position][2]
-  first = by_frame(run())[LENGTHS["a"]]
+AVERAGES = dict(vote=3, smoothing=0.6)
+
+
+@pytest.mark.parametrize("options", [{}, AVERAGES])
+def test_each_video_begins_with_the_trained_parameters(options):
+  """Whatever the video before it was."""
+  found, other = by_frame(run(**options)), by_frame(run(streams(["c", "b"]), **options))
+  assert (found[0] != other[0]).any()
+  for position in range(LENGTHS["a"], LENGTHS["a"] + LENGTHS["b"]):
+    np.testing.assert_array_equal(found[position], other[position])
+  first = found[LENGTHS["a"]]
   assert first[1] == first[2]  # before its first step
 
 
@@ -119,25 +127,29 @@ def test_without_memory_the_order_of_frames_does_not_matter():
   assert in_order.scalars["miou"] > mixed.scalars["miou"]
 
 
+@pytest.mark.parametrize("options", [{}, dict(balance=0.1, **AVERAGES)])
 @pytest.mark.parametrize("devices, together", [(1, 2), (2, 1)])
-def test_videos_side_by_side_give_the_same_results(devices, together):
+def test_videos_side_by_side_give_the_same_results(devices, together, options):
   mesh = parallel.make_mesh(jax.devices()[:devices])
-  one, several = by_frame(run()), by_frame(run(mesh=mesh, together=together))
+  one, several = by_frame(run(**options)), by_frame(run(mesh=mesh, together=together, **options))
   assert one.keys() == several.keys()
   for position, scores in one.items():
     np.testing.assert_allclose(several[position], scores, atol=0.02)
 
 
-def test_a_stopped_run_goes_on_at_its_frame(tmp_path, monkeypatch):
-  whole = run()
+@pytest.mark.parametrize(
+  "options", [{}, dict(smoothing=0.6), dict(balance=0.1, learning_rate=1.0, **AVERAGES)]
+)
+def test_a_stopped_run_goes_on_at_its_frame(tmp_path, monkeypatch, options):
+  whole = run(**options)
   kept = PartialResults(tmp_path / "kept.npz")
   polls = iter(range(100))
   with monkeypatch.context() as patch:
     patch.setattr(Stop, "poll", lambda self: "SIGTERM" if next(polls) == 3 else "")
     with pytest.raises(Stopped, match="stopped by SIGTERM after 4 of 15 frames"):
-      run(kept=kept)
+      run(kept=kept, **options)
   seen = []
-  task = tasks.make("ttt_video", **{**SGD, "copies": 4, "window": 4, "block": 3})
+  task = tasks.make("ttt_video", **{**SGD, "copies": 4, "window": 4, "block": 3, **options})
   again = task.run(
     network(),
     streams(),
@@ -248,6 +260,46 @@ def test_offline_learns_before_the_first_frame():
   assert result.scalars["miou"] == result.scalars["miou_before"] > result.scalars["miou_frozen"]
 
 
+def test_a_network_that_finds_other_classes_is_reset():
+  """A step that is far too large leaves a frame with fewer classes, and the next begins as trained."""
+  wild = dict(learning_rate=30.0, window=1)
+  guarded, free = run(balance=0.1, **wild), run(**wild)
+  assert "resets" not in free.scalars and "reset" not in free.predictions
+  reset = guarded.predictions["reset"]
+  assert 0 < guarded.scalars["resets"] == reset.mean()
+  assert guarded.protocol["resets"] == {"a": int(reset[:9].sum()), "b": int(reset[9:].sum())}
+  before, frozen = (guarded.predictions["intersection"][:, kind] for kind in (1, 2))
+  for row in np.flatnonzero(reset[:-1]):
+    np.testing.assert_array_equal(before[row + 1], frozen[row + 1])
+  assert guarded.scalars["miou_before"] > free.scalars["miou_before"]
+
+
+def test_a_guard_that_never_acts_changes_nothing():
+  plain, guarded = run(), run(balance=5.0)
+  assert guarded.scalars == {**plain.scalars, "resets": 0.0}
+
+
+def test_a_mean_over_time_helps_where_nothing_moves_with_and_without_learning():
+  data = lambda: streams(noise=0.2, drift=0.03, moving=0)
+  plain, smooth = run(data(), steps=0), run(data(), steps=0, smoothing=0.7)
+  assert smooth.scalars["gain"] > 0.1
+  for name in ("miou_frozen", "miou_before"):
+    assert smooth.scalars[name] == plain.scalars["miou"]
+  learned, both = run(data()), run(data(), smoothing=0.7)
+  assert both.scalars["miou"] > learned.scalars["miou"] + 0.05
+  assert both.scalars["miou_before"] == learned.scalars["miou_before"]  # what is learned is the same
+  first = by_frame(smooth)[0]
+  assert first[0] == first[2]  # nothing is before the first frame
+
+
+def test_votes_of_copies_are_counted_with_and_without_learning():
+  """A network that sees single pixels gets the votes that it has already."""
+  for options in (dict(steps=0), {}):
+    plain, voted = run(**options), run(vote=4, **options)
+    np.testing.assert_array_equal(plain.predictions["intersection"], voted.predictions["intersection"])
+    assert voted.protocol["vote"] == 4
+
+
 def test_pictures_are_drawn(tmp_path):
   result = run()
   assert result.plot is not None
@@ -260,6 +312,17 @@ def test_pictures_are_drawn(tmp_path):
   [
     (dict(window=-1), "config.tasks.ttt_video.window is -1; use 0 or more"),
     (dict(offline=10), "offline is 10, which learns before the first frame; use steps=0"),
+    (dict(balance=-0.1), "config.tasks.ttt_video.balance is -0.1; use 0 or more"),
+    (dict(balance=0.1, carry=False), "balance is 0.1, which resets .* use carry=True .is False."),
+    (dict(balance=0.1, steps=0), "one step or more .steps is 0., or balance=0"),
+    (dict(vote=-1), "config.tasks.ttt_video.vote is -1; use 0 for no vote"),
+    (dict(smoothing=1.0), r"config.tasks.ttt_video.smoothing is 1.0; use .* in \[0, 1\)"),
+    (dict(confidence=1.0), r"config.tasks.ttt_video.confidence is 1.0; use a probability in \[0, 1\)"),
+    (dict(smooting=0.5), "config.tasks.ttt_video.smooting is unknown; did you mean 'smoothing'"),
+    (
+      dict(objective="selftraining"),
+      "config.tasks.ttt_video.objective is 'selftraining'; did you mean 'self_tr",
+    ),
     (dict(block=0), "config.tasks.ttt_video.block is 0; use 1 or more"),
     (dict(copies=0), "copies=0"),
   ],

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from ssl_jax import methods, models, parallel, ttt
-from ssl_jax.abilities import Adaptable, Segmenter
+from ssl_jax.abilities import Adaptable, Masking, Segmenter
 from ssl_jax.core import Batch, DataSpec, Weights
 from ssl_jax.models import ENCODERS
 from ssl_jax.models.batch_statistics import with_batch_statistics
@@ -177,6 +177,50 @@ def test_pixels_that_are_not_sure_are_left_out():
   np.testing.assert_allclose(
     adaptable.loss((), {}, ({"image": copies}, {"image": clean})), [-np.log(0.2)], rtol=1e-5
   )
+
+
+def test_masked_copies_learn_the_sure_classes_of_whole_ones():
+  """Each pixel of each copy from the same pixel of the same copy."""
+  hide = lambda key, batch: {"image": batch["image"] * jnp.array([0.5, 1.0])[None, None, None]}
+  predictor = objectives.Predictor(lambda params, state, batch: batch["image"] * params, lambda p, s: p)
+  found = objectives.masked_self_training(predictor, Masking(hide, ("encoder",)), confidence=0.6)
+  assert found.trainable == ("encoder",) and not found.clean and not found.whole
+  whole = jnp.log(jnp.array([[[[0.7, 0.3], [0.45, 0.55]]], [[[0.1, 0.9], [0.8, 0.2]]]]))
+  task = found.make_task(KEY, {"image": whole})
+  hidden = jax.nn.log_softmax(hide(KEY, {"image": whole})["image"])
+  expected = [-hidden[0, 0, 0, 0], -(hidden[1, 0, 0, 1] + hidden[1, 0, 1, 0]) / 2]
+  np.testing.assert_allclose(found.loss(1.0, {}, task), expected, rtol=1e-5)
+  # The classes are constants, so that only the masked copies have a gradient.
+  labels = jnp.array([[[0, 1]], [[1, 0]]])
+  sure = jnp.array([[[1.0, 0.0]], [[1.0, 1.0]]])
+
+  def plain(params):
+    logs = jax.nn.log_softmax(hide(KEY, {"image": whole})["image"] * params)
+    chosen = jnp.take_along_axis(logs, labels[..., None], -1)[..., 0]
+    return ((-chosen * sure).sum((1, 2)) / sure.sum((1, 2))).sum()
+
+  gradient = jax.grad(lambda params: found.loss(params, {}, task).sum())(1.0)
+  np.testing.assert_allclose(gradient, jax.grad(plain)(1.0), rtol=1e-5)
+
+
+def test_copies_of_several_samples_learn_each_from_its_own():
+  predictor = objectives.Predictor(lambda params, state, batch: batch["image"] * params, lambda p, s: p)
+  copies = jnp.log(jnp.array([[0.2, 0.8], [0.4, 0.6]]))
+  clean = jnp.log(jnp.array([[0.7, 0.3], [0.1, 0.9]]))
+  for several, expected in ((True, [0.2, 0.6]), (False, [0.2, 0.4])):
+    found = objectives.self_training(predictor, confidence=0.5, several=several)
+    task = found.make_task(KEY, {"image": copies, CLEAN + "image": clean})
+    np.testing.assert_allclose(found.loss(1.0, {}, task), -np.log(expected), rtol=1e-5)
+
+
+def test_crops_are_refused_where_pixels_would_not_match():
+  predictor = objectives.Predictor(lambda params, state, batch: batch["image"] * params, lambda p, s: p)
+  found = objectives.self_training(predictor)
+  task = found.make_task(KEY, {"image": jnp.zeros((2, 4, 4, 2)), CLEAN + "image": jnp.zeros((2, 8, 8, 2))})
+  with pytest.raises(
+    ValueError, match=r"predictions \[4, 4, 2\] .* classes \[8, 8, 2\] .* leaves every pixel"
+  ):
+    found.loss(1.0, {}, task)
 
 
 @functools.cache
