@@ -141,6 +141,8 @@ def follow(streams: Streams, videos: list[Video], rows: FrameRows, progress: Cal
 def _all_videos(streams: Streams, videos: list[Video], rows: FrameRows) -> Iterator[float]:
   """Yields the loss of each moment."""
   size = streams.online.size
+  longest = max(len(video.frames) for video in videos)
+  streams = streams._replace(whole=streams.whole._replace(longest=longest))
   for start in range(0, len(videos), size):
     group = videos[start : start + size]
     longest = max(len(video.frames) for video in group)

@@ -35,11 +35,12 @@ class Learning(NamedTuple):
   copies: int  # rows of a step
   seed: int
   everything: bool = False  # the window is the whole video, future frames too
+  longest: int = 0  # frames of the longest of all videos, if the window is the whole video
 
   def width(self) -> int:
     """The number of distinct frames in every sample, so that all have one shape."""
-    most = self.steps * self.copies
-    return most if self.everything or not self.size else min(most, self.size)
+    most, window = self.steps * self.copies, self.longest if self.everything else self.size
+    return min(most, window) if window else most
 
 
 def find_videos(data: TaskData, *, shuffled: bool, seed: int) -> list[Video]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from ssl_jax.view.segmentation import overlay
 
@@ -15,8 +15,9 @@ HEIGHT = 180  # pixels of a frame in pictures
 FRAMES = 120  # of an animation, at most
 STRIP = 8  # frames in the strip
 MILLISECONDS = 120  # of a frame in the animation
-COLUMNS = ("truth", "as trained", "adapted")
-_BAR = 14  # pixels of the line of names
+COLUMNS = ("truth", "frozen", "adapted")
+_TEXT = 16  # pixels of the height of the names
+_BAR, _SIDE = 22, 80  # pixels of the line, and of the column, of names
 
 
 class StreamPictures:
@@ -58,16 +59,19 @@ class StreamPictures:
     first.save(f"{path}.gif", save_all=True, append_images=others, duration=MILLISECONDS, loop=0)
     places = np.unique(np.linspace(0, len(self.rows) - 1, STRIP).round().astype(int))
     strip = np.concatenate([np.concatenate(self.rows[place], 0) for place in places], 1)
-    Image.fromarray(strip).save(f"{path}-strip.png")
+    _named(strip, below=True).save(f"{path}-strip.png")
 
 
-def _named(pixels: np.ndarray) -> Image.Image:
-  """The frames side by side, with their names above them."""
+def _named(pixels: np.ndarray, *, below: bool = False) -> Image.Image:
+  """Pictures with their names above them, or beside them if they are below each other."""
   height, width = pixels.shape[:2]
-  canvas = Image.new("RGB", (width, height + _BAR), "white")
-  canvas.paste(Image.fromarray(pixels), (0, _BAR))
-  for column, name in enumerate(COLUMNS):
-    ImageDraw.Draw(canvas).text((column * width // len(COLUMNS) + 3, 1), name, fill="black")
+  left, top = (_SIDE, 0) if below else (0, _BAR)
+  canvas = Image.new("RGB", (width + left, height + top), "white")
+  canvas.paste(Image.fromarray(pixels), (left, top))
+  draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(_TEXT)
+  for place, name in enumerate(COLUMNS):
+    corner = (4, (2 * place + 1) * height // (2 * len(COLUMNS)) - _TEXT // 2) if below else None
+    draw.text(corner or (place * width // len(COLUMNS) + 4, 1), name, fill="black", font=font)
   return canvas
 
 

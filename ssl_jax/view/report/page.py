@@ -12,11 +12,10 @@ import numpy as np
 from bokeh.embed import components
 from bokeh.resources import Resources
 from matplotlib import colormaps
-from PIL import Image
 
 from ssl_jax.config.schema import differences
 from ssl_jax.view import show
-from ssl_jax.view.report import plots
+from ssl_jax.view.report import plots, streams
 from ssl_jax.view.report.record import BASELINES, Evaluation, Record, read_records
 from ssl_jax.view.request import PictureRequest
 
@@ -32,6 +31,7 @@ class EmbeddedPlots(NamedTuple):
   curves: dict[str, str]
   bars: dict[str, str]
   maps: dict[str, str]
+  windows: dict[str, str]
   script: str  # "": there is no plot
 
 
@@ -119,6 +119,9 @@ def _render(records: Sequence[Record], width: int) -> str:
     heats=[
       _heat(record, e) for record, e in _evaluations(records) if "error" in e.protocol and not _adapted(e)
     ],
+    streams=[
+      (_name(record, e), streams.pictures(e, width)) for record, e in _evaluations(records) if e.of_streams
+    ],
     pictures=_pictures(records, width),
     bokeh=bokeh,
     **embedded._asdict(),
@@ -147,7 +150,7 @@ def _embed_plots(records: Sequence[Record]) -> EmbeddedPlots:
     for record in records
     for backbone, plot in plots.maps([e for e in record.evaluations if e.atlas]).items()
   }
-  groups = (curves, bars, maps)
+  groups = (curves, bars, maps, streams.windows(records))
   drawn = [plot for group in groups for plot in group.values()]
   script, places = components(drawn) if drawn else ("", ())
   html = iter(places)
@@ -280,17 +283,8 @@ def _pictures(records: Sequence[Record], width: int) -> list[tuple[str, str]]:
     named += [
       (f"{e.task}, {e.backbone}" + (", confusion" if picture.stem.endswith("-confusion") else ""), picture)
       for e in record.evaluations
-      if "error" not in e.protocol and e.backbone not in BASELINES
+      if "error" not in e.protocol and not e.of_streams and e.backbone not in BASELINES
       for picture in e.pictures
     ]
-    found += [(f"{record.name}: {name}", _embed_picture(path, width)) for name, path in named]
+    found += [(f"{record.name}: {name}", plots.embed_picture(path, width)) for name, path in named]
   return found
-
-
-def _embed_picture(path: pathlib.Path, width: int) -> str:
-  """The data URI of a picture, reduced to `width` pixels if it is wider."""
-  with Image.open(path) as image:
-    image = image.convert("RGB")
-  if image.width > width:
-    image = image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
-  return plots.data_uri(np.asarray(image))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -105,11 +106,11 @@ def bars(evaluation: Evaluation) -> figure:
   """
   without, adapted = _errors_of(evaluation.protocol)
   rows = [name.replace("_", " ") for name in adapted]
-  plot = _figure(
+  plot = make_figure(
     y_range=FactorRange(factors=rows[::-1]), height=90 + 34 * len(rows), tools="save", x_axis_label="error, %"
   )
   series = (("without", without, 0.19, GREY), (evaluation.protocol["mode"], adapted, -0.19, COLOURS[0]))
-  _add_legend(
+  add_legend(
     plot,
     [(name, [_add_bars(plot, rows, name, table, shift, colour)]) for name, table, shift, colour in series],
   )
@@ -127,8 +128,27 @@ def class_names(atlas: KnnAtlas) -> list[str]:
 
 def data_uri(image: np.ndarray) -> str:
   """Encodes an image uint8[H, W, 3] as a data URI, which HTML can contain."""
+  return webp_uri(Image.fromarray(image), quality=80, method=6)
+
+
+def embed_picture(path: pathlib.Path, width: int) -> str:
+  """The data URI of a picture, reduced to `width` pixels if it is wider."""
+  with Image.open(path) as image:
+    image = image.convert("RGB")
+  return data_uri(np.asarray(reduced(image, width)))
+
+
+def reduced(image: Image.Image, width: int) -> Image.Image:
+  """The image with at most this width."""
+  if image.width <= width:
+    return image
+  return image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
+
+
+def webp_uri(image: Image.Image, **options) -> str:
+  """Encodes an image as a data URI, with options of Pillow's WEBP."""
   file = io.BytesIO()
-  Image.fromarray(image).save(file, "WEBP", quality=80, method=6)
+  image.save(file, "WEBP", **options)
   return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
 
 
@@ -155,7 +175,7 @@ def _curve_plot(
   title: str, names: Sequence[str], runs: Sequence[tuple[Record, ColumnDataSource]], **options
 ) -> figure:
   """One plot of some metrics: the colour of a line tells the run, its dashes tell the metric."""
-  plot, items = _figure(height=240, tools=TOOLS, x_axis_label="step", **options), []
+  plot, items = make_figure(height=240, tools=TOOLS, x_axis_label="step", **options), []
   for i, (record, source) in enumerate(runs):
     for j, name in enumerate(names):
       if not any(name in row for row in record.rows):
@@ -174,7 +194,7 @@ def _curve_plot(
       plot.add_tools(HoverTool(renderers=[line], mode="vline", tooltips=tooltips))
       items.append((label, [line]))
   if len(items) > 1 or len(runs) > 1:
-    _add_legend(plot, items)
+    add_legend(plot, items)
   return plot
 
 
@@ -183,7 +203,7 @@ def _map_plot(
 ) -> figure:
   """One map. `columns` are the names of x, y and the predicted class in the source."""
   x, y, guess = columns
-  plot = _figure(height=460, tools=TOOLS, match_aspect=True)
+  plot = make_figure(height=460, tools=TOOLS, match_aspect=True)
   look: dict[str, Any] = dict(size=7, line_color=None, fill_alpha=0.8)
   present = np.unique(labels)
   if len(present) <= NAMED_CLASSES:
@@ -192,7 +212,7 @@ def _map_plot(
       view = CDSView(filter=GroupFilter(column_name="class", group=names[label]))
       points = plot.scatter(x, y, source=source, view=view, color=palette[place], **look)
       items.append((names[label], [points]))
-    _add_legend(plot, items)
+    add_legend(plot, items)
   else:
     colours = linear_cmap("label", Viridis256, int(present[0]), int(present[-1]))
     plot.scatter(x, y, source=source, color=colours, **look)
@@ -254,13 +274,14 @@ def _add_bars(plot: figure, rows: Sequence[str], name: str, table: Bars, shift: 
   return drawn
 
 
-def _figure(**options) -> figure:
+def make_figure(**options) -> figure:
+  """An empty plot as wide as the page, with the options of Bokeh's figure."""
   plot = figure(sizing_mode="stretch_width", **options)
   plot.toolbar.logo, plot.toolbar.autohide = None, True
   return plot
 
 
-def _add_legend(plot: figure, items: list[tuple[str, list]]) -> None:
+def add_legend(plot: figure, items: list[tuple[str, list]]) -> None:
   """Adds a legend below the plot, where it takes no width on a phone; a click on an item hides it."""
   widest = max(len(label) for label, _ in items)
   legend = Legend(

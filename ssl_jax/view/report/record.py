@@ -23,6 +23,12 @@ class Evaluation(NamedTuple):
   protocol: dict[str, Any]
   pictures: tuple[pathlib.Path, ...]  # a confusion matrix, a heat map, bars or segmented images
   atlas: knn_atlas.KnnAtlas  # {}: none was written
+  films: tuple[pathlib.Path, ...] = ()  # of a stream of frames: the animation and the strip
+
+  @property
+  def of_streams(self) -> bool:
+    """Whether frames of videos were segmented as streams."""
+    return self.protocol.get("task") == "ttt_video"
 
 
 class Record(NamedTuple):
@@ -108,6 +114,7 @@ def _evaluation(path: pathlib.Path, step: int) -> Evaluation:
   backbone = stored["protocol"]["backbone"]
   seen = path.with_suffix(".npz")
   pictures = (path.with_suffix(".png"), path.with_name(f"{path.stem}-confusion.png"))
+  films = (path.with_suffix(".gif"), path.with_name(f"{path.stem}-strip.png"))
   return Evaluation(
     step,
     path.stem.removesuffix(f"-{backbone.replace(' ', '_')}"),
@@ -116,4 +123,5 @@ def _evaluation(path: pathlib.Path, step: int) -> Evaluation:
     stored["protocol"],
     tuple(picture for picture in pictures if picture.exists()),
     knn_atlas.load_atlas(seen) if seen.exists() else {},
+    tuple(film for film in films if film.exists()),
   )

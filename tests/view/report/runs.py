@@ -2,11 +2,13 @@
 
 import json
 import pathlib
+import shutil
 
 import numpy as np
 
 from ssl_jax.view import knn_atlas
 from ssl_jax.view.confusion import plot_confusion
+from ssl_jax.view.video_stream import StreamPictures, plot_over_time
 
 VERSIONS = {"jax": "0.10.2", "flax": "0.12.5"}
 PROTOCOL = {"step": 60, "data": "synthetic", "test_split": "test", "versions": VERSIONS}
@@ -96,6 +98,34 @@ def write_run(
     )
     (folder / "pictures").mkdir()
     plot_confusion(folder / "pictures" / "reconstructions.png", np.eye(3, dtype=int), title="a picture")
+  return folder
+
+
+def write_streams(folder: pathlib.Path, windows=(1, 4, 0)) -> pathlib.Path:
+  """Adds to a run evaluations along two videos, one for each window, with their pictures."""
+  at = folder / "evaluations" / "step60"
+  for window in windows:
+    protocol = {
+      "task": "ttt_video",
+      "objective": "own",
+      "carry": True,
+      "window": window,
+      "standard_error": {"miou": 0.02, "miou_frozen": 0.01, "gain": 0.01},
+    }
+    scalars = {"miou": 0.6 if window == 4 else 0.5, "miou_frozen": 0.45}
+    write_evaluation(folder, f"window_{window or 'all'}", "moco", scalars, protocol)
+  pictures = StreamPictures(0, 9)
+  for moment in range(9):
+    mask = np.full((20, 30), moment, np.uint8)
+    pictures.add(0, moment, np.full((20, 30, 3), 20 * moment, np.uint8), mask, [mask, mask])
+  pictures.write(at / "streams")
+  kinds = {kind: np.linspace(0, 1, 9) for kind in ("adapted", "before", "frozen")}
+  plot_over_time(at / "streams.png", {"a": kinds, "b": kinds}, title="streams")
+  for path in at.glob("streams*"):
+    for window in windows:
+      name = path.name.replace("streams", f"window_{window or 'all'}-moco")
+      shutil.copy(path, path.with_name(name))
+    path.unlink()
   return folder
 
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from ssl_jax.view.report import report
-from tests.view.report.runs import HOSTILE, write_run
+from tests.view.report.runs import HOSTILE, write_run, write_streams
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: extra `test`")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -35,7 +35,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-  return report([write_run(tmp_path_factory.mktemp("runs") / "run")]).as_uri()
+  return report([write_streams(write_run(tmp_path_factory.mktemp("runs") / "run"))]).as_uri()
 
 
 class Visit:
@@ -96,7 +96,7 @@ def visit(browser, address):
 def test_each_tab_shows_its_part_alone_and_the_address_remembers_it(visit):
   seen = visit()
   tabs = seen.page.get_by_role("tab").all_inner_texts()
-  assert tabs == ["Run", "Training", "Evaluation", "Neighbours", "Map", "Corruption", "Pictures"]
+  assert tabs == ["Run", "Training", "Evaluation", "Neighbours", "Map", "Corruption", "Streams", "Pictures"]
   for name in tabs:
     panel = seen.choose(name)
     assert panel.count() == 1 and panel.bounding_box()["height"] > 50
@@ -129,6 +129,18 @@ def test_a_pointer_over_the_map_shows_the_image_and_names_are_text(visit):
     assert tooltip.locator("img").first.evaluate("image => image.naturalWidth") == 16
     assert tooltip.get_by_text(f"k-NN predicts {name}").first.is_visible()
   assert seen.page.evaluate("window.broken") is None
+
+
+def test_the_film_of_a_stream_plays(visit):
+  seen = visit()
+  panel = seen.choose("Streams")
+  film = panel.locator("img").first
+  assert film.evaluate("image => image.naturalWidth") > 100
+  shots = []
+  for _ in range(4):
+    shots.append(film.screenshot())
+    seen.page.wait_for_timeout(400)
+  assert len(set(shots)) > 1
 
 
 def test_a_phone_scrolls_down_only(visit):

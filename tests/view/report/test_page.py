@@ -1,13 +1,17 @@
 """The page as text: what it says of a run, what it leaves out, what it refuses."""
 
+import base64
+import io
 import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from ssl_jax.view.report import page, plots, report
+from ssl_jax.view.report import page, plots, report, streams
 from ssl_jax.view.report.record import read_records
-from tests.view.report.runs import HOSTILE, make_atlas, write_run
+from ssl_jax.view.video_stream import MILLISECONDS
+from tests.view.report.runs import HOSTILE, make_atlas, write_run, write_streams
 
 PARTS = ("run", "training", "evaluation", "neighbours", "map", "corruption", "pictures")
 
@@ -159,3 +163,36 @@ def test_bars_have_the_error_of_the_spread_and_a_mean_without_clean(workdir):
   np.testing.assert_allclose(without["error"], [15, 45, 55, 50])
   np.testing.assert_allclose(without["spread"][1], 100 * np.sqrt(0.45 * 0.55 / 89))
   np.testing.assert_allclose(learned["high"] - learned["error"], [2, 2, 2, 1.5])
+
+
+@pytest.fixture(scope="module")
+def streamed(tmp_path_factory):
+  return write_streams(write_run(tmp_path_factory.mktemp("runs") / "streamed", evaluated=False))
+
+
+def test_streams_are_shown_as_a_film_a_strip_and_scores_over_time(streamed, monkeypatch):
+  text = report([streamed]).read_text()
+  assert sections(text) == ["run", "training", "evaluation", "streams"]
+  for said in ("The first video: truth, frozen, adapted", "Frames of the first video", "over time"):
+    assert text.count(said) >= 3, said  # of each window
+  evaluation = read_records([streamed])[0].evaluations[0]
+  monkeypatch.setattr(streams, "FRAMES", 5)
+  embedded = [base64.b64decode(uri.partition(",")[2]) for _, uri in streams.pictures(evaluation, 300)]
+  shown = [Image.open(io.BytesIO(image)) for image in embedded]
+  assert [image.width for image in shown] == [150, 300, 300]
+  # Every second of nine frames, and the film is as fast as the GIF was.
+  assert [getattr(image, "n_frames", 1) for image in shown] == [5, 1, 1]
+  shown[0].load()
+  assert shown[0].info["duration"] == 2 * MILLISECONDS
+
+
+def test_errors_are_drawn_against_the_window_all_frames_last(streamed, tmp_path):
+  ((title, plot),) = streams.windows(read_records([streamed])).items()
+  assert title == "streamed: moco, objective own, carried" and plot.x_range.factors == ["1", "4", "all"]
+  adapted = plot.renderers[0].data_source.data
+  np.testing.assert_allclose(adapted["error"], [50, 40, 50])
+  np.testing.assert_allclose(adapted["high"] - adapted["error"], 2)
+  assert plot.y_range.start < 38 and plot.y_range.end > 56
+  one = write_streams(write_run(tmp_path / "one", evaluated=False), windows=(4,))
+  assert streams.windows(read_records([one])) == {}
+  assert "error against the window" not in report([one]).read_text()
