@@ -72,6 +72,8 @@ def make(
   average over the frames of each video, weighted by its length. The network learns from frames without
   labels too, but they do not count. "miou_frozen" is that of the trained
   network on the same frames, "gain" their difference; "miou_before" that of each frame's first parameters.
+  A baseline that mixes BatchNorm statistics of the frame with those of training, such as "tent", does so in
+  all three.
   Standard errors are over blocks of neighbouring frames. "total_miou" is that of all pixels together.
   "resets" is the share of frames after which `balance` took the trained parameters again. `vote` and
   `smoothing` change the predictions after learning, and neither "before" nor "frozen": with steps=0 the gain

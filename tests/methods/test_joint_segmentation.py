@@ -137,6 +137,28 @@ def test_the_head_of_the_classes_does_not_move_at_test_time():
   assert (result.curve[0] != result.curve[1]).any()
 
 
+def test_the_head_of_the_classes_has_no_gradient_at_test_time():
+  method, start = started()
+  adaptable = method.abilities[Adaptable]
+  task = adaptable.make_task(jax.random.key(5), batch_of())
+  gradient = jax.jit(jax.grad(lambda params: adaptable.loss(params, start.model_state, task).sum()))(
+    start.params
+  )
+  moves = {name: any(bool(leaf.any()) for leaf in jax.tree.leaves(part)) for name, part in gradient.items()}
+  assert moves == {"encoder": True, "decoder": True, "head": False}
+
+
+def test_classes_are_predicted_with_a_visibility_of_ones():
+  method, start = started()
+  noisy = lambda leaf: leaf + 0.05 * jax.random.normal(jax.random.key(2), leaf.shape)
+  params = {**start.params, "encoder": jax.tree.map(noisy, start.params["encoder"])}
+  predict = functools.partial(jax.jit(method.abilities[Segmenter].predict), params, start.model_state)
+  images = batch_of()["image"]
+  ones, zeros = (jnp.concatenate([images, jnp.full_like(images[..., :1], value)], -1) for value in (1.0, 0.0))
+  np.testing.assert_array_equal(predict(images), predict(ones))
+  assert np.abs(predict(zeros) - predict(ones)).max() > 1e-3
+
+
 def test_padding_has_the_mean_colour():
   method, start = started()
   predict = functools.partial(jax.jit(method.abilities[Adaptable].predict), start.params, start.model_state)

@@ -98,6 +98,12 @@ def test_a_repeated_still_scores_as_the_still(clips):
   assert result.protocol["by_video"]["still"] == 1
   wrong = run(clips, data=data_of(levels=(0.8, 0.2, 0.8)))
   assert wrong.scalars["stills"] == pytest.approx(2 / 3)
+  # The same still, as an image of the test split and as each frame of a clip, is wrong in both.
+  (clips / "wrong_class.json").write_text(json.dumps({**TABLE, "clips": {"still": "bright"}}))
+  both = run(clips, "wrong_class.json", data=data_of(levels=(0.1,), labels=(2,)))
+  names = ("stills", "frozen", "frame_accuracy", "anchor", "pm", "vote", "drop")
+  assert [both.scalars[name] for name in names] == [0] * 7
+  assert both.scalars["consistency"] == 1
 
 
 def test_classes_are_compared_by_the_largest_of_theirs(clips):

@@ -27,6 +27,8 @@ SGD = dict(
   optimizer="sgd", momentum=0.0, weight_decay=0.0, clip_norm=0.0, learning_rate=0.4, encoder_rate=1.0
 )
 
+AVERAGES = dict(vote=3, smoothing=0.6)
+
 
 def network(names=NAMES) -> Backbone:
   """Names a pixel by the nearest grey level, after a correction of brightness that it learns."""
@@ -50,12 +52,12 @@ def network(names=NAMES) -> Backbone:
   return Backbone(weights, method, {"backbone": "brightness"}, class_names=names)
 
 
-def streams(names=("a", "b"), drift=0.03, noise=0.05, moving=1):
+def streams(names=("a", "b"), drift=0.03, noise=0.05, moving=1, length=0):
   """Videos of three stripes that move and grow darker, with noise in the brightness of each frame."""
   records = []
   for name in names:
     draw = np.random.default_rng(ord(name))
-    for moment in range(LENGTHS.get(name, LENGTHS["a"])):
+    for moment in range(length or LENGTHS.get(name, LENGTHS["a"])):
       mask = np.repeat(np.arange(3, dtype=np.uint8), 6)[None].repeat(16, 0)
       mask = np.roll(
         mask, moving * moment + 5 * (name == "b"), axis=1
@@ -97,14 +99,40 @@ def test_without_steps_it_is_the_trained_network():
   assert result.scalars["gain"] == 0 and result.scalars["miou"] == result.scalars["miou_frozen"]
 
 
+def test_a_rate_of_nothing_is_the_trained_network():
+  found = run(learning_rate=1e-30).predictions["intersection"]
+  np.testing.assert_array_equal(found[:, 0], found[:, 2])
+  assert (run().predictions["intersection"][:, 0] != found[:, 2]).any()
+
+
+def test_no_memory_is_a_step_from_the_trained_parameters_on_each_frame_alone():
+  """By hand: the gradient of the squared distance of a frame's mean grey from the middle level."""
+  found = run(carry=False, window=1)
+  data = streams()
+  assert data.records is not None
+  for row, position in enumerate(found.predictions["index"]):
+    record = data.records.record(int(position))
+    grey = record["image"].astype(np.float32).mean(-1) / 255
+    shift = -SGD["learning_rate"] * 2 * (grey.mean() - LEVELS.mean())
+    predicted = np.square(grey[..., None] + shift - LEVELS).argmin(-1)
+    right = np.bincount(record["mask"][predicted == record["mask"]], minlength=3)
+    np.testing.assert_allclose(found.predictions["intersection"][row, 0, :3], right, atol=1)
+
+
+@pytest.mark.parametrize("options", [{}, dict(window=0), dict(balance=0.1, **AVERAGES)])
+def test_frames_that_are_still_to_come_play_no_part(options):
+  """The first frames of a stream are predicted alike, whatever follows."""
+  whole, short = by_frame(run(streams(["a"]), **options)), by_frame(run(streams(["a"], length=5), **options))
+  assert len(short) == 5 and len(whole) == 9
+  for position, scores in short.items():
+    np.testing.assert_array_equal(scores, whole[position])
+
+
 def test_memory_is_better_than_none_on_a_slow_drift():
   """One small step a frame: without a memory the correction never gets far."""
   slow = {"learning_rate": 0.1}
   none = run(carry=False, window=1, **slow).scalars["miou"]
   assert run(carry=True, window=1, **slow).scalars["miou"] > none
-
-
-AVERAGES = dict(vote=3, smoothing=0.6)
 
 
 @pytest.mark.parametrize("options", [{}, AVERAGES])

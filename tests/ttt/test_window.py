@@ -58,6 +58,15 @@ def test_the_best_size_has_no_slope(noise, drift):
 
 def test_the_best_size_of_the_unit_case():
   assert window.best_size(1.0, 1.0) == pytest.approx(0.5 ** (1 / 3)) == pytest.approx(0.7937, abs=1e-4)
+  # The published form, without the 2, gives 1, where the bound still has a slope.
+  slope = (window.bound(1 + 1e-4, noise=1.0, drift=1.0) - window.bound(1 - 1e-4, noise=1.0, drift=1.0)) / 2e-4
+  assert slope == pytest.approx(1.0, rel=1e-3)
+
+
+def test_the_best_size_grows_with_the_cube_root_of_noise_over_drift_squared():
+  base = window.best_size(1.0, 0.1)
+  assert window.best_size(8.0, 0.1) == pytest.approx(4 * base)
+  assert window.best_size(1.0, 0.8) == pytest.approx(base / 4)
 
 
 def drifting(size: int, noise: float, drift: float, length: int = 2000) -> float:
