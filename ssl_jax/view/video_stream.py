@@ -16,8 +16,8 @@ FRAMES = 120  # of an animation, at most
 STRIP = 8  # frames in the strip
 MILLISECONDS = 120  # of a frame in the animation
 COLUMNS = ("truth", "frozen", "adapted")
-_TEXT = 16  # pixels of the height of the names
-_BAR, _SIDE = 22, 80  # pixels of the line, and of the column, of names
+_BAR, _SIDE = 22, 130  # pixels of the line, and of the column, of names
+_TEXT, _SIDE_TEXT = 16, 28  # pixels of the names in them; a strip is wide, and reduced where it is shown
 
 
 class StreamPictures:
@@ -68,10 +68,12 @@ def _named(pixels: np.ndarray, *, below: bool = False) -> Image.Image:
   left, top = (_SIDE, 0) if below else (0, _BAR)
   canvas = Image.new("RGB", (width + left, height + top), "white")
   canvas.paste(Image.fromarray(pixels), (left, top))
-  draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(_TEXT)
+  draw, text = ImageDraw.Draw(canvas), _SIDE_TEXT if below else _TEXT
   for place, name in enumerate(COLUMNS):
-    corner = (4, (2 * place + 1) * height // (2 * len(COLUMNS)) - _TEXT // 2) if below else None
-    draw.text(corner or (place * width // len(COLUMNS) + 4, 1), name, fill="black", font=font)
+    corner = (4, (2 * place + 1) * height // (2 * len(COLUMNS)) - text // 2) if below else None
+    draw.text(
+      corner or (place * width // len(COLUMNS) + 4, 1), name, fill="black", font=ImageFont.load_default(text)
+    )
   return canvas
 
 

@@ -119,9 +119,7 @@ def _render(records: Sequence[Record], width: int) -> str:
     heats=[
       _heat(record, e) for record, e in _evaluations(records) if "error" in e.protocol and not _adapted(e)
     ],
-    streams=[
-      (_name(record, e), streams.pictures(e, width)) for record, e in _evaluations(records) if e.of_streams
-    ],
+    streams=_streams(records, width),
     pictures=_pictures(records, width),
     bokeh=bokeh,
     **embedded._asdict(),
@@ -273,6 +271,12 @@ def _cell(error: float) -> dict[str, str]:
     "colour": f"rgb({red},{green},{blue})",
     "ink": "#fff" if error > 0.5 else "#1c2733",
   }
+
+
+def _streams(records: Sequence[Record], width: int) -> list[tuple[str, list[tuple[str, str]]]]:
+  """(Name, pictures with captions) of every evaluation of streams."""
+  chosen = [(_name(record, e), e) for record, e in _evaluations(records) if e.of_streams]
+  return [(name, streams.pictures(e, width, len(chosen))) for name, e in chosen]
 
 
 def _pictures(records: Sequence[Record], width: int) -> list[tuple[str, str]]:

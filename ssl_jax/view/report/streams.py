@@ -18,22 +18,25 @@ from ssl_jax.view.report import plots
 from ssl_jax.view.report.record import Evaluation, Record
 from ssl_jax.view.video_stream import COLUMNS, MILLISECONDS
 
-FRAMES = 60  # of an embedded film, at most
+FRAMES, FEWEST = 240, 12  # of all embedded films together, and of one of many films
+LONGEST = 60  # frames of one film
 # what must be equal in evaluations that differ in their window
 _SHARED = ("backbone", "data", "test_split", "short_side", *Options._fields, *Averages._fields)
 
 
-def pictures(evaluation: Evaluation, width: int) -> list[tuple[str, str]]:
+def pictures(evaluation: Evaluation, width: int, films: int = 1) -> list[tuple[str, str]]:
   """(Caption, data URI) of the film, the strip and the scores over time of one evaluation, those that exist.
 
   Args:
     width: of the largest in pixels; a film, which has many frames, gets half of it.
+    films: on the page; where there are many, each has fewer frames.
   """
+  frames = min(max(FRAMES // films, FEWEST), LONGEST)
   names = ", ".join(COLUMNS)
   found = []
   for path in evaluation.films:
     if path.suffix == ".gif":
-      found.append((f"The first video: {names}", _embed_film(path, width // 2)))
+      found.append((f"The first video: {names}", _embed_film(path, width // 2, frames)))
     else:
       found.append((f"Frames of the first video: {names}", plots.embed_picture(path, width)))
   return found + [
@@ -103,11 +106,11 @@ def _window_plot(by_window: dict[int, Evaluation]) -> figure:
   return plot
 
 
-def _embed_film(path: pathlib.Path, width: int) -> str:
-  """The data URI of an animation with at most FRAMES frames and this width."""
+def _embed_film(path: pathlib.Path, width: int, most: int) -> str:
+  """The data URI of an animation with at most this width and number of frames."""
   with Image.open(path) as film:
     count = getattr(film, "n_frames", 1)
-    every = -(-count // FRAMES)
+    every = -(-count // most)
     frames = []
     for number in range(0, count, every):
       film.seek(number)

@@ -176,8 +176,9 @@ def test_streams_are_shown_as_a_film_a_strip_and_scores_over_time(streamed, monk
   for said in ("The first video: truth, frozen, adapted", "Frames of the first video", "over time"):
     assert text.count(said) >= 3, said  # of each window
   evaluation = read_records([streamed])[0].evaluations[0]
-  monkeypatch.setattr(streams, "FRAMES", 5)
-  embedded = [base64.b64decode(uri.partition(",")[2]) for _, uri in streams.pictures(evaluation, 300)]
+  monkeypatch.setattr(streams, "FRAMES", 10)
+  monkeypatch.setattr(streams, "FEWEST", 2)
+  embedded = [base64.b64decode(uri.partition(",")[2]) for _, uri in streams.pictures(evaluation, 300, 2)]
   shown = [Image.open(io.BytesIO(image)) for image in embedded]
   assert [image.width for image in shown] == [150, 300, 300]
   # Every second of nine frames, and the film is as fast as the GIF was.
