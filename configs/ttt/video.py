@@ -2,7 +2,7 @@ r"""Test-time training on video streams, for segmentation, and its baselines.
 
 Command:   ssl-jax evaluate --config=configs/ttt/video.py:VARIANT --workdir=DIR --config.data.data_dir=DATA
            DIR is a run of configs/pretrain/joint_segmentation.py. A stopped evaluation resumes.
-Variants:  kitti_step: as published, crops of 512 x 1024. camvid, davis: small, for two CPU cores; options were
+Variants:  kitti_step: as published, crops of 512 x 1024. camvid, davis: for two CPU cores; options were
            chosen with --config.data.test_split=val. Both memories: carried parameters, 16 frames.
            With the suffix _baselines: all rows of the published tables in one evaluation, see ROWS; with
            _windows: windows of 1, 4, 16, 64 and all frames, whose errors the report draws.
