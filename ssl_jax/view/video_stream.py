@@ -96,6 +96,7 @@ def plot_over_time(
     for kind, colour in (("frozen", "tab:grey"), ("adapted", "tab:blue")):
       axis.plot(100 * _averaged(of_video[kind], smooth), color=colour, label=kind, linewidth=1)
     axis.set_title(name, fontsize=8)
+    axis.set_xlabel("frame", fontsize=7)
     axis.tick_params(labelsize=7)
   axes[0].set_ylabel("mIoU of a frame, %", fontsize=8)
   axes[0].legend(fontsize=7, frameon=False)
