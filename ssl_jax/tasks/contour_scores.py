@@ -21,7 +21,7 @@ BINS = 4  # of a video, for the decay
 _BACKGROUND = "background"
 
 
-def make(names: tuple[str, ...], things: tuple[str, ...]) -> Measure:
+def make_measure(names: tuple[str, ...], things: tuple[str, ...]) -> Measure:
   """All classes but "background" are one object, as in DAVIS 2016; all labelled frames count.
 
   Scalars: "j_and_f", the mean of "j_mean" and "f_mean"; of each measure the mean, the recall (fraction of

@@ -33,7 +33,7 @@ from ssl_jax.video.index import check_installed
 ROWS = "instances"
 
 
-def make(names: tuple[str, ...], things: tuple[str, ...]) -> Measure:
+def make_measure(names: tuple[str, ...], things: tuple[str, ...]) -> Measure:
   """COCO's average precision of masks, over the labelled frames of all videos.
 
   The score of an object is the mean probability of its class over its pixels. Pixels without a class are cut

@@ -32,7 +32,7 @@ OVERLAP = 0.5  # a match has a larger intersection over union
 VOID = 0.5  # a prediction of which a larger fraction is void, or crowd of its class, is not counted as wrong
 
 
-def make(names: tuple[str, ...], things: tuple[str, ...]) -> Measure:
+def make_measure(names: tuple[str, ...], things: tuple[str, ...]) -> Measure:
   """Panoptic quality: all frames are counted together, then averaged over the classes that occur.
 
   Scalars: "pq" and its factors "sq" (the mean overlap of matches) and "rq" (the F1 score of segments), and

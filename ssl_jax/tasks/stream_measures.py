@@ -11,13 +11,13 @@ from ssl_jax.tasks.task import TestRecords
 
 Score = Literal["davis", "panoptic", "instances"]
 MEASURES: Mapping[str, Callable[..., Measure]] = {
-  "davis": contour_scores.make,
-  "panoptic": panoptic_scores.make,
-  "instances": instance_scores.make,
+  "davis": contour_scores.make_measure,
+  "panoptic": panoptic_scores.make_measure,
+  "instances": instance_scores.make_measure,
 }
 
 
-def make(scores: Sequence[Score], names: Sequence[str], records: TestRecords) -> dict[str, Measure]:
+def make_measures(scores: Sequence[Score], names: Sequence[str], records: TestRecords) -> dict[str, Measure]:
   """Makes the measures called `scores`, by name.
 
   Args:

@@ -110,9 +110,9 @@ def make(
     short_side: pixels to which the shorter side of a frame is resized; 0: its size.
     block: frames of a block.
     scores: measured beside "miou", of the adapted and of the trained network: "davis": region similarity and
-      contour accuracy, see `contour_scores.make`; "panoptic": panoptic quality, see `panoptic_scores.make`;
-      "instances": average precision of objects, see `instance_scores.make`. The latter two need masks that
-      tell objects apart.
+      contour accuracy, see contour_scores.py; "panoptic": panoptic quality, see panoptic_scores.py;
+      "instances": average precision of objects, see instance_scores.py. The latter two need masks that tell
+      objects apart.
   Raises: ValueError for options out of range and, in `run`, for test records that are not frames of videos
     with masks; methods.MissingAbility if the network does not segment or has no task at test time.
   Source: Wang et al. 2023, section 4 and released code.
@@ -151,7 +151,7 @@ def _run(
   numbers = find_numbers(backbone, records)
   geometry = canvases(segmenter, records, short_side, "ttt_video")
   check_classes(numbers.names, count_classes(backbone, segmenter, geometry.windows))
-  measures = stream_measures.make(scores, numbers.names, records)
+  measures = stream_measures.make_measures(scores, numbers.names, records)
   transform = ImageAndFullMask(
     short_side,
     geometry.windows.canvas,

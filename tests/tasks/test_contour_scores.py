@@ -62,7 +62,7 @@ def test_statistics_of_a_video():
 
 
 def test_the_report_averages_over_videos_and_leaves_out_frames_without_labels():
-  measure = contour_scores.make(NAMES, ())
+  measure = contour_scores.make_measure(NAMES, ())
   half = square(30, 30).astype(np.uint8)
   good = Frame(half, np.stack([half, half, np.zeros_like(half)]))
   unknown = Frame(np.full_like(half, IGNORE), good.predicted)
@@ -80,7 +80,7 @@ def test_the_report_averages_over_videos_and_leaves_out_frames_without_labels():
 
 
 def test_pixels_without_a_class_do_not_count():
-  measure = contour_scores.make(NAMES, ())
+  measure = contour_scores.make_measure(NAMES, ())
   truth = square(30, 30).astype(np.uint8)
   predicted = truth.copy()
   predicted[80:, 80:], truth[78:, 78:] = 1, IGNORE
@@ -90,4 +90,4 @@ def test_pixels_without_a_class_do_not_count():
 
 def test_a_background_is_needed():
   with pytest.raises(ValueError, match="needs a class 'background', but the classes are road, car, ..."):
-    contour_scores.make(("road", "car"), ())
+    contour_scores.make_measure(("road", "car"), ())

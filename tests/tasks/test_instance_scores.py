@@ -23,7 +23,7 @@ def frame(truth, segments, predicted, confidence=None):
 
 
 def scores(*frames):
-  measure = instance_scores.make(NAMES, THINGS)
+  measure = instance_scores.make_measure(NAMES, THINGS)
   rows = FrameRows(NOTHING_KEPT, {})
   for one in frames:
     rows.add(measure.count(one))

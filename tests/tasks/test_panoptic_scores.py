@@ -24,7 +24,7 @@ def counts(truth, segments, predicted):
 
 def measured(truth, segments, predicted):
   """The scalars and details of streams whose frames have one prediction each."""
-  measure = panoptic_scores.make(NAMES, ("car", "dog"))
+  measure = panoptic_scores.make_measure(NAMES, ("car", "dog"))
   frames = [
     Frame(np.array(t, np.uint8), np.stack([np.array(p, np.uint8)] * 3), np.array(s, np.int32))
     for t, s, p in zip(truth, segments, predicted)
