@@ -19,6 +19,7 @@ from side_by_side import fastest, machine
 from ssl_jax import augment, methods, models, parallel, ttt
 from ssl_jax.config.checked import defaults_of
 from ssl_jax.core import DataSpec, Weights
+from ssl_jax.data.elements import ShapeDtype
 from ssl_jax.parallel import placement
 from ssl_jax.tasks import streams, ttt_video
 from ssl_jax.tasks.backbone import Backbone
@@ -32,7 +33,10 @@ def ours(frames: np.ndarray, side: int):
   """Returns () -> the classes of each frame."""
   encoder = models.make("vit_tiny", image_size=side)
   method = methods.make(
-    "joint_segmentation", encoder, DataSpec(1000, CLASSES, 8, frozenset({"mask"})), head="linear"
+    "joint_segmentation",
+    encoder,
+    DataSpec(1000, CLASSES, 8, {"mask": ShapeDtype((side, side), np.uint8)}),
+    head="linear",
   )
   params, state, _ = jax.jit(method.init)(jax.random.key(0), {"image": jnp.zeros((2, side, side, 3))})
   given = {**defaults_of(ttt_video.make), "window": WINDOW, "copies": COPIES}

@@ -263,8 +263,8 @@ def test_a_faulty_transform_is_no_bad_file(levels):
     train(levels(20), transform=bad_name)
 
 
-def loading_threads():
-  return [t for t in threading.enumerate() if t.name.startswith(("decode", "grain-prefetch"))]
+def loading_threads(names=("decode", "grain-prefetch")):
+  return [t for t in threading.enumerate() if t.name.startswith(names)]
 
 
 def all_end(seconds: float = 60) -> bool:
@@ -279,6 +279,7 @@ def test_closing_stops_all_threads(synthetic):
   next(batches)
   assert loading_threads()
   batches.close()
+  assert not loading_threads("decode")  # it has waited for them
   batches.close()
   assert all_end() and next(batches, None) is None
   batches = train(synthetic, stop=10**6)
@@ -306,6 +307,7 @@ def test_closing_does_not_wait_for_the_batch_at_hand(synthetic):
   next(batches)
   before = len(slow.calls)
   batches.close()
+  assert not loading_threads("decode")
   assert len(slow.calls) - before <= 4  # of 50: each thread ends its record, and may just have begun it
   assert all_end()
 
