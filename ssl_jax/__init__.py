@@ -3,7 +3,8 @@
 Read core.py first. The public names are imported on first use; `import ssl_jax` alone imports no module.
 
 recipe, check, check_variant: make and check configs. train, evaluate, plan: the functions behind the commands
-of the same names. restore: the network of a run from its checkpoint. adapt: test-time training on arrays.
+of the same names. define_study, study: make and run a study, several runs that are compared.
+restore: the network of a run from its checkpoint. adapt: test-time training on arrays.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ _MODULES = {  # public name: the module that defines it
   "adapt": "ttt",
   "check": "config.schema",
   "check_variant": "config.recipe_files",
+  "define_study": "studies.definition",
   "evaluate": "run.evaluate",
   "plan": "planning",
   "recipe": "config.recipe_builder",
   "restore": "run.restore",
+  "study": "studies.runner",
   "train": "run.train",
 }
 

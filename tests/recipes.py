@@ -22,6 +22,8 @@ def recipes(kind: type) -> dict:
   found = {}
   for path in sorted(CONFIGS.glob("*/*.py")):
     module = runpy.run_path(str(path))
+    if "get_config" not in module:  # a study
+      continue
     for variant in module.get("VARIANTS", ("",)):
       config = module["get_config"](variant) if variant else module["get_config"]()
       if ("method" in config) == (kind is TrainConfig):

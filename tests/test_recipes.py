@@ -70,4 +70,5 @@ def test_a_host_crop_that_differs_from_the_recipe_is_refused():
 def test_every_recipe_states_its_command():
   for path in CONFIGS.glob("*/*.py"):
     text = path.read_text()
-    assert f"--config=configs/{path.parent.name}/{path.name}" in text, path.name
+    flag = "--study" if path.parent.name == "studies" else "--config"
+    assert f"{flag}=configs/{path.parent.name}/{path.name}" in text, path.name

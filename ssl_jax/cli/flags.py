@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, NoReturn, cast
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from ssl_jax.config.checked import nearest
+from ssl_jax.config.checked import leaves, nearest
 from ssl_jax.config.recipe_files import find_recipe
 
 RECIPES = ("config", "evaluation")  # the flags whose value is a recipe
@@ -125,16 +125,8 @@ def _check_overrides(words: list[str]) -> None:
     loader, alone = flags.FlagValues(), ["ssl-jax", f"--{recipe}={file}"]
     config_flags.DEFINE_config_file(recipe, flag_values=loader, sys_argv=alone)
     loader(alone)
-    options = _options(cast(ConfigDict, loader[recipe].value).to_dict(), recipe)
+    options = leaves(cast(ConfigDict, loader[recipe].value).to_dict(), recipe)
     for word in words:
       name = word.lstrip("-").split("=")[0]
       if name.startswith(f"{recipe}.") and name not in options:
         raise ValueError(f"--{name} is unknown{nearest(name, options)}")
-
-
-def _options(config: dict, where: str) -> list[str]:
-  """Returns the dotted paths of all leaves of a nested dict, each with the prefix `where`."""
-  inner = [
-    _options(v, f"{where}.{k}") if isinstance(v, dict) else [f"{where}.{k}"] for k, v in config.items()
-  ]
-  return [name for names in inner for name in names]

@@ -19,11 +19,11 @@ from ssl_jax.config.checked import nearest
 from ssl_jax.log.output import continue_if_closed
 
 _ALL: dict[str, Command] = {**preparation.COMMANDS, **runs.COMMANDS, **pictures.COMMANDS, **weights.COMMANDS}
-_ORDER = ("recipes", "describe", "train", "evaluate", "plan", "prepare", "report", "import", "export")
-_ORDER += ("watch", "show")
+_ORDER = ("recipes", "describe", "train", "evaluate", "study", "plan", "prepare", "report", "import")
+_ORDER += ("export", "watch", "show")
 COMMANDS = {name: _ALL[name] for name in _ORDER}
 # Commands whose work is in files, and that say so if nobody reads their output any more.
-IN_FILES = ("train", "evaluate", "prepare", "import")
+IN_FILES = ("train", "evaluate", "study", "prepare", "import")
 WIDTH = 110  # of help texts, columns
 
 

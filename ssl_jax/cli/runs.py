@@ -1,4 +1,4 @@
-"""Commands that run a recipe: `train` and `evaluate`."""
+"""Commands that run a recipe: `train`, `evaluate` and `study`."""
 
 from __future__ import annotations
 
@@ -54,6 +54,25 @@ def evaluate(values) -> None:
   run(config, values.workdir, step=values.step)
 
 
+def study(values) -> None:
+  """Train and evaluate the runs of a study, and compare them.
+
+  Usage: ssl-jax study --study=FILE --output=DIR [--dry_run] [--parallel=N]
+
+  A study file names runs with their seeds, evaluations and comparisons. The command trains and evaluates
+  what is missing in DIR/runs, and writes means with standard errors and paired differences with 95%
+  intervals to DIR/study.json and DIR/study.png; `ssl-jax report --workdir=DIR` shows them. The same command
+  again continues after Ctrl-C or a crash. Given on several machines that see DIR, it shares the work.
+
+  Example:
+    ssl-jax study --study=configs/studies/sample.py --output=runs/study
+  """
+  from ssl_jax.studies import processes, runner
+
+  processes.stay_off_accelerators()
+  runner.study(values.study, values.output, dry_run=values.dry_run, parallel=values.parallel)
+
+
 COMMANDS = {
   "train": Command(
     train,
@@ -73,6 +92,19 @@ COMMANDS = {
       WORKDIR,
       Flag("step", 0, "the step of the checkpoint to evaluate; 0, the default, is the last checkpoint"),
       Flag("print_config", False, "print the config with all defaults and overrides as JSON, and exit"),
+    ),
+  ),
+  "study": Command(
+    study,
+    (
+      Flag(
+        "study",
+        None,
+        "the study, FILE.py or FILE.py:VARIANT; `ssl-jax recipes` lists the installed ones under studies/",
+      ),
+      Flag("output", None, "the folder of the study, which holds its runs and results"),
+      Flag("dry_run", False, "print the runs, what is done of each and an estimate of the time, and exit"),
+      Flag("parallel", 0, "how many runs at once; 0: one on an accelerator, on CPU one for two cores"),
     ),
   ),
 }

@@ -127,3 +127,9 @@ def defaults_of(function) -> dict:
 def plain(value):
   """Returns a dataclass as a dict, and any other value unchanged."""
   return dataclasses.asdict(cast(Any, value)) if dataclasses.is_dataclass(value) else value
+
+
+def leaves(config: Mapping, where: str) -> list[str]:
+  """Returns the dotted paths of all leaves of a nested dict, each with the prefix `where`."""
+  inner = [leaves(v, f"{where}.{k}") if isinstance(v, dict) else [f"{where}.{k}"] for k, v in config.items()]
+  return [name for names in inner for name in names]

@@ -6,8 +6,11 @@ Besides ssl_jax.config.checked, this module imports only the standard library, s
 from __future__ import annotations
 
 import ast
+import inspect
 import pathlib
+import runpy
 from collections.abc import Collection
+from typing import Any
 
 from ssl_jax.config.checked import nearest
 
@@ -54,6 +57,22 @@ def find_recipe(name: str, flag: str = "--config") -> str:
     f"{flag}={name}: there is no file {file!r}, and no installed recipe has that name"
     f"{nearest(file, installed_recipes())}"
   )
+
+
+def load_recipe(name: str, function: str = "get_config", flag: str = "--config") -> Any:
+  """Returns what the function of a recipe file returns for the variant that `name` gives.
+
+  Args: see `find_recipe`.
+  Raises: ValueError as `find_recipe`, for a file without that function, and for a variant of a file that has
+    none.
+  """
+  file, colon, variant = find_recipe(name, flag).partition(":")
+  made = runpy.run_path(file).get(function)
+  if made is None:
+    raise ValueError(f"{flag}={name}: the file has no function {function!r}; name a file that defines it")
+  if colon and not inspect.signature(made).parameters:
+    raise ValueError(f"{flag}={name}: the file has no variants; leave out {colon + variant!r}")
+  return made(variant) if colon else made()
 
 
 def check_variant(variant: str, variants: Collection[str], file: str) -> str:

@@ -79,13 +79,13 @@ class Lock:
 
   def __exit__(self, *_) -> None:
     self._released.set()
-    seen = _read(self._path) if jax.process_index() == 0 else None
+    seen = read(self._path) if jax.process_index() == 0 else None
     if seen and seen.content == self._content:
       self._path.unlink(missing_ok=True)
 
   def check(self) -> None:
     """Raises LockLost if another training has taken the lock over; called before a state is saved."""
-    seen = _read(self._path) if jax.process_index() == 0 else None
+    seen = read(self._path) if jax.process_index() == 0 else None
     if seen and seen.holder() and seen.content != self._content:
       raise LockLost(
         f"{seen.name()} has taken over {self._workdir}, because this training gave no sign of life; this one "
@@ -94,10 +94,10 @@ class Lock:
 
   def _take(self) -> None:
     while not self._create():
-      seen = _read(self._path)
+      seen = read(self._path)
       if seen is None:
         continue  # released meanwhile
-      alive = _is_alive(seen.holder())
+      alive = is_alive(seen.holder())
       if alive is None:
         now = self._watch(seen)
         if now is None or now.content != seen.content:
@@ -133,13 +133,13 @@ class Lock:
     end, now = time.monotonic() + self._patience, seen
     while now == seen and time.monotonic() < end:
       time.sleep(min(1.0, self._patience / 20))
-      now = _read(self._path)
+      now = read(self._path)
     return now
 
   def _remove(self, dead: Seen) -> None:
     """Removes the lock of a dead process, and no lock that another process has taken meanwhile."""
     with _one_at_a_time(self._path.parent):
-      seen = _read(self._path)
+      seen = read(self._path)
       if seen and seen.content == dead.content:
         self._path.unlink(missing_ok=True)
         print(f"took over the lock of {dead.name()}, which no longer runs", flush=True)
@@ -148,7 +148,7 @@ class Lock:
     """Gives a heartbeat until the lock is released; creates the file again if somebody has deleted it."""
     while not self._released.wait(self._beat):
       with contextlib.suppress(OSError):  # such as a network file system that is away for a moment
-        seen = _read(self._path)
+        seen = read(self._path)
         if seen is None:
           self._create()
         elif seen.content == self._content:
@@ -171,7 +171,7 @@ def _one_at_a_time(folder: pathlib.Path) -> Iterator[None]:
     os.close(descriptor)
 
 
-def _read(path: pathlib.Path) -> Seen | None:
+def read(path: pathlib.Path) -> Seen | None:
   """Reads a lock file, opened anew because NFS then asks its server; None if there is none."""
   try:
     with path.open() as file:
@@ -198,7 +198,7 @@ def _machine() -> str:
   return " ".join(found)
 
 
-def _is_alive(holder: dict) -> bool | None:
+def is_alive(holder: dict) -> bool | None:
   """Whether the process that holds a lock runs; None if this machine cannot tell."""
   if holder.get("machine") != _machine():
     return None

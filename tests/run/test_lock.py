@@ -115,11 +115,11 @@ def test_a_holder_elsewhere_that_is_silent_is_replaced(tmp_path, content, capsys
 
 def test_the_holder_gives_heartbeats(tmp_path):
   with Lock(tmp_path, beat=0.01):
-    first = module._read(tmp_path / FILE)
-    while module._read(tmp_path / FILE) == first:  # a missing heartbeat never ends
+    first = module.read(tmp_path / FILE)
+    while module.read(tmp_path / FILE) == first:  # a missing heartbeat never ends
       pass
     (tmp_path / FILE).unlink()
-    while (now := module._read(tmp_path / FILE)) is None or now.content != first.content:
+    while (now := module.read(tmp_path / FILE)) is None or now.content != first.content:
       pass
 
 

@@ -1,0 +1,45 @@
+"""A study whose runs take a second: masked autoencoders of synthetic images, evaluated by k-NN."""
+
+import ml_collections
+
+from ssl_jax import EvaluateConfig, define_study, recipe
+
+
+def training(**changes) -> ml_collections.ConfigDict:
+  """The recipe of a training of 12 steps."""
+  return recipe(
+    **{
+      **dict(
+        method=dict(name="mae", decoder_width=8, decoder_depth=1, decoder_heads=2),
+        encoder=dict(name="vit", width=16, depth=1, heads=2, patch=4),
+        augment=dict(name="none", views=1, size=16),
+        optimizer=dict(name="adamw", learning_rate=1e-3),
+        data=dict(name="synthetic", split="train[:128]", size=16, cache=True),
+        checkpoint=dict(every_steps=2, keep=2),
+        batch_size=32,
+        epochs=3.0,
+        log_every=1,
+      ),
+      **changes,
+    }
+  )
+
+
+def knn(**changes) -> ml_collections.ConfigDict:
+  """The recipe of an evaluation by k-NN."""
+  data = dict(test_split="test[:64]", cache=True)
+  return recipe(EvaluateConfig, **{**dict(tasks=dict(knn=dict(k=5)), data=data, batch_size=32), **changes})
+
+
+def get_study(variant=""):
+  """Two runs with two seeds each; the variant is the number of epochs."""
+  epochs = {"epochs": float(variant)} if variant else {}
+  return define_study(
+    runs=dict(
+      wide=dict(config=training(), overrides=epochs),
+      narrow=dict(config=training(), overrides={**epochs, "encoder.width": 8}),
+    ),
+    evaluations=dict(knn=dict(config=knn(baselines=("pixels",)), scalars=("knn.top1", "knn.top5"))),
+    comparisons=[("wide", "narrow"), ("wide", "wide:pixels")],
+    seeds=(0, 1),
+  )
