@@ -1,4 +1,4 @@
-"""What makes MoCo v2 of MoCo v1, on the embedded sample: a small study, as an example.
+"""What MoCo v2 adds to MoCo v1, on the embedded sample: an example.
 
 Command:   ssl-jax study --study=configs/studies/sample.py --output=runs/study
 Data:      8,000 images, which come with the package.

@@ -235,10 +235,10 @@ def marks(folder: pathlib.Path) -> pathlib.Path:
   return folder / "study"
 
 
-def write_json(path: pathlib.Path, content: dict) -> None:
+def write_json(path: pathlib.Path, content: dict, *, sort_keys: bool = False) -> None:
   """Replaces a JSON file atomically, also where several processes write it."""
   new = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-  new.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+  new.write_text(json.dumps(content, indent=1, sort_keys=sort_keys) + "\n")
   os.replace(new, path)
 
 

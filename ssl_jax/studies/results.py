@@ -51,7 +51,7 @@ def collect(study: Study, jobs: Sequence[Job]) -> dict[str, Any]:
 
 
 def _add(values: Values, job: Job, evaluation: str, table: Mapping, scalars: Sequence[str]) -> None:
-  for backbone, measured in table.items():
+  for backbone, measured in sorted(table.items(), key=lambda item: bool(item[0])):  # the network first
     name = f"{job.run}:{backbone}" if backbone else job.run
     chosen = scalars or [f"{task}.{next(iter(found))}" for task, found in measured.items() if found]
     for scalar in chosen:
@@ -151,7 +151,7 @@ def _within(t: float, degrees: int) -> float:
 
 def write(found: dict[str, Any], output: pathlib.Path) -> None:
   """Writes study.json and, if there is a row, study.png."""
-  write_json(output / FILE, found)
+  write_json(output / FILE, found, sort_keys=True)
   if found["rows"]:
     plot_study(found, output / "study.png")
 

@@ -155,14 +155,14 @@ def _report(jobs: Sequence[Job], done: int, failed: int, running: int, elsewhere
 
 def _print_plan(jobs: Sequence[Job], parallel: int) -> None:
   """Prints the runs with their steps and states, and the time that what is missing needs."""
-  speeds = {family: (seconds, "its training") for family, seconds in trained_speeds(jobs).items()}
+  speeds = {family: (seconds, "training") for family, seconds in trained_speeds(jobs).items()}
   problems = {}
   for job in jobs:
     if family_of(job) not in speeds and not is_trained(job):
       seconds, problem = measured_speed(job)
-      speeds[family_of(job)] = (seconds, "a few steps now" if seconds else "")
+      speeds[family_of(job)] = (seconds, "now" if seconds else "")
       problems |= {job.run: problem} if problem else {}
-  table = rich.table.Table("run", "seed", "steps", "done", "evaluated", "s/step", "measured in", "left")
+  table = rich.table.Table("run", "seed", "steps", "done", "evaluated", "s/step", "measured", "left")
   total = 0.0
   for job in jobs:
     steps = job.total_steps if is_trained(job) else steps_done(job)
@@ -170,8 +170,17 @@ def _print_plan(jobs: Sequence[Job], parallel: int) -> None:
     left = seconds * (job.total_steps - steps)
     total += left
     ready = f"{len(evaluated(job)) if is_trained(job) else 0} of {len(job.evaluations)}"
-    pace = f"{seconds:.3g}" if seconds else "unknown"
-    table.add_row(job.run, str(job.seed), str(job.total_steps), str(steps), ready, pace, source, clock(left))
+    pace = f"{seconds:.3g}" if seconds else ""
+    table.add_row(
+      job.run,
+      str(job.seed),
+      str(job.total_steps),
+      str(steps),
+      ready,
+      pace,
+      source,
+      clock(left) if pace else "",
+    )
   console = rich.console.Console(soft_wrap=True)
   console.print(table)
   for run, problem in problems.items():
@@ -179,5 +188,6 @@ def _print_plan(jobs: Sequence[Job], parallel: int) -> None:
   runs = collections.Counter(is_done(job) for job in jobs)
   console.print(
     f"{runs[False]} of {len(jobs)} runs to do, {parallel} at once: about {clock(total / parallel)} of "
-    "training, without compilation, evaluation, and what could not be measured"
+    "training, without compilation, evaluation and what could not be measured (measured: now, in a few steps, "
+    "or in a training)"
   )

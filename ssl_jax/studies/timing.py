@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import statistics
-import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 
 from ssl_jax.config.schema import StartConfig, to_json
@@ -43,16 +43,18 @@ def measured_speed(job: Job) -> tuple[float, str]:
   per_epoch = max(round(job.total_steps / job.config.epochs), 1)
   config = dataclasses.replace(job.config, start=StartConfig()) if job.start else job.config
   request = {"measure": to_json(config), "steps_per_epoch": per_epoch}
-  process = start_process(request, subprocess.PIPE, subprocess.PIPE)
-  try:
-    assert process.stdout is not None and process.stderr is not None
-    output, log = process.communicate()
-  finally:
-    process.kill()
-    process.wait()
-  if process.returncode:
-    return 0.0, (log.strip().splitlines() or [f"exit status {process.returncode}"])[-1]
-  return float(json.loads(output.splitlines()[-1])), ""
+  with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as log:
+    process = start_process(request, output, log)
+    try:
+      status = process.wait()
+    finally:
+      process.kill()
+      process.wait()
+    for file in (output, log):
+      file.seek(0)
+    if status:
+      return 0.0, (log.read().strip().splitlines() or [f"exit status {status}"])[-1]
+    return float(json.loads(output.read().strip().splitlines()[-1])), ""
 
 
 def time_left(jobs: Sequence[Job], done: Mapping[tuple[str, int], int], active: int) -> float | None:

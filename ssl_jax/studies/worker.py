@@ -43,6 +43,8 @@ def main() -> None:
   The runner keeps the standard input open; its end means that the runner has died, and stops this process.
   """
   request = json.loads(sys.stdin.readline())
+  # Outside of a training, which saves first, SIGTERM ends the process; locks are released on the way.
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))
   threading.Thread(target=_stop_with_runner, name="end of the runner", daemon=True).start()
   if "measure" in request:
     print(json.dumps(measure(check(TrainConfig, request["measure"]), request["steps_per_epoch"])))

@@ -6,7 +6,7 @@ from ssl_jax import EvaluateConfig, define_study, recipe
 
 
 def training(**changes) -> ml_collections.ConfigDict:
-  """The recipe of a training of 12 steps."""
+  """The recipe of a training of 300 steps."""
   return recipe(
     **{
       **dict(
@@ -15,10 +15,10 @@ def training(**changes) -> ml_collections.ConfigDict:
         augment=dict(name="none", views=1, size=16),
         optimizer=dict(name="adamw", learning_rate=1e-3),
         data=dict(name="synthetic", split="train[:128]", size=16, cache=True),
-        checkpoint=dict(every_steps=2, keep=2),
+        checkpoint=dict(every_steps=50, keep=2),
         batch_size=32,
-        epochs=3.0,
-        log_every=1,
+        epochs=75.0,
+        log_every=10,
       ),
       **changes,
     }
@@ -32,14 +32,10 @@ def knn(**changes) -> ml_collections.ConfigDict:
 
 
 def get_study(variant=""):
-  """Two runs with two seeds each; the variant is the number of epochs."""
-  epochs = {"epochs": float(variant)} if variant else {}
+  """Two runs; the variant is the number of seeds, 1 if it is empty."""
   return define_study(
-    runs=dict(
-      wide=dict(config=training(), overrides=epochs),
-      narrow=dict(config=training(), overrides={**epochs, "encoder.width": 8}),
-    ),
+    runs=dict(wide=dict(config=training()), narrow=dict(config=training(), overrides={"encoder.width": 8})),
     evaluations=dict(knn=dict(config=knn(baselines=("pixels",)), scalars=("knn.top1", "knn.top5"))),
     comparisons=[("wide", "narrow"), ("wide", "wide:pixels")],
-    seeds=(0, 1),
+    seeds=range(int(variant or 1)),
   )
