@@ -73,13 +73,14 @@ def show(values) -> None:
 
 
 def report(values) -> None:
-  """Write an HTML report about one or several runs.
+  """Write an HTML report about runs and studies.
 
   Usage: ssl-jax report --workdir=DIR [DIR ...]
 
   The report is one HTML file, which needs no network connection. It shows what ran, training curves,
   evaluations, nearest neighbours of images, a map of the features, corruptions and pictures, for several runs
   side by side. The evaluations and pictures are those that `ssl-jax evaluate` and `ssl-jax show` have saved.
+  If DIR is the --output of `ssl-jax study`, it shows the table and the picture of the study.
   """
   if importlib.util.find_spec("bokeh") is None or importlib.util.find_spec("sklearn") is None:
     raise ValueError(

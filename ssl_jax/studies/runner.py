@@ -188,6 +188,6 @@ def _print_plan(jobs: Sequence[Job], parallel: int) -> None:
   runs = collections.Counter(is_done(job) for job in jobs)
   console.print(
     f"{runs[False]} of {len(jobs)} runs to do, {parallel} at once: about {clock(total / parallel)} of "
-    "training, without compilation, evaluation and what could not be measured (measured: now, in a few steps, "
-    "or in a training)"
+    "training, without compilation, evaluation and what could not be measured (measured: now, in a few "
+    "steps, or in a training)"
   )

@@ -1,4 +1,4 @@
-"""The report about one run or several: one HTML file that needs no network and is small enough to send."""
+"""The report about runs and studies: one HTML file that needs no network and is small enough to send."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from matplotlib import colormaps
 
 from ssl_jax.config.schema import differences
 from ssl_jax.view import show
-from ssl_jax.view.report import plots, streams
+from ssl_jax.view.report import plots, streams, studies
 from ssl_jax.view.report.record import BASELINES, Evaluation, Record, read_records
 from ssl_jax.view.request import PictureRequest
 
@@ -54,7 +54,7 @@ class Heat(NamedTuple):
 def report(
   workdirs: Sequence[str | pathlib.Path], output: str | pathlib.Path = "", *, draw: bool = True
 ) -> pathlib.Path:
-  """Writes the page about the runs in `workdirs`.
+  """Writes the page about the runs and studies in `workdirs`.
 
   Args:
     output: the .html file to write; "": report.html in the first of `workdirs`.
@@ -67,10 +67,12 @@ def report(
   path = pathlib.Path(output or pathlib.Path(workdirs[0]) / "report.html")
   if path.suffix != ".html":
     raise ValueError(f"--output={output} is not a .html file; give it that suffix")
+  studied, workdirs = studies.read(workdirs)
   records = read_records(workdirs)
   if draw and any([_draw_missing(record) for record in records]):
     records = read_records(workdirs)
-  page = next((page for width in WIDTHS if len(page := _render(records, width).encode()) < LIMIT), None)
+  pages = (_render(records, studied, width).encode() for width in WIDTHS)
+  page = next((page for page in pages if len(page) < LIMIT), None)
   if page is None:
     raise ValueError(
       f"the report about {len(records)} runs is larger than {LIMIT / 1e6:.0f} MB even with small pictures; "
@@ -95,7 +97,7 @@ def _draw_missing(record: Record) -> bool:
   return True
 
 
-def _render(records: Sequence[Record], width: int) -> str:
+def _render(records: Sequence[Record], studied: Sequence[studies.StudyRecord], width: int) -> str:
   """The page as HTML, with pictures at most `width` pixels wide."""
   embedded = _embed_plots(records)
   environment = jinja2.Environment(
@@ -107,7 +109,8 @@ def _render(records: Sequence[Record], width: int) -> str:
   )
   bokeh = Resources(mode="inline", components=["bokeh"], minified=True).js_raw if embedded.script else []
   return environment.get_template("page.html.jinja").render(
-    title=" and ".join(record.name for record in records),
+    title=" and ".join(record.name for record in (*studied, *records)),
+    studies=studies.sections(studied, width),
     records=records,
     summaries=[_summary(record) for record in records],
     changed=_differences(records),

@@ -103,7 +103,7 @@ def test_a_large_page_gets_smaller_pictures_and_one_that_stays_large_is_refused(
   workdir, monkeypatch, tmp_path
 ):
   tried = []
-  monkeypatch.setattr(page, "_render", lambda records, width: tried.append(width) or "x" * width)
+  monkeypatch.setattr(page, "_render", lambda records, studied, width: tried.append(width) or "x" * width)
   monkeypatch.setattr(page, "LIMIT", 1000)
   assert report([workdir], tmp_path / "page.html").stat().st_size == 750 and tried == [1600, 1100, 750]
   monkeypatch.setattr(page, "LIMIT", 100)
