@@ -19,6 +19,7 @@ from ssl_jax.studies.jobs import Job, evaluated, is_trained, write_json
 from ssl_jax.view.study import plot_study
 
 FILE = "study.json"
+WIDTH = 160  # of tables in files and pipes, columns
 Values = dict[tuple[str, str], dict[int, float]]  # by (run or run:baseline, scalar), by seed
 
 
@@ -158,7 +159,7 @@ def write(found: dict[str, Any], output: pathlib.Path) -> None:
 
 def print_tables(found: dict[str, Any]) -> None:
   """Prints the mean of each run with its standard error, and the differences with their 95% interval."""
-  console = rich.console.Console(soft_wrap=True)
+  console = wide_console()
   scalars = list(dict.fromkeys(row["scalar"] for row in found["rows"]))
   table = rich.table.Table("mean ± standard error", *scalars)
   for run in dict.fromkeys(row["run"] for row in found["rows"]):
@@ -171,6 +172,12 @@ def print_tables(found: dict[str, Any]) -> None:
       pair = f"{each['run']} - {each['other']}"
       table.add_row(pair, each["scalar"], row_text(each), interval_text(each), str(len(each["seeds"])))
     console.print(table)
+
+
+def wide_console() -> rich.console.Console:
+  """A console that gives tables room where the output is a file or a pipe."""
+  console = rich.console.Console(soft_wrap=True)
+  return console if console.is_terminal else rich.console.Console(soft_wrap=True, width=WIDTH)
 
 
 def row_text(row: Mapping[str, Any]) -> str:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import rich.console
 import rich.table
 
 from ssl_jax.config.recipe_files import load_recipe
@@ -181,7 +180,7 @@ def _print_plan(jobs: Sequence[Job], parallel: int) -> None:
       source,
       clock(left) if pace else "",
     )
-  console = rich.console.Console(soft_wrap=True)
+  console = results.wide_console()
   console.print(table)
   for run, problem in problems.items():
     console.print(f"{run} could not be measured: {problem}", markup=False)

@@ -1,0 +1,51 @@
+"""The study of the sample, four runs of two seeds, made small."""
+
+import dataclasses
+import os
+
+import pytest
+
+import ssl_jax
+from ssl_jax.studies.definition import Study
+from ssl_jax.studies.runner import load_study
+
+SMALL = {
+  "epochs": 2.0,
+  "batch_size": 32,
+  "log_every": 2,
+  "data.split": "train[:128]",
+  "encoder.width": 4,
+  "encoder.batch_groups": 2,
+  "method.queue_size": 64,
+  "method.dim": 8,
+}
+
+
+def shrunk(study: Study) -> Study:
+  """The same runs, evaluations and comparisons with little networks and few images."""
+  runs = {
+    name: dataclasses.replace(run, overrides={**run.overrides, **SMALL}) for name, run in study.runs.items()
+  }
+  few = {"data.test_split": "test[:64]", "batch_size": 64}
+  evaluations = {
+    name: dataclasses.replace(each, overrides={**each.overrides, **few})
+    for name, each in study.evaluations.items()
+  }
+  return dataclasses.replace(study, runs=runs, evaluations=evaluations)
+
+
+@pytest.mark.slow
+def test_four_runs_of_two_seeds(tmp_path, monkeypatch, capsys):
+  flags = os.environ["XLA_FLAGS"].replace("--xla_force_host_platform_device_count=8", "")
+  monkeypatch.setenv("XLA_FLAGS", flags)
+  found = ssl_jax.study(shrunk(load_study("studies/sample.py")), tmp_path, parallel=2)
+  assert [row["run"] for row in found["rows"]] == list(found["runs"]) and len(found["rows"]) == 4
+  assert all(row["seeds"] == [0, 1] and row["standard_error"] is not None for row in found["rows"])
+  assert len({tuple(row["values"]) for row in found["rows"]}) > 1 and not found["missing"]
+  assert len(found["comparisons"]) == 3 and all(len(each["interval"]) == 2 for each in found["comparisons"])
+  assert found["runs"]["linear_head"] == {
+    "seeds": [0, 1],
+    "steps": 8,
+    "changed": ["config.method.mlp: True -> False"],
+  }
+  assert (tmp_path / "study.png").exists() and "moco_v2 - linear_head" in capsys.readouterr().out
