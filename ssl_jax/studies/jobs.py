@@ -73,7 +73,7 @@ def make_jobs(study: Study, output: str | pathlib.Path) -> list[Job]:
       start = (run.start, seed) if run.start else None
       seeded = dataclasses.replace(config, seed=seed)
       if start:
-        source = dataclasses.replace(config.start, workdir=str(folder_of(runs, *start)))
+        source = dataclasses.replace(config.start, workdir=str(folder_of(runs, *start).resolve()))
         seeded = dataclasses.replace(seeded, start=source)
       evaluations = {e: dataclasses.replace(measured[e], seed=seed) for e in run.evaluations}
       found.append(Job(name, seed, folder_of(runs, name, seed), seeded, evaluations, start, steps))
@@ -200,7 +200,10 @@ def is_trained(job: Job) -> bool:
   path = marks(job.folder) / "trained.json"
   if not path.exists():
     return False
-  if changed := _changed(TrainConfig, read_json(path, DAMAGED)["config"], job.config):
+  changed = _changed(TrainConfig, read_json(path, DAMAGED)["config"], job.config)
+  if job.start:  # another machine may see the study under another path
+    changed = [line for line in changed if not line.startswith("config.start.workdir:")]
+  if changed:
     raise ValueError(
       f"{job.folder} holds a run with a different config:\n  "
       + "\n  ".join(changed)

@@ -53,6 +53,7 @@ def study(
     _print_plan(jobs, parallel or choose_parallel(len(jobs)))
     return results.collect(definition, jobs)
   folder.mkdir(parents=True, exist_ok=True)
+  results.collect(definition, jobs)  # names of scalars are checked as soon as there are results
   failed: dict[tuple[str, int], str] = {}
   if len(done) < len(jobs):
     limit = parallel or choose_parallel(len(jobs) - len(done))
@@ -98,7 +99,7 @@ def _work(
   while len(done) + len(failed) < len(jobs):
     ended = workers.ended()
     for key, status in ended.items():
-      if status not in (0, BUSY, STOPPED):
+      if status not in (BUSY, STOPPED) and (status or not is_done(by_key[key])):
         failed[key] = _reason(by_key[key], status)
     finished = {job.key for job in jobs if job.key not in done and job not in workers and is_done(job)}
     if finished:

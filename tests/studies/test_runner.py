@@ -16,6 +16,7 @@ import ssl_jax
 from ssl_jax.log.run_log import STARTS, lines
 from ssl_jax.run import lock
 from ssl_jax.studies import processes, worker
+from ssl_jax.studies.definition import Study
 from ssl_jax.studies.jobs import make_jobs, marks
 from tests.conftest import REPOSITORY
 from tests.studies import tiny
@@ -138,6 +139,57 @@ def test_a_run_that_fails_is_named_and_those_that_start_from_it_do_not_run(tmp_p
   with pytest.raises(RuntimeError, match=r"2 of 2 runs failed.*\n  first, seed 4: the disk is full") as error:
     ssl_jax.study(study, tmp_path)
   assert "second, seed 4: it starts from first, seed 4, which failed" in str(error.value)
+
+
+PRETENDER = """
+import json, pathlib, sys
+job = json.loads(sys.stdin.readline())
+marks = pathlib.Path(job["folder"], "study")
+with open(marks.parents[3] / "order.txt", "a") as order:
+  print(job["run"], job["seed"], file=order)
+if job["run"] == STOPS and not (marks / "stopped").exists():
+  (marks / "stopped").touch()
+  sys.exit(75)
+if job["run"] == LAZY:
+  sys.exit(0)
+(marks / "trained.json").write_text(json.dumps({"config": job["config"], "steps": 1, "seconds": 1}))
+for name, config in job["evaluations"].items():
+  done = {"config": config, "scalars": {"": {"knn": {"top1": 0.5 + job["seed"]}}}, "seconds": 1}
+  (marks / f"evaluation-{name}.json").write_text(json.dumps(done))
+"""
+
+
+def pretend(monkeypatch, *, stops: str = "", lazy: str = "") -> None:
+  """Replaces the work of the processes: they write results at once, `stops` at its second start."""
+  monkeypatch.setattr(processes, "PROGRAM", f"STOPS, LAZY = {stops!r}, {lazy!r}\n{PRETENDER}")
+
+
+def chain() -> Study:
+  """A run that is named before the one that it starts from."""
+  runs = dict(tuned=dict(config=tiny.training(), start="pretrained"), pretrained=dict(config=tiny.training()))
+  return ssl_jax.define_study(runs=runs, evaluations=dict(knn=dict(config=tiny.knn())), seeds=(0, 1))
+
+
+def test_a_run_follows_the_run_that_it_starts_from_and_a_stopped_one_is_resumed(tmp_path, monkeypatch):
+  pretend(monkeypatch, stops="pretrained")
+  found = ssl_jax.study(chain(), tmp_path, parallel=1)
+  order = (tmp_path / "order.txt").read_text().splitlines()
+  assert sorted(order) == ["pretrained 0"] * 2 + ["pretrained 1"] * 2 + ["tuned 0", "tuned 1"]
+  for seed in "01":
+    assert order.index(f"tuned {seed}") > max(i for i, job in enumerate(order) if job == f"pretrained {seed}")
+  assert [row["values"] for row in found["rows"]] == [[0.5, 1.5]] * 2
+  (tmp_path / "elsewhere").mkdir()
+  moved = shutil.move(tmp_path / "runs", tmp_path / "elsewhere" / "runs")
+  assert ssl_jax.study(chain(), pathlib.Path(moved).parent)["rows"] == found["rows"]  # trains nothing
+  assert (tmp_path / "order.txt").read_text().splitlines() == order
+
+
+def test_a_process_that_leaves_no_results_has_failed(tmp_path, monkeypatch):
+  pretend(monkeypatch, lazy="tuned")
+  with pytest.raises(RuntimeError, match="2 of 4 runs failed") as error:
+    ssl_jax.study(chain(), tmp_path, parallel=2)
+  assert "tuned, seed 1: exit status 0" in str(error.value)
+  assert json.loads((tmp_path / "study.json").read_text())["missing"] == ["tuned, seed 0", "tuned, seed 1"]
 
 
 @pytest.mark.parametrize("changes, held", [({}, True), ({"began": "1"}, False), ({"machine": "pod"}, True)])
