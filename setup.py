@@ -14,7 +14,7 @@ REPORT = ["bokeh>=3.6,<4", "scikit-learn>=1.5,<2"]
 LINT = ["ruff>=0.14,<0.18", "pyright[nodejs]>=1.1.400,<1.2"]
 DETECTION = ["faster-coco-eval>=1.6,<2"]
 FILES = ["safetensors>=0.4,<1", "flatbuffers>=24,<27"]
-VIDEO = ["av>=17,<19", "scipy>=1.13,<2", "opencv-python-headless>=4.10,<6", "scikit-image>=0.24,<0.28"]
+VIDEO = ["av>=17,<19", "opencv-python-headless>=4.10,<6", "scikit-image>=0.24,<0.28"]
 EXTRAS = {
   "tpu": ["jax[tpu]>=0.10.2,<0.13"],
   "cuda12": ["jax[cuda12]>=0.10.2,<0.13"],
@@ -79,6 +79,7 @@ setuptools.setup(
     "einops>=0.8,<0.9",
     "numpy>=2.0,<3",
     "pillow>=11,<14",
+    "scipy>=1.13,<2",
     "rich>=13.9,<16",
     "matplotlib>=3.9,<4",
   ],

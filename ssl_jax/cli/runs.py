@@ -57,7 +57,7 @@ def evaluate(values) -> None:
 def study(values) -> None:
   """Train and evaluate the runs of a study, and compare them.
 
-  Usage: ssl-jax study --study=FILE --output=DIR [--dry_run] [--parallel=N]
+  Usage: ssl-jax study --study=FILE --output=DIR [--data_dir=DATA] [--seeds=N,...] [--dry_run] [--parallel=N]
 
   A study file names runs with their seeds, evaluations and comparisons. The command trains and evaluates
   what is missing in DIR/runs, and writes means with standard errors and paired differences with 95%
@@ -66,11 +66,22 @@ def study(values) -> None:
 
   Example:
     ssl-jax study --study=configs/studies/sample.py --output=runs/study
+    ssl-jax study --study=configs/studies/moco_table.py --output=runs/table --data_dir=TFDS --seeds=0
   """
   from ssl_jax.studies import processes, runner
 
   processes.stay_off_accelerators()
-  runner.study(values.study, values.output, dry_run=values.dry_run, parallel=values.parallel)
+  words = values.seeds.split(",") if values.seeds else []
+  if not all(word.strip().isdecimal() for word in words):
+    raise ValueError(f"--seeds={values.seeds} is not a list of numbers; use one such as 0,1,2")
+  runner.study(
+    values.study,
+    values.output,
+    data_dir=values.data_dir,
+    seeds=[int(word) for word in words],
+    dry_run=values.dry_run,
+    parallel=values.parallel,
+  )
 
 
 COMMANDS = {
@@ -103,6 +114,8 @@ COMMANDS = {
         "the study, FILE.py or FILE.py:VARIANT; `ssl-jax recipes` lists the installed ones under studies/",
       ),
       Flag("output", None, "the folder of the study, which holds its runs and results"),
+      Flag("data_dir", "", "config.data.data_dir of the runs that do not name theirs"),
+      Flag("seeds", "", "the seeds of each run, such as 0 or 0,1,2; without it, those of the study"),
       Flag("dry_run", False, "print the runs, what is done of each and an estimate of the time, and exit"),
       Flag("parallel", 0, "how many runs at once; 0: one on an accelerator, on CPU one for two cores"),
     ),

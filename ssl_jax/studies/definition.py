@@ -82,13 +82,36 @@ def define_study(
   return Study(runs=made, evaluations=measured, comparisons=tuple((a, b) for a, b in comparisons))
 
 
+def narrowed(study: Study, *, data_dir: str = "", seeds: Sequence[int] = ()) -> Study:
+  """Returns the study on the data and the seeds that a user has.
+
+  Args:
+    data_dir: the value of config.data.data_dir of the runs whose overrides do not set it; "" changes nothing.
+    seeds: those of each run; () changes nothing.
+  Raises: ValueError for seeds that are not distinct numbers from 0.
+  """
+  runs = {}
+  for name, run in study.runs.items():
+    if data_dir:
+      run = dataclasses.replace(run, overrides={"data.data_dir": data_dir, **run.overrides})
+    if seeds:
+      run = dataclasses.replace(run, seeds=_check_seeds(tuple(seeds), "--seeds"))
+    runs[name] = run
+  return dataclasses.replace(study, runs=runs)
+
+
+def _check_seeds(seeds: tuple[int, ...], where: str) -> tuple[int, ...]:
+  if len({*seeds}) < len(seeds) or not seeds or min(seeds) < 0:
+    raise ValueError(f"{where} is {seeds}; use distinct numbers from 0, such as (0, 1, 2)")
+  return seeds
+
+
 def _run(name: str, fields: Mapping, runs: Mapping, evaluations: Mapping, seeds: tuple[int, ...]) -> StudyRun:
   where = f"runs.{name}"
   _check_name(name, "runs")
   run = call_checked(StudyRun, fields, where)
   run = dataclasses.replace(run, seeds=run.seeds or seeds, evaluations=run.evaluations or tuple(evaluations))
-  if len({*run.seeds}) < len(run.seeds) or not run.seeds or min(run.seeds) < 0:
-    raise ValueError(f"{where}.seeds is {run.seeds}; use distinct numbers from 0, such as (0, 1, 2)")
+  _check_seeds(run.seeds, f"{where}.seeds")
   for evaluation in run.evaluations:
     _check_known(evaluation, evaluations, f"{where}.evaluations has {evaluation!r}")
   if run.start:

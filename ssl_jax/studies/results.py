@@ -10,6 +10,7 @@ from typing import Any
 
 import rich.console
 import rich.table
+from scipy.special import stdtrit
 
 from ssl_jax.config.checked import nearest
 from ssl_jax.config.schema import differences, to_json
@@ -89,7 +90,7 @@ def _comparisons(values: Values, run: str, other: str) -> list[dict[str, Any]]:
     if seeds:
       paired = [first[seed] - second[seed] for seed in seeds]
       mean, error = mean_and_error(paired)
-      reach = None if error is None else t_quantile(len(paired) - 1) * error
+      reach = None if error is None else float(stdtrit(len(paired) - 1, 0.975)) * error  # Student's t
       found.append(
         {
           "run": run,
@@ -122,32 +123,6 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
   """The mean and its standard error, which is None for one value."""
   error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
   return statistics.fmean(values), error
-
-
-def t_quantile(degrees: int) -> float:
-  """The t for which Student's distribution has 95% in (-t, t).
-
-  Args:
-    degrees: of freedom, 1 or more.
-  Source: Abramowitz and Stegun 1964, 26.7.3 and 26.7.4; the root is found by bisection.
-  """
-  low, high = 0.0, 13.0  # 12.7 for one degree of freedom
-  while high - low > 1e-12:
-    middle = (low + high) / 2
-    low, high = (middle, high) if _within(middle, degrees) < 0.95 else (low, middle)
-  return high
-
-
-def _within(t: float, degrees: int) -> float:
-  """The probability of (-t, t) under Student's distribution."""
-  angle = math.atan(t / math.sqrt(degrees))
-  term, total, odd = 1.0, 0.0, degrees % 2
-  for k in range(1, degrees // 2 + 1):
-    total += term
-    term *= math.cos(angle) ** 2 * (2 * k - 1 + odd) / (2 * k + odd)
-  if odd:
-    return 2 / math.pi * (angle + math.sin(angle) * math.cos(angle) * total)
-  return math.sin(angle) * total
 
 
 def write(found: dict[str, Any], output: pathlib.Path) -> None:

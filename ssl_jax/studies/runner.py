@@ -15,7 +15,7 @@ from ssl_jax.log.console import Progress
 from ssl_jax.log.run_log import clock
 from ssl_jax.run.stop import Stop, Stopped
 from ssl_jax.studies import results
-from ssl_jax.studies.definition import Study
+from ssl_jax.studies.definition import Study, narrowed
 from ssl_jax.studies.jobs import Job, evaluated, is_done, is_trained, make_jobs, marks
 from ssl_jax.studies.processes import LOG, Locks, Workers, choose_parallel
 from ssl_jax.studies.timing import family_of, measured_speed, steps_done, time_left, trained_speeds
@@ -26,7 +26,13 @@ REPORT = 5.0  # seconds between two updates of the progress line, which reads th
 
 
 def study(
-  study: Study | str, output: str | pathlib.Path, *, dry_run: bool = False, parallel: int = 0
+  study: Study | str,
+  output: str | pathlib.Path,
+  *,
+  data_dir: str = "",
+  seeds: Sequence[int] = (),
+  dry_run: bool = False,
+  parallel: int = 0,
 ) -> dict[str, Any]:
   """Trains and evaluates what is missing of a study, and writes what it found to `output`.
 
@@ -37,6 +43,7 @@ def study(
   Args:
     study: what `define_study` makes, or the name of a study file, FILE.py or FILE.py:VARIANT.
     output: the folder with the runs (runs/RUN/seedN), study.json and study.png.
+    data_dir, seeds: see `definition.narrowed`; a study whose seeds are run one by one is the same study.
     dry_run: print the runs, what is done of each, and an estimate of the time, and return.
     parallel: how many runs at once; 0: chosen by the machine.
   Returns: the content of study.json, see `results.collect`.
@@ -46,6 +53,7 @@ def study(
   if parallel < 0:
     raise ValueError(f"--parallel={parallel} is negative; use 0, or the number of runs at once")
   definition = load_study(study) if isinstance(study, str) else study
+  definition = narrowed(definition, data_dir=data_dir, seeds=seeds)
   folder = pathlib.Path(output).expanduser()
   jobs = make_jobs(definition, folder)
   done = {job.key for job in jobs if is_done(job)}

@@ -5,6 +5,7 @@ import pytest
 from ssl_jax import define_study
 from ssl_jax.cli.main import main
 from ssl_jax.config.schema import EvaluateConfig, TrainConfig
+from ssl_jax.studies.definition import narrowed
 from ssl_jax.studies.jobs import make_jobs, resolve
 from ssl_jax.studies.runner import load_study, study
 from tests.recipes import CONFIGS
@@ -104,6 +105,18 @@ def test_jobs_carry_their_seed_and_where_they_start(tmp_path):
   assert last.config.start.workdir == str(jobs[1].folder) and last.total_steps == 300
 
 
+def test_a_user_names_the_data_and_the_seeds(tmp_path):
+  runs = dict(
+    a=dict(config=tiny.training()), b=dict(config=tiny.training(), overrides={"data.data_dir": "x"})
+  )
+  study = define_study(runs=runs, evaluations=dict(knn=dict(config=tiny.knn())))
+  assert narrowed(study) == study
+  jobs = make_jobs(narrowed(study, data_dir="mine", seeds=[4]), tmp_path)
+  assert [(job.name, job.config.data.data_dir) for job in jobs] == [("a, seed 4", "mine"), ("b, seed 4", "x")]
+  with pytest.raises(ValueError, match=r"--seeds is \(1, 1\); use distinct"):
+    narrowed(study, seeds=[1, 1])
+
+
 def test_every_study_of_the_package_is_made(tmp_path):
   files = sorted(CONFIGS.glob("studies/*.py"))
   assert files
@@ -124,6 +137,12 @@ def test_a_misspelt_study_is_refused_by_the_command_line(capsys, monkeypatch, tm
   with pytest.raises(SystemExit) as ended:
     main()
   assert ended.value.code == 1 and "did you mean 'studies/sample.py'" in capsys.readouterr().err
+  monkeypatch.setattr(
+    "sys.argv", ["ssl-jax", "study", "--study=studies/sample.py", f"--output={tmp_path}", "--seeds=a"]
+  )
+  with pytest.raises(SystemExit):
+    main()
+  assert "--seeds=a is not a list of numbers; use one such as 0,1,2" in capsys.readouterr().err
 
 
 def test_a_recipe_is_not_a_study():

@@ -50,12 +50,6 @@ def test_rows_and_differences_are_those_by_hand(found):
   assert found["missing"] == ["narrow, seed 2"]
 
 
-@pytest.mark.parametrize("degrees", [1, 2, 3, 4, 7, 30, 101])
-def test_the_quantile_is_that_of_scipy(degrees):
-  stats = pytest.importorskip("scipy.stats", reason="SciPy is not installed: extra `video`")
-  assert results.t_quantile(degrees) == pytest.approx(stats.t.ppf(0.975, degrees), abs=1e-8)
-
-
 def test_one_seed_has_no_error():
   assert results.mean_and_error([0.25]) == (0.25, None)
 

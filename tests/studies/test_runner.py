@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 
@@ -56,7 +57,7 @@ def undisturbed(tmp_path_factory) -> pathlib.Path:
   output = tmp_path_factory.mktemp("studies") / "undisturbed"
   runners = [start(output, "--parallel=1") for _ in range(2)]
   for runner in runners:
-    printed, _ = runner.communicate(timeout=300)
+    printed, _ = runner.communicate()
     assert not runner.returncode, printed
     assert "wide - narrow" in printed
   return output
@@ -77,25 +78,25 @@ def workers(output: pathlib.Path) -> list[int]:
 def test_a_study_that_is_killed_at_random_moments_gives_the_same_file(undisturbed, tmp_path):
   moments, output = random.Random(3), tmp_path / "killed"
   for number in range(3):
-    before, end = count(output), time.monotonic() + 60
+    before = count(output)
     runner = start(output, "--parallel=2")
-    while time.monotonic() < end and not (count(output) > before if number else workers(output)):
+    while runner.poll() is None and not (count(output) > before if number else workers(output)):
       time.sleep(0.02)
+    assert runner.poll() is None, "it was done before it was disturbed"
     time.sleep(moments.uniform(0, 1))
     if number == 0:  # as Ctrl-C
       runner.send_signal(signal.SIGINT)
-      printed, _ = runner.communicate(timeout=60)
+      printed, _ = runner.communicate()
       assert runner.returncode == 75 and "run the same command again to continue" in printed
       assert not workers(output)
     else:
       runner.kill()
       for pid in workers(output) if number == 2 else ():
         os.kill(pid, signal.SIGKILL)
-      runner.communicate(timeout=60)
+      runner.communicate()
   runner = start(output, "--parallel=2")
-  printed, _ = runner.communicate(timeout=300)
+  printed, _ = runner.communicate()
   assert not runner.returncode, printed
-  assert count(output) > 2, "it was never disturbed"
   assert (output / "study.json").read_bytes() == (undisturbed / "study.json").read_bytes()
 
 
@@ -110,6 +111,7 @@ def test_from_python_a_whole_study_is_read(undisturbed, tmp_path):
   ]
   assert starts(output) == {"wide": [0], "narrow": [0]} and not found["missing"]
   assert found["runs"]["narrow"]["changed"] == ["config.encoder.width: 16 -> 8"]
+  assert ssl_jax.study(str(FILE) + ":3", output, seeds=[0]) == found
 
 
 def test_a_whole_study_refuses_other_options_and_unknown_scalars(undisturbed, tmp_path):
@@ -125,7 +127,7 @@ def test_a_whole_study_refuses_other_options_and_unknown_scalars(undisturbed, tm
 
 def test_a_dry_run_measures_and_writes_nothing(tmp_path):
   runner = start(tmp_path / "dry", "--dry_run", "--parallel=2")
-  printed, _ = runner.communicate(timeout=300)
+  printed, _ = runner.communicate()
   assert not runner.returncode and "2 of 2 runs to do, 2 at once" in printed
   assert printed.count("│ now ") == 2 and not (tmp_path / "dry").exists()
 
@@ -193,15 +195,17 @@ def test_a_process_that_leaves_no_results_has_failed(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("changes, held", [({}, True), ({"began": "1"}, False), ({"machine": "pod"}, True)])
-def test_a_lock_of_a_dead_process_is_not_held(changes, held, tmp_path):
+def test_a_lock_of_a_dead_process_is_not_held(changes, held, tmp_path, monkeypatch):
   (job, *_) = make_jobs(tiny.get_study(), tmp_path)
   folder = marks(job.folder)
   folder.mkdir(parents=True)
   assert not processes.Locks().is_held(job)
   (folder / lock.FILE).write_text(json.dumps({**lock._me(), "token": "other", **changes}))
-  locks = processes.Locks(patience=0.05)
+  now = 100.0
+  monkeypatch.setattr(processes, "time", types.SimpleNamespace(monotonic=lambda: now))
+  locks = processes.Locks(patience=5.0)
   assert locks.is_held(job) == held
-  time.sleep(0.1)
+  now = 106.0
   assert locks.is_held(job) == (held and "machine" not in changes)  # elsewhere, without a heartbeat
   if "machine" in changes:
     os.utime(folder / lock.FILE)
