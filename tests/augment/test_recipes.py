@@ -161,6 +161,16 @@ def test_study_transforms_one_branch_only(square):
   same(got, jax.jit(published)(jax.random.key(2)))
 
 
+def test_views_of_one_crop_differ_by_the_transforms_alone(square):
+  pair = lambda **options: jax.jit(recipes.study(size=SIZE, **options))(jax.random.key(2), square)
+  first, second = pair(one_crop=True)
+  same(first, second)
+  same(first, pair()[0])
+  recropped, second = pair(one_crop=True, transforms=("crop",))
+  same(second, first)
+  assert np.abs(recropped - first).mean() > 0.02
+
+
 @pytest.mark.parametrize("name", sorted(recipes.TRANSFORMS))
 def test_transforms_of_the_study(square, name):
   """The result keeps the shape, lies in [0, 1] and differs from the image for at least one of eight keys."""
@@ -172,7 +182,7 @@ def test_transforms_of_the_study(square, name):
 
 def test_study_refuses_an_unknown_transform():
   with pytest.raises(
-    ValueError, match="no transform is called 'cutouts'; did you mean 'cutout'.*known: blur, cutout"
+    ValueError, match="no transform is called 'cutouts'; did you mean 'cutout'.*known: blur, crop, cutout"
   ):
     recipes.study(transforms=("cutouts",))
 
