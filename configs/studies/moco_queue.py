@@ -4,7 +4,7 @@ Command:   ssl-jax study --study=configs/studies/moco_queue.py --output=DIR --da
 Claim:     On ImageNet, ResNet-50, linear probe top-1 rises with K: 54.7 (256), 56.4 (512), 57.5 (1,024), 59.0
            (4,096), 60.4 (16,384), 60.6 (65,536); end-to-end, whose K is that of a batch, 54.7, 56.4, 57.3 at
            256, 512, 1,024 [He et al. 2020, figure 3].
-Runs:      configs/pretrain/moco_cifar10_cpu.py for 4 epochs; K from one batch to 44,928, the keys of an epoch.
+Runs:      configs/pretrain/moco_cifar10_cpu.py for 4 epochs; K from one batch to 44,928, an epoch's keys.
            end_to_end: both views of a batch of 128 pass the trained encoder and the other images of the batch
            are the negatives, 254 of them, as in SimCLR, with MoCo's head, temperature and augmentation.
 Measured:  docs/results.md

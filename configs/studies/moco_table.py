@@ -43,7 +43,7 @@ def get_study():
     "plain_crops": dict(config=MOCO, overrides=d | {"augment": dict(name="supervised", **CROPS)}),
     "supervised": dict(config=MOCO, overrides=supervised, evaluations=("with_baselines",)),
   }
-  for name, run in runs.items():
+  for run in runs.values():
     run.setdefault("evaluations", ("alone",))
   return define_study(
     runs=runs,

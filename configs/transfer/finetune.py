@@ -145,11 +145,11 @@ def _sample(learning_rate, epochs, layer_decay, drop_path):
       depth=6,
       heads=4,
       patch=4,
-      normalize="centred",
+      normalize="eurosat",
       pool="fc_norm",
       positions="sincos_trained",
     ),
-    augment=dict(name="supervised", views=1, size=32, scale=(0.7, 1.0), method="bicubic"),
+    augment=dict(name="supervised", views=1, size=32, scale=(0.5, 1.0), method="bicubic"),
     optimizer=dict(
       name="adamw",
       learning_rate=learning_rate,

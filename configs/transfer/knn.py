@@ -1,8 +1,8 @@
 """Weighted k-nearest-neighbour classification of frozen features.
 
 Command:   ssl-jax evaluate --config=configs/transfer/knn.py --workdir=DIR
-Variants:  small: small images, with raw pixels and the untrained network as baselines. imagenet:
-           photographs.
+Variants:  small: small images, with raw pixels, statistics of colours and the untrained network as
+           baselines. imagenet: photographs.
 Expected:  ImageNet, ResNet-50, k = 20: MoCo v2 about 55.6, SimCLR about 48, supervised about 75 [as
            published].
 """
@@ -20,5 +20,5 @@ def get_config(variant="small"):
     EvaluateConfig,
     tasks=dict(knn=dict(k=20, temperature=0.07)),
     data=data,
-    baselines=() if photographs else ("pixels", "untrained"),
+    baselines=() if photographs else ("pixels", "colour_statistics", "untrained"),
   )

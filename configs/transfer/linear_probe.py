@@ -22,7 +22,7 @@ def get_config(variant="small"):
       EvaluateConfig,
       tasks=dict(linear_probe=dict(preset="moco", learning_rates=(1.0, 3.0, 10.0, 30.0))),
       data=dict(cache=True),
-      baselines=("pixels", "untrained"),
+      baselines=("pixels", "colour_statistics", "untrained"),
     )
   data = dict(test_split="validation", crop_ratio=0.875, workers=16)
   if variant == "mae":

@@ -22,7 +22,7 @@ from ssl_jax.augment import colour, crops, ops, randaugment
 from ssl_jax.augment.blur import gaussian_blur, sample_blur
 from ssl_jax.config.checked import nearest
 from ssl_jax.core import Key
-from ssl_jax.models.normalize import NORMALIZE
+from ssl_jax.models.normalize import NORMALIZE, Normalization
 
 View = Callable[[Key, jax.Array], jax.Array]  # uint8 or f32 [H, W, 3] -> f32[size, size, 3] in [0, 1]
 Pair = Callable[[Key, jax.Array], jax.Array]  # uint8 or f32 [H, W, 3] -> f32[2, size, size, 3]
@@ -46,20 +46,46 @@ def moco_v1(*, size: int = 224, scale: Scale = (0.2, 1.0), crop: bool = True) ->
   return _view(_cropper(size, scale, "pt", crop), colours)
 
 
-def moco_v2(*, size: int = 224, scale: Scale = (0.2, 1.0), crop: bool = True) -> View:
+def moco_v2(
+  *,
+  size: int = 224,
+  scale: Scale = (0.2, 1.0),
+  strength: float = 1.0,
+  grayscale: float = 0.2,
+  blur: float = 0.5,
+  turns: bool = False,
+  crop: bool = True,
+) -> View:
   """MoCo v2: crop -> jitter (p 0.8) -> grayscale (p 0.2) -> blur (p 0.5) -> flip.
 
-  The jitter has the strengths (0.4, 0.4, 0.4, 0.1), and the standard deviation of the blur is uniform from
-  0.1 to 2 pixels.
+  The jitter has the strengths (0.4, 0.4, 0.4, 0.1) x `strength`, and the standard deviation of the blur is
+  uniform from 0.1 to 2 pixels.
+
+  Args:
+    grayscale, blur: their probabilities, in [0, 1].
+    turns: turn the view by a random number of quarter turns, for images without an up and a down.
+  Raises: ValueError for a probability that is out of range.
   Source: Chen et al. 2020, "Improved Baselines with Momentum Contrastive Learning" ("aug+"), released code.
   """
 
+  if not 0 <= grayscale <= 1 or not 0 <= blur <= 1:
+    raise ValueError(f"config.augment: grayscale {grayscale} and blur {blur} must lie in [0, 1]")
+  others, hue = 0.4 * strength, 0.1 * strength
+
   def rest(key, planes):
-    jitter_key, gray_key, blur_key = jax.random.split(key, 3)
-    draw = colour.sample_jitter(jitter_key, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, p=0.8)
+    jitter_key, gray_key, blur_key, *turn_keys = jax.random.split(key, 3 + turns)
+    draw = colour.sample_jitter(
+      jitter_key, brightness=others, contrast=others, saturation=others, hue=hue, p=0.8
+    )
     planes = colour.jitter(planes, draw, definition="pt")
-    planes = colour.grayscale_if(jax.random.bernoulli(gray_key, 0.2), planes, "pt")
-    return gaussian_blur(planes, sample_blur(blur_key), definition="pt", max_sigma=2.0)
+    planes = colour.grayscale_if(jax.random.bernoulli(gray_key, grayscale), planes, "pt")
+    if blur:
+      planes = gaussian_blur(planes, sample_blur(blur_key, p=blur), definition="pt", max_sigma=2.0)
+    for turn_key in turn_keys:
+      planes = ops.rotate(planes.transpose(1, 2, 0), jax.random.randint(turn_key, (), 0, 4)).transpose(
+        2, 0, 1
+      )
+    return planes
 
   return _view(_cropper(size, scale, "pt", crop), rest)
 
@@ -133,7 +159,7 @@ def finetune(
   scale: Scale = (0.08, 1.0),
   magnitude: float = 9.0,
   erase: float = 0.25,
-  normalize: Literal["none", "imagenet", "cifar10", "centred"] = "imagenet",
+  normalize: Normalization = "imagenet",
   crop: bool = True,
 ) -> View:
   """Fine-tuning: crop (bicubic) -> flip -> RandAugment (two of 15 operations, p 0.5 each) -> random erasing.
@@ -209,11 +235,7 @@ TRANSFORMS: dict[str, Callable[[Key, jax.Array], jax.Array]] = {
 
 
 def study(
-  *,
-  transforms: tuple[str, ...] = (),
-  size: int = 224,
-  scale: Scale = (0.08, 1.0),
-  one_crop: bool = False,
+  *, transforms: tuple[str, ...] = (), size: int = 224, scale: Scale = (0.08, 1.0), one_crop: bool = False
 ) -> Pair:
   """SimCLR's study of augmentations: two crops, of which only the first is changed by `transforms`, in order.
 

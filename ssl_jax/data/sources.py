@@ -39,7 +39,7 @@ SIZES = {
   "imagenet2012": (1_281_167, 1000),
   "cifar10": (50_000, 10),
   "cifar100": (50_000, 100),
-  "sample": (8000, 10),
+  "sample": (7992, 10),
   "voc_masks": (10_582, 21),
   "cityscapes": (2_975, 19),
   "ade20k": (20_210, 150),
@@ -66,7 +66,7 @@ _FOLDERS: dict[str, Callable[..., Source]] = {
 }
 WITH_OBJECTS = ("coco", "voc_boxes")  # sources that know which of their images have no objects
 BUILT_IN = ("sample", *_FOLDERS, "synthetic")
-SAMPLE = pathlib.Path(__file__).parent / "sample"  # from Fashion-MNIST, under the MIT licence in its LICENSE
+SAMPLE = pathlib.Path(__file__).parent / "sample"  # from EuroSAT, under the MIT licence in its LICENSE
 _CHUNK = 64  # images read in one call
 
 
@@ -76,7 +76,7 @@ def make(
   """Opens a split of a data set. Nothing is decoded yet.
 
   Args:
-    name: "sample" (embedded: 8,000 train and 2,000 test images of Fashion-MNIST, 32x32), "folder" (PNG, JPEG
+    name: "sample" (embedded: 7,992 train and 2,000 test images of EuroSAT, 32x32), "folder" (PNG, JPEG
       and WebP files, see folder.py), "mask_folder" (pairs of image and mask, see mask_folder.py), "coco"
       (boxes and masks of objects, see coco.py), "voc_boxes" (see voc_boxes.py), "voc_masks", "cityscapes",
       "ade20k", "camvid" (masks, see mask_layouts.py), "coco_masks" (masks, see coco_masks.py), "video_folder"
@@ -110,7 +110,7 @@ def make(
   from ssl_jax.data import tfds_records  # here: importing TFDS takes half a second
 
   if name == "sample":
-    return tfds_records.open_tfds("fashion_mnist_sample", str(SAMPLE), split)
+    return tfds_records.open_tfds("eurosat_sample", str(SAMPLE), split)
   return tfds_records.open_tfds(name, data_dir, split)
 
 

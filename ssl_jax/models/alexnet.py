@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from ssl_jax.models.norm import BatchNorm
-from ssl_jax.models.normalize import normalize
+from ssl_jax.models.normalize import Normalization, normalize
 
 # (of convolutions, of the fully connected layers)
 INITS = {
@@ -71,7 +71,7 @@ class AlexNet(nn.Module):
   dropout: float = 0.0
   ceil: bool = True
   kernel_init: Literal["gaussian", "xavier", "he"] = "gaussian"
-  normalize: Literal["none", "imagenet", "cifar10", "centred", "signed", "caffe"] = "caffe"
+  normalize: Normalization = "caffe"
   dtype: Literal["float32", "bfloat16"] = "float32"
 
   @nn.compact

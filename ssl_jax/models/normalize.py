@@ -5,13 +5,17 @@ The first layer of a network does this, so images stay in [0, 1] everywhere befo
 
 from __future__ import annotations
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 
+Normalization = Literal["none", "imagenet", "cifar10", "eurosat", "centred", "caffe", "signed"]
 NORMALIZE = {  # mean, standard deviation of pixels in [0, 1]
   "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
   "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
   "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+  "eurosat": ((0.3460, 0.3839, 0.4104), (0.1974, 0.1340, 0.1152)),  # of the embedded sample
   "centred": ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
   "caffe": ((0.485, 0.458, 0.408), (1 / 255,) * 3),  # pixels of 0 to 255, minus ImageNet's mean
   "signed": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # maps to [-1, 1]

@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ssl_jax.models.normalize import normalize
+from ssl_jax.models.normalize import Normalization, normalize
 from ssl_jax.models.resnet import INITS, conv_layer, norm_layer
 
 
@@ -64,7 +64,7 @@ class PreResNet(nn.Module):
   norm: Literal["batch", "group"] = "group"
   batch_groups: int = 1
   channel_groups: int = 8
-  normalize: Literal["none", "imagenet", "cifar10", "centred", "signed"] = "signed"
+  normalize: Normalization = "signed"
   dtype: Literal["float32", "bfloat16"] = "float32"
 
   def layers(self) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from ssl_jax.models.norm import BatchNorm, GroupNorm
-from ssl_jax.models.normalize import normalize
+from ssl_jax.models.normalize import Normalization, normalize
 
 INITS = {
   "fan_out": nn.initializers.variance_scaling(2.0, "fan_out", "normal"),  # torchvision, MoCo
@@ -101,7 +101,7 @@ class ResNet(nn.Module):
   padding: Literal["symmetric", "same"] = "symmetric"
   zero_init: bool = False
   kernel_init: Literal["fan_out", "fan_in"] = "fan_out"
-  normalize: Literal["none", "imagenet", "cifar10", "centred", "signed"] = "imagenet"
+  normalize: Normalization = "imagenet"
   dtype: Literal["float32", "bfloat16"] = "float32"
   output_stride: int = 0
   dilate: Literal["later", "all"] = "later"

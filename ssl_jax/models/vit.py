@@ -17,7 +17,7 @@ import numpy as np
 from ssl_jax.models import patches
 from ssl_jax.models.dense import PRODUCT, Dense
 from ssl_jax.models.depths import RELATIVE
-from ssl_jax.models.normalize import normalize
+from ssl_jax.models.normalize import Normalization, normalize
 
 EPSILON = 1e-6
 TOKEN = nn.initializers.normal(0.02)
@@ -195,7 +195,7 @@ class ViT(nn.Module, kw_only=True):
   drop_path: float = 0.0
   layers: Literal["auto", "scan", "unroll"] = "auto"
   remat: Literal["none", "dots", "full"] = "none"
-  normalize: Literal["none", "imagenet", "cifar10", "centred", "signed"] = "imagenet"
+  normalize: Normalization = "imagenet"
   dtype: Literal["float32", "bfloat16"] = "float32"
 
   def __post_init__(self):

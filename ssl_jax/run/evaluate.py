@@ -29,9 +29,10 @@ from ssl_jax.run.precise_norm import precise_norm
 from ssl_jax.run.provenance import provenance
 from ssl_jax.run.restore import Restored, restore
 from ssl_jax.tasks import features
-from ssl_jax.tasks.backbone import Backbone, mean_image, pixels
+from ssl_jax.tasks.backbone import Backbone
 from ssl_jax.tasks.colour_baselines import colour_histogram, colour_statistics
 from ssl_jax.tasks.partial_results import PartialResults
+from ssl_jax.tasks.pixel_baseline import strongest_pixels
 from ssl_jax.tasks.task import NEVER_TRAINED, Result, TaskData, TestRecords
 from ssl_jax.view import knn_atlas
 from ssl_jax.view.confusion import plot_confusion
@@ -60,7 +61,7 @@ def evaluate(config: EvaluateConfig, workdir: str | pathlib.Path, *, step: int =
   folder = pathlib.Path(workdir) / "evaluations" / f"step{run.step}"
   folder.mkdir(parents=True, exist_ok=True)
   table, notes = {}, []
-  for backbone in _backbones(config, run, data):
+  for backbone in _backbones(config, run, data, mesh):
     extract = features.remembered()
     for name, task in jobs.items():
       file = f"{name}-{backbone.name.replace(' ', '_')}"
@@ -222,9 +223,9 @@ def _open(data: EvaluateDataConfig, split: str, size: int):
   return sources.cached(source) if data.cache else source
 
 
-def _backbones(config: EvaluateConfig, run: Restored, data: TaskData) -> list[Backbone]:
+def _backbones(config: EvaluateConfig, run: Restored, data: TaskData, mesh: Mesh) -> list[Backbone]:
   made = {
-    "pixels": lambda: pixels(mean_image(data.train)),
+    "pixels": lambda: strongest_pixels(data, mesh),
     "untrained": run.untrained,
     "colour_histogram": colour_histogram,
     "colour_statistics": lambda: colour_statistics(data.train),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import ml_collections
 
 from ssl_jax.config.checked import call_checked, nearest
 
+Picture = Literal["points", "lines", "matrix"]
 Recipe = str | ml_collections.ConfigDict  # FILE.py or FILE.py:VARIANT, or what `ssl_jax.recipe` makes
 
 
@@ -42,6 +43,7 @@ class Study:
   runs: Mapping[str, StudyRun]
   evaluations: Mapping[str, StudyEvaluation]
   comparisons: tuple[tuple[str, str], ...]
+  picture: Picture = "points"
 
 
 def define_study(
@@ -50,6 +52,7 @@ def define_study(
   evaluations: Mapping[str, Mapping[str, Any]],
   comparisons: Sequence[tuple[str, str]] = (),
   seeds: Sequence[int] = (0, 1, 2),
+  picture: Picture = "points",
 ) -> Study:
   """Makes the study that `get_study` of a study file returns.
 
@@ -59,6 +62,9 @@ def define_study(
     comparisons: pairs (run, other), compared in every scalar that both have, seed by seed. A side may be
       "RUN:BASELINE", a baseline of the evaluations of that run, such as "moco:pixels".
     seeds: of the runs that do not name theirs.
+    picture: "points": a panel for each scalar with a line for each run; "lines": a curve over the scalars for
+      each run; "matrix": a map for each scalar, in which the run "A+B" has row A and column B, and the run
+      "A" lies on the diagonal.
   Raises: ValueError for a wrong field, a name that the study does not have, or runs that start from each
     other.
   """
@@ -79,7 +85,10 @@ def define_study(
       _check_known(side.partition(":")[0], made, f"comparisons has {side!r}, but no run is called so")
     if not {*made[pair[0].partition(":")[0]].seeds} & {*made[pair[1].partition(":")[0]].seeds}:
       raise ValueError(f"comparisons has {pair!r}, which share no seed; give them the same seeds")
-  return Study(runs=made, evaluations=measured, comparisons=tuple((a, b) for a, b in comparisons))
+  if picture not in get_args(Picture):
+    raise ValueError(f"picture is {picture!r}{nearest(picture, get_args(Picture))}")
+  pairs = tuple((a, b) for a, b in comparisons)
+  return Study(runs=made, evaluations=measured, comparisons=pairs, picture=picture)
 
 
 def narrowed(study: Study, *, data_dir: str = "", seeds: Sequence[int] = ()) -> Study:

@@ -29,8 +29,9 @@ def collect(study: Study, jobs: Sequence[Job]) -> dict[str, Any]:
 
   Returns: {"rows": a list of {run, scalar, seeds, values, mean, standard_error}, "comparisons": a list of
     {run, other, scalar, seeds, differences, mean, standard_error, interval}, "runs": {run: {seeds, steps,
-    changed}}, "missing": names of jobs that are not done}. Rows are in the order of the study. A standard
-    error and an interval are None for one seed. `changed` lists how the config differs from the first run's.
+    changed}}, "missing": names of jobs that are not done, "picture": that of the study}. Rows are in the
+    order of the study. A standard error and an interval are None for one seed. `changed` lists how the
+    config differs from the first run's.
   Raises: ValueError for a scalar that an evaluation does not have, with the nearest ones.
   """
   values: Values = {}
@@ -49,6 +50,7 @@ def collect(study: Study, jobs: Sequence[Job]) -> dict[str, Any]:
     "comparisons": [found for pair in study.comparisons for found in _comparisons(values, *pair)],
     "runs": _runs(jobs),
     "missing": missing,
+    "picture": study.picture,
   }
 
 

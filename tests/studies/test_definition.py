@@ -1,5 +1,7 @@
 """What a study may say, and how it is told of a mistake before anything is trained."""
 
+import runpy
+
 import pytest
 
 from ssl_jax import define_study
@@ -118,10 +120,19 @@ def test_a_user_names_the_data_and_the_seeds(tmp_path):
 
 
 def test_every_study_of_the_package_is_made(tmp_path):
-  files = sorted(CONFIGS.glob("studies/*.py"))
-  assert files
-  for file in files:
-    assert load_study(f"studies/{file.name}").runs
+  """Every override is an option of its recipe, and every evaluated task exists; the data are not opened."""
+  names = []
+  for file in sorted(CONFIGS.glob("studies/*.py")):
+    variants = runpy.run_path(str(file)).get("VARIANTS", ("",))
+    names += [f"studies/{file.name}" + (f":{variant}" if variant else "") for variant in variants]
+  assert len(names) > 8
+  for name in names:
+    found = load_study(name)
+    for run, each in found.runs.items():
+      resolve(TrainConfig, each.config, each.overrides, run)
+    for evaluation, each in found.evaluations.items():
+      config = resolve(EvaluateConfig, each.config, each.overrides, evaluation)
+      assert {scalar.partition(".")[0] for scalar in each.scalars} <= {*config.tasks}
 
 
 def test_the_study_of_the_sample_has_four_runs_of_two_seeds(tmp_path):

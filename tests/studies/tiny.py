@@ -13,7 +13,7 @@ def training(**changes) -> ml_collections.ConfigDict:
         method=dict(name="mae", decoder_width=8, decoder_depth=1, decoder_heads=2),
         encoder=dict(name="vit", width=16, depth=1, heads=2, patch=4),
         augment=dict(name="none", views=1, size=16),
-        optimizer=dict(name="adamw", learning_rate=1e-3),
+        optimizer=dict(name="adamw", learning_rate=1e-3, warmup_epochs=5.0),
         data=dict(name="synthetic", split="train[:128]", size=16, cache=True),
         checkpoint=dict(every_steps=50, keep=2),
         batch_size=32,

@@ -1,32 +1,9 @@
 import jax
 import numpy as np
-import pytest
 
-from ssl_jax.tasks.backbone import digest, mean_image, pixels
+from ssl_jax.tasks.backbone import digest
 
 from .conftest import with_params
-
-
-def test_pixels_are_centred_twice(blobs):
-  images = blobs(20, 0)[0].astype(np.float32) / 255
-  mean = images.mean(0)
-  backbone = pixels(mean)
-  expected = (images - mean).reshape(20, -1)
-  expected = (expected - expected.mean(1, keepdims=True)) / np.sqrt(48)
-  found = jax.jit(backbone.method.encode)(*backbone.weights, images)
-  np.testing.assert_allclose(found, expected, atol=1e-6)
-  plain = pixels()
-  found = plain.method.encode(*plain.weights, images)
-  flat = images.reshape(20, -1)
-  np.testing.assert_allclose(found, (flat - flat.mean(1, keepdims=True)) / np.sqrt(48), atol=1e-6)
-  assert backbone.method.encode is plain.method.encode and "mean image" in backbone.protocol["centred"]
-
-
-def test_mean_image_leaves_out_masked_rows(blobs, batches_of):
-  images, labels = blobs(70, 0)
-  np.testing.assert_allclose(mean_image(batches_of(images, labels, 64)), images.mean(0) / 255, atol=1e-6)
-  with pytest.raises(ValueError, match="no images to compute a mean image from"):
-    mean_image(lambda: iter(()))
 
 
 def test_digest_sees_one_bit_and_one_name(dense):

@@ -10,8 +10,8 @@ from ssl_jax.abilities import ObjectDetector
 from ssl_jax.data.objects import of_record
 from ssl_jax.methods import MissingAbility
 from ssl_jax.tasks import detection_scores
-from ssl_jax.tasks.backbone import pixels
 from ssl_jax.tasks.detection_scores import Detected
+from ssl_jax.tasks.pixel_baseline import pixels
 from tests.tasks.boxed_images import NAMES, by_colour, data_of, drawn
 
 RECORDS = drawn(11, 0)

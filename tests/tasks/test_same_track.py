@@ -11,7 +11,8 @@ from ssl_jax.data.elements import clip_number, host_batch
 from ssl_jax.metrics import standard_error
 from ssl_jax.tasks import same_track
 from ssl_jax.tasks import task as task_types
-from ssl_jax.tasks.backbone import encoder_only, pixels
+from ssl_jax.tasks.backbone import encoder_only
+from ssl_jax.tasks.pixel_baseline import pixels
 from ssl_jax.tasks.same_track import Tracks, draw_others, rank_own
 
 KEY = jax.random.key(0)

@@ -7,7 +7,7 @@ from sklearn.metrics import confusion_matrix
 from ssl_jax import tasks
 from ssl_jax.abilities import Segmenter
 from ssl_jax.methods import MissingAbility
-from ssl_jax.tasks.backbone import pixels
+from ssl_jax.tasks.pixel_baseline import pixels
 from tests.tasks.masked_images import NAMES, by_colour, data_of, painted, records_of
 
 

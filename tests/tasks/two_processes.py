@@ -17,7 +17,8 @@ from jax.sharding import AxisType  # noqa: E402
 from ssl_jax import tasks  # noqa: E402
 from ssl_jax.abilities import Adaptable, Classifier  # noqa: E402
 from ssl_jax.core import Weights  # noqa: E402
-from ssl_jax.tasks.backbone import Backbone, encoder_only, mean_image, pixels  # noqa: E402
+from ssl_jax.tasks.backbone import Backbone, encoder_only  # noqa: E402
+from ssl_jax.tasks.pixel_baseline import strongest_pixels  # noqa: E402
 from ssl_jax.tasks.task import TaskData  # noqa: E402
 from ssl_jax.view import knn_atlas  # noqa: E402
 
@@ -85,15 +86,17 @@ def measure():
   data = TaskData(
     share(*train), share(*test), 3, validation=share(*toy(40, 2)), train_steps=train_steps, train_size=101
   )
-  backbone, found = pixels(mean_image(data.train)), {}
+  backbone, found = strongest_pixels(data, mesh), {}
   probe = {"learning_rates": (5.0, 50.0), "batch_size": 16, "epochs": 3}
   for name, options in (
     ("knn", {"k": 5, "also": (20,)}),
     ("linear_probe", {**probe, "device_bytes": 0}),
     ("linear_probe", {**probe, "live": True}),
+    ("low_shot", {"shots": 5, "draws": 2}),
   ):
     result = tasks.make(name, **options).run(backbone, data, mesh, jax.random.key(0))
-    found[f"{name} {options}"] = {**result.scalars, "predictions": result.predictions["prediction"].tolist()}
+    predicted = np.asarray(result.predictions.get("prediction", ()))
+    found[f"{name} {options}"] = {**result.scalars, "predictions": predicted.tolist()}
   for mode in ("standard", "online"):
     task = tasks.make(
       "ttt", mode=mode, steps=2, copies=2, learning_rate=0.1, corruptions=("clean",), examples=50

@@ -249,7 +249,7 @@ def test_a_classifiers_errors_under_corruption_are_measured_and_drawn(tmp_path, 
       "task",
     ),
     (["augmentations"], "x.jpg", 0, "x.jpg is not a .png file"),
-    (["augmentations"], "x.png", 8000, "--index=8000: the data set has 8000 images; use 0 to 7999"),
+    (["augmentations"], "x.png", 7992, "--index=7992: the data set has 7992 images; use 0 to 7991"),
   ],
 )
 def test_refusals(words, output, index, message, tmp_path):
