@@ -8,7 +8,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/install.sh
 install "[report]"
 workdir=${1:-runs/quickstart}
-ssl-jax show augmentations --config=configs/pretrain/moco_sample.py --output="$workdir/augmentations.png"
+ssl-jax show augmentations --config=configs/pretrain/moco_sample.py --index=95 \
+  --output="$workdir/augmentations.png"
 ssl-jax train --config=configs/pretrain/moco_sample.py --workdir="$workdir"
 ssl-jax evaluate --config=configs/transfer/small.py --workdir="$workdir"
 ssl-jax report --workdir="$workdir"

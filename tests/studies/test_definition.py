@@ -135,10 +135,10 @@ def test_every_study_of_the_package_is_made(tmp_path):
       assert {scalar.partition(".")[0] for scalar in each.scalars} <= {*config.tasks}
 
 
-def test_the_study_of_the_sample_has_four_runs_of_two_seeds(tmp_path):
+def test_the_study_of_the_sample_has_four_runs_of_three_seeds(tmp_path):
   jobs = make_jobs(load_study("studies/sample.py"), tmp_path)
-  assert len(jobs) == 8 and len({job.run for job in jobs}) == 4
-  assert {job.total_steps for job in jobs} == {248}
+  assert len(jobs) == 12 and len({job.run for job in jobs}) == 4
+  assert len({job.total_steps for job in jobs}) == 1
 
 
 def test_a_misspelt_study_is_refused_by_the_command_line(capsys, monkeypatch, tmp_path):
