@@ -117,7 +117,7 @@ COMMANDS = {
       Flag("data_dir", "", "config.data.data_dir of the runs that do not name theirs"),
       Flag("seeds", "", "the seeds of each run, such as 0 or 0,1,2; without it, those of the study"),
       Flag("dry_run", False, "print the runs, what is done of each and an estimate of the time, and exit"),
-      Flag("parallel", 0, "how many runs at once; 0: one on an accelerator, on CPU one for two cores"),
+      Flag("parallel", 0, "how many runs at once; 0: one on an accelerator, on CPU one for each core"),
     ),
   ),
 }

@@ -240,8 +240,13 @@ def marks(folder: pathlib.Path) -> pathlib.Path:
 
 def write_json(path: pathlib.Path, content: dict, *, sort_keys: bool = False) -> None:
   """Replaces a JSON file atomically, also where several processes write it."""
+  write_text(path, json.dumps(content, indent=1, sort_keys=sort_keys) + "\n")
+
+
+def write_text(path: pathlib.Path, content: str) -> None:
+  """Replaces a file atomically, also where several processes write it."""
   new = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-  new.write_text(json.dumps(content, indent=1, sort_keys=sort_keys) + "\n")
+  new.write_text(content)
   os.replace(new, path)
 
 

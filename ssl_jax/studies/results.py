@@ -16,7 +16,7 @@ from ssl_jax.config.checked import nearest
 from ssl_jax.config.schema import differences, to_json
 from ssl_jax.run.train import HARMLESS
 from ssl_jax.studies.definition import Study
-from ssl_jax.studies.jobs import Job, evaluated, is_trained, write_json
+from ssl_jax.studies.jobs import Job, evaluated, is_trained, write_json, write_text
 from ssl_jax.view.study import plot_study
 
 FILE = "study.json"
@@ -128,26 +128,42 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def write(found: dict[str, Any], output: pathlib.Path) -> None:
-  """Writes study.json and, if there is a row, study.png."""
+  """Writes study.json and, if there is a row, study.png and the tables study.md."""
   write_json(output / FILE, found, sort_keys=True)
   if found["rows"]:
     plot_study(found, output / "study.png")
+    written = ["\n".join(f"| {' | '.join(cells)} |" for cells in _ruled(table)) for table in tables(found)]
+    write_text(output / "study.md", "\n\n".join(written) + "\n")
+
+
+Table = list[list[str]]  # the rows of a table, the header first
+
+
+def tables(found: dict[str, Any]) -> list[Table]:
+  """The mean of each run with its standard error, and the differences, if any, with their 95% interval."""
+  scalars = list(dict.fromkeys(row["scalar"] for row in found["rows"]))
+  means = [["mean ± standard error", *scalars]]
+  for run in dict.fromkeys(row["run"] for row in found["rows"]):
+    cells = {row["scalar"]: row_text(row) for row in found["rows"] if row["run"] == run}
+    means.append([run, *(cells.get(scalar, "") for scalar in scalars)])
+  differences = [["difference by seed", "scalar", "mean ± standard error", "95% interval", "seeds"]]
+  for each in found["comparisons"]:
+    pair = f"{each['run']} - {each['other']}"
+    differences.append([pair, each["scalar"], row_text(each), interval_text(each), str(len(each["seeds"]))])
+  return [means, differences] if found["comparisons"] else [means]
+
+
+def _ruled(table: Table) -> Table:
+  return [table[0], ["---"] * len(table[0]), *table[1:]]
 
 
 def print_tables(found: dict[str, Any]) -> None:
-  """Prints the mean of each run with its standard error, and the differences with their 95% interval."""
+  """Prints `tables`."""
   console = wide_console()
-  scalars = list(dict.fromkeys(row["scalar"] for row in found["rows"]))
-  table = rich.table.Table("mean ± standard error", *scalars)
-  for run in dict.fromkeys(row["run"] for row in found["rows"]):
-    cells = {row["scalar"]: row_text(row) for row in found["rows"] if row["run"] == run}
-    table.add_row(run, *(cells.get(scalar, "") for scalar in scalars))
-  console.print(table)
-  if found["comparisons"]:
-    table = rich.table.Table("difference by seed", "scalar", "mean ± standard error", "95% interval", "seeds")
-    for each in found["comparisons"]:
-      pair = f"{each['run']} - {each['other']}"
-      table.add_row(pair, each["scalar"], row_text(each), interval_text(each), str(len(each["seeds"])))
+  for header, *rows in tables(found):
+    table = rich.table.Table(*header)
+    for cells in rows:
+      table.add_row(*cells)
     console.print(table)
 
 

@@ -70,7 +70,7 @@ def study(
   found = results.collect(definition, jobs)
   results.write(found, folder)
   results.print_tables(found)
-  print(f"results: {folder / results.FILE} and study.png")
+  print(f"results: {folder / results.FILE}, study.md and study.png")
   if failed:
     lines = [f"{run}, seed {seed}: {why}" for (run, seed), why in failed.items()]
     raise RuntimeError(

@@ -58,6 +58,13 @@ def test_files_and_tables(found, tmp_path, capsys):
   results.write(found, tmp_path)
   with Image.open(tmp_path / "study.png") as picture:
     assert np.asarray(picture.convert("L")).std() > 5
+  lines = (tmp_path / "study.md").read_text().splitlines()
+  assert lines[:3] == [
+    "| mean ± standard error | knn.top1 | knn.top5 |",
+    "| --- | --- | --- |",
+    "| wide | 60.00 ± 5.77 | 100.00 ± 0.00 |",
+  ]
+  assert "| wide - narrow | knn.top1 | 15.00 ± 5.00 | -48.53 to 78.53 | 2 |" in lines
   results.print_tables(found)
   printed = capsys.readouterr().out
   assert "60.00 ± 5.77" in printed and "15.00 ± 5.00" in printed and "-48.53 to 78.53" in printed

@@ -43,6 +43,6 @@ def test_the_number_of_runs_at_once_is_bounded_by_jobs_and_memory(monkeypatch):
   monkeypatch.setenv("JAX_PLATFORMS", "cpu")
   monkeypatch.setattr(processes.os, "sched_getaffinity", lambda _: range(16), raising=False)
   monkeypatch.setattr(processes, "_free_bytes", lambda: 10 * processes.BYTES_OF_A_RUN)
-  assert [processes.choose_parallel(jobs) for jobs in (1, 6, 40)] == [1, 6, 8]
+  assert [processes.choose_parallel(jobs) for jobs in (1, 6, 40)] == [1, 6, 10]
   monkeypatch.setattr(processes, "_free_bytes", lambda: processes.BYTES_OF_A_RUN // 2)
   assert processes.choose_parallel(40) == 1

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ssl_jax.log.run_log import read_json
-from ssl_jax.studies.results import FILE, interval_text, row_text
+from ssl_jax.studies.results import FILE, tables
 from ssl_jax.view.report import plots
 
 Rows = list[tuple[str, list[str]]]  # (name, cells)
@@ -53,17 +53,8 @@ def sections(studies: Sequence[StudyRecord], width: int) -> list[StudySection]:
 
 def _section(study: StudyRecord, width: int) -> StudySection:
   found, picture = study.found, study.folder / "study.png"
-  scalars = list(dict.fromkeys(row["scalar"] for row in found["rows"]))
-  cells = {(row["run"], row["scalar"]): row_text(row) for row in found["rows"]}
-  names = dict.fromkeys(row["run"] for row in found["rows"])
-  means = [(run, [cells.get((run, scalar), "") for scalar in scalars]) for run in names]
-  differences = [
-    (
-      f"{each['run']} - {each['other']}",
-      [each["scalar"], row_text(each), interval_text(each), str(len(each["seeds"]))],
-    )
-    for each in found["comparisons"]
-  ]
+  (header, *means), *more = tables(found)
+  differences = [row for _, *rows in more for row in rows]
   runs = [
     (
       name,
@@ -73,9 +64,9 @@ def _section(study: StudyRecord, width: int) -> StudySection:
   ]
   return StudySection(
     study.name,
-    scalars,
-    means,
-    differences,
+    header[1:],
+    [(run, cells) for run, *cells in means],
+    [(pair, cells) for pair, *cells in differences],
     runs,
     ", ".join(found["missing"]),
     plots.embed_picture(picture, width) if picture.exists() else "",
