@@ -17,5 +17,5 @@ def get_config():
       linear_probe=dict(preset="mae", batch_size=512, epochs=50, learning_rates=(0.3, 1.0, 3.0, 10.0)),
     ),
     data=dict(cache=True),
-    baselines=("untrained",),
+    baselines=("pixels", "colour_statistics", "untrained"),
   )
