@@ -66,19 +66,6 @@ class ImageAndMask:
     return {"image": image, "mask": self.fitting.mask(mask, place, IGNORE), "image_size": place.filled()}
 
 
-@dataclasses.dataclass(frozen=True)
-class Stored:
-  """Returns the stored elements of a record: for a cached source whose records hold the result of another
-  transform.
-  """
-
-  elements: Elements
-  random: bool = False
-
-  def __call__(self, rng: np.random.Generator | None, record: Record) -> dict[str, np.ndarray]:
-    return {name: record[name] for name in self.elements}
-
-
 def image(frame: Frame) -> ImageAndLabel:
   """Makes the transform for an image with its class.
 

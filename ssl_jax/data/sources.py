@@ -29,6 +29,7 @@ from ssl_jax.data.decode import DecodeError, decode
 from ssl_jax.data.elements import Elements, Record, ShapeDtype, Transform
 from ssl_jax.data.mask_values import FIELD as MASK_VALUES
 from ssl_jax.data.mask_values import check_size, decode_classes
+from ssl_jax.data.memory import MemoryReader
 from ssl_jax.data.objects import Empty
 from ssl_jax.data.reader import Reader, Source, cores
 from ssl_jax.data.segments import FIELD as SEGMENTS
@@ -144,27 +145,6 @@ def _meant(name: str) -> str:
   return hint.partition("?")[0] + "?" if "?" in hint else ""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class MemoryReader:
-  """A Reader of records whose arrays are in memory."""
-
-  arrays: dict[str, np.ndarray]  # by element, [N, ...]
-  bad: dict[int, str]  # index -> reason, of records that could not be decoded
-  origin: Reader
-
-  def __len__(self) -> int:
-    return len(self.origin)
-
-  def read(self, indices: Sequence[int]) -> list[Record]:
-    for i in indices:
-      if i in self.bad:
-        raise DecodeError(self.bad[i])
-    return [{name: array[i] for name, array in self.arrays.items()} for i in indices]
-
-  def name(self, index: int) -> str:
-    return self.origin.name(index)
-
-
 @dataclasses.dataclass(frozen=True)
 class Decode:
   """A transform that only decodes; images and masks keep their size, which all records must share."""
@@ -185,8 +165,8 @@ def cached(
 
   Args:
     transform: a transform without randomness, whose elements are stored as the records of the new source;
-      read them with `host.Stored`. None: images and masks are only decoded and keep their size, which must be
-      the same for all records.
+      read them with `memory.Stored`. None: images and masks are only decoded and keep their size, which must
+      be the same for all records.
     max_bytes: the largest size of all arrays together.
     threads: number of threads that decode; 0: one for each core.
   Raises: ValueError if records differ in shape, exceed `max_bytes`, or none can be decoded.

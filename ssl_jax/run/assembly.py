@@ -18,6 +18,7 @@ from ssl_jax.config.schema import TrainConfig
 from ssl_jax.core import Augment, DataSpec, Method, TrainState, make_init, make_train_step
 from ssl_jax.data import host, sources
 from ssl_jax.data.elements import Transform, check_elements
+from ssl_jax.data.memory import Stored
 from ssl_jax.data.reader import Source
 
 
@@ -67,7 +68,7 @@ def open_data(config: TrainConfig) -> tuple[Source, Transform]:
       "config.host.start='centre' to keep the same frames of each clip"
     )
   if source.native_shape is None and not transform.random:
-    return sources.cached(source, transform=transform), host.Stored(transform.elements)
+    return sources.cached(source, transform=transform), Stored(transform.elements)
   return sources.cached(source), transform
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 from ssl_jax.data import host, pipeline, sources
 from ssl_jax.data.decode import DecodeError
 from ssl_jax.data.mask_values import UNKNOWN, decode_classes, named_values, read_class_file, value_table
+from ssl_jax.data.memory import Stored
 
 from .conftest import encoded, smooth
 
@@ -147,7 +148,7 @@ REASONS = {
 def test_wrong_masks_are_named_counted_and_refused_above_the_share(faulty, form):
   source, transform = opened(faulty), WHOLE
   if form == "transformed":
-    source, transform = sources.cached(source, transform=WHOLE), host.Stored(WHOLE.elements)
+    source, transform = sources.cached(source, transform=WHOLE), Stored(WHOLE.elements)
   elif form == "decoded":
     source = sources.cached(source)
   settings = dict(batch_size=10, transform=transform, workers=2 if form == "processes" else 0)

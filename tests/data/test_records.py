@@ -19,6 +19,7 @@ from ssl_jax.data import decode, host, pipeline, sources, splits
 from ssl_jax.data.decode import DecodeError
 from ssl_jax.data.elements import ShapeDtype
 from ssl_jax.data.fit import Fit
+from ssl_jax.data.memory import Stored
 from ssl_jax.data.shared_buffers import buffer_bytes, make_shared_buffers
 from ssl_jax.run.assembly import assemble, open_data
 
@@ -128,7 +129,7 @@ def test_threads_processes_memory_and_resumption_change_nothing(folders, kind):
   assert_same(read(source, kind, workers=2), expected)
   assert_same(read(source, kind, start=4), expected[4:])
   held = sources.cached(source, transform=TRANSFORMS[kind])
-  stored = host.Stored(TRANSFORMS[kind].elements)
+  stored = Stored(TRANSFORMS[kind].elements)
   assert_same(read(held, kind, transform=stored), expected)
   assert_same(read(pickle.loads(pickle.dumps(held)), kind, transform=stored, workers=2), expected)
 
@@ -310,7 +311,7 @@ def config_of(folders, kind, **host_options):
 def test_a_config_carries_its_elements_to_the_compiled_batch(folders, kind):
   config = config_of(folders, kind)
   source, transform = open_data(config)  # photographs of many sizes, in memory
-  assert isinstance(transform, host.Stored) and source.fields == tuple(transform.elements)
+  assert isinstance(transform, Stored) and source.fields == tuple(transform.elements)
   parts = assemble(config, DataSpec(len(source), source.num_classes, config.batch_size))
   assert parts.data.elements == transform.elements
   assert {name: (leaf.shape, leaf.dtype) for name, leaf in parts.batch.items()} == {

@@ -14,6 +14,7 @@ from ssl_jax.core import DataSpec
 from ssl_jax.data import host, pipeline, sources
 from ssl_jax.data.decode import DecodeError
 from ssl_jax.data.host import Frame
+from ssl_jax.data.memory import Stored
 from ssl_jax.data.transforms import resize_center_crop
 from ssl_jax.run.assembly import assemble, open_data
 from ssl_jax.video.clips import open_clip
@@ -293,7 +294,7 @@ def test_methods_for_images_take_frames(tmp_path):
   with pytest.raises(ValueError, match="config.data.cache is True, but whole clips are not kept in memory"):
     open_data(config_of(tmp_path, cache=True))
   kept, stored = open_data(config_of(tmp_path, cache=True, start="centre"))
-  assert isinstance(stored, host.Stored) and kept[5]["image"].shape == (32, 32, 3) and kept[5]["label"] == 1
+  assert isinstance(stored, Stored) and kept[5]["image"].shape == (32, 32, 3) and kept[5]["label"] == 1
   middle = host.one_image(resize_center_crop(32), source)
   assert (middle(None, source[5])["image"] == kept[5]["image"]).all()
 
