@@ -33,10 +33,13 @@ class DataConfig:
   crop: Literal["device", "host"] = "device"  # where the random-resized crops are cut
   interpolation: Literal["bilinear", "bicubic"] = "bilinear"  # when the host resizes an image
   cache: bool = False  # decode all records into memory, once: for small data sets
+  device_cache: bool = False  # keep them on each accelerator, too, which then makes its batches by itself
   workers: int = 0  # number of processes that decode; 0: threads of this process decode
   max_bad_fraction: float = 0.01  # fraction of records that may be undecodable before the run stops
 
   def __post_init__(self):
+    if self.device_cache and not self.cache:
+      raise ValueError("config.data.device_cache is True, but config.data.cache is not; set cache=True, too")
     if self.size <= 0:
       raise ValueError(f"config.data.size is {self.size}; use a number of pixels, such as 224")
     _check_fraction(self.max_bad_fraction)

@@ -10,7 +10,7 @@ import functools
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -71,6 +71,11 @@ class LoadBatch:
     return check_elements(self.transform.elements)
 
   @property
+  def is_held(self) -> bool:
+    """Whether the elements of all records are in memory."""
+    return isinstance(self.source.reader, MemoryReader) and isinstance(self.transform, Stored)
+
+  @property
   def rows(self) -> int:
     """Number of rows of a batch that this process loads."""
     return len(self.order.positions)
@@ -96,9 +101,9 @@ class LoadBatch:
 
   def _load(self, step: int, arrays: dict[str, np.ndarray]) -> Loaded:
     rows = self.order.rows(step)
-    if isinstance(self.source.reader, MemoryReader) and isinstance(self.transform, Stored):
+    if self.is_held:
       began = time.perf_counter()
-      if self.source.reader.take(rows.indices, rows.valid, arrays):
+      if cast(MemoryReader, self.source.reader).take(rows.indices, rows.valid, arrays):
         batch = {**arrays, "valid": rows.valid, "index": rows.indices.astype(np.int32)}
         complete = not self.replace or bool(rows.valid.all())
         return Loaded(batch, None, (), complete, time.perf_counter() - began)

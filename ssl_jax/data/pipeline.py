@@ -14,7 +14,7 @@ import os
 import signal
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, cast
@@ -34,6 +34,7 @@ _LOG = logging.getLogger(__name__)
 _PICKLE_ARRAYS = grain.experimental.DatasetOptions(min_shm_size=2**40)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)  # stop a run; handled by the main process only
 _WORKER: list[int] = []  # in a worker process: its number
+_AHEAD = 2  # batches that are read at once: no thread is idle while the last rows of one are decoded
 _LISTED = 50  # most bad files that an error message lists
 
 
@@ -90,7 +91,7 @@ def train_batches(
   if seed < 0:
     raise ValueError(f"seed={seed}; use 0 or more")
   order = TrainOrder(len(source), batch_size, seed, positions)
-  load = LoadBatch(source, transform, order, replace=True, max_bad=_max_bad(source, max_bad_fraction))
+  load = LoadBatch(source, transform, order, replace=True, max_bad=max_bad(source, max_bad_fraction))
   return Batches(load, range(start, stop), workers=workers, threads=threads)
 
 
@@ -116,7 +117,7 @@ def eval_batches(
   """
   positions = _positions(batch_size, positions)
   order = EvalOrder(len(source), batch_size, positions)
-  load = LoadBatch(source, transform, order, replace=False, max_bad=_max_bad(source, max_bad_fraction))
+  load = LoadBatch(source, transform, order, replace=False, max_bad=max_bad(source, max_bad_fraction))
   steps = range(-(-len(source) // batch_size))
   return Batches(load, steps, extra=RESERVED, workers=workers, threads=threads)
 
@@ -141,7 +142,9 @@ class Batches:
       raise ValueError(f"workers={workers} and threads={threads}; use 0 or more")
     self.bad: dict[str, str] = {}
     self._load, self._names = load, (*load.elements, *extra)
-    self._concurrency = min(workers or threads or cores(), cores())
+    # Whole batches of records in memory are taken by the threads that read ahead.
+    most = _AHEAD if load.is_held and not workers else cores()
+    self._concurrency = min(workers or threads or cores(), cores(), most)
     self._seconds: collections.deque[float] = collections.deque(maxlen=64)
     self._buffers = None
     if workers:
@@ -193,20 +196,29 @@ class Batches:
     self._seconds.append(max(loaded.seconds, 1e-9))
     for bad in loaded.bad:
       self._warn(bad)
-    allowed, source = self._load.max_bad, self._load.source
-    if len(self.bad) > allowed or not loaded.complete:
-      lines = [f"{name}: {reason}" for name, reason in self.bad.items()]
-      if len(lines) > _LISTED:
-        lines[_LISTED:] = [f"and {len(lines) - _LISTED} more"]
-      raise ValueError(
-        f"{len(self.bad)} of {len(source)} {source.records} cannot be decoded, {allowed} are "
-        "allowed; repair or remove them, or raise config.data.max_bad_fraction:\n  " + "\n  ".join(lines)
-      )
+    if len(self.bad) > self._load.max_bad or not loaded.complete:
+      raise too_many_bad(self.bad, self._load.max_bad, self._load.source)
 
   def _warn(self, bad: Bad) -> None:
     if bad.name not in self.bad:
       self.bad[bad.name] = bad.reason
-      _LOG.warning("%s cannot be decoded and is left out: %s", bad.name, bad.reason)
+      warn_of_bad(bad.name, bad.reason)
+
+
+def warn_of_bad(name: str, reason: str) -> None:
+  """Logs a warning that a record is left out."""
+  _LOG.warning("%s cannot be decoded and is left out: %s", name, reason)
+
+
+def too_many_bad(bad: Mapping[str, str], allowed: int, source: Source) -> ValueError:
+  """Returns the error that lists the records that could not be decoded, {name: reason}."""
+  lines = [f"{name}: {reason}" for name, reason in bad.items()]
+  if len(lines) > _LISTED:
+    lines[_LISTED:] = [f"and {len(lines) - _LISTED} more"]
+  return ValueError(
+    f"{len(bad)} of {len(source)} {source.records} cannot be decoded, {allowed} are allowed; repair or "
+    "remove them, or raise config.data.max_bad_fraction:\n  " + "\n  ".join(lines)
+  )
 
 
 def _in_threads(load: LoadBatch, steps: range, threads: int) -> tuple[Iterator[Loaded], Callable[[], None]]:
@@ -227,7 +239,7 @@ def _in_threads(load: LoadBatch, steps: range, threads: int) -> tuple[Iterator[L
     for thread in callers - {threading.current_thread()}:
       thread.join()
 
-  ahead = 2 if pool else 1  # two batches: no thread is idle while the last rows of one are decoded
+  ahead = _AHEAD if pool else 1
   iterator = iter(_dataset(noted, steps, grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead)))
   return iterator, stop
 
@@ -295,7 +307,8 @@ def _die_with_parent() -> None:
   os._exit(1)
 
 
-def _max_bad(source: Source, fraction: float) -> int:
+def max_bad(source: Source, fraction: float) -> int:
+  """The number of records that may be bad."""
   if not 0 <= fraction <= 1:
     raise ValueError(f"max_bad_fraction={fraction}; use a fraction from 0 to 1")
   return int(fraction * len(source) + 1e-9)

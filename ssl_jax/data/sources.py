@@ -216,6 +216,14 @@ def _fill(held: MemoryReader, source: Source, transform: Transform, start: int) 
       array[i] = made[name]
 
 
+def native_bytes(source: Source) -> int:
+  """The memory that `cached` needs for a record without a transform, in bytes.
+
+  Raises: ValueError if no record can be decoded.
+  """
+  return sum(spec.size_in_bytes for spec in _native_elements(source).values())
+
+
 def _native_elements(source: Source) -> Elements:
   """Returns the shapes and dtypes of the first record that can be decoded."""
   if source.native_shape is not None and source.fields == ("image", "label"):

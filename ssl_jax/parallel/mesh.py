@@ -126,3 +126,8 @@ def per_device(function: Callable, mesh: Mesh, cut: tuple[bool, ...]) -> Callabl
   specs = tuple(BATCH if rows else PartitionSpec() for rows in cut)
   # check_vma=False, so that gradients of replicated arguments stay local to a device.
   return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=BATCH, check_vma=False)
+
+
+def memory_limit(mesh: Mesh) -> int:
+  """The bytes that programs may use on the smallest device of this process; 0 if it does not tell (CPU)."""
+  return min((device.memory_stats() or {}).get("bytes_limit", 0) for device in mesh.local_devices)

@@ -46,8 +46,8 @@ class Assembly(NamedTuple):
 def open_data(config: TrainConfig) -> tuple[Source, Transform]:
   """Opens the data set of `config.data` and makes the transform of `config.host`: (source, transform).
 
-  With `config.data.cache` the records are decoded into memory. If the images differ in size and the transform
-  is not random, its results are stored; otherwise the decoded images are stored in their own size.
+  With `config.data.cache` the records are decoded into memory. If the transform is not random, its results
+  are stored, unless the decoded images are smaller; otherwise the decoded images are, in their own size.
 
   Raises: ValueError for wrong options, data that does not exist, or records that lack what the transform
     needs.
@@ -67,9 +67,24 @@ def open_data(config: TrainConfig) -> tuple[Source, Transform]:
       "config.data.cache is True, but whole clips are not kept in memory; use cache=False, or "
       "config.host.start='centre' to keep the same frames of each clip"
     )
-  if source.native_shape is None and not transform.random:
+  if not transform.random and _is_small(transform, source):
     return sources.cached(source, transform=transform), Stored(transform.elements)
+  if data.device_cache:
+    why = "its records are random" if transform.random else "the images grow when they are resized"
+    raise ValueError(
+      f"config.data.device_cache is True, but {why}, so that the host makes each batch; use "
+      "device_cache=False, or crop='device' and a size up to that of the images"
+    )
   return sources.cached(source), transform
+
+
+def _is_small(transform: Transform, source: Source) -> bool:
+  """Whether the results of a transform take no more memory than the decoded images.
+
+  Images of different sizes cannot be held without it.
+  """
+  size = sum(spec.size_in_bytes for spec in transform.elements.values())
+  return source.native_shape is None or size <= sources.native_bytes(source)
 
 
 def host_transform(config: TrainConfig) -> Transform:

@@ -25,6 +25,7 @@ from ssl_jax.log.run_log import STARTS, append
 from ssl_jax.log.step_metrics import StepMetrics
 from ssl_jax.run.assembly import Assembly, abstract_state, assemble, compile_train_step, open_data
 from ssl_jax.run.checkpoint import Checkpoints
+from ssl_jax.run.held_batches import HeldBatches
 from ssl_jax.run.lock import Lock
 from ssl_jax.run.profiling import Profile, dump
 from ssl_jax.run.provenance import provenance
@@ -39,6 +40,7 @@ HARMLESS = (
   "config.sharding",
   "config.data.workers",
   "config.data.cache",
+  "config.data.device_cache",
   "config.data.data_dir",
   "config.data.max_bad_fraction",
 )
@@ -148,6 +150,7 @@ def _loop(
   """
   config, total = run.config, run.parts.total_steps
   batches = _batches(run)
+  on_host = isinstance(batches, pipeline.Batches)
   step_metrics = StepMetrics(
     step=run.start,
     batch_size=config.batch_size,
@@ -156,7 +159,7 @@ def _loop(
   )
   unread, stopped = None, ""
   with batches, jax.transfer_guard("disallow"):
-    ahead = parallel.prefetch(batches, run.mesh)
+    ahead = parallel.prefetch(batches, run.mesh) if on_host else batches
     for done in range(run.start + 1, total + 1):
       with step_metrics.waiting():
         batch = next(ahead)
@@ -184,8 +187,17 @@ def _loop(
   return state, stopped
 
 
-def _batches(run: Run) -> pipeline.Batches:
+def _batches(run: Run) -> pipeline.Batches | HeldBatches:
   config = run.config
+  if config.data.device_cache:
+    return HeldBatches(
+      run.source,
+      run.mesh,
+      batch_size=config.batch_size,
+      seed=config.seed,
+      steps=range(run.start, run.parts.total_steps),
+      max_bad_fraction=config.data.max_bad_fraction,
+    )
   return pipeline.train_batches(
     run.source,
     batch_size=config.batch_size,
