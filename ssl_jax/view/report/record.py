@@ -10,7 +10,7 @@ from ssl_jax.log.run_log import METRICS, STARTS, lines, read_json
 from ssl_jax.run.checkpoint import Checkpoints
 from ssl_jax.view import knn_atlas
 
-BASELINES = ("raw pixels", "untrained")  # backbones that evaluations compare with
+BASELINES = ("raw pixels", "colour statistics", "colour histogram", "untrained")
 
 
 class Evaluation(NamedTuple):
