@@ -1,4 +1,4 @@
-r"""Masked autoencoders: the fraction of patches that is hidden, and the length of the training.
+r"""Masked autoencoders: mask ratio and length of the training.
 
 Command:   ssl-jax study --study=configs/studies/mae.py:VARIANT --output=DIR --data_dir=TFDS
            ssl-jax show reconstructions --workdir=DIR/runs/ratio_0.75/seed0

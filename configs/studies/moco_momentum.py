@@ -1,4 +1,4 @@
-r"""The momentum of MoCo's key encoder: a slowly moving one is better, and without one training fails.
+r"""The momentum of MoCo's key encoder: a slowly moving one is better.
 
 Command:   ssl-jax study --study=configs/studies/moco_momentum.py --output=DIR --data_dir=TFDS
 Claim:     On ImageNet, ResNet-50, linear probe top-1 with m = 0: the loss oscillates and does not fall; 0.9:

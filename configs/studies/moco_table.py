@@ -1,4 +1,4 @@
-r"""MoCo's ablation in small: the MLP head, stronger augmentation, the cosine schedule, longer training.
+r"""MoCo's ablation: MLP head, augmentation, cosine schedule, epochs.
 
 Command:   ssl-jax study --study=configs/studies/moco_table.py --output=DIR --data_dir=TFDS
 Claims:    On ImageNet, ResNet-50, linear probe top-1: v1 60.6, (a) 66.2, (b) 63.4, (c) 67.3, (d) 67.5, (e)

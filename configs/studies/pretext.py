@@ -1,4 +1,4 @@
-r"""Pretext tasks at equal images beside contrastive learning, masked autoencoding and labels, layer by layer.
+r"""Pretext tasks at equal images, layer by layer, beside other learning.
 
 Command:   ssl-jax prepare colour_prior --config=configs/pretrain/colorization_cifar10_cpu.py \
              --config.data.data_dir=TFDS --output=prior.json

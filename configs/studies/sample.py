@@ -1,4 +1,4 @@
-"""MoCo on the embedded sample, beside its baselines and three changes of the recipe: an example.
+"""MoCo on the embedded sample beside its baselines: an example.
 
 Command:   ssl-jax study --study=configs/studies/sample.py --output=runs/study
 Data:      7,992 images, which come with the package.

@@ -1,4 +1,4 @@
-r"""SimCLR's pairs of augmentations: crops with colour distortion are best.
+r"""SimCLR's pairs of augmentations: crops with colours are best.
 
 Command:   ssl-jax study --study=configs/studies/simclr_pairs.py --output=DIR --data_dir=TFDS
 Claim:     On ImageNet, ResNet-50, no pair of transforms comes near crop + colour, and no single transform

@@ -1,4 +1,4 @@
-r"""Test-time training with masked autoencoders on six corruptions of CIFAR-10.
+r"""Test-time training with masked autoencoders on six corruptions.
 
 Command:   ssl-jax study --study=configs/studies/ttt_mae.py:VARIANT --output=DIR --data_dir=TFDS
 Variants:  accelerator: a ViT-Ti/4, 220 epochs; about five minutes of training a seed on one H100, then an

@@ -108,9 +108,10 @@ def test_some_recipes_have_variants():
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_an_unknown_variant_is_refused_with_the_file_and_the_known_variants(name):
-  get_config = runpy.run_path(str(CONFIGS / name))["get_config"]
+  made = runpy.run_path(str(CONFIGS / name))
+  get = made.get("get_config") or made["get_study"]
   with pytest.raises(ValueError, match=rf"^configs/{name} has no variant 'x_y_z'; known: ") as refused:
-    get_config("x_y_z")
+    get("x_y_z")
   assert str(refused.value).partition("known: ")[2].split(", ") == sorted(VARIANTS[name])
 
 
