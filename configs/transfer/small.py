@@ -1,4 +1,4 @@
-"""k-NN, linear probe, and a classifier of ten labels a class, on a small data set.
+"""k-NN, linear probe and low-shot classifier on a small data set.
 
 Command:   ssl-jax evaluate --config=configs/transfer/small.py --workdir=runs/sample
 Baselines are raw pixels in their strongest form, the means and deviations of the three colours, and the
