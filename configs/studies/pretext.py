@@ -39,8 +39,9 @@ def get_study(prior=""):
   }
   runs["supervised"] = run(MOCO, **labels) | dict(evaluations=("layers_and_untrained",))
   runs["mae"] = run("pretrain/mae_cifar10_cpu.py:small", evaluations=("last_layer",))
-  layers = dict(config="transfer/pretext.py", overrides=probes(), scalars=scalars())
-  compared = layers | dict(overrides=probes() | {"baselines": ("untrained",)})
+  few = {"data.train_split": "train[:20000]"}
+  layers = dict(config="transfer/pretext.py:layers", overrides=few | {"baselines": ()}, scalars=scalars())
+  compared = layers | dict(overrides=few)
   last = dict(
     config="transfer/small_mae.py", overrides={"baselines": ()}, scalars=("knn.top1", "linear_probe.top1")
   )
@@ -58,23 +59,6 @@ def get_study(prior=""):
 def run(config, *, evaluations=("layers",), **overrides):
   """A run of EPOCHS epochs."""
   return dict(config=config, overrides={"epochs": EPOCHS, **overrides}, evaluations=evaluations)
-
-
-def probes():
-  """k-NN, and a probe of each layer on 20,000 labelled images."""
-  layer = dict(
-    task="linear_probe",
-    preset="mae",
-    optimizer="nesterov",
-    batch_size=512,
-    epochs=20,
-    warmup_epochs=1,
-    learning_rates=(0.03, 0.1, 0.3),
-  )
-  sides = dict(zip(LAYERS, (16, 8, 4, 2), strict=True))
-  tasks = {"knn": dict(k=20, temperature=0.07)}
-  tasks |= {name: dict(layer, layer=name, grid=side) for name, side in sides.items()}
-  return {"tasks": tasks, "baselines": (), "data.train_split": "train[:20000]"}
 
 
 def scalars():

@@ -17,11 +17,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ssl_jax.augment import crops, recipes, records
+from ssl_jax.augment import crops, pairs, recipes, records
 from ssl_jax.config.checked import call_checked, nearest
 from ssl_jax.core import Augment, Batch, Key, PyTree
 
-_ALL = {**recipes.VIEWS, **recipes.PAIRS, **records.RECORDS}
+_ALL = {**recipes.VIEWS, **pairs.PAIRS, **records.RECORDS}
 
 
 def known() -> list[str]:
@@ -86,7 +86,7 @@ def _check_views(name: str, views: int) -> None:
     raise ValueError(f"config.augment.views is {views}; use at least 1")
   if name in records.RECORDS and views != 1:
     raise ValueError(f"config.augment.views is {views}, but {name!r} moves whole records; use views=1")
-  if name in recipes.PAIRS and views != 2:
+  if name in pairs.PAIRS and views != 2:
     raise ValueError(f"config.augment.views is {views}, but {name!r} makes pairs; use views=2")
 
 

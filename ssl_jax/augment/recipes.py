@@ -1,7 +1,7 @@
 """The published recipes: options are keyword-only and the defaults are the published values.
 
-Most functions return a `View`, which makes one view of one image. `study`, `global_local` and `adjacent`
-return a `Pair`, which makes two views that are drawn in different ways. No recipe normalises by colour means
+Each function returns a `View`, which makes one view of one image; for two views that are drawn in different
+ways see pairs.py. No recipe normalises by colour means
 and standard deviations; the model does that. With `crop=False` the host has already cropped the views and the
 recipe does everything else, including the flip.
 
@@ -11,7 +11,6 @@ commutes with every colour operation and with a symmetric blur.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -20,12 +19,10 @@ import jax.numpy as jnp
 
 from ssl_jax.augment import colour, crops, ops, randaugment
 from ssl_jax.augment.blur import gaussian_blur, sample_blur
-from ssl_jax.config.checked import nearest
 from ssl_jax.core import Key
 from ssl_jax.models.normalize import NORMALIZE, Normalization
 
 View = Callable[[Key, jax.Array], jax.Array]  # uint8 or f32 [H, W, 3] -> f32[size, size, 3] in [0, 1]
-Pair = Callable[[Key, jax.Array], jax.Array]  # uint8 or f32 [H, W, 3] -> f32[2, size, size, 3]
 Scale = tuple[float, float]  # least and greatest area of a crop, as fractions of the image's area
 Definition = Literal["pt", "tf"]
 
@@ -43,7 +40,7 @@ def moco_v1(*, size: int = 224, scale: Scale = (0.2, 1.0), crop: bool = True) ->
     draw = colour.sample_jitter(jitter_key, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.4)
     return colour.jitter(planes, draw, definition="pt")
 
-  return _view(_cropper(size, scale, "pt", crop), colours)
+  return view_of(cropper_of(size, scale, "pt", crop), colours)
 
 
 def moco_v2(
@@ -64,12 +61,14 @@ def moco_v2(
   Args:
     grayscale, blur: their probabilities, in [0, 1].
     turns: turn the view by a random number of quarter turns, for images without an up and a down.
-  Raises: ValueError for a probability that is out of range.
+  Raises: ValueError for a probability that is out of range, or a negative strength.
   Source: Chen et al. 2020, "Improved Baselines with Momentum Contrastive Learning" ("aug+"), released code.
   """
-
-  if not 0 <= grayscale <= 1 or not 0 <= blur <= 1:
-    raise ValueError(f"config.augment: grayscale {grayscale} and blur {blur} must lie in [0, 1]")
+  if not 0 <= grayscale <= 1 or not 0 <= blur <= 1 or strength < 0:
+    raise ValueError(
+      f"config.augment: grayscale {grayscale} and blur {blur} must lie in [0, 1], and strength {strength} "
+      "must not be negative"
+    )
   others, hue = 0.4 * strength, 0.1 * strength
 
   def rest(key, planes):
@@ -82,12 +81,11 @@ def moco_v2(
     if blur:
       planes = gaussian_blur(planes, sample_blur(blur_key, p=blur), definition="pt", max_sigma=2.0)
     for turn_key in turn_keys:
-      planes = ops.rotate(planes.transpose(1, 2, 0), jax.random.randint(turn_key, (), 0, 4)).transpose(
-        2, 0, 1
-      )
+      quarters = jax.random.randint(turn_key, (), 0, 4)
+      planes = ops.rotate(planes.transpose(1, 2, 0), quarters).transpose(2, 0, 1)
     return planes
 
-  return _view(_cropper(size, scale, "pt", crop), rest)
+  return view_of(cropper_of(size, scale, "pt", crop), rest)
 
 
 def simclr(
@@ -132,7 +130,8 @@ def simclr(
       return planes
     return gaussian_blur(planes, sample_blur(blur_key), definition=definition, max_sigma=2.0)
 
-  return _view(_cropper(size, scale, definition, crop, method="bicubic", antialias=definition == "pt"), rest)
+  cropper = cropper_of(size, scale, definition, crop, method="bicubic", antialias=definition == "pt")
+  return view_of(cropper, rest)
 
 
 def supervised(
@@ -149,8 +148,8 @@ def supervised(
   SimCLR's linear probe uses sampler="tf", method="bicubic" and antialias=False; MAE's uses sampler="byol" and
   method="bicubic".
   """
-  cropper = _cropper(size, scale, sampler, crop, method=method, antialias=antialias)
-  return _view(cropper, lambda key, planes: planes)
+  cropper = cropper_of(size, scale, sampler, crop, method=method, antialias=antialias)
+  return view_of(cropper, lambda key, planes: planes)
 
 
 def finetune(
@@ -181,7 +180,7 @@ def finetune(
     planes = randaugment.rand_augment(rand_key, planes, magnitude=magnitude) if magnitude else planes
     return randaugment.random_erase(erase_key, planes, p=erase, mean=mean, std=std) if erase else planes
 
-  return _view(_cropper(size, scale, "pt", crop, method="bicubic"), rest)
+  return view_of(cropper_of(size, scale, "pt", crop, method="bicubic"), rest)
 
 
 def none(*, size: int = 224, scale: Scale = (1.0, 1.0), crop: bool = True) -> View:
@@ -198,7 +197,7 @@ def padded_crop(*, size: int = 32, pad: int = 4, flip: bool = True) -> View:
   Raises: ValueError, when called, if the padded image is smaller than `size`.
   Source: He et al. 2016 (pad 4); Noroozi & Favaro 2016, Zhang et al. 2016 (pad 0).
   """
-  _check(size, (1.0, 1.0))
+  check_views(size, (1.0, 1.0))
 
   def view(key: Key, image: jax.Array) -> jax.Array:
     padded = jnp.pad(crops.to_float(image), ((pad, pad), (pad, pad), (0, 0)))
@@ -214,73 +213,6 @@ def padded_crop(*, size: int = 32, pad: int = 4, flip: bool = True) -> View:
     return ops.random_flip(flip_key, window) if flip else window
 
   return view
-
-
-def _recrop(key: Key, image: jax.Array) -> jax.Array:
-  box = crops.sample_crop_tf(key, *image.shape[:2])
-  return crops.crop_resize(image, box, image.shape[0], method="bicubic", antialias=False)
-
-
-TRANSFORMS: dict[str, Callable[[Key, jax.Array], jax.Array]] = {
-  "crop": _recrop,
-  "flip": ops.random_flip,
-  "grayscale": lambda key, image: ops.grayscale(image, definition="tf"),
-  "jitter": functools.partial(ops.random_jitter, p=1.0, definition="tf", additive=True),
-  "rotate": ops.random_rotate,
-  "cutout": ops.random_cutout,
-  "noise": ops.random_noise,
-  "blur": functools.partial(ops.random_gaussian_blur, p=1.0, definition="tf"),
-  "sobel": lambda key, image: ops.sobel(image),
-}
-
-
-def study(
-  *, transforms: tuple[str, ...] = (), size: int = 224, scale: Scale = (0.08, 1.0), one_crop: bool = False
-) -> Pair:
-  """SimCLR's study of augmentations: two crops, of which only the first is changed by `transforms`, in order.
-
-  Every transform is always applied, except that the flip has probability 1/2: the paper gives no
-  probabilities for this study.
-
-  Args:
-    transforms: names in TRANSFORMS; "crop" cuts the crop once more, an area in (0.08, 1) of it.
-    one_crop: both views begin as the same crop, so that without "crop" among the transforms they show the
-      same pixels. The paper says that images are first cropped, not whether twice; its figure 5, in which
-      colours alone reach 18.8 and crops with colours 56.3, needs one.
-  Raises: ValueError for a name that is not in TRANSFORMS.
-  Source: Chen et al. 2020, section 3.1 and figure 5.
-  """
-  for name in transforms:
-    if name not in TRANSFORMS:
-      raise ValueError(
-        f"config.augment.transforms: no transform is called {name!r}{nearest(name, TRANSFORMS)}"
-      )
-  cropper = _cropper(size, scale, "tf", True, method="bicubic", antialias=False, p_flip=0.0)
-  cropped = _view(cropper, lambda key, planes: planes)
-
-  def pair(key: Key, image: jax.Array) -> jax.Array:
-    first_key, second_key, *keys = jax.random.split(key, 2 + len(transforms))
-    first = cropped(first_key, image)
-    second = first if one_crop else cropped(second_key, image)
-    for name, key in zip(transforms, keys):
-      first = TRANSFORMS[name](key, first)
-    return jnp.stack([first, second])
-
-  return pair
-
-
-def global_local(*, size: int = 224, scale: Scale = (0.4, 1.0), local_scale: Scale = (0.08, 0.4)) -> Pair:
-  """A crop and a second crop inside it, which covers a fraction in `local_scale` of the first's area.
-
-  Colours do not change.
-  """
-  sample = functools.partial(crops.sample_global_local, global_scale=scale, local_scale=local_scale)
-  return _pair(sample, size, scale)
-
-
-def adjacent(*, size: int = 224, scale: Scale = (0.08, 0.5)) -> Pair:
-  """Two neighbouring crops of equal size that do not overlap. Colours do not change."""
-  return _pair(functools.partial(crops.sample_adjacent, scale=scale), size, scale)
 
 
 class HostCrop(NamedTuple):
@@ -313,10 +245,11 @@ def host_crop(name: str, options: Mapping[str, Any]) -> HostCrop:
 
 
 VIEWS = {f.__name__: f for f in (moco_v1, moco_v2, simclr, supervised, finetune, padded_crop, none)}
-PAIRS = {f.__name__: f for f in (study, global_local, adjacent)}
 
 
-def _view(cropper: Callable, rest: Callable) -> View:
+def view_of(cropper: Callable, rest: Callable) -> View:
+  """A view of what `rest` (key, planes) makes of what `cropper` (key, image) cuts out."""
+
   def view(key: Key, image: jax.Array) -> jax.Array:
     crop_key, rest_key = jax.random.split(key)
     return crops.planes_to_image(rest(rest_key, cropper(crop_key, image)))
@@ -324,7 +257,7 @@ def _view(cropper: Callable, rest: Callable) -> View:
   return view
 
 
-def _cropper(
+def cropper_of(
   size: int,
   scale: Scale,
   sampler: str,
@@ -338,7 +271,7 @@ def _cropper(
 
   It crops the image unless `crop` is false, when the host has done so.
   """
-  _check(size, scale)
+  check_views(size, scale)
 
   def cropped(key: Key, image: jax.Array) -> jax.Array:
     box_key, flip_key = jax.random.split(key)
@@ -364,19 +297,11 @@ def _cropper(
   return cropped if crop else flipped
 
 
-def _check(size: int, scale: Scale) -> None:
+def check_views(size: int, scale: Scale) -> None:
+  """Raises ValueError for a size or a scale that is out of range."""
   if size < 1:
     raise ValueError(f"config.augment.size is {size}; use at least 1")
   if not 0 < scale[0] <= scale[1] <= 1:
     raise ValueError(
       f"config.augment.scale is {scale}; fractions of the area must satisfy 0 < least <= greatest <= 1"
     )
-
-
-def _pair(sample: Callable, size: int, scale: Scale) -> Pair:
-  _check(size, scale)
-
-  def pair(key: Key, image: jax.Array) -> jax.Array:
-    return jnp.stack([crops.crop_resize(image, box, size) for box in sample(key, *image.shape[:2])])
-
-  return pair

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import logging
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, cast
@@ -23,19 +22,18 @@ import grain
 import numpy as np
 from absl import flags
 
+from ssl_jax.data import bad_records
 from ssl_jax.data.elements import RESERVED, Transform
 from ssl_jax.data.load import Bad, LoadBatch, Loaded
 from ssl_jax.data.order import EvalOrder, Positions, TrainOrder
 from ssl_jax.data.reader import Source, cores
 from ssl_jax.data.shared_buffers import SharedBuffers, make_shared_buffers
 
-_LOG = logging.getLogger(__name__)
 # Arrays are passed in our shared buffers, never in Grain's shared memory.
 _PICKLE_ARRAYS = grain.experimental.DatasetOptions(min_shm_size=2**40)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)  # stop a run; handled by the main process only
 _WORKER: list[int] = []  # in a worker process: its number
 _AHEAD = 2  # batches that are read at once: no thread is idle while the last rows of one are decoded
-_LISTED = 50  # most bad files that an error message lists
 
 
 def steps_per_epoch(source: Source, batch_size: int) -> int:
@@ -91,7 +89,9 @@ def train_batches(
   if seed < 0:
     raise ValueError(f"seed={seed}; use 0 or more")
   order = TrainOrder(len(source), batch_size, seed, positions)
-  load = LoadBatch(source, transform, order, replace=True, max_bad=max_bad(source, max_bad_fraction))
+  load = LoadBatch(
+    source, transform, order, replace=True, max_bad=bad_records.allowed(source, max_bad_fraction)
+  )
   return Batches(load, range(start, stop), workers=workers, threads=threads)
 
 
@@ -117,7 +117,9 @@ def eval_batches(
   """
   positions = _positions(batch_size, positions)
   order = EvalOrder(len(source), batch_size, positions)
-  load = LoadBatch(source, transform, order, replace=False, max_bad=max_bad(source, max_bad_fraction))
+  load = LoadBatch(
+    source, transform, order, replace=False, max_bad=bad_records.allowed(source, max_bad_fraction)
+  )
   steps = range(-(-len(source) // batch_size))
   return Batches(load, steps, extra=RESERVED, workers=workers, threads=threads)
 
@@ -197,28 +199,12 @@ class Batches:
     for bad in loaded.bad:
       self._warn(bad)
     if len(self.bad) > self._load.max_bad or not loaded.complete:
-      raise too_many_bad(self.bad, self._load.max_bad, self._load.source)
+      raise bad_records.too_many(self.bad, self._load.max_bad, self._load.source)
 
   def _warn(self, bad: Bad) -> None:
     if bad.name not in self.bad:
       self.bad[bad.name] = bad.reason
-      warn_of_bad(bad.name, bad.reason)
-
-
-def warn_of_bad(name: str, reason: str) -> None:
-  """Logs a warning that a record is left out."""
-  _LOG.warning("%s cannot be decoded and is left out: %s", name, reason)
-
-
-def too_many_bad(bad: Mapping[str, str], allowed: int, source: Source) -> ValueError:
-  """Returns the error that lists the records that could not be decoded, {name: reason}."""
-  lines = [f"{name}: {reason}" for name, reason in bad.items()]
-  if len(lines) > _LISTED:
-    lines[_LISTED:] = [f"and {len(lines) - _LISTED} more"]
-  return ValueError(
-    f"{len(bad)} of {len(source)} {source.records} cannot be decoded, {allowed} are allowed; repair or "
-    "remove them, or raise config.data.max_bad_fraction:\n  " + "\n  ".join(lines)
-  )
+      bad_records.warn(bad.name, bad.reason)
 
 
 def _in_threads(load: LoadBatch, steps: range, threads: int) -> tuple[Iterator[Loaded], Callable[[], None]]:
@@ -305,13 +291,6 @@ def _die_with_parent() -> None:
   parent = multiprocessing.parent_process()  # every worker has one
   multiprocessing.connection.wait([parent.sentinel])  # pyright: ignore[reportOptionalMemberAccess]
   os._exit(1)
-
-
-def max_bad(source: Source, fraction: float) -> int:
-  """The number of records that may be bad."""
-  if not 0 <= fraction <= 1:
-    raise ValueError(f"max_bad_fraction={fraction}; use a fraction from 0 to 1")
-  return int(fraction * len(source) + 1e-9)
 
 
 def _positions(batch_size: int, positions: Positions | None) -> Positions:

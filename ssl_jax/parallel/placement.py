@@ -64,13 +64,15 @@ def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
 def to_devices(tree: PyTree, mesh: Mesh) -> PyTree:
   """Makes a global batch, sharded along the first axis, from the rows of this process (see `local_rows`).
 
-  The function does not wait for the copy to the devices.
+  Leaves that are on the devices already stay as they are. The function does not wait for the copy.
 
   Raises: ValueError if the rows are not divisible by the number of devices.
   """
   local = len(mesh.local_devices)
 
-  def put(rows: np.ndarray) -> jax.Array:
+  def put(rows: np.ndarray | jax.Array) -> jax.Array:
+    if isinstance(rows, jax.Array):
+      return rows
     if jax.process_count() == 1:
       return jax.device_put(rows, along_data(mesh))
     if len(rows) % local:
@@ -85,7 +87,7 @@ def to_devices(tree: PyTree, mesh: Mesh) -> PyTree:
     return jax.tree.map(put, tree)
 
 
-def prefetch(batches: Iterator[dict[str, np.ndarray]], mesh: Mesh, ahead: int = 2) -> Iterator[dict]:
+def prefetch(batches: Iterator[dict[str, Any]], mesh: Mesh, ahead: int = 2) -> Iterator[dict]:
   """Starts the copy of `ahead` further batches to the devices, so that a step does not wait for a copy."""
   waiting = collections.deque()
   for batch in batches:

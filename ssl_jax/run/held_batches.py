@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ssl_jax import parallel
-from ssl_jax.data import pipeline
+from ssl_jax.data import bad_records, pipeline
 from ssl_jax.data.memory import MemoryReader
 from ssl_jax.data.order import TrainOrder
 from ssl_jax.data.reader import Source
@@ -38,7 +38,7 @@ class HeldBatches:
     """
     pipeline.steps_per_epoch(source, batch_size)
     self._held = cast(MemoryReader, source.reader)
-    self._good = _good_records(source, self._held, max_bad_fraction)
+    self._good = bad_records.replaced(source, self._held.bad, max_bad_fraction)
     self._mesh, self._steps = mesh, iter(steps)
     self._order = TrainOrder(len(source), batch_size, seed, parallel.local_rows(mesh, batch_size))
     _check_memory(self._held, mesh)
@@ -68,24 +68,6 @@ class HeldBatches:
 def _take(arrays: dict[str, jax.Array], numbers: jax.Array, *, sharding) -> dict[str, jax.Array]:
   rows = {name: jnp.take(array, numbers, axis=0, mode="clip") for name, array in arrays.items()}
   return jax.lax.with_sharding_constraint(rows, sharding)
-
-
-def _good_records(source: Source, held: MemoryReader, max_bad_fraction: float) -> np.ndarray:
-  """i64[N]: each record itself or, as `pipeline.train_batches` replaces it, the first good one after it.
-
-  Raises: ValueError if more records are bad than `max_bad_fraction` allows.
-  """
-  allowed = pipeline.max_bad(source, max_bad_fraction)
-  bad = {source.name(number): reason for number, reason in held.bad.items()}
-  for name, reason in bad.items():
-    pipeline.warn_of_bad(name, reason)
-  if len(bad) > allowed:
-    raise pipeline.too_many_bad(bad, allowed, source)
-  good = np.arange(len(source))
-  for number in held.bad:
-    while good[number] in held.bad:
-      good[number] = (good[number] + 1) % len(source)
-  return good
 
 
 def _check_memory(held: MemoryReader, mesh: Mesh) -> None:

@@ -7,7 +7,7 @@ import dataclasses
 import pathlib
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
@@ -150,7 +150,6 @@ def _loop(
   """
   config, total = run.config, run.parts.total_steps
   batches = _batches(run)
-  on_host = isinstance(batches, pipeline.Batches)
   step_metrics = StepMetrics(
     step=run.start,
     batch_size=config.batch_size,
@@ -159,7 +158,7 @@ def _loop(
   )
   unread, stopped = None, ""
   with batches, jax.transfer_guard("disallow"):
-    ahead = parallel.prefetch(batches, run.mesh) if on_host else batches
+    ahead = parallel.prefetch(batches, run.mesh)
     for done in range(run.start + 1, total + 1):
       with step_metrics.waiting():
         batch = next(ahead)
@@ -188,26 +187,22 @@ def _loop(
 
 
 def _batches(run: Run) -> pipeline.Batches | HeldBatches:
-  config = run.config
+  config, steps = run.config, range(run.start, run.parts.total_steps)
+  shared: dict[str, Any] = {
+    "batch_size": config.batch_size,
+    "seed": config.seed,
+    "max_bad_fraction": config.data.max_bad_fraction,
+  }
   if config.data.device_cache:
-    return HeldBatches(
-      run.source,
-      run.mesh,
-      batch_size=config.batch_size,
-      seed=config.seed,
-      steps=range(run.start, run.parts.total_steps),
-      max_bad_fraction=config.data.max_bad_fraction,
-    )
+    return HeldBatches(run.source, run.mesh, steps=steps, **shared)
   return pipeline.train_batches(
     run.source,
-    batch_size=config.batch_size,
-    seed=config.seed,
-    start=run.start,
-    stop=run.parts.total_steps,
+    start=steps.start,
+    stop=steps.stop,
     transform=run.transform,
     workers=config.data.workers,
     positions=parallel.local_rows(run.mesh, config.batch_size),
-    max_bad_fraction=config.data.max_bad_fraction,
+    **shared,
   )
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_jax.augment import crops, ops, recipes
+from ssl_jax.augment import crops, ops, pairs, recipes
 from ssl_jax.config.checked import defaults_of
 
 SIZE = 16
@@ -157,12 +157,56 @@ def test_study_transforms_one_branch_only(square):
     cut = lambda key: crops.crop_resize(square, box(key), SIZE, method="bicubic", antialias=False)
     return jnp.stack([ops.sobel(ops.grayscale(cut(first_key), definition="tf")), cut(second_key)])
 
-  got = jax.jit(recipes.study(size=SIZE, transforms=("grayscale", "sobel")))(jax.random.key(2), square)
+  got = jax.jit(pairs.study(size=SIZE, transforms=("grayscale", "sobel")))(jax.random.key(2), square)
   same(got, jax.jit(published)(jax.random.key(2)))
 
 
+WHOLE = dict(size=SIZE, scale=(1.0, 1.0), strength=0.0, grayscale=0.0, blur=0.0)
+
+
+def views_of(image, count=64, **options):
+  """Views of a square image that MoCo v2 neither crops, colours nor blurs unless `options` say so."""
+  view = recipes.moco_v2(**{**WHOLE, **options})
+  return np.asarray(jax.jit(jax.vmap(view, (0, None)))(jax.random.split(jax.random.key(4), count), image))
+
+
+def test_moco_v2_without_its_operations_only_crops_and_flips(square):
+  plain = recipes.supervised(size=SIZE, scale=(1.0, 1.0))
+  keys = jax.random.split(jax.random.key(4), 64)
+  same(views_of(square), jax.jit(jax.vmap(plain, (0, None)))(keys, square))
+
+
+def test_moco_v2_turns_views_by_each_number_of_quarters(square):
+  straight, turned = views_of(square), views_of(square, turns=True)
+  quarters = [
+    next(k for k in range(4) if np.abs(np.rot90(view, k) - other).max() < 1e-5)
+    for view, other in zip(straight, turned)
+  ]
+  assert np.bincount(quarters, minlength=4).min() > 5
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_moco_v2_greys_as_many_views_as_it_is_told(square, share):
+  grey = (np.ptp(views_of(square, 400, grayscale=share), axis=-1) < 1e-5).all((1, 2)).mean()
+  assert abs(grey - share) < 0.08
+
+
+def test_moco_v2_blurs_and_colours_as_much_as_it_is_told(square):
+  plain = views_of(square)
+  blurred = (np.abs(views_of(square, blur=0.5) - plain).max((1, 2, 3)) > 1e-4).mean()
+  assert 0.3 < blurred < 0.7
+  weak, strong = (np.abs(views_of(square, strength=s) - plain).mean() for s in (0.1, 1.0))
+  assert 0 < 4 * weak < strong
+
+
+@pytest.mark.parametrize("options", [dict(grayscale=1.5), dict(blur=-0.1), dict(strength=-1.0)])
+def test_moco_v2_refuses_what_is_no_probability_or_strength(options):
+  with pytest.raises(ValueError, match="must lie in .0, 1., and strength .* must not be negative"):
+    recipes.moco_v2(**options)
+
+
 def test_views_of_one_crop_differ_by_the_transforms_alone(square):
-  pair = lambda **options: jax.jit(recipes.study(size=SIZE, **options))(jax.random.key(2), square)
+  pair = lambda **options: jax.jit(pairs.study(size=SIZE, **options))(jax.random.key(2), square)
   first, second = pair(one_crop=True)
   same(first, second)
   same(first, pair()[0])
@@ -171,11 +215,11 @@ def test_views_of_one_crop_differ_by_the_transforms_alone(square):
   assert np.abs(recropped - first).mean() > 0.02
 
 
-@pytest.mark.parametrize("name", sorted(recipes.TRANSFORMS))
+@pytest.mark.parametrize("name", sorted(pairs.TRANSFORMS))
 def test_transforms_of_the_study(square, name):
   """The result keeps the shape, lies in [0, 1] and differs from the image for at least one of eight keys."""
   images = jnp.broadcast_to(square / np.float32(255), (8, *square.shape))
-  out = jax.jit(jax.vmap(recipes.TRANSFORMS[name]))(jax.random.split(jax.random.key(0), 8), images)
+  out = jax.jit(jax.vmap(pairs.TRANSFORMS[name]))(jax.random.split(jax.random.key(0), 8), images)
   assert out.shape == images.shape and out.min() >= 0 and out.max() <= 1
   assert not np.allclose(out, images, atol=0.01)
 
@@ -184,7 +228,7 @@ def test_study_refuses_an_unknown_transform():
   with pytest.raises(
     ValueError, match="no transform is called 'cutouts'; did you mean 'cutout'.*known: blur, crop, cutout"
   ):
-    recipes.study(transforms=("cutouts",))
+    pairs.study(transforms=("cutouts",))
 
 
 def test_pairs_show_the_related_parts_of_the_image():
@@ -195,9 +239,9 @@ def test_pairs_show_the_related_parts_of_the_image():
   draw = lambda pair: (
     np.asarray(jax.jit(jax.vmap(pair, (0, None)))(keys, image))[..., :2].reshape(40, 2, -1, 2) * 255
   )
-  outer, inner = np.moveaxis(draw(recipes.global_local(size=64)), 1, 0)
+  outer, inner = np.moveaxis(draw(pairs.global_local(size=64)), 1, 0)
   assert (inner.min(1) > outer.min(1) - 0.1).all() and (inner.max(1) < outer.max(1) + 0.1).all()
-  a, b = np.moveaxis(draw(recipes.adjacent(size=64)), 1, 0)
+  a, b = np.moveaxis(draw(pairs.adjacent(size=64)), 1, 0)
   gap = np.maximum(a.min(1), b.min(1)) - np.minimum(a.max(1), b.max(1))
   np.testing.assert_allclose(gap.max(1), 1, atol=0.1)  # one view ends one pixel before the other begins ...
   assert (gap.min(1) < 0).all()  # ... and along the other axis they overlap
@@ -222,7 +266,7 @@ def test_the_host_cuts_crops_as_the_device_does(name, options, monkeypatch):
   def cropper(size, scale, sampler, crop, *, method="bilinear", antialias=True, p_flip=0.5):
     used.append((sampler, method, antialias))
 
-  monkeypatch.setattr(recipes, "_cropper", cropper)
+  monkeypatch.setattr(recipes, "cropper_of", cropper)
   recipes.VIEWS[name](**options)
   assert [recipes.host_crop(name, {**defaults_of(recipes.VIEWS[name]), **options})] == used
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ssl_jax.data import pipeline, sources
+from ssl_jax.data import pipeline, reader, sources
 from ssl_jax.data.memory import MemoryReader, Stored
 
 KEPT = dict(image=np.zeros((4, 2), np.uint8), label=np.zeros(4, np.int32))
@@ -55,3 +55,15 @@ def test_a_batch_with_a_bad_record_is_read_one_by_one(held):
   assert not reader.take(np.array([0, 2, 1, 1]), np.array([True, True, True, True]), into)
   assert reader.take(np.array([0, 2, 1, 1]), np.array([True, False, True, True]), into)
   assert into["label"].tolist() == [5, 0, 5, 5]
+
+
+def test_the_input_rate_counts_the_threads_that_take_batches(held):
+  """Two of them read ahead, however many decode."""
+  source, transform = held
+  options = dict(batch_size=16, seed=0, start=0, stop=2, transform=transform, threads=3)
+  with pipeline.train_batches(source, **options) as batches:
+    assert batches._concurrency == min(2, reader.cores())
+    next(batches)
+    batches._seconds.clear()
+    batches._seconds.extend([0.5, 0.25])
+    assert batches.input_rate() == batches._concurrency * 16 * 2 / 0.75

@@ -171,12 +171,13 @@ def test_two_processes_measure_a_run_as_one_does(recipes, alone):
 
 
 def test_two_processes_agree_that_a_checkpoint_is_damaged(recipes, alone, tmp_path):
+  """And their devices, which gather the batches themselves, log what those of one process log."""
   workdir = tmp_path / "run"
   shutil.copytree(alone, workdir)
   file = max((workdir / "checkpoints" / f"step_{TOTAL}").rglob("d/*"), key=lambda path: path.stat().st_size)
   content = file.read_bytes()
   file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-  with job(recipes, "train", workdir, processes=2) as started:
+  with job(recipes, "train", workdir, "--config.data.device_cache=True", processes=2) as started:
     first, second = finish(started)
   assert f"the checkpoint of step {TOTAL} is damaged: " in first and "resuming from the beginning" in first
   assert "damaged" not in second and f"saved step {TOTAL}" in first

@@ -2,6 +2,7 @@ import jax
 import numpy as np
 import pytest
 
+from ssl_jax.data import sources
 from ssl_jax.tasks.pixel_baseline import MEAN, TWICE, mean_image, pixels, strongest_pixels, thinned
 
 
@@ -61,3 +62,13 @@ def test_without_classes_images_are_centred_twice(blobs, make_data, mesh_of):
   images, labels = blobs(60, 0)
   found = strongest_pixels(make_data((images, labels * 0 - 1), (images, labels), 3), mesh_of(8))
   assert found.protocol["centred"] == TWICE and "forms" not in found.protocol
+
+
+def test_on_the_embedded_sample_the_own_mean_is_kept(make_data, mesh_of):
+  """Half of the sample; docs/results.md has the figures of the whole."""
+  source = sources.cached(sources.make("sample", split="train[:4000]"))
+  records = source.__getitems__(range(len(source)))
+  images, labels = (np.stack([record[name] for record in records]) for name in ("image", "label"))
+  found = strongest_pixels(make_data((images, labels), (images[:9], labels[:9]), 10, size=500), mesh_of(8))
+  assert found.protocol["centred"] == MEAN
+  assert found.protocol["forms"] == pytest.approx({MEAN: 0.33, TWICE: 0.25}, abs=0.04)
