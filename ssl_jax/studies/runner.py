@@ -167,7 +167,7 @@ def _print_plan(jobs: Sequence[Job], parallel: int) -> None:
   problems = {}
   for job in jobs:
     if family_of(job) not in speeds and not is_trained(job):
-      seconds, problem = measured_speed(job)
+      seconds, problem = measured_speed(job, min(parallel, len(jobs)))
       speeds[family_of(job)] = (seconds, "now" if seconds else "")
       problems |= {job.run: problem} if problem else {}
   table = rich.table.Table("run", "seed", "steps", "done", "evaluated", "s/step", "measured", "left")

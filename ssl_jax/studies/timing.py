@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import statistics
@@ -38,23 +39,31 @@ def trained_speeds(jobs: Sequence[Job]) -> dict[str, float]:
   return {family: seconds_per_step(found, batch_sizes[family]) for family, found in rows.items() if found}
 
 
-def measured_speed(job: Job) -> tuple[float, str]:
-  """Trains a few steps of a job in a process of its own: (seconds a step, ""), or (0, why that failed)."""
+def measured_speed(job: Job, at_once: int = 1) -> tuple[float, str]:
+  """Trains a few steps of a job in processes of their own: (seconds a step, ""), or (0, why that failed).
+
+  Args:
+    at_once: how many processes, because runs that share the cores are slower than one alone.
+  """
   per_epoch = max(round(job.total_steps / job.config.epochs), 1)
   config = dataclasses.replace(job.config, start=StartConfig()) if job.start else job.config
   request = {"measure": to_json(config), "steps_per_epoch": per_epoch}
-  with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as log:
-    process = start_process(request, output, log)
-    try:
+  with contextlib.ExitStack() as stack:
+    started = []
+    for _ in range(at_once):
+      output, log = (stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(2))
+      process = stack.enter_context(start_process(request, output, log, shared=at_once > 1))
+      stack.callback(process.kill)  # before it is waited for, if another one fails or the user interrupts
+      started.append((process, output, log))
+    found = []
+    for process, output, log in started:
       status = process.wait()
-    finally:
-      process.kill()
-      process.wait()
-    for file in (output, log):
-      file.seek(0)
-    if status:
-      return 0.0, (log.read().strip().splitlines() or [f"exit status {status}"])[-1]
-    return float(json.loads(output.read().strip().splitlines()[-1])), ""
+      for file in (output, log):
+        file.seek(0)
+      if status:
+        return 0.0, (log.read().strip().splitlines() or [f"exit status {status}"])[-1]
+      found.append(float(json.loads(output.read().strip().splitlines()[-1])))
+    return statistics.mean(found), ""
 
 
 def time_left(jobs: Sequence[Job], done: Mapping[tuple[str, int], int], active: int) -> float | None:

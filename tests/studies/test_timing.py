@@ -39,6 +39,35 @@ def test_before_the_first_step_the_time_is_unknown(tmp_path):
   assert timing.time_left(jobs, {job.key: 0 for job in jobs}, 1) is None
 
 
+CLOCK = """
+import json, pathlib, sys
+number = len(list(pathlib.Path(FOLDER).iterdir()))
+steps = json.loads(sys.stdin.readline())["steps_per_epoch"]
+pathlib.Path(FOLDER, str(number)).write_text(str(steps))
+print("a line of a training\\n0.25")
+print("no memory", file=sys.stderr)
+sys.exit(number >= 3)
+"""
+
+
+def test_as_many_runs_are_measured_as_work_at_once(tmp_path, monkeypatch):
+  (job, *_) = make_jobs(tiny.get_study(), tmp_path / "study")
+  folder = tmp_path / "started"
+  folder.mkdir()
+  start = timing.start_process
+
+  def one_by_one(*args, **options):  # each is done before the next, so that they can be counted
+    process = start(*args, **options)
+    process.wait()
+    return process
+
+  monkeypatch.setattr(timing, "start_process", one_by_one)
+  monkeypatch.setattr(processes, "PROGRAM", f"FOLDER = {str(folder)!r}\n{CLOCK}")
+  assert timing.measured_speed(job, 3) == (0.25, "")
+  assert [path.read_text() for path in folder.iterdir()] == ["4"] * 3
+  assert timing.measured_speed(job, 2) == (0.0, "no memory")
+
+
 def test_the_number_of_runs_at_once_is_bounded_by_jobs_and_memory(monkeypatch):
   monkeypatch.setenv("JAX_PLATFORMS", "cpu")
   monkeypatch.setattr(processes.os, "sched_getaffinity", lambda _: range(16), raising=False)
