@@ -4,7 +4,8 @@ Read core.py first. The public names are imported on first use; `import ssl_jax`
 
 recipe, check, check_variant: make and check configs. train, evaluate, plan: the functions behind the commands
 of the same names. define_study, study: make and run a study, several runs that are compared.
-restore: the network of a run from its checkpoint. adapt: test-time training on arrays.
+restore: the network of a run from its checkpoint. embed: the features of a folder of images, with names.
+adapt: test-time training on arrays.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ _MODULES = {  # public name: the module that defines it
   "check": "config.schema",
   "check_variant": "config.recipe_files",
   "define_study": "studies.definition",
+  "embed": "run.embed",
   "evaluate": "run.evaluate",
   "plan": "planning",
   "recipe": "config.recipe_builder",

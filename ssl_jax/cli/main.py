@@ -12,18 +12,24 @@ import textwrap
 import absl.logging
 from absl import flags
 
-from ssl_jax.cli import pictures, preparation, runs, weights
+from ssl_jax.cli import images, pictures, preparation, runs, weights
 from ssl_jax.cli.flags import Command, Flag, exit_with, parse
 from ssl_jax.cli.huge_pages import restart_with_huge_pages
 from ssl_jax.config.checked import nearest
 from ssl_jax.log.output import continue_if_closed
 
-_ALL: dict[str, Command] = {**preparation.COMMANDS, **runs.COMMANDS, **pictures.COMMANDS, **weights.COMMANDS}
-_ORDER = ("recipes", "describe", "train", "evaluate", "study", "plan", "prepare", "report", "import")
+_ALL: dict[str, Command] = {
+  **preparation.COMMANDS,
+  **runs.COMMANDS,
+  **images.COMMANDS,
+  **pictures.COMMANDS,
+  **weights.COMMANDS,
+}
+_ORDER = ("recipes", "describe", "train", "evaluate", "embed", "study", "plan", "prepare", "report", "import")
 _ORDER += ("export", "watch", "show")
 COMMANDS = {name: _ALL[name] for name in _ORDER}
 # Commands whose work is in files, and that say so if nobody reads their output any more.
-IN_FILES = ("train", "evaluate", "study", "prepare", "import")
+IN_FILES = ("train", "evaluate", "embed", "study", "prepare", "import")
 WIDTH = 110  # of help texts, columns
 
 

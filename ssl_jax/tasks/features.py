@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -46,22 +46,33 @@ def extract(backbone: Backbone, batches: Batches, mesh: Mesh, *, layer: str = ""
   Raises: ValueError for an unknown layer, an empty split, rows that were read twice, or features that are not
     finite.
   """
+  found = list(encoded(backbone, batches(), mesh, layer=layer, grid=grid))
+  if not found:
+    raise ValueError("no images to extract features from: the split is empty")
+  return in_order(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+
+
+def encoded(
+  backbone: Backbone, batches: Iterable[dict[str, np.ndarray]], mesh: Mesh, *, layer: str = "", grid: int = 1
+) -> Iterator[Features]:
+  """Encodes batch after batch; yields the features of the valid rows of each, in the order of the rows.
+
+  Args and Raises: as `extract`; features that are not finite are yielded.
+  """
   parallel.bound_programs()
   function = feature_function(backbone, layer=layer, grid=grid)
   weights = placement.replicate(tuple(backbone.weights), mesh)
-  kept, pending, size, read = [], None, 0, 0
-  for batch in batches():
+  pending, size, read = None, 0, 0
+  for batch in batches:
     size = size or _round_up(len(batch["image"]), len(mesh.local_devices))
     rows = _complete(batch, size, read)
     read += len(batch["image"])
     ahead = encode_rows(*weights, placement.to_devices(rows, mesh), function=function, mesh=mesh)
     if pending is not None:
-      kept.append(_fetch(pending))
+      yield _fetch(pending)
     pending = ahead
-  if pending is None:
-    raise ValueError("no images to extract features from: the split is empty")
-  kept.append(_fetch(pending))
-  return _in_order(*(np.concatenate(parts) for parts in zip(*kept, strict=True)))
+  if pending is not None:
+    yield _fetch(pending)
 
 
 def remembered() -> Extract:
@@ -144,12 +155,13 @@ def _complete(batch: dict[str, np.ndarray], size: int, read: int) -> dict[str, n
   return {name: np.pad(leaf, [(0, short)] + [(0, 0)] * (leaf.ndim - 1)) for name, leaf in rows.items()}
 
 
-def _fetch(encoded) -> tuple[np.ndarray, ...]:
-  x, y, index, mask = (np.asarray(leaf) for leaf in encoded)
-  return x[mask], y[mask], index[mask]
+def _fetch(rows) -> Features:
+  x, y, index, mask = (np.asarray(leaf) for leaf in rows)
+  return Features(x[mask], y[mask], index[mask])
 
 
-def _in_order(x: np.ndarray, y: np.ndarray, index: np.ndarray) -> Features:
+def in_order(x: np.ndarray, y: np.ndarray, index: np.ndarray) -> Features:
+  """Sorts rows by their index. Raises ValueError if there is none, or as `extract`."""
   if not len(x):
     raise ValueError("no images to extract features from: no row is valid")
   bad = len(x) - np.isfinite(x.reshape(len(x), -1)).all(axis=1).sum()

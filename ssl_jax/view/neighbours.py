@@ -45,13 +45,13 @@ def plot_neighbours(
   grid = figure.subplots(rows, columns + 2, squeeze=False, width_ratios=[1, 0.12, *[1] * columns])
   for row in range(rows):
     label = query_labels[row]
-    _draw_tile(grid[row, 0], queries[row], names[label], QUERY)
+    draw_tile(grid[row, 0], queries[row], names[label], QUERY)
     grid[row, 1].axis("off")
     for column in range(columns):
       other = neighbour_labels[row, column]
       note = f"  {similarity[row, column]:.2f}" if similarity is not None else ""
       color = RIGHT if other == label else WRONG
-      _draw_tile(grid[row, column + 2], neighbours[row, column], names[other] + note, color)
+      draw_tile(grid[row, column + 2], neighbours[row, column], names[other] + note, color)
   grid[0, 0].set_title(headers[0], fontsize=9, loc="left")
   grid[0, 2].set_title(headers[1] + (", cosine" if similarity is not None else ""), fontsize=9, loc="left")
   same = (neighbour_labels == query_labels[:, None]).mean()
@@ -60,10 +60,11 @@ def plot_neighbours(
   figure.savefig(path, dpi=110, bbox_inches="tight", pad_inches=0.12)
 
 
-def _draw_tile(axes: Axes, image: np.ndarray, text: str, color: str) -> None:
+def draw_tile(axes: Axes, image: np.ndarray, text: str, color: str, *, text_color: str = "") -> None:
+  """Draws an image uint8[H, W, 3] with a frame and a text below; by default the text has its colour."""
   axes.imshow(image, interpolation="nearest")
   axes.set_xticks([])
   axes.set_yticks([])
-  axes.set_xlabel(text, fontsize=8, color=color, labelpad=2)
+  axes.set_xlabel(text, fontsize=8, color=text_color or color, labelpad=2)
   for spine in axes.spines.values():
     spine.set(color=color, linewidth=3)

@@ -1,0 +1,79 @@
+"""Images that a trained network is applied to: a folder or a data set, in the form in which it takes them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pathlib
+from typing import Any, NamedTuple
+
+from ssl_jax.config.schema import TrainConfig
+from ssl_jax.data import host, sources, transforms
+from ssl_jax.data.elements import Transform
+from ssl_jax.data.folder_layout import find_splits
+from ssl_jax.data.reader import Source
+
+
+class NewImages(NamedTuple):
+  """Records, and what the network gets of them."""
+
+  source: Source
+  transform: Transform  # a square image of each record, and its label or -1
+  names: tuple[str, ...]  # of the records: path below the folder, or the id of the record
+  protocol: dict[str, Any]  # data set, split, resize and crop
+
+  def identity(self) -> dict[str, Any]:
+    """The protocol and a digest of the names: whether interrupted work was about the same images."""
+    digest = hashlib.sha256("\n".join(self.names).encode("utf-8", "surrogateescape")).hexdigest()
+    return {**self.protocol, "images": len(self.names), "names": digest}
+
+
+def open_new_images(
+  trained: TrainConfig,
+  *,
+  data_dir: str = "",
+  name: str = "",
+  split: str = "",
+  size: int = 0,
+  crop_ratio: float = 1.0,
+) -> NewImages:
+  """Opens images to which a trained network is applied. They are resized and centre-cropped.
+
+  Args:
+    trained: the config of the run.
+    data_dir, name: as in `config.data`. With a `data_dir` alone it is a folder of images; with neither, the
+      data set that the network was trained on.
+    split: "": all images of a folder, with or without splits; of another data set, what the network was
+      trained on.
+    size: side in pixels of the images that the network gets; 0: that of the training views.
+    crop_ratio: fraction of the shorter side that the centre crop keeps.
+  Raises: ValueError for images that do not exist, or options out of range.
+  """
+  if not 0 < crop_ratio <= 1:
+    raise ValueError(f"--crop_ratio={crop_ratio}: use a fraction in (0, 1], such as 0.875")
+  if size < 0:
+    raise ValueError(f"--size={size}: use a number of pixels, or 0 for that of the training")
+  name = name or ("folder" if data_dir else trained.data.name)
+  if not data_dir and name == trained.data.name:
+    data_dir = trained.data.data_dir
+  data_dir = os.path.expanduser(data_dir)
+  size = size or trained.augment["size"]
+  resize = round(size / crop_ratio)
+  if not split and name == "folder":
+    split = "+".join(find_splits(pathlib.Path(data_dir)))
+  source = sources.make(name, split=split or trained.data.split, data_dir=data_dir, image_size=resize)
+  interpolation = trained.data.interpolation
+  pixels = transforms.resize_center_crop(size, resize, interpolation=interpolation)
+  protocol = {
+    "data": name,
+    "split": split or trained.data.split,
+    "resize": resize,
+    "crop": size,
+    "interpolation": interpolation,
+  }
+  return NewImages(source, host.one_image(pixels, source), _names(source, data_dir), protocol)
+
+
+def _names(source: Source, data_dir: str) -> tuple[str, ...]:
+  start = os.path.join(data_dir, "") if data_dir else ""
+  return tuple(source.name(i).removeprefix(start) for i in range(len(source)))
