@@ -5,7 +5,7 @@ Read core.py first. The public names are imported on first use; `import ssl_jax`
 recipe, check, check_variant: make and check configs. train, evaluate, plan: the functions behind the commands
 of the same names. define_study, study: make and run a study, several runs that are compared.
 restore: the network of a run from its checkpoint. embed: the features of a folder of images, with names.
-adapt: test-time training on arrays.
+predict: the classes of images or frames without labels. adapt: test-time training on arrays.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ _MODULES = {  # public name: the module that defines it
   "embed": "run.embed",
   "evaluate": "run.evaluate",
   "plan": "planning",
+  "predict": "run.predict",
   "recipe": "config.recipe_builder",
   "restore": "run.restore",
   "study": "studies.runner",

@@ -1,8 +1,8 @@
-"""Commands that apply a trained network to new images: `embed`."""
+"""Commands that apply a trained network to new images: `embed` and `predict`."""
 
 from __future__ import annotations
 
-from ssl_jax.cli.flags import WORKDIR, Command, Flag
+from ssl_jax.cli.flags import CONFIG, WORKDIR, Command, Flag
 
 _SHARED = (
   Flag("data_dir", "", "the folder of the images; if empty, the data of the run"),
@@ -47,6 +47,44 @@ def embed(values) -> None:
   )
 
 
+def predict(values) -> None:
+  r"""Write what a classifier says of images or of the frames of a video, which need no labels.
+
+  Usage: ssl-jax predict --workdir=DIR --data_dir=PHOTOS|--video=FILE --output=DIR [--adapt=HOW]
+
+  OUTPUT/predictions.csv gets a row for every image: the most probable class, and the probability of every
+  class; predictions.json the protocol and the milliseconds of an image. With --adapt the network keeps
+  learning, without labels, on the very images that it predicts:
+    standard  on each image, starting from the trained weights
+    online    along the images, each starting from what those before it left
+    window    along the images or frames, from the latest 16 of them
+  The same command again continues after Ctrl-C or a crash. --config names a recipe of configs/ttt with
+  the options of the learning.
+
+  Examples:
+    ssl-jax predict --workdir=runs/tuned --data_dir=PHOTOS --output=runs/predictions
+    ssl-jax predict --workdir=runs/joint --video=walk.mp4 --adapt=window --output=runs/walk
+    ssl-jax predict --workdir=runs/probe --data_dir=PHOTOS --adapt=standard \
+      --config=configs/ttt/mae.py:cifar10 --output=runs/learned
+  """
+  from ssl_jax import parallel
+  from ssl_jax.config import schema
+  from ssl_jax.run.predict import predict as run
+
+  options = _options(values)
+  parallel.start()
+  run(
+    values.workdir,
+    values.data_dir,
+    output=values.output,
+    video=values.video,
+    adapt=values.adapt,
+    config=values.config and schema.check(schema.EvaluateConfig, values.config),
+    seed=values.seed,
+    **options,
+  )
+
+
 def _options(values) -> dict:
   """The options that all commands of this module share."""
   try:
@@ -70,5 +108,17 @@ COMMANDS = {
       Flag("grid", 1, "average the feature map over GRID x GRID cells"),
       Flag("like", "", "an image; the most similar ones are drawn beside the output"),
     ),
-  )
+  ),
+  "predict": Command(
+    predict,
+    (
+      WORKDIR,
+      Flag("output", None, "the folder to write to"),
+      Flag("video", "", "a video file, or a folder of numbered images, in the place of --data_dir"),
+      Flag("adapt", "none", "learning while predicting: none, standard, online or window"),
+      CONFIG._replace(help="a recipe of configs/ttt, for the options of the learning", required=False),
+      *_SHARED,
+      Flag("seed", 0, "of what is drawn to learn"),
+    ),
+  ),
 }

@@ -25,11 +25,11 @@ _ALL: dict[str, Command] = {
   **pictures.COMMANDS,
   **weights.COMMANDS,
 }
-_ORDER = ("recipes", "describe", "train", "evaluate", "embed", "study", "plan", "prepare", "report", "import")
-_ORDER += ("export", "watch", "show")
+_ORDER = ("recipes", "describe", "train", "evaluate", "embed", "predict", "study", "plan", "prepare")
+_ORDER += ("report", "import", "export", "watch", "show")
 COMMANDS = {name: _ALL[name] for name in _ORDER}
 # Commands whose work is in files, and that say so if nobody reads their output any more.
-IN_FILES = ("train", "evaluate", "embed", "study", "prepare", "import")
+IN_FILES = ("train", "evaluate", "embed", "predict", "study", "prepare", "import")
 WIDTH = 110  # of help texts, columns
 
 

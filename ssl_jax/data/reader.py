@@ -52,6 +52,7 @@ class Source:
   # the classes of the masks, without the ignored one, if they are not `class_names`: () if they are unknown
   mask_names: tuple[str, ...] | None = dataclasses.field(default=None, repr=False)
   records: str = "images"  # what the records are, for messages
+  note: str = ""  # what the user should know about the split, for headlines
   left_out: str = ""  # what is not read of the data set, such as "12 .bmp, 3 hidden"; for headlines
   # of each record, if all of them have "clip_name", to find the frames of a clip without reading any
   clip_names: tuple[str, ...] = dataclasses.field(default=(), repr=False)
@@ -72,7 +73,9 @@ class Source:
   def summary(self) -> str:
     """The size of the source and what was left out: "30 images of 3 classes; not read: 2 .bmp"."""
     classes = f" of {self.num_classes} classes" if self.num_classes else ""
-    return f"{len(self)} {self.records}{classes}" + (f"; not read: {self.left_out}" if self.left_out else "")
+    told = [f"; not read: {self.left_out}"] if self.left_out else []
+    told += [f"; {self.note}"] if self.note else []
+    return f"{len(self)} {self.records}{classes}" + "".join(told)
 
   def __getitem__(self, index: int) -> Record:
     return self.__getitems__([index])[0]

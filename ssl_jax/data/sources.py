@@ -19,6 +19,7 @@ from ssl_jax.data import (
   folder,
   mask_folder,
   mask_layouts,
+  splits,
   synthetic,
   video_folder,
   video_layouts,
@@ -27,6 +28,7 @@ from ssl_jax.data import (
 )
 from ssl_jax.data.decode import DecodeError, decode
 from ssl_jax.data.elements import Elements, Record, ShapeDtype, Transform
+from ssl_jax.data.folder_layout import find_splits
 from ssl_jax.data.mask_values import FIELD as MASK_VALUES
 from ssl_jax.data.mask_values import check_size, decode_classes
 from ssl_jax.data.memory import MemoryReader
@@ -113,6 +115,19 @@ def make(
   if name == "sample":
     return tfds_records.open_tfds("eurosat_sample", str(SAMPLE), split)
   return tfds_records.open_tfds(name, data_dir, split)
+
+
+def open_split(name: str, *, split: str, data_dir: str = "", **options) -> Source:
+  """Opens a split as `make` does; of a folder without this split, what stands for it (`splits.stand_in`).
+
+  `Source.note` tells which split was taken.
+  """
+  chosen, note = split, ""
+  if name == "folder" and os.path.isdir(os.path.expanduser(data_dir)):
+    known = list(find_splits(pathlib.Path(data_dir).expanduser()))
+    chosen, note = splits.stand_in(split, known)
+  source = make(name, split=chosen, data_dir=data_dir, **options)
+  return dataclasses.replace(source, note=note)
 
 
 def shuffled(source: Source, seed: int = 0) -> Source:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from ssl_jax.config.checked import nearest
 
 BY_CLASS = "each class in proportion, in the order of its paths"  # descriptions of the orders of `choose`
 SHUFFLED = "from a fixed shuffled order"
+HELD_OUT = ("test", "val", "valid", "validation", "eval", "evaluation", "dev", "holdout")
+TRAIN_PART, TEST_PART = "train[:90%]", "train[90%:]"  # of a folder that has no test split
 _PART = re.compile(
   # The name of a split may have a folder: "2007/train".
   r"\s*(?P<split>[\w.-]+(/[\w.-]+)?)(\[\s*(?P<start>-?[\d_]+%?)?\s*:\s*(?P<stop>-?[\d_]+%?)?\s*\])?\s*"
@@ -33,6 +35,28 @@ def check_names(spec: str, known: Mapping[str, int] | list[str], where: str) -> 
         f"split={spec!r}: {where} has no split {name!r}{nearest(name, known)}. A part of a split "
         "is allowed too, such as 'train[90%:]'"
       )
+
+
+def stand_in(spec: str, known: Sequence[str]) -> tuple[str, str]:
+  """Chooses what stands for a split that a data set does not have: (split, what to tell the user or "").
+
+  For "test", "val" and the like stands another one of HELD_OUT that is there. If none is there, a fixed tenth
+  of "train" is held back: "train" is then "train[:90%]", and "test" is "train[90%:]". "train[:100%]" is all
+  of it.
+  """
+  found = _PART.fullmatch(spec)
+  held = [name for name in HELD_OUT if name in known]
+  if not found or "train" not in known or (found["split"] in known and (held or spec.strip() != "train")):
+    return spec, ""
+  name = found["split"]
+  if held and name in HELD_OUT:
+    return spec.replace(name, held[0], 1), f"it has no split {name!r}: {held[0]!r} is used"
+  if held or spec.strip() not in ("train", *HELD_OUT):
+    return spec, ""
+  if name == "train":
+    kept = f"a tenth of each class, {TEST_PART}, is held back for tests"
+    return TRAIN_PART, f"it has no test split: {kept}; the split 'train[:100%]' is all of it"
+  return TEST_PART, f"it has no such split: {TEST_PART} is used, which training holds back"
 
 
 def resolve(spec: str, sizes: Mapping[str, int]) -> list[tuple[str, range]]:

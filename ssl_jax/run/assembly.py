@@ -46,14 +46,15 @@ class Assembly(NamedTuple):
 def open_data(config: TrainConfig) -> tuple[Source, Transform]:
   """Opens the data set of `config.data` and makes the transform of `config.host`: (source, transform).
 
-  With `config.data.cache` the records are decoded into memory. If the transform is not random, its results
-  are stored, unless the decoded images are smaller; otherwise the decoded images are, in their own size.
+  If a folder does not have the split `config.data.split`, see `sources.open_split`. With `config.data.cache`
+  the records are decoded into memory. If the transform is not random, its results are stored, unless the
+  decoded images are smaller; otherwise the decoded images are, in their own size.
 
   Raises: ValueError for wrong options, data that does not exist, or records that lack what the transform
     needs.
   """
   data, transform = config.data, host_transform(config)
-  source = sources.make(
+  source = sources.open_split(
     data.name, split=data.split, data_dir=data.data_dir, image_size=data.size, empty=data.empty
   )
   host.check_source(config.host["name"], transform, source)

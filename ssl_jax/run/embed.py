@@ -2,60 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import pathlib
-import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from ssl_jax import parallel
-from ssl_jax.data import host, pipeline, sources, transforms
+from ssl_jax.data import host, transforms
 from ssl_jax.data.folder import FolderReader
 from ssl_jax.data.reader import Source
-from ssl_jax.log.console import Progress
+from ssl_jax.run.encoding import Encoding, clear_parts, encode_images
 from ssl_jax.run.feature_files import Embedded, check_path, read_features, read_protocol, write_features
-from ssl_jax.run.new_images import NewImages, open_new_images
+from ssl_jax.run.new_images import open_new_images
 from ssl_jax.run.provenance import provenance
 from ssl_jax.run.restore import restore
-from ssl_jax.run.stop import Stop, Stopped
 from ssl_jax.tasks import features
-from ssl_jax.tasks.backbone import Backbone, digest
-from ssl_jax.tasks.partial_results import PartialResults
+from ssl_jax.tasks.backbone import digest
 from ssl_jax.view.similar import plot_similar
 
-PART = 16  # batches between two saves
 SHOWN = 23  # most similar images in a picture
 TILE = 160  # side of a photo in a picture, pixels
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Work:
-  """What is encoded, and how."""
-
-  backbone: Backbone
-  images: NewImages
-  mesh: Mesh
-  layer: str
-  grid: int
-  batch_size: int
-  workers: int
-
-  def encoded(self, source: Source) -> Iterator[features.Features]:
-    """The features of the records of a source, batch after batch."""
-    with pipeline.eval_batches(
-      source,
-      batch_size=self.batch_size,
-      transform=self.images.transform,
-      workers=self.workers,
-      positions=parallel.local_rows(self.mesh, self.batch_size),
-      max_bad_fraction=1.0,  # each is named in a warning, and has no row
-    ) as batches:
-      yield from features.encoded(self.backbone, batches, self.mesh, layer=self.layer, grid=self.grid)
 
 
 def embed(
@@ -109,7 +77,7 @@ def embed(
     run.config, data_dir=data_dir, name=name, split=split, size=size, crop_ratio=crop_ratio
   )
   features.feature_function(run.backbone, layer=layer, grid=grid)  # refuses layers of networks without any
-  work = _Work(
+  work = Encoding(
     backbone=run.backbone,
     images=images,
     mesh=mesh,
@@ -124,7 +92,7 @@ def embed(
   return found
 
 
-def _found(work: _Work, path: pathlib.Path | None) -> Embedded:
+def _found(work: Encoding, path: pathlib.Path | None) -> Embedded:
   """Reads the features of a complete file; otherwise encodes the images and writes them."""
   images, main = work.images, jax.process_index() == 0
   identity = {
@@ -140,7 +108,7 @@ def _found(work: _Work, path: pathlib.Path | None) -> Embedded:
     return read_features(path)
   if main:
     print(f"{images.protocol['data']} {images.protocol['split']}: {images.source.summary()}", flush=True)
-  rows = _encode(work, identity, path)
+  rows = encode_images(work, identity, path, name="embed").rows
   labels = np.ravel(rows.y)
   class_names = tuple(images.source.class_names) if (labels >= 0).any() else ()
   names = np.array([images.names[i] for i in rows.index], np.str_)
@@ -153,66 +121,11 @@ def _found(work: _Work, path: pathlib.Path | None) -> Embedded:
     write_features(path, found, {**provenance(work.mesh), "identity": identity})
     print(f"wrote {path}: {len(names)} x {found.features.shape[1]}")
   if path is not None:
-    for part in _parts(path):
-      part.clear()
+    clear_parts(path)
   return found
 
 
-def _encode(work: _Work, identity: dict[str, Any], path: pathlib.Path | None) -> features.Features:
-  """Encodes the images part by part; the parts that an earlier call has saved are read."""
-  kept, done = _kept_parts(identity, path)
-  source, total = work.images.source, len(work.images.names)
-  rest = dataclasses.replace(source, reader=sources.Reordered(source.reader, np.arange(done, total)))
-  first, began, waiting = done, time.monotonic(), []
-
-  def save() -> None:
-    rows = features.Features(*(np.concatenate(leaves) for leaves in zip(*waiting, strict=True)))
-    part = PartialResults(None if path is None else _part_path(path, len(kept)))
-    part.save(identity, {**rows._asdict(), "done": np.array(done)})
-    kept.append(rows)
-    waiting.clear()
-
-  with Stop() as stop, Progress("embed") as progress:
-    progress(done, total, "reading and compiling")
-    for rows in work.encoded(rest) if len(rest) else ():
-      waiting.append(rows._replace(index=rows.index + first))
-      done = min(done + work.batch_size, total)
-      progress(done, total, f"{(done - first) / (time.monotonic() - began):.1f} images/s")
-      stopped = stop.poll()
-      if stopped or len(waiting) == PART or done == total:
-        save()
-      if stopped and done < total:
-        raise Stopped(
-          f"stopped by {stopped} after {done} of {total} images; run the same command again to resume"
-        )
-  return features.in_order(*(np.concatenate(leaves) for leaves in zip(*kept, strict=True)))
-
-
-def _kept_parts(identity: dict[str, Any], path: pathlib.Path | None) -> tuple[list[features.Features], int]:
-  """Returns the parts that were saved for the same images and network, and the number of images they hold."""
-  kept, done = [], 0
-  for part in _parts(path) if path is not None else ():
-    stored = part.load(identity)
-    if not stored:
-      break
-    done = int(stored.pop("done"))
-    kept.append(features.Features(**stored))
-  return kept, done
-
-
-def _part_path(path: pathlib.Path, number: int) -> pathlib.Path:
-  return path.with_name(f"{path.name}.part{number:05}.npz")
-
-
-def _parts(path: pathlib.Path) -> Iterator[PartialResults]:
-  """The parts that lie beside an output, in order."""
-  number = 0
-  while _part_path(path, number).exists():
-    yield PartialResults(_part_path(path, number))
-    number += 1
-
-
-def _show_similar(work: _Work, found: Embedded, like: pathlib.Path, path: pathlib.Path) -> None:
+def _show_similar(work: Encoding, found: Embedded, like: pathlib.Path, path: pathlib.Path) -> None:
   """Draws the image `like` and those whose features have the greatest cosine with its own."""
   single = Source(FolderReader(str(like.parent), (like.name,), np.array([-1], np.int32)), 0, (), None)
   query = features.in_order(*next(work.encoded(single))).x.reshape(-1)
@@ -241,7 +154,7 @@ def _show_similar(work: _Work, found: Embedded, like: pathlib.Path, path: pathli
   print(f"wrote {picture}")
 
 
-def _for_display(work: _Work) -> Callable[..., dict[str, np.ndarray]]:
+def _for_display(work: Encoding) -> Callable[..., dict[str, np.ndarray]]:
   """The transform of records for pictures: photos are shown larger than the network sees them."""
   if work.images.source.native_shape is not None:
     return work.images.transform

@@ -25,6 +25,7 @@ from ssl_jax.data.reader import Source
 from ssl_jax.log.console import Progress
 from ssl_jax.metrics import confusion_matrix
 from ssl_jax.run.assembly import host_transform
+from ssl_jax.run.evaluation_splits import open_splits
 from ssl_jax.run.precise_norm import precise_norm
 from ssl_jax.run.provenance import provenance
 from ssl_jax.run.restore import Restored, restore
@@ -99,7 +100,7 @@ def task_data(config: EvaluateConfig, trained: TrainConfig, mesh: Mesh) -> TaskD
   """
   data = _with_defaults(config.data, trained)
   resize = round(data.size / data.crop_ratio)
-  train, test = (_open(data, split, resize) for split in (data.train_split, data.test_split))
+  train, test = open_splits(data, resize, config.tasks)
   test = sources.shuffled(test) if data.shuffle else test
 
   def square(source: Source, size: int) -> Transform:
@@ -140,7 +141,7 @@ def task_data(config: EvaluateConfig, trained: TrainConfig, mesh: Mesh) -> TaskD
     test_sorted_size=test.sorted_size(),
     max_bad_fraction=data.max_bad_fraction,
     augment=live_augment(config, data.size),
-    protocol=_protocol(config, data, resize, train.order),
+    protocol=_protocol(config, data, resize, train),
   )
 
 
@@ -184,13 +185,14 @@ def _trained_transform(trained: TrainConfig, data: EvaluateDataConfig) -> Transf
   return host_transform(dataclasses.replace(trained, data=delivered, host=options))
 
 
-def _protocol(config: EvaluateConfig, data: EvaluateDataConfig, resize: int, order: str) -> dict:
+def _protocol(config: EvaluateConfig, data: EvaluateDataConfig, resize: int, train: Source) -> dict:
   """What the results depend on in the data: part of the protocol of every task."""
   return {
     "data": data.name,
     "train_split": data.train_split,
     "test_split": data.test_split,
-    "order_of_cuts": order,
+    "order_of_cuts": train.order,
+    **({"splits": train.note} if train.note else {}),
     "shuffled": data.shuffle,
     "resize": resize,
     "interpolation": data.interpolation,
@@ -214,13 +216,6 @@ def _with_defaults(data: EvaluateDataConfig, trained: TrainConfig) -> EvaluateDa
 def live_augment(config: EvaluateConfig, size: int) -> Augment:
   """Makes the augmentation of `config.augment` for one view of `size` pixels per side."""
   return augment.make(config.augment["name"], **{**options_of(config.augment), "size": size, "views": 1})
-
-
-def _open(data: EvaluateDataConfig, split: str, size: int):
-  source = sources.make(data.name, split=split, data_dir=data.data_dir, image_size=size)
-  if jax.process_index() == 0:
-    print(f"{data.name} {split}: {source.summary()}")
-  return sources.cached(source) if data.cache else source
 
 
 def _backbones(config: EvaluateConfig, run: Restored, data: TaskData, mesh: Mesh) -> list[Backbone]:

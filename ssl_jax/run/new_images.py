@@ -61,16 +61,13 @@ def open_new_images(
   resize = round(size / crop_ratio)
   if not split and name == "folder":
     split = "+".join(find_splits(pathlib.Path(data_dir)))
-  source = sources.make(name, split=split or trained.data.split, data_dir=data_dir, image_size=resize)
+    source = sources.make(name, split=split, data_dir=data_dir)
+  else:
+    split = split or trained.data.split
+    source = sources.open_split(name, split=split, data_dir=data_dir, image_size=resize)
   interpolation = trained.data.interpolation
   pixels = transforms.resize_center_crop(size, resize, interpolation=interpolation)
-  protocol = {
-    "data": name,
-    "split": split or trained.data.split,
-    "resize": resize,
-    "crop": size,
-    "interpolation": interpolation,
-  }
+  protocol = {"data": name, "split": split, "resize": resize, "crop": size, "interpolation": interpolation}
   return NewImages(source, host.one_image(pixels, source), _names(source, data_dir), protocol)
 
 

@@ -290,6 +290,7 @@ def _count(state: TrainState) -> int:
 def _headline(run: Run, compile_seconds: float, state: TrainState) -> str:
   config, total = run.config, run.parts.total_steps
   left_out = f"; not read of the data: {run.source.left_out}" if run.source.left_out else ""
+  left_out += f"\nthe data: {run.source.note}" if run.source.note else ""
   return (
     f"{config.method['name']}, {config.encoder['name']} ({_count(state) / 1e6:.2f}M parameters), "
     f"{len(run.source)} images of {config.data.name}, batch {config.batch_size}, {run.mesh.size} x "

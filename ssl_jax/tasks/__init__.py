@@ -14,6 +14,9 @@ from collections.abc import Callable
 from ssl_jax.config.checked import call_checked, nearest
 from ssl_jax.tasks.task import Task
 
+LEARN_CLASSES = frozenset({"knn", "linear_probe", "low_shot"})  # tasks that need the class of training images
+NEED_CLASSES = LEARN_CLASSES | {"classification", "robustness", "ttt"}  # tasks that need that of test images
+
 
 def known() -> tuple[str, ...]:
   """Returns the names of the tasks in this folder, sorted.

@@ -90,3 +90,28 @@ def test_a_whole_split_keeps_its_order_and_records_without_labels_are_cut_from_a
   assert train[1].tolist() == test[1].tolist() == list(range(100))
   ((_, first),) = splits.choose("test[:50]", labels)
   assert 35 < first.mean() < 65 and first.tolist() != list(range(0, 100, 2))
+
+
+@pytest.mark.parametrize(
+  "spec, known, chosen",
+  [
+    ("test", ("train", "test"), "test"),
+    ("train", ("train", "test"), "train"),
+    ("test", ("train", "val"), "val"),
+    ("validation", ("train", "test", "val"), "test"),
+    ("test[:50]", ("train", "valid"), "valid[:50]"),
+    ("train", ("train", "valid"), "train"),
+    ("train", ("train",), "train[:90%]"),
+    ("test", ("train",), "train[90%:]"),
+    ("val", ("train", "unlabeled"), "train[90%:]"),
+    ("unlabeled", ("train", "unlabeled"), "unlabeled"),
+    ("train[:100%]", ("train",), "train[:100%]"),
+    ("train[90%:]", ("train",), "train[90%:]"),
+    ("train+unlabeled", ("train", "unlabeled"), "train+unlabeled"),
+    ("test", ("extra",), "test"),
+    ("tset", ("train",), "tset"),
+  ],
+)
+def test_what_stands_for_a_split_that_a_folder_does_not_have(spec, known, chosen):
+  found, note = splits.stand_in(spec, known)
+  assert found == chosen and bool(note) == (chosen != spec)

@@ -11,7 +11,7 @@ from PIL import Image
 
 import ssl_jax
 from ssl_jax.data import transforms
-from ssl_jax.run import embed as module
+from ssl_jax.run import encoding as module
 from ssl_jax.run.feature_files import Embedded, read_features, write_features
 from ssl_jax.run.restore import restore
 from ssl_jax.run.stop import Stopped
@@ -49,6 +49,12 @@ def test_every_photo_of_all_splits_has_the_row_of_its_own_pixels(workdir, photos
     assert name.split("/")[1] == found.class_names[found.labels[row]]
     pixels = crop(None, (photos / name).read_bytes())
     np.testing.assert_allclose(found.features[row], backbone.features(pixels[None])[0], atol=1e-4)
+
+
+def test_a_folder_without_splits_is_embedded_whole(workdir, photos):
+  """Though training holds a tenth of it back."""
+  assert len(embed(workdir, str(photos / "train")).names) == 9
+  assert len(embed(workdir, str(photos / "train"), split="test").names) == 1
 
 
 def test_a_layer_a_grid_the_size_and_the_weights_are_chosen(workdir, photos):
