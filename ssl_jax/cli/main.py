@@ -13,10 +13,12 @@ import absl.logging
 from absl import flags
 
 from ssl_jax.cli import images, pictures, preparation, runs, weights
+from ssl_jax.cli.compiled_programs import keep_compiled_programs
 from ssl_jax.cli.flags import Command, Flag, exit_with, parse
 from ssl_jax.cli.huge_pages import restart_with_huge_pages
 from ssl_jax.config.checked import nearest
 from ssl_jax.log.output import continue_if_closed
+from ssl_jax.log.waiting import notice
 
 _ALL: dict[str, Command] = {
   **preparation.COMMANDS,
@@ -30,6 +32,8 @@ _ORDER += ("report", "import", "export", "watch", "show")
 COMMANDS = {name: _ALL[name] for name in _ORDER}
 # Commands whose work is in files, and that say so if nobody reads their output any more.
 IN_FILES = ("train", "evaluate", "embed", "predict", "study", "prepare", "import")
+COMPILING = ("train", "evaluate", "embed", "predict", "study", "prepare", "report", "show", "export")
+PROGRAMS = "compiled-programs"  # the option of all of these
 WIDTH = 110  # of help texts, columns
 
 
@@ -54,13 +58,18 @@ def _main(words: list[str]) -> None:
     print(_overview())
     sys.exit(0 if words else 2)
   name, *words = words
+  chosen, words = _without_option(words, PROGRAMS)
   if name not in COMMANDS:
     exit_with(f"there is no command {name!r}{nearest(name, COMMANDS)}", 2)
   if {"-h", "--help"} & set(words):
     print(_help(name))
     return
-  values = parse(name, COMMANDS[name], words)
   restart_with_huge_pages()
+  if name in COMPILING:  # before `parse`, because recipes import jax, which reads the environment
+    if folder := keep_compiled_programs(chosen, os.environ):
+      notice(f"compiled programs are kept in {folder} for the next start; --{PROGRAMS}=off keeps none")
+    notice("loading JAX ...")
+  values = parse(name, COMMANDS[name], words)
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   flags.FLAGS(["ssl-jax"])  # marks absl's global flags as parsed, because libraries read them
   # Orbax logs every folder that it handles, and logs the errors that it also raises.
@@ -68,6 +77,12 @@ def _main(words: list[str]) -> None:
   # At exit, asyncio logs exceptions again that were raised and handled before.
   logging.getLogger("asyncio").setLevel(logging.CRITICAL)
   _call(COMMANDS[name], values)
+
+
+def _without_option(words: list[str], name: str) -> tuple[str, list[str]]:
+  """Takes --NAME=VALUE out of the words: ("" or its last value, the other words)."""
+  mine = [word for word in words if word.replace("_", "-").startswith(f"--{name}=")]
+  return (mine[-1].partition("=")[2] if mine else ""), [word for word in words if word not in mine]
 
 
 def _expanded(word: str) -> str:
@@ -110,6 +125,9 @@ def _overview() -> str:
       *lines,
       "",
       "Run `ssl-jax COMMAND --help` for the flags of a command and for examples.",
+      "",
+      f"--{PROGRAMS}=DIR keeps compiled programs in DIR, so that the next start does not compile them again;",
+      f"without it in the user's cache (~/.cache/ssl_jax), with --{PROGRAMS}=off nowhere.",
     ]
   )
 

@@ -86,9 +86,11 @@ def report(values) -> None:
     raise ValueError(
       "a report needs bokeh and scikit-learn, which are not both installed; pip install 'ssl_jax[report]'"
     )
+  from ssl_jax.log.waiting import waiting
   from ssl_jax.view.report import report as run
 
-  run([values.workdir, *values.rest], values.output, draw=values.draw)
+  with waiting("writing the report"):
+    run([values.workdir, *values.rest], values.output, draw=values.draw)
 
 
 def watch(values) -> None:

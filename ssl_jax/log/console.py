@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pathlib
+import threading
 import time
 from typing import cast
 
@@ -14,6 +15,7 @@ import rich.console
 import rich.progress
 
 from ssl_jax.log.run_log import METRICS, clock
+from ssl_jax.log.waiting import EVERY, repeating
 
 
 class Console:
@@ -104,27 +106,41 @@ class Progress:
   """Context manager that reports the progress of a task: call `progress(done, total, loss)`, or with a text
   in place of the loss.
 
-  A terminal shows a progress bar; other outputs get one line per minute. A `total` of 0 means unknown.
+  A terminal shows a progress bar; other outputs get a line at the first call and then one every ten seconds,
+  also while nothing is called. A `total` of 0 means unknown.
   """
 
-  def __init__(self, name: str):
+  def __init__(self, name: str, *, every: float = EVERY):
     self._terminal = rich.console.Console(highlight=False, soft_wrap=True)
     self._bar = _bar(self._terminal, quiet=jax.process_index() > 0)
     self._task = self._bar.add_task(name, total=None, figures="")
-    self._name, self._printed = name, time.monotonic()
+    self._name, self._figures, self._lock = name, "", threading.Lock()
+    self._plain = not self._terminal.is_terminal and jax.process_index() == 0
+    self._repeat = repeating(self._tell, every=every)
 
   def __call__(self, done: int, total: int, loss: float | str) -> None:
     figures = loss if isinstance(loss, str) else f"{loss:.4f}"
     self._bar.update(self._task, completed=done, total=total or None, figures=figures)
-    if not self._terminal.is_terminal and jax.process_index() == 0 and time.monotonic() - self._printed > 60:
-      self._printed = time.monotonic()
-      self._terminal.print(f"{self._name}: {done} of {total or 'an unknown number'}, {figures}", markup=False)
+    first = not self._figures
+    self._figures = f"{done} of {total}, {figures}" if total else f"{done} {figures}"
+    if first:
+      self._print(self._figures)
+
+  def _tell(self, seconds: float) -> None:
+    self._print(f"{self._figures or 'reading and compiling'} ({clock(seconds)})")
+
+  def _print(self, text: str) -> None:
+    if self._plain:
+      with self._lock:
+        print(f"{self._name}: {text}", flush=True)
 
   def __enter__(self) -> Progress:
     self._bar.start()
+    self._repeat.__enter__()
     return self
 
   def __exit__(self, *_) -> None:
+    self._repeat.__exit__(None, None, None)
     self._bar.stop()
 
 

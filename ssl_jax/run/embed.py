@@ -13,6 +13,7 @@ from ssl_jax import parallel
 from ssl_jax.data import host, transforms
 from ssl_jax.data.folder import FolderReader
 from ssl_jax.data.reader import Source
+from ssl_jax.log.waiting import waiting
 from ssl_jax.run.encoding import Encoding, clear_parts, encode_images
 from ssl_jax.run.feature_files import Embedded, check_path, read_features, read_protocol, write_features
 from ssl_jax.run.new_images import open_new_images
@@ -72,7 +73,8 @@ def embed(
   if batch_size < 1:
     raise ValueError(f"--batch_size={batch_size}: use a positive number")
   mesh = parallel.make_mesh()
-  run = restore(workdir, mesh, step=step, weights=weights)
+  with waiting(f"restoring the network of {workdir}"):
+    run = restore(workdir, mesh, step=step, weights=weights)
   images = open_new_images(
     run.config, data_dir=data_dir, name=name, split=split, size=size, crop_ratio=crop_ratio
   )

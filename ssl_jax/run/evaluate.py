@@ -23,6 +23,7 @@ from ssl_jax.data.elements import Transform, host_batch
 from ssl_jax.data.image_sizes import image_sizes
 from ssl_jax.data.reader import Source
 from ssl_jax.log.console import Progress
+from ssl_jax.log.waiting import waiting
 from ssl_jax.metrics import confusion_matrix
 from ssl_jax.run.assembly import host_transform
 from ssl_jax.run.evaluation_splits import open_splits
@@ -55,7 +56,8 @@ def evaluate(config: EvaluateConfig, workdir: str | pathlib.Path, *, step: int =
   jobs = {name: tasks.make(**{"task": name, **options}) for name, options in config.tasks.items()}
   mesh = parallel.make_mesh()
   parallel.check_batch(config.batch_size, mesh)
-  run = restore(workdir, mesh, step=step, weights=config.weights)
+  with waiting(f"restoring the network of {workdir}"):
+    run = restore(workdir, mesh, step=step, weights=config.weights)
   if config.precise_batches:
     run = run._replace(backbone=precise_norm(run, mesh, config.precise_batches))
   data = task_data(config, run.config, mesh)
@@ -71,7 +73,8 @@ def evaluate(config: EvaluateConfig, workdir: str | pathlib.Path, *, step: int =
         options["partial_results"] = PartialResults(folder / "unfinished" / f"{file}.npz")
       with Progress(f"{name}, {backbone.name}") as progress:
         key = jax.random.key(config.seed)
-        result = task.run(backbone, data, mesh, key, extract=extract, progress=progress, **options)
+        watched = functools.partial(extract, watch=lambda n, tell=progress: tell(n, 0, "images encoded"))
+        result = task.run(backbone, data, mesh, key, extract=watched, progress=progress, **options)
       table.setdefault(backbone.name, {})[name] = dict(result.scalars)
       result = result._replace(class_names=result.class_names or data.class_names)
       if names := result.protocol.get(NEVER_TRAINED):

@@ -18,6 +18,7 @@ from ssl_jax.config.checked import nearest, options_of
 from ssl_jax.config.schema import EvaluateConfig, TrainConfig
 from ssl_jax.core import Augment
 from ssl_jax.data import host, transforms
+from ssl_jax.log.waiting import waiting
 from ssl_jax.run.encoding import Encoding, clear_parts, encode_images
 from ssl_jax.run.learn_and_predict import Learned, learn_and_predict, learning_options
 from ssl_jax.run.new_images import NewImages, open_new_images
@@ -97,7 +98,8 @@ def predict(
     raise ValueError(f"--batch_size={batch_size}: use a positive number")
   folder = pathlib.Path(output).expanduser()
   mesh = parallel.make_mesh()
-  run = restore(workdir, mesh, step=step, weights=weights)
+  with waiting(f"restoring the network of {workdir}"):
+    run = restore(workdir, mesh, step=step, weights=weights)
   classifier_of(run.backbone, "predict")
   options = learning_options(run.backbone, adapt, config)
   chosen: dict[str, Any] = dict(data_dir=data_dir, name=name, split=split, size=size, crop_ratio=crop_ratio)

@@ -23,6 +23,7 @@ from ssl_jax.log.console import Console
 from ssl_jax.log.output import continue_if_closed
 from ssl_jax.log.run_log import STARTS, append
 from ssl_jax.log.step_metrics import StepMetrics
+from ssl_jax.log.waiting import notice, waiting
 from ssl_jax.run.assembly import Assembly, abstract_state, assemble, compile_train_step, open_data
 from ssl_jax.run.checkpoint import Checkpoints
 from ssl_jax.run.held_batches import HeldBatches
@@ -80,7 +81,8 @@ def train(
   workdir = pathlib.Path(workdir).expanduser()
   mesh = parallel.make_mesh()
   parallel.check_batch(config.batch_size, mesh, config.accumulate)
-  source, transform = open_data(config)
+  with waiting(f"reading the data set {config.data.name}", say=_say):
+    source, transform = open_data(config)
   parts = assemble(config, DataSpec(len(source), source.num_classes, config.batch_size))
   abstract, init = abstract_state(parts, config, mesh)
   identity = _identity(config, source)
@@ -98,8 +100,12 @@ def train(
     state, origin = checkpoints.restore(start, abstract) if start else init(), ""
     if config.start.workdir and not start:
       state, origin = start_from(state, config, mesh)
+    if start >= parts.total_steps and not hlo:
+      _say(f"{workdir} is finished at step {start} of {parts.total_steps}")
+      return state
     began = time.monotonic()
-    step = compile_train_step(parts, _with_key_of(state, abstract), mesh)
+    with waiting("compiling the training step", say=_say):
+      step = compile_train_step(parts, _with_key_of(state, abstract), mesh)
     seconds = time.monotonic() - began
     _log_start(run, workdir, state, identity)
     with Console(workdir, start=start, total=parts.total_steps, tensorboard=config.tensorboard) as console:
@@ -123,6 +129,11 @@ def train(
       "resume"
     )
   return state
+
+
+def _say(text: str) -> None:
+  if jax.process_index() == 0:
+    notice(text)
 
 
 def _identity(config: TrainConfig, source: Source) -> dict:

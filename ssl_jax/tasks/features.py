@@ -32,7 +32,15 @@ class Features(NamedTuple):
 Extract = Callable[..., Features]  # (backbone, batches, mesh, *, layer, grid)
 
 
-def extract(backbone: Backbone, batches: Batches, mesh: Mesh, *, layer: str = "", grid: int = 1) -> Features:
+def extract(
+  backbone: Backbone,
+  batches: Batches,
+  mesh: Mesh,
+  *,
+  layer: str = "",
+  grid: int = 1,
+  watch: Callable[[int], None] | None = None,
+) -> Features:
   """Encodes every valid image.
 
   All batches share one compiled program. While the devices encode one batch, the host reads the next one and
@@ -43,10 +51,16 @@ def extract(backbone: Backbone, batches: Batches, mesh: Mesh, *, layer: str = ""
       of the first one.
     layer: a feature map of the network's Pyramid; "": the output of `encode`.
     grid: the feature map is averaged over `grid` x `grid` cells.
+    watch: called after each batch with the number of images so far.
   Raises: ValueError for an unknown layer, an empty split, rows that were read twice, or features that are not
     finite.
   """
-  found = list(encoded(backbone, batches(), mesh, layer=layer, grid=grid))
+  found, count = [], 0
+  for rows in encoded(backbone, batches(), mesh, layer=layer, grid=grid):
+    found.append(rows)
+    count += len(rows.x)
+    if watch is not None:
+      watch(count)
   if not found:
     raise ValueError("no images to extract features from: the split is empty")
   return in_order(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
@@ -83,11 +97,11 @@ def remembered() -> Extract:
   """
   found = {}
 
-  def extract_once(backbone, batches, mesh, *, layer="", grid=1):
+  def extract_once(backbone, batches, mesh, *, layer="", grid=1, watch=None):
     name = (id(backbone), batches, mesh, layer, grid)
     if name not in found:
       # The backbone is stored too, so that no other object can get its id.
-      found[name] = backbone, extract(backbone, batches, mesh, layer=layer, grid=grid)
+      found[name] = backbone, extract(backbone, batches, mesh, layer=layer, grid=grid, watch=watch)
     return found[name][1]
 
   return extract_once

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ssl_jax.config.checked import nearest
+from ssl_jax.log.waiting import waiting
 from ssl_jax.view.adaptation import show_adaptation
 from ssl_jax.view.augmentations import show_augmentations
 from ssl_jax.view.colours import show_colours
@@ -81,6 +82,7 @@ def show(words: Sequence[str], request: PictureRequest) -> pathlib.Path:
   output = pathlib.Path(request.output or pathlib.Path(request.workdir) / "pictures" / f"{name}.png")
   if output.suffix != ".png":
     raise ValueError(f"--output={output} is not a .png file; give it that suffix")
-  picture.draw(request, output)
+  with waiting(f"drawing {words[0]}"):
+    picture.draw(request, output)
   print(f"wrote {output}")
   return output

@@ -267,8 +267,8 @@ def test_fine_tuned_classifier_and_its_average_are_measured(tuned):
 
 def test_a_run_that_goes_on_starts_from_nothing_again(workdir, tuned, capsys):
   train(finetune(workdir, **STRONG), tuned)
-  said = capsys.readouterr().out
-  assert "resuming at step 100" in said and "starts from the encoder" not in said
+  said = "".join(capsys.readouterr())
+  assert "is finished at step 100 of 100" in said and "starts from the encoder" not in said
 
 
 def test_conv_network_starts_from_the_average_of_a_contrastive_one(tmp_path):
