@@ -32,7 +32,7 @@ def embed(values) -> None:
     ssl-jax embed --workdir=runs/sample --split=test --layer=stage3 --grid=2 --output=test.parquet
   """
   from ssl_jax import parallel
-  from ssl_jax.run.embed import embed as run
+  from ssl_jax.apply.embed import embed as run
 
   options = _options(values)
   parallel.start()
@@ -48,12 +48,13 @@ def embed(values) -> None:
 
 
 def predict(values) -> None:
-  r"""Write what a classifier says of images or of the frames of a video, which need no labels.
+  r"""Write what a network says of images or of the frames of a video, which need no labels.
 
   Usage: ssl-jax predict --workdir=DIR --data_dir=PHOTOS|--video=FILE --output=DIR [--adapt=HOW]
 
   OUTPUT/predictions.csv gets a row for every image: the most probable class, and the probability of every
-  class; predictions.json the protocol and the milliseconds of an image. With --adapt the network keeps
+  class; predictions.json the protocol and the milliseconds of an image. A segmenter also writes the class
+  of every pixel (OUTPUT/maps), a detector boxes, and both draw pictures and a film. With --adapt the network keeps
   learning, without labels, on the very images that it predicts:
     standard  on each image, starting from the trained weights
     online    along the images, each starting from what those before it left
@@ -68,8 +69,8 @@ def predict(values) -> None:
       --config=configs/ttt/mae.py:cifar10 --output=runs/learned
   """
   from ssl_jax import parallel
+  from ssl_jax.apply.predict import predict as run
   from ssl_jax.config import schema
-  from ssl_jax.run.predict import predict as run
 
   options = _options(values)
   parallel.start()

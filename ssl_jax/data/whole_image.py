@@ -40,6 +40,7 @@ class WholeImage:
   longest: int
   canvas: tuple[int, int]  # (height, width), see `canvas_of`
   interpolation: str = "bilinear"
+  squash: bool = False  # the image is resized to the whole of the canvas, and its proportions may change
   random: bool = False
 
   @property
@@ -54,7 +55,9 @@ class WholeImage:
   def __call__(self, rng: np.random.Generator | None, record: Record) -> dict[str, np.ndarray]:
     """Returns the elements. Raises DecodeError; ValueError for an image that exceeds the canvas."""
     opened = open_image(record["image"])
-    width, height = resized_to(self.shorter, self.longest, *opened.size)
+    height, width = self.canvas
+    if not self.squash:
+      width, height = resized_to(self.shorter, self.longest, *opened.size)
     if height > self.canvas[0] or width > self.canvas[1]:
       raise ValueError(
         f"an image becomes {height}x{width} pixels (height x width), but its canvas has "

@@ -14,7 +14,7 @@ from ssl_jax.run.evaluate import evaluate, task_data
 from ssl_jax.run.train import train
 from ssl_jax.view.request import PictureRequest
 from ssl_jax.view.show import show
-from tests.run.photos import saved_run, tiny, write_photos
+from tests.photos import saved_run, tiny, write_photos
 
 pytestmark = pytest.mark.filterwarnings("ignore:The queue of")
 

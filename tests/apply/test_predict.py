@@ -11,16 +11,17 @@ from PIL import Image
 
 import ssl_jax
 from ssl_jax.abilities import Classifier
+from ssl_jax.apply import kinds
+from ssl_jax.apply.rows import UNFINISHED
+from ssl_jax.apply.tables import read_predictions
 from ssl_jax.config.recipe_builder import recipe
 from ssl_jax.config.schema import EvaluateConfig, TrainConfig, check
 from ssl_jax.data import transforms
 from ssl_jax.methods import MissingAbility
-from ssl_jax.run import learn_and_predict as learning
-from ssl_jax.run.prediction_files import read_predictions
 from ssl_jax.run.restore import restore
 from ssl_jax.run.stop import Stopped
+from tests.photos import saved_run, write_photos
 from tests.recipes import save, shrunk, train_recipes
-from tests.run.photos import saved_run, write_photos
 
 FEW = check(
   EvaluateConfig,
@@ -31,6 +32,15 @@ FEW = check(
       online=dict(task="ttt", mode="online", steps=1, copies=2, learning_rate=0.05),
     ),
     augment=dict(name="none"),
+  ),
+)
+
+ALONG = check(
+  EvaluateConfig,
+  recipe(
+    EvaluateConfig,
+    tasks=dict(ttt_video=dict(window=4, steps=1, copies=4, learning_rate=0.05)),
+    augment=dict(name="scale_jitter", scale=(1.0, 1.0), flip=0.0),
   ),
 )
 
@@ -109,7 +119,7 @@ def test_what_was_learned_on_a_photo_does_not_depend_on_the_others(joint, photos
 
 def test_learning_continues_where_it_stopped_with_the_same_results(joint, photos, tmp_path, monkeypatch):
   whole = predict(joint, photos, tmp_path / "whole", adapt="online", config=FEW)
-  row, count = learning._row, []
+  row, count = kinds.row_of_probabilities, []
 
   def counted(*args):
     count.append(1)
@@ -117,13 +127,13 @@ def test_learning_continues_where_it_stopped_with_the_same_results(joint, photos
       os.kill(os.getpid(), signal.SIGTERM)
     return row(*args)
 
-  monkeypatch.setattr(learning, "_row", counted)
+  monkeypatch.setattr(kinds, "row_of_probabilities", counted)
   with pytest.raises(Stopped, match="stopped by SIGTERM after 3 of 6"):
     predict(joint, photos, tmp_path / "parts", adapt="online", config=FEW)
   again = predict(joint, photos, tmp_path / "parts", adapt="online", config=FEW)
   assert len(count) == 6
   np.testing.assert_array_equal(again.probabilities, whole.probabilities)
-  assert not (tmp_path / "parts" / learning.UNFINISHED).exists()
+  assert not (tmp_path / "parts" / UNFINISHED).exists()
 
 
 def test_the_frames_of_a_video_come_in_order_with_their_times(joint, tmp_path):
@@ -139,6 +149,42 @@ def test_the_frames_of_a_video_come_in_order_with_their_times(joint, tmp_path):
   as_images = ssl_jax.predict(joint, str(frames), output=tmp_path / "images", batch_size=8)
   np.testing.assert_allclose(found.probabilities, as_images.probabilities, atol=1e-5)
   np.testing.assert_allclose(read_predictions(tmp_path / "out").seconds, found.seconds, atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def segmenter(tmp_path_factory):
+  """A segmenter that can learn to restore masked images at test time."""
+  recipe = train_recipes()["pretrain/joint_segmentation.py:camvid"]
+  config = check(TrainConfig, shrunk(recipe, batch=8, size=16))
+  return save(config, tmp_path_factory.mktemp("segmenter"))
+
+
+@pytest.mark.parametrize("adapt", ["none", "window"])
+def test_a_segmenter_writes_a_map_and_a_picture_of_every_photo(adapt, segmenter, photos, tmp_path):
+  options = {} if adapt == "none" else dict(adapt=adapt, config=ALONG)
+  found = predict(segmenter, photos, tmp_path, **options)
+  assert len(found.names) == 6 and found.class_names == tuple(map(str, range(10)))
+  np.testing.assert_allclose(found.fractions.sum(1), 1, atol=1e-5)
+  for i, name in enumerate(found.names):
+    with Image.open(photos / name) as photo, Image.open(tmp_path / "maps" / f"{name[:-4]}.png") as classes:
+      assert classes.size == photo.size and classes.mode == "P"
+      share = np.bincount(np.asarray(classes).ravel(), minlength=10) / np.prod(photo.size)
+    assert np.abs(share - found.fractions[i]).max() < 0.1  # resized
+    assert (tmp_path / "pictures" / f"{name[:-4]}.jpg").exists()
+  assert (found.changed is None) == (adapt == "none")
+  again = predict(segmenter, photos, tmp_path, **options)
+  np.testing.assert_allclose(again.fractions, found.fractions, atol=1e-5)
+
+
+def test_a_film_of_a_segmented_video(segmenter, tmp_path):
+  frames = tmp_path / "clip"
+  frames.mkdir()
+  for i in range(5):
+    Image.fromarray(np.full((32, 48, 3), 50 * i, np.uint8)).save(frames / f"{i:02}.png")
+  found = ssl_jax.predict(segmenter, output=tmp_path / "out", video=str(frames), batch_size=8)
+  assert found.names.tolist() == [f"frame {i}" for i in range(5)]
+  with Image.open(tmp_path / "out" / "film.gif") as film:
+    assert film.n_frames == 5 and film.size[0] > film.size[1]
 
 
 @pytest.mark.filterwarnings("ignore:The queue of")

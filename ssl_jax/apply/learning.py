@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import pathlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,8 @@ from jax.sharding import Mesh
 
 from ssl_jax import parallel, tasks
 from ssl_jax.abilities import Adaptable
+from ssl_jax.apply.new_images import NewImages
+from ssl_jax.apply.rows import UNFINISHED
 from ssl_jax.config.checked import defaults_of
 from ssl_jax.config.schema import EvaluateConfig
 from ssl_jax.core import Augment, Key
@@ -22,7 +25,6 @@ from ssl_jax.data.elements import host_batch
 from ssl_jax.data.reader import cores
 from ssl_jax.log.console import Progress
 from ssl_jax.parallel import placement
-from ssl_jax.run.new_images import NewImages
 from ssl_jax.tasks import streams
 from ssl_jax.tasks.backbone import Backbone
 from ssl_jax.tasks.partial_results import PartialResults
@@ -31,7 +33,6 @@ from ssl_jax.tasks.stream_options import Options
 from ssl_jax.tasks.stream_rows import FrameRows
 from ssl_jax.tasks.video_streams import FrameReader, Video
 
-UNFINISHED = "unfinished.npz"
 WINDOW = 16  # latest images that "window" learns from, as along videos
 # options of the tasks that have no effect on predictions, and would change results silently
 UNUSED = ("prior", "threshold", "offline", "balance", "vote", "smoothing", "order")
@@ -42,22 +43,13 @@ FORMS = {  # of adapting: what carry and window are, and the number of steps wit
 }
 
 
-class Learned(NamedTuple):
-  """The predictions of the images that could be decoded, in order."""
-
-  index: np.ndarray  # i32[N]: number of the image
-  probabilities: np.ndarray  # f32[N, C]
-  frozen: np.ndarray | None = None  # f32[N, C]: of the trained network
-  losses: np.ndarray | None = None  # f32[N]
-  milliseconds: float = 0.0
-
-
 def learning_options(backbone: Backbone, adapt: str, config: EvaluateConfig | None) -> Options | None:
   """The options of learning at test time; None for adapt="none".
 
   Args:
     config: the options of its task 'ttt' or 'ttt_video' are taken: of the one whose mode is `adapt` if there
-      are several, otherwise of the first. None: those of `tasks.ttt.make`, with 10 steps an image for
+      are several, otherwise of the first. None: those of `tasks.ttt.make`, or of
+      `tasks.ttt_video.make` for a segmenter, with 10 steps an image for
       "standard" and 1 otherwise, and the objective "tent" for a network without a task of its own.
   Raises: ValueError if the config has no such task, or options out of range; methods.MissingAbility if the
     network has nothing to learn.
@@ -111,7 +103,10 @@ def learn_and_predict(
   key: Key,
   identity: dict[str, Any],
   folder: pathlib.Path,
-) -> Learned:
+  *,
+  judge: Callable[..., dict[str, jax.Array]],
+  row: Callable[..., dict[str, Any]],
+) -> tuple[dict[str, np.ndarray], float]:
   """Learns on every image, and predicts it.
 
   Images that each start from the trained weights are shared between the devices; a stream runs on one device.
@@ -120,6 +115,9 @@ def learn_and_predict(
     options: of `learning_options`.
     augment: of the images that are learned from.
     identity: what the rows that `folder` keeps of interrupted work depend on.
+    judge, row: what is kept of the predictions of an image, see `streams.Streams`.
+  Returns: (the rows of all images that can be decoded, in order, with their "index" and "loss"; the
+    milliseconds of an image).
   Raises: ValueError if no image can be decoded; Stopped on a stop request, after the rows so far are saved.
   """
   if options.carry:
@@ -141,8 +139,8 @@ def learn_and_predict(
       key,
       averages=Averages(0, 0.0),
       read=FrameReader(functools.partial(_read, images)),
-      judge=_judge,
-      row=_row,
+      judge=judge,
+      row=row,
     )
     kept = PartialResults(folder / UNFINISHED)
     rows = FrameRows(kept, {**identity, "at_once": made.online.size})
@@ -150,13 +148,7 @@ def learn_and_predict(
   found = rows.arrays()
   order = np.argsort(found["index"], kind="stable")
   kept.clear()
-  return Learned(
-    found["index"][order],
-    found["probabilities"][order, 0],
-    found["probabilities"][order, 1],
-    found["loss"][order],
-    rows.milliseconds(),
-  )
+  return {name: values[order] for name, values in found.items()}, rows.milliseconds()
 
 
 def _videos(readable: np.ndarray, count: int) -> list[Video]:
@@ -184,11 +176,13 @@ def _readable(images: NewImages) -> np.ndarray:
 
 def _read(images: NewImages, indices) -> dict[str, np.ndarray]:
   batch = host_batch(images.transform, images.source.__getitems__(list(indices)))
+  if "image_size" in batch:
+    return batch
   sizes = np.tile(np.array(batch["image"].shape[1:3], np.int32), (len(batch["image"]), 1))
   return {"image": batch["image"], "image_size": sizes}
 
 
-def _judge(running: streams.Streams, samples, frames, logits) -> dict[str, jax.Array]:
+def judge_probabilities(running: streams.Streams, samples, frames, logits) -> dict[str, jax.Array]:
   """f32[S, 2, C]: the probabilities after learning, and those of the trained network."""
   return {"probabilities": _probabilities(logits[0], logits[2], mesh=running.mesh)}
 
@@ -199,5 +193,6 @@ def _probabilities(adapted, frozen, *, mesh: Mesh):
   return jax.lax.with_sharding_constraint(found, placement.replicated(mesh))
 
 
-def _row(video: Video, moment: int, frame, found) -> dict[str, Any]:
+def row_of_probabilities(video: Video, moment: int, frame, found) -> dict[str, Any]:
+  """The probabilities of an image."""
   return {"probabilities": found["probabilities"]}

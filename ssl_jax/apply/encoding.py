@@ -12,10 +12,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ssl_jax import parallel
+from ssl_jax.apply.new_images import NewImages
 from ssl_jax.data import pipeline, sources
 from ssl_jax.data.reader import Source
 from ssl_jax.log.console import Progress
-from ssl_jax.run.new_images import NewImages
 from ssl_jax.run.stop import Stop, Stopped
 from ssl_jax.tasks import features
 from ssl_jax.tasks.backbone import Backbone

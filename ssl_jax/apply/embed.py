@@ -10,13 +10,13 @@ import jax
 import numpy as np
 
 from ssl_jax import parallel
+from ssl_jax.apply.encoding import Encoding, clear_parts, encode_images
+from ssl_jax.apply.feature_files import Embedded, check_path, read_features, read_protocol, write_features
+from ssl_jax.apply.new_images import open_new_images
 from ssl_jax.data import host, transforms
 from ssl_jax.data.folder import FolderReader
 from ssl_jax.data.reader import Source
 from ssl_jax.log.waiting import waiting
-from ssl_jax.run.encoding import Encoding, clear_parts, encode_images
-from ssl_jax.run.feature_files import Embedded, check_path, read_features, read_protocol, write_features
-from ssl_jax.run.new_images import open_new_images
 from ssl_jax.run.provenance import provenance
 from ssl_jax.run.restore import restore
 from ssl_jax.tasks import features

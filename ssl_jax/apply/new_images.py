@@ -71,6 +71,33 @@ def open_new_images(
   return NewImages(source, host.one_image(pixels, source), _names(source, data_dir), protocol)
 
 
+def open_video(trained: TrainConfig, video: str, **chosen: Any) -> NewImages:
+  """Opens the frames of a video file, or of a folder of numbered images, as images.
+
+  Args:
+    chosen: the options of `open_new_images`, of which only `size` and `crop_ratio` may be given.
+  Raises: ValueError for another option, or a video that does not exist; as `video.clips.open_clip`.
+  """
+  given = [option for option in ("data_dir", "name", "split") if chosen[option]]
+  if given:
+    raise ValueError(
+      f"--video={video} and --{given[0]}={chosen[given[0]]} are both given; leave out one of them"
+    )
+  from ssl_jax.video.frame_reader import open_frames  # here: it needs PyAV for video files
+
+  path = os.path.expanduser(video)
+  if not os.path.exists(path):
+    raise ValueError(f"--video={video} does not exist; name a video file or a folder of numbered images")
+  source = open_frames(path)
+  like = open_new_images(trained, name="synthetic", size=chosen["size"], crop_ratio=chosen["crop_ratio"])
+  protocol = {**like.protocol, "data": "video", "split": os.path.basename(path)}
+  pixels = transforms.resize_center_crop(
+    protocol["crop"], protocol["resize"], interpolation=protocol["interpolation"]
+  )
+  names = tuple(source.name(i) for i in range(len(source)))
+  return NewImages(source, host.one_image(pixels, source), names, protocol)
+
+
 def _names(source: Source, data_dir: str) -> tuple[str, ...]:
   start = os.path.join(data_dir, "") if data_dir else ""
   return tuple(source.name(i).removeprefix(start) for i in range(len(source)))

@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 import ssl_jax
+from ssl_jax.apply import encoding as module
+from ssl_jax.apply.feature_files import Embedded, read_features, write_features
 from ssl_jax.data import transforms
-from ssl_jax.run import encoding as module
-from ssl_jax.run.feature_files import Embedded, read_features, write_features
 from ssl_jax.run.restore import restore
 from ssl_jax.run.stop import Stopped
-from tests.run.photos import saved_run, write_photos
+from tests.photos import saved_run, write_photos
 
 pytestmark = pytest.mark.filterwarnings("ignore:The queue of")
 
