@@ -58,7 +58,9 @@ def predict(
 
   A classifier gives the probability of every class; a segmenter the class of every pixel, in files; a
   detector boxes. Segmenters and detectors see whole images, whose shorter side becomes `size` pixels, and
-  also draw pictures of what they find and, of a video, a film. Work that was interrupted continues where it stopped, with the same results; if `output` is complete, it is
+  also draw pictures of what they find and, of a video, a film.
+
+  Work that was interrupted continues where it stopped, with the same results; if `output` is complete, it is
   read. Images that cannot be decoded are named in warnings and have no row.
 
   Args:

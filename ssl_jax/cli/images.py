@@ -54,8 +54,9 @@ def predict(values) -> None:
 
   OUTPUT/predictions.csv gets a row for every image: the most probable class, and the probability of every
   class; predictions.json the protocol and the milliseconds of an image. A segmenter also writes the class
-  of every pixel (OUTPUT/maps), a detector boxes, and both draw pictures and a film. With --adapt the network keeps
-  learning, without labels, on the very images that it predicts:
+  of every pixel (OUTPUT/maps), a detector boxes, and both draw pictures and a film.
+
+  With --adapt the network keeps learning, without labels, on the very images that it predicts:
     standard  on each image, starting from the trained weights
     online    along the images, each starting from what those before it left
     window    along the images or frames, from the latest 16 of them
