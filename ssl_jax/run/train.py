@@ -87,12 +87,11 @@ def train(
   abstract, init = abstract_state(parts, config, mesh)
   identity = _identity(config, source)
   workdir.mkdir(parents=True, exist_ok=True)
-  keep = {"keep": config.checkpoint.keep, "keep_every": config.checkpoint.keep_every}
   with (
     continue_if_closed(),
     _explain_full_disk(workdir),
     Lock(workdir) as lock,
-    Checkpoints(workdir, **keep) as checkpoints,
+    Checkpoints(workdir, keep=config.checkpoint.keep, keep_every=config.checkpoint.keep_every) as checkpoints,
   ):
     start = _resume_from(checkpoints, identity, workdir, force)
     run = Run(config, parts, source, transform, mesh, start)
