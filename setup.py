@@ -14,12 +14,14 @@ REPORT = ["bokeh>=3.6,<4", "scikit-learn>=1.5,<2"]
 LINT = ["ruff>=0.14,<0.18", "pyright[nodejs]>=1.1.400,<1.2"]
 DETECTION = ["faster-coco-eval>=1.6,<2"]
 FILES = ["safetensors>=0.4,<1", "flatbuffers>=24,<27"]
+CONTROL = ["dm-control>=1.0.50,<2", "mujoco>=3.17,<4"]
 VIDEO = ["av>=17,<19", "opencv-python-headless>=4.10,<6", "scikit-image>=0.24,<0.28"]
 EXTRAS = {
   "tpu": ["jax[tpu]>=0.10.2,<0.13"],
   "cuda12": ["jax[cuda12]>=0.10.2,<0.13"],
   "cuda13": ["jax[cuda13]>=0.10.2,<0.13"],
   "video": VIDEO,
+  "control": CONTROL,
   "detection": DETECTION,
   "report": REPORT,
   "tensorboard": ["tensorboardX>=2.6,<3"],
@@ -36,6 +38,7 @@ EXTRAS = {
     *LINT,
     *VIDEO,
     *DETECTION,
+    *CONTROL,
     "pycocotools>=2.0.8,<3",
     "hotcoco>=1.3,<2",  # panoptic quality, as an oracle
     "setuptools>=77",  # builds the wheel that a test installs

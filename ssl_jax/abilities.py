@@ -135,6 +135,18 @@ class Adaptable(NamedTuple):
   update: Callable[[PyTree, PyTree, PyTree], PyTree] | None = None
 
 
+class Actor(NamedTuple):
+  """A policy: an action for what is seen."""
+
+  # (params, model_state, clips f32[B, n + 1, H, W, 3] in [0, 1], oldest frame first) -> f32[B, A] in [-1, 1];
+  # it sees the last n frames
+  act: Callable[[PyTree, PyTree, jax.Array], jax.Array]
+  frames: int  # n
+  size: int  # side in pixels of the frames
+  actions: int  # A
+  learns_actions: bool  # whether the task at test time uses the action
+
+
 class Masking(NamedTuple):
   """A network whose predictor of classes also takes images of which a part is hidden."""
 

@@ -25,6 +25,7 @@ from ssl_jax.augment.record_moves import (
   move_mask,
   sides,
 )
+from ssl_jax.augment.transition_crop import transition_crop
 from ssl_jax.core import Key
 
 Relative = Literal["pixels", "fit", "shorter"]
@@ -215,7 +216,7 @@ def resized_sides(bounds: jax.Array, shorter: jax.Array, longest: int, canvas: t
   return jnp.clip(jnp.floor(sides * factor + 0.5).astype(jnp.int32), 1, jnp.asarray(canvas, jnp.int32))
 
 
-RECORDS = {f.__name__: f for f in (record_crop, scale_jitter, resize_shorter, object_crop)}
+RECORDS = {f.__name__: f for f in (record_crop, scale_jitter, resize_shorter, object_crop, transition_crop)}
 
 
 def _first_varied(record: Record, windows: list[Window], canvas: tuple[int, int], limit: float) -> Window:

@@ -45,11 +45,12 @@ def plan(values) -> None:
 
 
 def prepare(values) -> None:
-  r"""Compute statistics of the training data, or mine a data set out of clips.
+  r"""Compute statistics of the training data, mine a data set out of clips, or record one with a simulator.
 
   Usage: ssl-jax prepare colour_prior --config=RECIPE --output=FILE.json
          ssl-jax prepare MINER [OPTION=VALUE...] --data_dir=CLIPS --output=DIR [--split=SPLIT
            --test_split=SPLIT --processes=N --seed=N]
+         ssl-jax prepare trajectories [OPTION=VALUE...] --output=DIR [--processes=N --seed=N]
 
   colour_prior  the frequency of each of the 313 colours, for colorization; then train with
                 --config=configs/pretrain/colorization.py:FILE.json
@@ -63,10 +64,15 @@ def prepare(values) -> None:
     tracks  two patches of a clip that show the same thing, for tracking
     tuples  five frames of a clip, for shuffle_and_learn
 
+  trajectories  transitions of an environment of DeepMind Control, with the actions of an expert, for policy;
+                needs '.[control]'. Options: environment, episodes, test_episodes, size, frames, repeat,
+                expert, noise, policy, earlier, together, camera; policy=RUN earlier=DIR is a round of DAgger
+
   Examples:
     ssl-jax prepare colour_prior --config=configs/pretrain/colorization.py \
       --config.data.data_dir=TFDS --output=prior.json
     ssl-jax prepare sounds clusters=30 --data_dir=CLIPS --output=DIR
+    ssl-jax prepare trajectories environment=cartpole/swingup size=72 --output=DIR
   """
   from ssl_jax.mining import miners
   from ssl_jax.run import prepare as run
@@ -74,6 +80,9 @@ def prepare(values) -> None:
   if values.rest and values.rest[0] in miners.known():
     flags = {name: getattr(values, name) for name in ("data_dir", "split", "test_split", "seed", "processes")}
     run.mine(values.rest, values.output, **flags)
+    return
+  if values.rest[:1] == ["trajectories"]:
+    run.record(values.rest[1:], values.output, seed=values.seed, processes=values.processes)
     return
   from ssl_jax.config import schema
 
@@ -160,8 +169,8 @@ COMMANDS = {
       Flag("data_dir", "", "the folder of clips that a miner reads"),
       Flag("split", "train[:80%]", "the clips that a miner trains on"),
       Flag("test_split", "train[80%:]", "the clips that a miner holds back; empty: none"),
-      Flag("seed", 0, "of the random draws of a miner"),
-      Flag("processes", 0, "of a miner; 0: one for each core"),
+      Flag("seed", 0, "of the random draws of a miner, or of recorded episodes"),
+      Flag("processes", 0, "of a miner, 0: one for each core; or with environments, 0: none beside this one"),
     ),
     takes_words=True,
   ),

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from ssl_jax.config.checked import call_checked, nearest
-from ssl_jax.data import body_parts, clip_transforms, stored_frames, transforms
+from ssl_jax.data import body_parts, clip_transforms, stored_frames, transforms, transitions
 from ssl_jax.data.elements import Elements, Record, ShapeDtype, Transform
 from ssl_jax.data.fit import Fit, Frame, image_transform, make_fit
 from ssl_jax.data.image_bits import image_bits
@@ -99,7 +99,13 @@ def image_mask(
 
 TRANSFORMS = {f.__name__: f for f in (image, image_mask, image_boxes, image_instances, image_densepose)} | {
   f.__name__: f
-  for f in (clip_transforms.frame, clip_transforms.frames, image_bits, stored_frames.stored_frames)
+  for f in (
+    clip_transforms.frame,
+    clip_transforms.frames,
+    image_bits,
+    stored_frames.stored_frames,
+    transitions.transition,
+  )
 }
 # the fields of a record that a transform needs, if these are not the image alone
 NEEDS = {
@@ -111,6 +117,7 @@ NEEDS = {
   "frames": ("clip",),
   "image_bits": ("image", "bits", "clip_name"),
   "stored_frames": ("frames", "numbers", "clip_name"),
+  "transition": ("frames", "action", "expert_action"),
 }
 
 

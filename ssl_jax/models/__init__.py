@@ -11,9 +11,15 @@ import jax
 
 from ssl_jax.config.checked import call_checked, nearest
 from ssl_jax.core import Weights
-from ssl_jax.models import alexnet, heads, preact, resnet, vit
+from ssl_jax.models import alexnet, heads, pixel_encoder, preact, resnet, vit
 
-ENCODERS = {**resnet.ENCODERS, **preact.ENCODERS, **vit.ENCODERS, **alexnet.ENCODERS}
+ENCODERS = {
+  **resnet.ENCODERS,
+  **preact.ENCODERS,
+  **vit.ENCODERS,
+  **alexnet.ENCODERS,
+  **pixel_encoder.ENCODERS,
+}
 
 
 class Network(NamedTuple):
@@ -117,15 +123,16 @@ def frozen_norms(encoder: Network) -> Network:
 
 
 def split(encoder: Network, layer: str) -> tuple[Network, Network]:
-  """Splits a ResNet after `layer`.
+  """Splits a ResNet or a PixelEncoder after `layer`.
 
   Several branches can share one trunk; each has its own weights.
 
   Returns: (trunk: images -> f32[B, h, w, C], branch: the trunk's output -> f32[B, D]).
-  Raises: ValueError if the encoder is not a ResNet or has no layer of this name before its last one.
+  Raises: ValueError if the encoder is neither or has no layer of this name before its last one.
   """
   module = encoder.module
-  known = module.layers()[:-1] if isinstance(module, (resnet.ResNet, preact.PreResNet)) else ()
+  kinds = (resnet.ResNet, preact.PreResNet, pixel_encoder.PixelEncoder)
+  known = module.layers()[:-1] if isinstance(module, kinds) else ()
   if layer not in known:
     raise ValueError(
       f"config.method.branch is {layer!r}, but "
@@ -201,6 +208,7 @@ __all__ = [
   "last_map",
   "make",
   "network",
+  "pixel_encoder",
   "readers",
   "split",
   "stack",

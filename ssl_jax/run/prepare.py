@@ -12,13 +12,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_jax.config.checked import nearest
+from ssl_jax import parallel
+from ssl_jax.abilities import Actor
+from ssl_jax.augment.crops import to_float
+from ssl_jax.config.checked import call_checked, nearest
 from ssl_jax.config.schema import TrainConfig
+from ssl_jax.control import trajectories
+from ssl_jax.control.environment import Setup
 from ssl_jax.data import host, pipeline, transforms
 from ssl_jax.log.console import Progress
 from ssl_jax.methods.pretext import cielab, colour_bins
 from ssl_jax.mining import miners, runner
 from ssl_jax.run.assembly import open_data
+from ssl_jax.run.restore import restore
+from ssl_jax.tasks.backbone import Backbone
 
 BATCH = 64
 
@@ -30,7 +37,7 @@ def prepare(words: Sequence[str], config: TrainConfig | None, output: str) -> pa
   Raises: ValueError for an unknown word, a missing config, or an output that is not a .json file.
   """
   if len(words) != 1 or words[0] not in PREPARATIONS:
-    known = (*PREPARATIONS, *miners.known())
+    known = (*PREPARATIONS, trajectories.NAME, *miners.known())
     raise ValueError(f"`ssl-jax prepare` takes one word{nearest(' '.join(words), known)}")
   if config is None:
     raise ValueError(f"`ssl-jax prepare {words[0]}` needs --config, the recipe whose data it reads")
@@ -71,11 +78,96 @@ def mine(
     return runner.run(mining, output, processes=processes, progress=progress)
 
 
+def record(words: Sequence[str], output: str, *, seed: int = 0, processes: int = 0) -> pathlib.Path:
+  """Records trajectories; `words` are the options of `record_trajectories`, OPTION=VALUE.
+
+  Returns: the folder of the data set that was written.
+  Raises: as `record_trajectories`, and ValueError for a word that is no option.
+  """
+  options = {**dict(map(_option, words)), "output": output, "seed": seed, "processes": processes}
+  return call_checked(record_trajectories, options, trajectories.NAME)
+
+
+def record_trajectories(
+  *,
+  output: str,
+  environment: str = "cartpole/swingup",
+  episodes: int = 60,
+  test_episodes: int = 8,
+  size: int = 100,
+  frames: int = 3,
+  repeat: int = 0,
+  expert: str = "",
+  noise: float = 0.0,
+  policy: str = "",
+  earlier: str = "",
+  together: int = 8,
+  camera: int = 0,
+  seed: int = 0,
+  processes: int = 0,
+) -> pathlib.Path:
+  """Writes transitions of an environment to OUTPUT/trajectories, see `trajectories.record`.
+
+  Args:
+    environment: DOMAIN/TASK of DeepMind Control, or MODULE:FUNCTION that returns an environment like those of
+      dm_control, whose episodes have up to 1,000 control steps.
+    episodes, test_episodes: of the splits "train" and "test".
+    size: side of the frames in pixels: 100 as published, from which crops of 84 are cut.
+    frames: of an observation.
+    repeat: control steps for which an action is held; 0: as published for the environment, otherwise 4.
+    expert: MODULE:FUNCTION, which takes (environment, repeat) and returns a function of the environment's
+      physics to an action; "": the one that comes with the environment.
+    noise: standard deviation of what is added to the actions, so that the expert is seen to correct.
+    policy: the folder of a run of method 'policy', which acts in the place of the expert: a round of DAgger.
+    earlier: a folder with recorded trajectories, whose transitions are copied.
+    together: episodes side by side.
+    camera: which camera of the environment.
+    processes: that simulate and render; 0: this one does.
+  Raises: ValueError for values out of range, an environment without an expert, or a run that does not fit.
+  """
+  setup = Setup(environment, size, repeat, expert, "", camera)
+  recording = trajectories.Recording(
+    setup, episodes, test_episodes, frames, noise, together, seed
+  ).check()
+  if processes < 0:
+    raise ValueError(f"--processes={processes} is negative; use 0 or more")
+  about = {"policy": policy}
+  act = None
+  if policy:
+    run = restore(policy, parallel.make_mesh(jax.devices()[:1]))
+    act, about["policy_step"] = acting(run.backbone, setup, frames), run.step
+  with Progress(trajectories.NAME) as progress:
+    return trajectories.record(
+      recording,
+      pathlib.Path(output).expanduser(),
+      policy=act,
+      earlier=earlier,
+      processes=processes,
+      about=about,
+      progress=progress,
+    )
+
+
+def acting(backbone: Backbone, setup: Setup, frames: int) -> trajectories.Policy:
+  """Returns clips uint8[n, frames + 1, S, S, 3] -> the actions of a trained policy.
+
+  Raises: methods.MissingAbility if the network is no policy; ValueError if it sees other frames.
+  """
+  actor = backbone.ability(Actor, "`ssl-jax prepare trajectories`", "train a 'policy'")
+  if (actor.frames, actor.size) != (frames, setup.size):
+    raise ValueError(
+      f"the policy sees {actor.frames} frames of {actor.size} pixels, but frames={frames} and "
+      f"size={setup.size}; use frames={actor.frames} size={actor.size}"
+    )
+  act = jax.jit(lambda weights, clips: actor.act(*weights, to_float(clips)))
+  return lambda clips: np.asarray(act(backbone.weights, clips))
+
+
 def _option(word: str) -> tuple[str, object]:
   """Parses OPTION=VALUE; a value that is no Python literal is text."""
   name, equals, text = word.partition("=")
   if not equals:
-    raise ValueError(f"{word!r} is not an option of a miner; write OPTION=VALUE")
+    raise ValueError(f"{word!r} is not an option; write OPTION=VALUE")
   try:
     return name, ast.literal_eval(text)
   except (ValueError, SyntaxError):

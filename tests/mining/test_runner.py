@@ -193,7 +193,7 @@ def test_nothing_found_is_an_error_with_the_reasons(clips, tmp_path):
   [
     (["sounds", "frame=3"], "sounds.frame is unknown; did you mean 'frames'"),
     (["sounds", "frames=many"], "sounds.frames is 'many' of type str; use a value of type int"),
-    (["sounds", "frames"], "'frames' is not an option of a miner; write OPTION=VALUE"),
+    (["sounds", "frames"], "'frames' is not an option; write OPTION=VALUE"),
     (["sounds", "frames=0"], "sounds.frames is 0; use a positive number"),
   ],
 )
