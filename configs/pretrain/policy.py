@@ -3,8 +3,9 @@ r"""Policies of DeepMind Control from pictures, cloned, with a task that goes on
 Command:   ssl-jax prepare trajectories environment=cartpole/swingup noise=0.2 --output=DIR
            ssl-jax train --config=configs/pretrain/policy.py:VARIANT --workdir=RUN --config.data.data_dir=DIR
            ssl-jax prepare trajectories environment=cartpole/swingup policy=RUN earlier=DIR --output=DIR1
-           ssl-jax train --config=configs/pretrain/policy.py:VARIANT --workdir=RUN1 --config.data.data_dir=DIR1 \
-             --config.start.workdir=RUN --config.start.parts='("encoder","policy","task")'
+           ssl-jax train --config=configs/pretrain/policy.py:VARIANT --workdir=RUN1 \
+             --config.data.data_dir=DIR1 --config.start.workdir=RUN \
+             --config.start.parts='("encoder","policy","task")'
            and so on, some rounds of DAgger; then configs/ttt/deployment.py.
 Variants:  the environment, with _rotation for the other task. Only cartpole_swingup has an expert here; for
            the others give expert=MODULE:FUNCTION to `prepare`.

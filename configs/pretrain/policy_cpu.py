@@ -1,14 +1,16 @@
 r"""A policy of cartpole swing-up from pictures, cloned, for two CPU cores.
 
 Command:   ssl-jax prepare trajectories size=72 episodes=24 noise=0.2 --output=DIR
-           ssl-jax train --config=configs/pretrain/policy_cpu.py:VARIANT --workdir=RUN --config.data.data_dir=DIR
+           ssl-jax train --config=configs/pretrain/policy_cpu.py:VARIANT --workdir=RUN \
+             --config.data.data_dir=DIR
            ssl-jax prepare trajectories size=72 episodes=16 policy=RUN earlier=DIR --output=DIR1
-           ssl-jax train --config=configs/pretrain/policy_cpu.py:VARIANT --workdir=RUN1 --config.data.data_dir=DIR1
+           ssl-jax train --config=configs/pretrain/policy_cpu.py:VARIANT --workdir=RUN1 \
+             --config.data.data_dir=DIR1
            two more rounds of DAgger in the same way; then configs/ttt/deployment.py.
 Variants:  inverse_dynamics, rotation: the task on the shared convolutions.
 Hardware:  two CPU cores.
-Differs:   5 convolutions of 16 channels, of which 3 are shared, and crops of 64 pixels of 72; published are 11
-           convolutions of 32 channels, 8 shared, and 84 of 100.
+Differs:   5 convolutions of 16 channels, of which 3 are shared, and crops of 64 pixels of 72; published are
+           11 convolutions of 32 channels, 8 shared, and 84 of 100.
 Measured:  docs/results.md
 """
 

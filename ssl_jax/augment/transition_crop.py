@@ -40,7 +40,10 @@ def transition_crop(*, size: int = 84) -> RecordAugment:
         "a smaller crop, or a larger config.data.size"
       )
     offsets = jnp.stack(
-      [jax.random.randint(jax.random.fold_in(key, axis), (2,), 0, max(most, 1)) for axis, most in enumerate(room)],
+      [
+        jax.random.randint(jax.random.fold_in(key, axis), (2,), 0, max(most, 1))
+        for axis, most in enumerate(room)
+      ],
       1,
     )
     rest = {name: leaf for name, leaf in record.items() if name != "clip"}

@@ -54,9 +54,7 @@ class Camera:
     self._mujoco.mj_comPos(self.model, own)
     self._mujoco.mj_camlight(self.model, own)
     everything = self._mujoco.mjtCatBit.mjCAT_ALL
-    self._mujoco.mjv_updateScene(
-      self.model, own, self._options, None, self._view, everything, self._scene
-    )
+    self._mujoco.mjv_updateScene(self.model, own, self._options, None, self._view, everything, self._scene)
 
   def picture(self) -> np.ndarray:
     """uint8[size, size, 3]."""

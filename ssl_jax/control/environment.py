@@ -91,7 +91,7 @@ class Environment:
     self._looks = worlds.Looks(self._camera, worlds.find_clips(setup.videos))
     self._moment = 0
 
-  def reset(self, seed: int, world: worlds.World = "train") -> Moment:
+  def reset(self, seed: int, world: str = "train") -> Moment:
     """Begins an episode. The seed determines the first state and, with the world, the looks."""
     self._looks.change(world, seed)
     self._inner.task.random.seed(seed)

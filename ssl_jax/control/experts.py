@@ -39,4 +39,6 @@ def import_function(name: str, option: str) -> Callable:
   try:
     return getattr(importlib.import_module(module), function)
   except (ImportError, AttributeError, ValueError) as error:
-    raise ValueError(f"{option}={name}: {error}; use MODULE:FUNCTION of a module that Python finds") from error
+    raise ValueError(
+      f"{option}={name}: {error}; use MODULE:FUNCTION of a module that Python finds"
+    ) from error

@@ -22,5 +22,5 @@ class FrameStack:
 
   @property
   def clip(self) -> np.ndarray:
-    """uint8[count + 1, S, S, 3], oldest first: the observation before, and, without the first, the present."""
+    """uint8[count + 1, S, S, 3], oldest first: the last `count` are what is seen now."""
     return np.stack(self._frames)

@@ -186,7 +186,9 @@ def _features(recording: Recording, actions: int) -> dict[str, Any]:
 
   side, count = recording.setup.size, recording.frames + 1
   return {
-    "frames": tfds.features.Sequence(tfds.features.Image(shape=(side, side, 3), encoding_format="png"), count),
+    "frames": tfds.features.Sequence(
+      tfds.features.Image(shape=(side, side, 3), encoding_format="png"), count
+    ),
     "action": tfds.features.Tensor(shape=(actions,), dtype=np.float32),
     "expert_action": tfds.features.Tensor(shape=(actions,), dtype=np.float32),
     "numbers": tfds.features.Tensor(shape=(count,), dtype=np.int32),

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from ssl_jax.control.environment import Environment, Moment, Setup
-from ssl_jax.control.worlds import World
 
 
 class Environments:
@@ -32,7 +31,7 @@ class Environments:
       self.close()
       raise
 
-  def reset(self, seeds: Sequence[int], worlds: Sequence[World]) -> list[Moment]:
+  def reset(self, seeds: Sequence[int], worlds: Sequence[str]) -> list[Moment]:
     """Begins an episode in each of the first len(seeds) environments, see `Environment.reset`."""
     return self._each("reset", list(zip(seeds, worlds, strict=True)))
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import pathlib
 import zlib
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
 from ssl_jax.control.camera import Camera
 
-World = Literal["train", "colours_easy", "colours_hard", "video", "camera"]
-WORLDS = get_args(World)
+WORLDS = ("train", "colours_easy", "colours_hard", "video", "camera")
 # how far a colour moves from that of training to one that is drawn from all colours
 SPREADS = {"colours_easy": 0.3, "colours_hard": 1.0}
 FORTH_AND_BACK = 250  # frames of a video, after which it runs backwards
@@ -32,7 +31,7 @@ class Looks:
     self._recoloured = False
     self._video: np.ndarray | None = None
 
-  def change(self, world: World, seed: int) -> None:
+  def change(self, world: str, seed: int) -> None:
     """Draws the looks of an episode; the same world and seed give the same looks.
 
     Raises: ValueError for an unknown world, or "video" without clips.
@@ -45,7 +44,7 @@ class Looks:
     if world == "camera":
       move_camera(model, rng)
     if world == "video":
-      self._video = read_video(self._clips[rng.integers(len(self._clips))], self._size, rng)
+      self._video = read_video(self._clips[int(rng.integers(len(self._clips)))], self._size, rng)
     if world in SPREADS:
       recolour(model, rng, SPREADS[world])
     if world in SPREADS or self._recoloured:

@@ -1,16 +1,16 @@
-"""A policy that is cloned from an expert, and a self-supervised task on the same first convolutions, which goes
-on at deployment.
+"""A policy that is cloned from an expert, and a self-supervised task on the same first convolutions, which
+goes on at deployment.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from ssl_jax import losses, metrics
+from ssl_jax import losses
 from ssl_jax.abilities import Actor, Adaptable, Pyramid
 from ssl_jax.augment.transition_crop import AFTER, BEFORE, observations, stacked
 from ssl_jax.core import Aux, Batch, DataSpec, Init, Method, Weights, keep_extra
@@ -74,9 +74,10 @@ def make(
   """
   clip, actions = _check(data, weight, hidden, size)
   trunk, rest = split(encoder, branch)
-  whole, last = encoder.apply, encoder.module.layers()[-2]
+  module: Any = encoder.module  # `split` has checked it
+  last = module.layers()[-2]
   convolutions = rest._replace(apply=functools.partial(rest.apply, until=last))
-  linear = rest._replace(apply=functools.partial(whole, since=last))
+  linear = rest._replace(apply=functools.partial(encoder.apply, since=last))
   policy = stack(rest, network(Perceptron(actions, hidden)))
   head = network(Perceptron(actions if task == "inverse_dynamics" else len(TURNS), hidden))
   inverse = task == "inverse_dynamics"
@@ -103,8 +104,8 @@ def _init(net: Branches, key, batch: Batch) -> Init:
   views = batch[BEFORE]
   if views.shape[1] != net.size:
     raise ValueError(
-      f"config.method.size is {net.size}, but the augmentation makes crops of {views.shape[1]} pixels; use the "
-      "same for config.augment.size"
+      f"config.method.size is {net.size}, but the augmentation makes crops of {views.shape[1]} pixels; use "
+      "the same for config.augment.size"
     )
   trunk_key, policy_key, features_key, head_key = jax.random.split(key, 4)
   trunk = net.trunk.init(trunk_key, views)
@@ -247,11 +248,14 @@ def _check(data: DataSpec, weight: float, hidden: int, size: int):
   if missing:
     raise ValueError(
       "method 'policy' needs transitions, but config.host.name delivers only "
-      f"{', '.join(data.elements)}; use config.host.name='transition' and data of `ssl-jax prepare trajectories`"
+      f"{', '.join(data.elements)}; use config.host.name='transition', on data of "
+      "`ssl-jax prepare trajectories`"
     )
   clip = data.elements["clip"]
   if weight < 0:
-    raise ValueError(f"config.method.weight is {weight}; use a positive one, or 0 for a policy without a task")
+    raise ValueError(
+      f"config.method.weight is {weight}; use a positive one, or 0 for a policy without a task"
+    )
   if hidden < 1:
     raise ValueError(f"config.method.hidden is {hidden}; use a positive width, such as 1024")
   if not 1 <= size <= min(clip.shape[1:3]):

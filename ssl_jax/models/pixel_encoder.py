@@ -22,9 +22,9 @@ def _central(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.A
 class PixelEncoder(nn.Module, kw_only=True):
   """Stacked frames f32[B, H, W, C] in [0, 1] -> f32[B, features] in (-1, 1).
 
-  3x3 convolutions without padding, each with ReLU, the first with stride 2; then a linear layer, LayerNorm and
-  tanh. The linear layer ties the encoder to one size of images. With `pyramid=True` it returns all maps, a
-  dict of f32[B, h, w, channels] by layer; for `until` and `since` see `models.split`.
+  3x3 convolutions without padding, each with ReLU, the first with stride 2; then a linear layer, LayerNorm
+  and tanh. The linear layer ties the encoder to one size of images. With `pyramid=True` it returns all maps,
+  a dict of f32[B, h, w, channels] by layer; for `until` and `since` see `models.split`.
 
   Args:
     depth: number of convolutions; 11 as published.
@@ -51,8 +51,8 @@ class PixelEncoder(nn.Module, kw_only=True):
     for number in range(done, min(last + 1, self.depth)):
       if min(x.shape[1:3]) < KERNEL:
         raise ValueError(
-          f"a map of {x.shape[1]} x {x.shape[2]} pixels is too small for the convolution {names[number]}; use "
-          "fewer config.encoder.depth, or larger crops"
+          f"a map of {x.shape[1]} x {x.shape[2]} pixels is too small for the convolution {names[number]}; "
+          "use fewer config.encoder.depth, or larger crops"
         )
       stride = 1 if number else 2
       conv = nn.Conv(

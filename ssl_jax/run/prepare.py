@@ -7,6 +7,7 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -126,12 +127,10 @@ def record_trajectories(
   Raises: ValueError for values out of range, an environment without an expert, or a run that does not fit.
   """
   setup = Setup(environment, size, repeat, expert, "", camera)
-  recording = trajectories.Recording(
-    setup, episodes, test_episodes, frames, noise, together, seed
-  ).check()
+  recording = trajectories.Recording(setup, episodes, test_episodes, frames, noise, together, seed).check()
   if processes < 0:
     raise ValueError(f"--processes={processes} is negative; use 0 or more")
-  about = {"policy": policy}
+  about: dict[str, Any] = {"policy": policy}
   act = None
   if policy:
     run = restore(policy, parallel.make_mesh(jax.devices()[:1]))
@@ -159,8 +158,8 @@ def acting(backbone: Backbone, setup: Setup, frames: int) -> trajectories.Policy
       f"the policy sees {actor.frames} frames of {actor.size} pixels, but frames={frames} and "
       f"size={setup.size}; use frames={actor.frames} size={actor.size}"
     )
-  act = jax.jit(lambda weights, clips: actor.act(*weights, to_float(clips)))
-  return lambda clips: np.asarray(act(backbone.weights, clips))
+  act = jax.jit(lambda params, state, clips: actor.act(params, state, to_float(clips)))
+  return lambda clips: np.asarray(act(*backbone.weights, clips))
 
 
 def _option(word: str) -> tuple[str, object]:

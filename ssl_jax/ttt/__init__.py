@@ -1,9 +1,9 @@
 """Test-time training: a network adapts, without labels, to the sample that it must predict.
 
 inner_loop: the adaptation to one sample. window: a sample that is the latest frame of a video with those
-before it. objectives: what can be learned without a task of the network's own. batched: the adaptation to
-many samples, each from the trained weights, or along streams in which every sample starts from the
-parameters that the previous one left.
+before it. episode: the adaptation along what a policy does. objectives: what can be learned without a task of
+the network's own. batched: the adaptation to many samples, each from the trained weights, or along streams in
+which every sample starts from the parameters that the previous one left.
 """
 
 from ssl_jax.ttt.batched import (
@@ -16,6 +16,7 @@ from ssl_jax.ttt.batched import (
   online,
   standard,
 )
+from ssl_jax.ttt.episode import Episode, make_episode
 from ssl_jax.ttt.inner_loop import (
   ALWAYS,
   Adapt,
@@ -34,6 +35,7 @@ __all__ = [
   "AdaptResult",
   "AdaptState",
   "Draw",
+  "Episode",
   "Objective",
   "Program",
   "adapt",
@@ -43,6 +45,7 @@ __all__ = [
   "images_at_once",
   "initial_params",
   "make_adapt",
+  "make_episode",
   "merge_params",
   "online",
   "select_params",

@@ -142,7 +142,7 @@ def _begin(loop: _Loop, weights: Weights, trainable: PyTree, key: Key, sample: S
   if loop.threshold < 1:
     params = merge_params(trainable, weights.params)
     certainty = cast(Callable[..., jax.Array], loop.adaptable.certainty)  # `make_adapt` has checked it
-    wanted = certainty(params, weights.model_state, _alone(sample))[0] < loop.threshold
+    wanted = certainty(params, weights.model_state, alone(sample))[0] < loop.threshold
   first = _predict(loop, weights, trainable, sample)
   rows = jnp.broadcast_to(first[None], (loop.steps + 1 if loop.curve else 2, *first.shape))
   opt_state, key = loop.optimizer.init(trainable), jax.random.fold_in(key, index)
@@ -191,10 +191,10 @@ def _finish(loop: _Loop, weights: Weights, first: PyTree, state: AdaptState) -> 
 
 def _predict(loop: _Loop, weights: Weights, trainable: PyTree, sample: Sample) -> jax.Array:
   params = merge_params(trainable, weights.params)
-  return loop.adaptable.predict(params, weights.model_state, _alone(sample))[0]
+  return loop.adaptable.predict(params, weights.model_state, alone(sample))[0]
 
 
-def _alone(sample: Sample) -> Batch:
+def alone(sample: Sample) -> Batch:
   """Returns the sample without augmentation as a batch of one; uint8 becomes f32 in [0, 1]."""
   return {name: to_float(leaf)[None] for name, leaf in sample.items()}
 
