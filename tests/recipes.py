@@ -69,6 +69,9 @@ def shrunk(config: TrainConfig, *, batch: int, size: int) -> dict:
     small["encoder"] |= {"name": "preresnet14", "width": 8, "stem": "small", "dtype": "float32"}
   elif small["encoder"]["name"] in ("caffenet", "alexnet"):  # too large for such images
     small["encoder"] = {"name": "resnet10", "width": 8, "stem": "small"}
+  elif small["encoder"]["name"] == "pixel_encoder":
+    small["encoder"] |= {"depth": 3, "channels": 8, "features": 16}
+    small["method"] |= {"branch": "conv2", "hidden": 32}
   else:
     small["encoder"] |= {"name": "resnet10", "width": 8, "stem": "small", "dtype": "float32"}
   geometry = {

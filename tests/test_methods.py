@@ -254,7 +254,7 @@ def test_a_missing_ability_names_the_methods_that_have_it():
   with pytest.raises(
     methods.MissingAbility,
     match="a test needs a network with the ability Adaptable, which 'pixels' does not have; "
-    "methods with it: joint, .*mae_probe; do something else",
+    "methods with it: joint, .*policy; do something else",
   ):
     methods.ability(method, Adaptable, owner="pixels", user="a test", cure="do something else")
   assert methods.with_ability(Classifier) == ["joint", "mae_probe", "supervised"]

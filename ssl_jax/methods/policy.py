@@ -112,7 +112,7 @@ def _init(net: Branches, key, batch: Batch) -> Init:
   maps, _ = net.trunk.apply(trunk, views)
   policy, features = net.policy.init(policy_key, maps), net.rest.init(features_key, maps)
   found, _ = net.rest.apply(features, maps)
-  head = net.head.init(head_key, _pair(found, found) if net.inverse else found)
+  head = net.head.init(head_key, jnp.tile(found, (1, 1 + net.inverse)))
   task = ({"encoder": e, "head": h} for e, h in zip(features, head))
   return Init(*({"encoder": t, "policy": p, "task": s} for t, p, s in zip(trunk, policy, task)))
 
@@ -128,8 +128,9 @@ def _loss(net: Branches, params, model_state, extra, batch: Batch, key):
   output, policy_state = net.policy.apply(_part(params, model_state, "policy"), maps[:, 0], train=True)
   error = ((jnp.tanh(output) - batch["expert_action"]) ** 2).mean(1)
   if targets is None:
-    both = _task_maps(net, params, model_state, _flat(maps.swapaxes(0, 1)))
-    task = _inverse_errors(net, params, model_state, *jnp.split(both, 2), batch["action"])
+    both = _task_maps(net, params, model_state, _flat(maps))
+    pairs = both.reshape(*maps.shape[:2], *both.shape[1:])
+    task = _inverse_errors(net, params, model_state, pairs, batch["action"])
   else:
     maps = _task_maps(net, params, model_state, maps[:, 1])
     task = losses.cross_entropy(_task_output(net, params, model_state, maps), targets)
@@ -166,11 +167,11 @@ def _inverse_loss(net: Branches, params, model_state, task: Batch):
   """f32[N]. The maps of all crops of a frame come from four passes, see `maps_of_crops`."""
   convolve = lambda views: _task_maps(net, params, model_state, _trunk(net, params, model_state, views))
   offsets = task["offsets"]
-  before, after = (
+  pairs = [
     maps_of_crops(convolve, observation, offsets[:, place], net.size)
     for place, observation in enumerate(observations(task["clip"][0]))
-  )
-  return _inverse_errors(net, params, model_state, before, after, task["action"])
+  ]
+  return _inverse_errors(net, params, model_state, jnp.stack(pairs, 1), task["action"])
 
 
 def _turned_copies(key, batch: Batch) -> Batch:
@@ -189,10 +190,12 @@ def _task_maps(net: Branches, params, model_state, maps):
   return net.convolutions.apply(_task_part(params, model_state, "encoder"), maps)[0]
 
 
-def _inverse_errors(net: Branches, params, model_state, before, after, actions):
-  """f32[N]: the squared error of the action between last maps f32[N, h, w, C], a mean over its numbers."""
-  both = _features(net, params, model_state, jnp.concatenate([before, after]))
-  guessed, _ = net.head.apply(_task_part(params, model_state, "head"), _pair(*jnp.split(both, 2)))
+def _inverse_errors(net: Branches, params, model_state, pairs, actions):
+  """f32[N]: the squared error of the action between pairs of last maps f32[N, 2, h, w, C], a mean over its
+  numbers.
+  """
+  features = _features(net, params, model_state, _flat(pairs)).reshape(len(pairs), -1)
+  guessed, _ = net.head.apply(_task_part(params, model_state, "head"), features)
   return ((guessed - actions) ** 2).mean(1)
 
 
@@ -212,10 +215,6 @@ def _trunk(net: Branches, params, model_state, views):
 def _turn(key, views):
   examples = one_turn(key, views)
   return _flat(examples.inputs), _flat(examples.targets)
-
-
-def _pair(before: jax.Array, after: jax.Array) -> jax.Array:
-  return jnp.concatenate([before, after], 1)
 
 
 def _standing(net: Branches, frames: int, images: jax.Array) -> jax.Array:
