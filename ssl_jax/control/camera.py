@@ -74,6 +74,7 @@ class Camera:
 
   def upload_textures(self) -> None:
     """Makes changes of the model's textures visible."""
+    self._screen.make_current()
     for number in range(self.model.ntex):
       self._mujoco.mjr_uploadTexture(self.model, self._context, number)
 
