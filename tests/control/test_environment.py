@@ -1,4 +1,4 @@
-"""Environments: seeds, held actions, worlds that differ in pixels and not in state, the expert, bad options."""
+"""Environments: seeds, held actions, worlds that differ in pixels and not in state, the expert, options."""
 
 import types
 

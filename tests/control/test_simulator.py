@@ -14,9 +14,7 @@ from tests.conftest import REPOSITORY
 @pytest.mark.parametrize("module, name", [("mujoco", "MuJoCo"), ("dm_control", "dm-control")])
 def test_a_missing_package_is_named_with_the_extra(monkeypatch, module, name):
   found = importlib.util.find_spec
-  monkeypatch.setattr(
-    importlib.util, "find_spec", lambda wanted: None if wanted == module else found("json")
-  )
+  monkeypatch.setattr(importlib.util, "find_spec", lambda wanted: None if wanted == module else found("json"))
   with pytest.raises(ImportError, match=rf"need {name}, .*run: pip install 'ssl_jax\[control\]'$"):
     simulator.load_simulator()
 

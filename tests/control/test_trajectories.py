@@ -18,10 +18,7 @@ SHORT = Setup(size=24, repeat=100)  # ten actions an episode
 
 def recording(**options) -> Recording:
   return Recording(
-    **{
-      **dict(setup=SHORT, episodes=3, test_episodes=1, frames=2, noise=0.5, together=2, seed=0),
-      **options,
-    }
+    **{**dict(setup=SHORT, episodes=3, test_episodes=1, frames=2, noise=0.5, together=2, seed=0), **options}
   )
 
 
@@ -75,7 +72,9 @@ def test_records_are_transitions(recorded):
 
 def test_noise_is_added_to_what_is_done_and_not_to_what_the_expert_says(recorded):
   source = sources.make(trajectories.NAME, split="train", data_dir=str(recorded))
-  done, advised = (np.array([source[i][name] for i in range(len(source))]) for name in ("action", "expert_action"))
+  done, advised = (
+    np.array([source[i][name] for i in range(len(source))]) for name in ("action", "expert_action")
+  )
   assert 0.2 < np.abs(done - advised).mean() < 0.6
   assert np.abs(done).max() <= 1
 
