@@ -44,7 +44,7 @@ def report(
     np.mean([p.diverged for world in worlds for arm in arms for p in rows.of(world, arm)])
   )
   for (world, arm), found in values.items():
-    scalars[f"return_{world}_{arm}"] = float(found["return"].mean())
+    scalars[f"score_{world}_{arm}"] = float(found["return"].mean()) / LENGTH
   return scalars, {"cells": cells, "differences": differences, "greatest_return": LENGTH}
 
 

@@ -277,8 +277,8 @@ def _cell(error: float) -> dict[str, str]:
 
 
 def _streams(records: Sequence[Record], width: int) -> list[tuple[str, list[tuple[str, str]]]]:
-  """(Name, pictures with captions) of every evaluation of streams."""
-  chosen = [(_name(record, e), e) for record, e in _evaluations(records) if e.of_streams]
+  """(Name, pictures with captions) of every evaluation of streams or episodes."""
+  chosen = [(_name(record, e), e) for record, e in _evaluations(records) if e.of_streams or e.of_episodes]
   return [(name, streams.pictures(e, width, len(chosen))) for name, e in chosen]
 
 
@@ -290,7 +290,7 @@ def _pictures(records: Sequence[Record], width: int) -> list[tuple[str, str]]:
     named += [
       (f"{e.task}, {e.backbone}" + (", confusion" if picture.stem.endswith("-confusion") else ""), picture)
       for e in record.evaluations
-      if "error" not in e.protocol and not e.of_streams and e.backbone not in BASELINES
+      if not ("error" in e.protocol or e.of_streams or e.of_episodes or e.backbone in BASELINES)
       for picture in e.pictures
     ]
     found += [(f"{record.name}: {name}", plots.embed_picture(path, width)) for name, path in named]

@@ -30,6 +30,11 @@ class Evaluation(NamedTuple):
     """Whether frames of videos were segmented as streams."""
     return self.protocol.get("task") == "ttt_video"
 
+  @property
+  def of_episodes(self) -> bool:
+    """Whether a policy played episodes."""
+    return self.protocol.get("task") == "deployment"
+
 
 class Record(NamedTuple):
   """The folder of one run, read into memory."""

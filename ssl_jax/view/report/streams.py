@@ -1,4 +1,4 @@
-"""What a report shows of test-time training along videos: films, strips, and the error against the window."""
+"""What a report shows of learning along videos and episodes: films, strips, the error against the window."""
 
 from __future__ import annotations
 
@@ -32,16 +32,17 @@ def pictures(evaluation: Evaluation, width: int, films: int = 1) -> list[tuple[s
     films: on the page; where there are many, each has fewer frames.
   """
   frames = min(max(FRAMES // films, FEWEST), LONGEST)
-  names = ", ".join(COLUMNS)
+  film, scores = f"the first video: {', '.join(COLUMNS)}", "The score of each frame over time"
+  if evaluation.of_episodes:
+    film = f"the first episode of each world: {', '.join(evaluation.protocol['arms'])}"
+    scores = "Returns and errors with intervals of 95%"
   found = []
   for path in evaluation.films:
     if path.suffix == ".gif":
-      found.append((f"The first video: {names}", _embed_film(path, width // 2, frames)))
+      found.append((film[0].upper() + film[1:], _embed_film(path, width // 2, frames)))
     else:
-      found.append((f"Frames of the first video: {names}", plots.embed_picture(path, width)))
-  return found + [
-    ("The score of each frame over time", plots.embed_picture(path, width)) for path in evaluation.pictures
-  ]
+      found.append((f"Frames of {film}", plots.embed_picture(path, width)))
+  return found + [(scores, plots.embed_picture(path, width)) for path in evaluation.pictures]
 
 
 def windows(records: Sequence[Record]) -> dict[str, figure]:

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ssl_jax.view import deployment
 from ssl_jax.view.report import page, plots, report, streams
 from ssl_jax.view.report.record import read_records
 from ssl_jax.view.video_stream import MILLISECONDS
-from tests.view.report.runs import HOSTILE, make_atlas, write_run, write_streams
+from tests.view.report.runs import HOSTILE, make_atlas, write_evaluation, write_run, write_streams
 
 PARTS = ("run", "training", "evaluation", "neighbours", "map", "corruption", "pictures")
 
@@ -185,6 +186,25 @@ def test_streams_are_shown_as_a_film_a_strip_and_scores_over_time(streamed, monk
   assert [getattr(image, "n_frames", 1) for image in shown] == [5, 1, 1]
   shown[0].load()
   assert shown[0].info["duration"] == 2 * MILLISECONDS
+
+
+def test_the_episodes_of_a_policy_are_shown_as_a_film_with_the_arms_named(tmp_path):
+  folder = write_run(tmp_path / "policy", evaluated=False)
+  arms = ["frozen", "adapted"]
+  write_evaluation(folder, "deployment", "policy", {"score": 0.5}, {"arms": arms})
+  film = np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1) * np.full((1, 8, 8, 3), 40, np.uint8)
+  at = folder / "evaluations" / "step60" / "deployment-policy"
+  deployment.write_film(at, {"train": dict.fromkeys(arms, film)})
+  cell = {arm: {"return": [500.0, 450.0, 550.0]} for arm in arms}
+  deployment.plot_cells(f"{at}.png", {"train": cell}, title="a policy")
+  text = report([folder]).read_text()
+  assert sections(text) == ["run", "training", "evaluation", "streams"]
+  captions = [caption for caption, _ in streams.pictures(read_records([folder])[0].evaluations[0], 300)]
+  assert sorted(captions) == [
+    "Frames of the first episode of each world: frozen, adapted",
+    "Returns and errors with intervals of 95%",
+    "The first episode of each world: frozen, adapted",
+  ]
 
 
 def test_errors_are_drawn_against_the_window_all_frames_last(streamed, tmp_path):
