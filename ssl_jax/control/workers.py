@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Sequence
 from typing import Any
 
@@ -129,6 +130,7 @@ class _Process:
 
 def _serve(pipe: Any, setup: Setup, count: int) -> None:
   """Answers calls until the other side closes."""
+  signal.signal(signal.SIGINT, signal.SIG_IGN)  # of Ctrl-C; the other process decides when to stop
   here, failure = None, None
   try:
     here = _Here(setup, count)
@@ -137,7 +139,7 @@ def _serve(pipe: Any, setup: Setup, count: int) -> None:
   while True:
     try:
       what, arguments = pipe.recv()
-    except (EOFError, KeyboardInterrupt):
+    except EOFError:
       what = "close"
     if what == "close":
       break

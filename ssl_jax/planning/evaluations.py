@@ -18,11 +18,12 @@ from ssl_jax.parallel.placement import replicated
 from ssl_jax.planning.work import Work, bytes_per_chip, rows_of
 from ssl_jax.run.assembly import abstract_state, assemble
 from ssl_jax.run.evaluate import live_augment
-from ssl_jax.tasks import features, streams
+from ssl_jax.tasks import deployment, features, streams
 from ssl_jax.tasks.backbone import Backbone
 from ssl_jax.tasks.segmentation import padded_canvas
 from ssl_jax.tasks.stream_options import Options
 from ssl_jax.tasks.ttt import Settings, make_adapt, with_objective
+from ssl_jax.ttt.batched import OnRows
 
 # (Height, width) in pixels of the frames of video sets that are planned without being present.
 FRAMES = {
@@ -41,8 +42,9 @@ def evaluating(
 ) -> dict[str, Work]:
   """Work by task name.
 
-  For a task of test-time training it is the adaptation to test images, or to a frame of each stream; for any
-  other task the forward pass over a batch, which takes most of its time.
+  For a task of test-time training it is the adaptation to test images, or to a frame of each stream, or a
+  step of a policy in each episode; for any other task the forward pass over a batch, which takes most of its
+  time.
   """
   parts = assemble(config, data)
   size = evaluation.data.size or config.augment["size"]
@@ -62,6 +64,8 @@ def evaluating(
     elif task == "ttt_video":
       learner = _of_frames(backbone, config, evaluation, options, size, mesh)
       found[name] = _adapting(learner, options["together"], mesh, platform)
+    elif task == "deployment":
+      found[name] = _acting(backbone, evaluation, options, size, mesh, platform)
     else:
       found[name] = _passing(backbone, evaluation.batch_size, size, mesh)
   return found
@@ -132,6 +136,35 @@ def _of_frames(
     "rows": ((settings.steps, settings.copies), jnp.int32),
   }
   return Learner(network, adapt, tuple(settings.trainable), True, sample)
+
+
+def _acting(
+  backbone: Network, evaluation: EvaluateConfig, options: dict, size: int, mesh: Mesh, platform: str
+) -> Work:
+  """A policy learns from a transition and acts, in several episodes at once."""
+  settings = deployment.Options(**{name: options[name] for name in deployment.Options._fields})
+  augment = live_augment(evaluation, size)
+  adapt, episode, actor = deployment.make_learner(settings, backbone(mesh), augment)
+  _, trainable = ttt.initial_params(backbone(mesh), settings.trainable)
+  together = settings.together or ttt.images_at_once(adapt, trainable, platform)
+  clip = (actor.frames + 1, actor.size, actor.size, 3)
+  sample: Rows = {"clip": (clip, jnp.uint8), "action": ((actor.actions,), jnp.float32)}
+
+  def lower(mesh: Mesh) -> jax.stages.Lowered:
+    rows = lambda leaf: rows_of((together * mesh.size, *leaf.shape), leaf.dtype, mesh)
+    weights, first = ttt.initial_params(backbone(mesh), settings.trainable)
+    one = {name: jax.ShapeDtypeStruct(*spec) for name, spec in sample.items()}
+    number, key = jax.ShapeDtypeStruct((), jnp.int32), jax.eval_shape(lambda: jax.random.key(0))
+    state, _ = jax.eval_shape(episode.begin, weights, first, key, one, number)
+    state, samples, numbers = jax.tree.map(rows, (state, one, number))
+    program = OnRows(episode.respond, (False, True, True, True), mesh=mesh)
+    return program.lower(weights, state, samples, numbers)
+
+  held = {
+    "parameters": bytes_per_chip(backbone(mesh).weights),
+    "trainable": bytes_per_chip(trainable) * together,
+  }
+  return Work(lower, lambda mesh: together * mesh.size, held)
 
 
 def frame_size(

@@ -16,7 +16,7 @@ from ssl_jax.config.checked import nearest
 from ssl_jax.control.environment import Setup
 from ssl_jax.control.workers import Environments
 from ssl_jax.control.worlds import WORLDS, check_world
-from ssl_jax.core import Key
+from ssl_jax.core import Augment, Key
 from ssl_jax.parallel import placement
 from ssl_jax.run.stop import Stop, Stopped
 from ssl_jax.tasks import deployment_report
@@ -45,6 +45,10 @@ class Options(NamedTuple):
   trainable: tuple[str, ...]
   together: int
   processes: int
+
+  def setup(self, size: int) -> Setup:
+    """The environment, in frames of `size` pixels."""
+    return Setup(self.environment, size, self.repeat, self.expert, self.videos, self.camera)
 
 
 def make(
@@ -112,16 +116,14 @@ def _run(
 ) -> Result:
   actor = backbone.ability(Actor, "task 'deployment'", "train a 'policy'")
   adaptable = backbone.ability(Adaptable, "task 'deployment'", "train a 'policy'")
-  _check_augment(data)
+  augment = _augment_of(data)
   arms = _arms(options, actor)
-  setup = Setup(
-    options.environment, actor.size, options.repeat, options.expert, options.videos, options.camera
-  ).check()
+  setup = options.setup(actor.size).check()
   seed = int(np.asarray(jax.random.key_data(key)).ravel()[-1])
   cells = [
     Cell(world, arm, number) for world in options.worlds for number in range(options.episodes) for arm in arms
   ]
-  programs = _programs(options, backbone, data, mesh, key, setup)
+  programs = _programs(options, backbone, augment, mesh, key)
   protocol = _protocol(options, arms, adaptable, backbone, data, setup)
   identity = {**protocol, "weights": digest(backbone), "seed": seed, "together": programs.size}
   rows = EpisodeRows(partial_results, identity)
@@ -150,21 +152,27 @@ def _run(
   return Result(scalars, {**protocol, **details}, plot=plot)
 
 
-def _programs(
-  options: Options, backbone: Backbone, data: TaskData, mesh: Mesh, key: Key, setup: Setup
-) -> Programs:
-  """The compiled programs, and the weights on the devices."""
-  actor, adaptable = (backbone.method.abilities[kind] for kind in (Actor, Adaptable))
+def make_learner(
+  options: Options, backbone: Backbone, augment: Augment
+) -> tuple[ttt.Adapt, ttt.Episode, Actor]:
+  """Returns (the inner loop, the functions of an episode, the policy)."""
+  actor = backbone.ability(Actor, "task 'deployment'", "train a 'policy'")
+  adaptable = backbone.ability(Adaptable, "task 'deployment'", "train a 'policy'")
   # Adam's rule with rate 1, scaled afterwards, so that a rate of 0 is possible.
   adam = make_rule("adamw", learning_rate=1.0, momentum=0.9, weight_decay=0.0)
   rule = optax.chain(adam, optax.scale(options.learning_rate))
-  augment: Any = data.augment  # `_check_augment` has checked it
-  adapt = ttt.make_adapt(adaptable, augment, rule, steps=options.steps * setup.steps, copies=options.copies)
+  steps = options.steps * options.setup(actor.size).steps
+  adapt = ttt.make_adapt(adaptable, augment, rule, steps=steps, copies=options.copies)
+  return adapt, ttt.make_episode(adapt, adaptable, actor, updates=options.steps), actor
+
+
+def _programs(options: Options, backbone: Backbone, augment: Augment, mesh: Mesh, key: Key) -> Programs:
+  """The compiled programs, and the weights on the devices."""
+  adapt, episode, actor = make_learner(options, backbone, augment)
   weights, first = ttt.initial_params(backbone, options.trainable)
   together = options.together or ttt.images_at_once(adapt, first)
   cells = len(options.worlds) * options.episodes
   together = max(1, min(together, -(-cells // mesh.size)))
-  episode = ttt.make_episode(adapt, adaptable, actor, updates=options.steps)
   parallel.bound_programs()
   given = placement.replicate((weights, first, key), mesh)
   return Programs.compiled(episode, given, mesh, together, actor.actions)
@@ -211,16 +219,18 @@ def _check(options: Options) -> None:
     raise ValueError(f"{where}.arms is {options.arms}; the others are compared with {FROZEN!r}, add it")
   for world in options.worlds:
     check_world(world, options.videos)
-  Setup(options.environment, 1, options.repeat, options.expert, options.videos, options.camera).check()
+  options.setup(1).check()
 
 
-def _check_augment(data: TaskData) -> None:
+def _augment_of(data: TaskData) -> Augment:
+  """The crops of transitions. Raises ValueError if config.augment is another augmentation."""
   name = data.protocol.get("live_augment", {}).get("name")
   if name != "transition_crop" or data.augment is None:
     raise ValueError(
       f"task 'deployment' learns from crops of transitions, but config.augment.name is {name!r}; use "
       "'transition_crop'"
     )
+  return data.augment
 
 
 def _check_actions(count: int, actor: Actor, options: Options) -> None:

@@ -418,3 +418,22 @@ ENTRY %main (u: f32[8,4], v: f32[8,4]) -> f32[8,4] {
   # times: reads a row and writes a row.
   assert traffic(text) == 3 * whole + whole + whole + 2 * row + 5 * (row + row)
   assert traffic(text.replace("S(1)", "S(0)")) > traffic(text)
+
+
+@needs_compiler
+def test_a_policy_at_deployment_is_planned():
+  evaluation = check(
+    EvaluateConfig,
+    recipe(
+      EvaluateConfig,
+      augment=dict(name="transition_crop"),
+      tasks=dict(deployment=dict(copies=4, together=2), more=dict(task="deployment", copies=8, together=2)),
+    ),
+  )
+  found = plan(
+    small("pretrain/policy_cpu.py:inverse_dynamics"), "v5e:2x2", evaluation=evaluation, images=1000
+  )["tasks"]
+  assert all(row["fits"] and not row["collectives"] for row in found.values())
+  assert found["deployment"]["roofline"]["images_at_once"] == 8
+  flops = [found[name]["an_image"]["flops"] for name in ("deployment", "more")]
+  assert flops[0] < flops[1] < 1.6 * flops[0]  # all crops share the convolutions
