@@ -86,6 +86,19 @@ def shared_data() -> pathlib.Path:
   return SHARED_DATA
 
 
+@pytest.fixture(scope="session")
+def simulator():
+  """Skips without the simulator of environments, or without a library to render with."""
+  for module in ("mujoco", "dm_control"):
+    pytest.importorskip(module, reason=f"{module} is not installed: extra `control`")
+  from ssl_jax.control.environment import Environment, Setup
+
+  try:
+    Environment(Setup(size=16)).close()
+  except ImportError as error:
+    pytest.skip(str(error))
+
+
 @pytest.fixture(autouse=True, scope="module")
 def bounded_memory(request):
   """Fails if a module needs more memory or memory maps than a worker may; gives back what it compiled."""

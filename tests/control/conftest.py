@@ -1,19 +1,8 @@
-"""Environments that the tests share; where the simulator is missing or cannot render, tests are skipped."""
+"""An environment that the tests share."""
 
 import pytest
 
 from ssl_jax.control.environment import Environment, Setup
-
-
-@pytest.fixture(scope="session")
-def simulator():
-  """Skips without the simulator, or without a library to render with."""
-  for module in ("mujoco", "dm_control"):
-    pytest.importorskip(module, reason=f"{module} is not installed: extra `control`")
-  try:
-    Environment(Setup(size=16)).close()
-  except ImportError as error:
-    pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")
