@@ -1,4 +1,4 @@
-r"""Policies of DeepMind Control from pictures, cloned, with a task that goes on at deployment.
+r"""Policies from pictures for DeepMind Control, cloned, with a task.
 
 Command:   ssl-jax prepare trajectories environment=cartpole/swingup noise=0.2 --output=DIR
            ssl-jax train --config=configs/pretrain/policy.py:VARIANT --workdir=RUN --config.data.data_dir=DIR

@@ -1,4 +1,4 @@
-r"""A policy at deployment: frozen, learning its own task on the way, and learning from shuffled actions.
+r"""A policy at deployment: frozen, and learning its own task on the way.
 
 Command:   ssl-jax evaluate --config=configs/ttt/deployment.py:VARIANT --workdir=RUN
            RUN is a run of configs/pretrain/policy.py or policy_cpu.py. A stopped evaluation resumes. The data

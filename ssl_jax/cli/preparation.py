@@ -45,7 +45,7 @@ def plan(values) -> None:
 
 
 def prepare(values) -> None:
-  r"""Compute statistics of the training data, mine a data set out of clips, or record one with a simulator.
+  r"""Compute statistics of the training data, mine a data set from clips, or record one.
 
   Usage: ssl-jax prepare colour_prior --config=RECIPE --output=FILE.json
          ssl-jax prepare MINER [OPTION=VALUE...] --data_dir=CLIPS --output=DIR [--split=SPLIT

@@ -35,6 +35,7 @@ def test_known_names():
     "simclr",
     "study",
     "supervised",
+    "transition_crop",
   ]
 
 
