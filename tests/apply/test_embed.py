@@ -149,7 +149,7 @@ def test_refusals(workdir, photos, tmp_path):
     (dict(batch_size=0), "--batch_size=0: use a positive number"),
     (dict(crop_ratio=1.5), "--crop_ratio=1.5: use a fraction"),
     (dict(size=-1), "--size=-1: use a number of pixels"),
-    (dict(split="dev"), "has no split 'dev'"),
+    (dict(split="extra"), "has no split 'extra'"),
     (dict(output=tmp_path / "f.npz", like=tmp_path / "no.jpg"), "no.jpg is not a file; name an image"),
   ):
     with pytest.raises(ValueError, match=message):
