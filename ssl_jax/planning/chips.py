@@ -33,6 +33,27 @@ CHIPS = {
   "h200": _gpu(989 * TERA, 141 * 10**9, 4.8 * TERA, "NVIDIA H200 SXM data sheet"),
   "b200": _gpu(2250 * TERA, 180 * 10**9, 7.7 * TERA, "NVIDIA DGX B200 data sheet, an eighth of its figures"),
 }
+
+
+class Host(NamedTuple):
+  """The machine that feeds some chips."""
+
+  processors: int  # hardware threads
+  chips: int
+  source: str
+
+
+_CLOUD = "Google Cloud documentation, machine type"
+HOSTS = {  # of each kind the one that a slice of several hosts has
+  "v4": Host(240, 4, f"{_CLOUD} ct4p-hightpu-4t"),
+  "v5e": Host(112, 4, f"{_CLOUD} ct5lp-hightpu-4t"),
+  "v5p": Host(208, 4, f"{_CLOUD} ct5p-hightpu-4t"),
+  "v6e": Host(180, 4, f"{_CLOUD} ct6e-standard-4t"),
+  "a100": Host(96, 8, f"{_CLOUD} a2-ultragpu-8g"),
+  "h100": Host(208, 8, f"{_CLOUD} a3-highgpu-8g"),
+  "h200": Host(224, 8, f"{_CLOUD} a3-ultragpu-8g"),
+  "b200": Host(224, 8, f"{_CLOUD} a4-highgpu-8g"),
+}
 SHAPES = {  # examples for error messages; any other shape that the compiler knows is accepted too
   "v4": ("2x2x1", "2x2x2", "2x2x4", "4x4x4"),
   "v5e": ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),

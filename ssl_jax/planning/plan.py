@@ -20,8 +20,9 @@ from ssl_jax.core import DataSpec, TrainState
 from ssl_jax.data import splits
 from ssl_jax.data.sources import SIZES, TRAIN_SPLITS
 from ssl_jax.planning import hlo
-from ssl_jax.planning.chips import Chip
+from ssl_jax.planning.chips import HOSTS, Chip
 from ssl_jax.planning.evaluations import evaluating
+from ssl_jax.planning.host_work import host_work
 from ssl_jax.planning.topology import open_topology, quiet
 from ssl_jax.planning.traffic import traffic
 from ssl_jax.planning.work import Work, bytes_per_chip, rows_of
@@ -47,8 +48,9 @@ def plan(
     advise: if the train step does not fit, try changes until one fits: remat, fsdp, gradient accumulation,
       smaller batches.
   Returns: a dict that can be written as JSON. For training: "fits", "memory" (bytes per chip), "an_image"
-    (FLOPs and bytes per image), "roofline" (lower bounds of the step time), "collectives", "schedule" and, if
-    it does not fit, "advice". For an evaluation: one such dict per task, without the last two, under "tasks".
+    (FLOPs and bytes per image), "roofline" (lower bounds of the step time), "collectives", "schedule", "host"
+    (`host_work`, measured on this machine) and, if it does not fit, "advice". For an evaluation: one such
+    dict per task, without the last three, under "tasks".
   Raises: ValueError for an unknown topology, a batch that the devices do not divide, a data set or a split of
     unknown size, or a missing compiler.
   """
@@ -65,6 +67,9 @@ def plan(
   if evaluation is None:
     parallel.check_batch(config.batch_size, mesh, config.accumulate)
     found |= _training(config, data, chip, mesh)
+    if "roofline" in found:
+      at_most = found["roofline"]["images_a_second"] / mesh.size
+      found["host"] = host_work(config, HOSTS[topology.partition(":")[0]], at_most)
     return found | ({"advice": _advise(config, data, chip, mesh)} if advise and not found["fits"] else {})
   parallel.check_batch(evaluation.batch_size, mesh)
   return found | {

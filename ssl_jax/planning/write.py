@@ -67,8 +67,22 @@ def _print(console: rich.console.Console, found: dict[str, Any], title: str) -> 
     console.print(
       f"{found['schedule']['steps']:,} steps, {found['schedule']['hours_at_least']:.2f} hours at least"
     )
+  if "host" in found:
+    console.print(_input(found["host"]))
   for row in found.get("advice", ()):
     change = " ".join(f"--{name}={value}" for name, value in row["change"].items())
     console.print(
       f"{'fits' if row['fits'] else 'does not fit'}: {change} ({row['total'] / GIB:.2f} GiB)", markup=False
     )
+
+
+def _input(host: dict[str, Any]) -> str:
+  """One sentence about the host's part."""
+  if "images_a_second" not in host:
+    return f"input: {host.get('held') or 'not measured, because ' + host['unknown']}"
+  needed, has = host["processors_needed"], host["processors"]
+  return (
+    f"input: {host['measured_on']} prepares {host['images_a_second']:,.0f} images/s; at the most images/s a "
+    f"chip needs {needed:.1f} such processors, its host has {has:.0f} a chip: "
+    + ("enough" if host["feeds"] else f"TOO FEW, the chip waits {1 - has / needed:.0%} of the time")
+  )
