@@ -39,7 +39,8 @@ def export(values) -> None:
   Usage: ssl-jax export --workdir=DIR --output=FILE
 
   The suffix of FILE selects the format:
-    .npz, .safetensors  all tensors, with the names and layouts of PyTorch's libraries
+    .npz, .safetensors  all tensors, with the names and layouts of PyTorch's libraries; of an encoder that
+                        these do not have, such as that of policies, with those of this one
     .stablehlo          the encoder as a program that needs only jax to run; its input are images
                         f32[b, size, size, 3] in [0, 1]
   """

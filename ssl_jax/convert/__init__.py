@@ -106,7 +106,9 @@ def export_weights(
 ) -> pathlib.Path:
   """Writes a run's network to `output`, in the format that its suffix names.
 
-  .npz, .safetensors: the tensors, named and laid out as in PyTorch. `import_weights` reads them bit for bit.
+  .npz, .safetensors: the tensors, named and laid out as in PyTorch, or, for an encoder that PyTorch's
+  libraries do not have, by their paths ("encoder/conv1/kernel") as they are here. `import_weights` reads them
+  bit for bit.
   .stablehlo: the encoder with its weights as a serialized program, images f32[b, size, size, 3] in [0, 1] ->
   f32[b, D], for any batch size b. It needs only jax to run:
   `jax.export.deserialize(bytearray(file.read_bytes())).call(images)`.
@@ -169,7 +171,7 @@ def _counterparts(path: Path, shape: tuple[int, ...], form: Form) -> tuple[list[
 
   Raises: ValueError for a leaf that PyTorch's libraries have no name for.
   """
-  stacked = path[1] == "blocks"
+  stacked = path[1] == "blocks" and not form.own
   try:
     if form.detector:
       return detectors.tensors_of(path, bottleneck=form.bottleneck), False
@@ -221,15 +223,12 @@ def _form(encoder: Mapping, params: PyTree) -> Form:
   if "blocks" in params["encoder"]:
     return Form(patch=encoder["patch"], projection=projection)
   if encoder["name"] not in resnet.ENCODERS:  # a pre-activation ResNet has conv_stem too, but other blocks
-    raise ValueError(
-      f"config.encoder.name {encoder['name']!r} has no counterpart in PyTorch's libraries; export it as "
-      f"{PROGRAM}"
-    )
+    return Form(own=True)
   return Form(bottleneck="Conv_2" in params["encoder"]["stage1_block1"], projection=projection)
 
 
 def _torch_tensors(weights: Weights, config: TrainConfig) -> Tensors:
-  """All leaves with PyTorch's names and layouts."""
+  """All leaves with PyTorch's names and layouts, if it has names for them."""
   found, form = {}, _form(config.encoder, weights.params)
   for path, leaf in _leaves(weights):
     counterparts, stacked = _counterparts(path, leaf.shape, form)

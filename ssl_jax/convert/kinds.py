@@ -123,7 +123,9 @@ def _own(tensors: Tensors, note: dict[str, Any]) -> Plan:
       f"its entry {NOTE!r} does not describe a network as `ssl-jax export` does ({type(error).__name__}: "
       f"{error}); export the run again, or remove the entry and name the kind of the tensors"
     ) from error
-  if config.encoder["name"] not in vit.ENCODERS:
+  if config.encoder["name"] not in (*vit.ENCODERS, *resnet.ENCODERS):
+    return Plan(config, data, Form(own=True), tensors, parts=parts, class_names=class_names)
+  if config.encoder["name"] in resnet.ENCODERS:
     form = Form(bottleneck="layer1.0.conv3.weight" in tensors, projection="fc.1.running_mean" in tensors)
     return Plan(config, data, form, tensors, parts=parts, class_names=class_names)
   check_transformer(tensors)

@@ -86,6 +86,7 @@ class Form(NamedTuple):
   bottleneck: bool = False  # whether a ResNet has bottleneck blocks
   projection: bool = False  # whether the head is SimCLR's, a sequence of dense layer, BatchNorm, ReLU
   detector: bool = False  # whether the network is a detector on a ResNet; see convert/detectors.py
+  own: bool = False  # no library has such networks: the paths and layouts of this one
 
 
 def tensors_of(path: tuple[str, ...], depth: int, form: Form) -> list[Tensor]:
@@ -96,6 +97,8 @@ def tensors_of(path: tuple[str, ...], depth: int, form: Form) -> list[Tensor]:
     depth: number of stacked layers, if the leaf is a stack.
   Raises: KeyError or AttributeError for a leaf that has no name in PyTorch's networks.
   """
+  if form.own:
+    return [Tensor("/".join(path), SAME)]
   part, *inner = path
   layer, leaf = inner[-2] if len(inner) > 1 else "", inner[-1]
   weight, dense = "weight" if leaf in ("kernel", "scale") else leaf, LINEAR if leaf == "kernel" else SAME

@@ -15,7 +15,6 @@ from ssl_jax.config.recipe_builder import recipe
 from ssl_jax.config.schema import EvaluateConfig, TrainConfig, check
 from ssl_jax.convert import Options, export_weights, files, import_weights, kinds
 from ssl_jax.core import DataSpec, Weights
-from ssl_jax.models import preact
 from ssl_jax.run.evaluate import evaluate
 from ssl_jax.run.restore import restore
 from ssl_jax.run.train import train
@@ -430,12 +429,6 @@ def torch_tensors(method: dict, encoder: dict) -> tuple[list, dict]:
     lambda leaf: np.zeros(leaf.shape, np.float32), Weights(abstract.params, abstract.model_state)
   )
   return convert._leaves(weights), convert._torch_tensors(weights, config)
-
-
-@pytest.mark.parametrize("name", [*preact.ENCODERS])
-def test_encoders_that_pytorchs_libraries_do_not_have_are_refused_by_name(name):
-  with pytest.raises(ValueError, match=f"config.encoder.name '{name}' has no counterpart .*as .stablehlo"):
-    torch_tensors(dict(name="supervised"), dict(name=name))
 
 
 @pytest.mark.parametrize("name", ["resnet8", "resnet20", "resnet18", "resnet50"])
