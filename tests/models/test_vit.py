@@ -11,6 +11,7 @@ from ssl_jax import models
 from ssl_jax.core import Weights
 from ssl_jax.models import heads, network, patches, stack
 from ssl_jax.models.dense import Dense, dense
+from ssl_jax.models.vit import gelu
 from tests.models import transformer
 
 IMAGES = jax.random.uniform(jax.random.key(0), (4, 16, 16, 3))
@@ -260,19 +261,32 @@ def test_image_that_does_not_divide_is_refused_before_compiling():
     jax.eval_shape(make().init, jax.random.key(0), jnp.zeros((1, 18, 18, 3)))
 
 
-def test_dense_is_a_dense_layer_with_its_gradient():
-  x, kernel, bias = (jax.random.normal(jax.random.key(i), s) for i, s in enumerate([(6, 5), (5, 4), (4,)]))
+def test_gelu_is_the_exact_one_and_its_gradient_keeps_its_input_alone():
+  x = jnp.linspace(-6, 6, 4801)
+  plain = lambda x: 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
+  np.testing.assert_allclose(gelu(x), plain(x), atol=1e-6)
+  pull = lambda function: jax.vjp(function, x)[1](jnp.cos(x))[0]
+  np.testing.assert_allclose(pull(gelu), pull(plain), atol=2e-6)
+  kept = [leaf for leaf in jax.tree.leaves(jax.vjp(gelu, x)[1]) if leaf.size == x.size]
+  assert len(kept) == 1
+  np.testing.assert_array_equal(kept[0], x)
+
+
+@pytest.mark.parametrize("rows", [(6,), (2, 3)])
+def test_dense_is_a_dense_layer_with_its_gradient(rows):
+  shapes = [(*rows, 5), (5, 4), (4,)]
+  x, kernel, bias = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes))
   np.testing.assert_allclose(
     dense(x, kernel, bias), np.asarray(x) @ np.asarray(kernel) + np.asarray(bias), rtol=1e-5
   )
   loss = lambda layer: jax.grad(lambda *a: jnp.sin(layer(*a)).sum(), (0, 1, 2))(x, kernel, bias)
-  ours, plain = loss(dense), loss(lambda x, k, b: x @ k + b[None])
+  ours, plain = loss(dense), loss(lambda x, k, b: (x.reshape(6, 5) @ k + b[None]).reshape(*rows, 4))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ours, plain)
   batched = jax.vmap(lambda k: jax.grad(lambda k: jnp.sin(dense(x, k, bias)).sum())(k))(
     jnp.stack([kernel, 2 * kernel])
   )
   np.testing.assert_allclose(batched[0], ours[1], rtol=1e-5, atol=1e-6)
-  assert Dense(4).apply({"params": {"kernel": kernel, "bias": bias}}, x[None]).shape == (1, 6, 4)
+  assert Dense(4).apply({"params": {"kernel": kernel, "bias": bias}}, x[None]).shape == (1, *rows, 4)
 
 
 def test_a_classifier_on_top_has_the_published_size():
