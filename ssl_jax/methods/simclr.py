@@ -23,8 +23,9 @@ def make(
   """The NT-Xent loss on a projection head. The representation is the output of the encoder, before the head.
 
   Args:
-    encoder: the image network, with BatchNorm over the whole batch (batch_groups=1), because statistics of a
-      part of the batch would reveal the partner of a view.
+    encoder: the image network, as published with BatchNorm over the whole batch (batch_groups=1), because
+      statistics of a part of the batch may reveal the partner of a view; the runs g_4 and g_8 of
+      configs/studies/simclr_temperature.py measure whether they do. Those of the head are of the whole batch.
     data: not used; all methods have the same signature.
     dim: width of the embedding.
     head_layers: 2 in SimCLR v1, 3 in v2.

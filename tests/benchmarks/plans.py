@@ -37,6 +37,7 @@ PLANS = {
     {},
   ),
   "simclr": ("pretrain/simclr.py:100", {}, "v5e:8x8", "", {}),
+  "simclr_grouped": ("pretrain/simclr.py:100_grouped", {}, "v5e:8x8", "", {}),
   "mae": ("pretrain/mae.py:large", {}, "v5e:8x8", "", {}),
   "mae_no_remat": ("pretrain/mae.py:large", dict(encoder=dict(remat="none")), "v5e:8x8", "", {}),
   "mae_v5p": ("pretrain/mae.py:large", {}, "v5p:4x4x4", "", {}),

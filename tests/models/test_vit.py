@@ -11,7 +11,7 @@ from ssl_jax import models
 from ssl_jax.core import Weights
 from ssl_jax.models import heads, network, patches, stack
 from ssl_jax.models.dense import Dense, dense
-from ssl_jax.models.vit import gelu
+from ssl_jax.models.vit import attend, gelu
 from tests.models import transformer
 
 IMAGES = jax.random.uniform(jax.random.key(0), (4, 16, 16, 3))
@@ -270,6 +270,27 @@ def test_gelu_is_the_exact_one_and_its_gradient_keeps_its_input_alone():
   kept = [leaf for leaf in jax.tree.leaves(jax.vjp(gelu, x)[1]) if leaf.size == x.size]
   assert len(kept) == 1
   np.testing.assert_array_equal(kept[0], x)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_attention_has_the_gradient_of_its_formula(biased):
+  shapes = dict.fromkeys("qkv", (3, 2, 5, 4)) | {"b": (1, 2, 5, 5)}
+  query, key, value, bias = (
+    jax.random.normal(jax.random.key(number), shape) for number, shape in enumerate(shapes.values())
+  )
+
+  def plain(query, key, value, bias):
+    logits = query @ key.swapaxes(2, 3) + (bias if biased else 0.0)
+    weights = jnp.exp(logits) / jnp.exp(logits).sum(-1, keepdims=True)
+    return weights @ value
+
+  ours = lambda query, key, value, bias: attend(query, key, value, bias if biased else None)
+  gradients = lambda function: jax.grad(lambda *given: jnp.sin(function(*given)).sum(), (0, 1, 2, 3))(
+    query, key, value, bias
+  )
+  np.testing.assert_allclose(ours(query, key, value, bias), plain(query, key, value, bias), atol=1e-5)
+  for found, wanted in zip(gradients(ours), gradients(plain)):
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("rows", [(6,), (2, 3)])
