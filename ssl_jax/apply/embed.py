@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -31,6 +32,7 @@ def embed(
   workdir: str | pathlib.Path,
   data_dir: str = "",
   *,
+  source: Any = None,
   output: str | pathlib.Path = "",
   name: str = "",
   split: str = "",
@@ -51,7 +53,7 @@ def embed(
 
   Args:
     workdir, step, weights: the run, see `restore`.
-    data_dir, name, split, size, crop_ratio: the images, see `new_images.open_new_images`.
+    data_dir, source, name, split, size, crop_ratio: the images, see `new_images.open_new_images`.
     output: a file .npz, .csv or .parquet, see `feature_files.write_features`; a .json beside it gets the
       protocol. "": none is written.
     layer, grid: which features, see `features.extract`.
@@ -76,7 +78,7 @@ def embed(
   with waiting(f"restoring the network of {workdir}"):
     run = restore(workdir, mesh, step=step, weights=weights)
   images = open_new_images(
-    run.config, data_dir=data_dir, name=name, split=split, size=size, crop_ratio=crop_ratio
+    run.config, data_dir=data_dir, source=source, name=name, split=split, size=size, crop_ratio=crop_ratio
   )
   features.feature_function(run.backbone, layer=layer, grid=grid)  # refuses layers of networks without any
   work = Encoding(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ssl_jax.config.schema import TrainConfig
-from ssl_jax.data import host, sources, transforms
+from ssl_jax.data import host, python_data, sources, transforms
 from ssl_jax.data.elements import Transform
 from ssl_jax.data.folder_layout import find_splits
 from ssl_jax.data.reader import Source
@@ -32,6 +33,7 @@ def open_new_images(
   trained: TrainConfig,
   *,
   data_dir: str = "",
+  source: Any = None,
   name: str = "",
   split: str = "",
   size: int = 0,
@@ -43,8 +45,10 @@ def open_new_images(
     trained: the config of the run.
     data_dir, name: as in `config.data`. With a `data_dir` alone it is a folder of images; with neither, the
       data set that the network was trained on.
-    split: "": all images of a folder, with or without splits; of another data set, what the network was
-      trained on.
+    source: images in the place of a data set: an object with `len(source)` and `source[i]`, or a mapping of
+      split names to such objects; see `data/python_data.py`.
+    split: "": all images of a folder or of a single `source`, with or without splits; of another data set,
+      what the network was trained on.
     size: side in pixels of the images that the network gets; 0: that of the training views.
     crop_ratio: fraction of the shorter side that the centre crop keeps.
   Raises: ValueError for images that do not exist, or options out of range.
@@ -54,6 +58,9 @@ def open_new_images(
   if size < 0:
     raise ValueError(f"--size={size}: use a number of pixels, or 0 for that of the training")
   name = name or ("folder" if data_dir else trained.data.name)
+  if source is not None:
+    name, data_dir = python_data.GIVEN, ""
+    split = split or ("train" if not isinstance(source, Mapping) else trained.data.split)
   if not data_dir and name == trained.data.name:
     data_dir = trained.data.data_dir
   data_dir = os.path.expanduser(data_dir)
@@ -61,14 +68,14 @@ def open_new_images(
   resize = round(size / crop_ratio)
   if not split and name == "folder":
     split = "+".join(find_splits(pathlib.Path(data_dir)))
-    source = sources.make(name, split=split, data_dir=data_dir)
+    opened = sources.make(name, split=split, data_dir=data_dir)
   else:
     split = split or trained.data.split
-    source = sources.open_split(name, split=split, data_dir=data_dir, image_size=resize)
+    opened = sources.open_split(name, split=split, data_dir=data_dir, given=source, image_size=resize)
   interpolation = trained.data.interpolation
   pixels = transforms.resize_center_crop(size, resize, interpolation=interpolation)
   protocol = {"data": name, "split": split, "resize": resize, "crop": size, "interpolation": interpolation}
-  return NewImages(source, host.one_image(pixels, source), _names(source, data_dir), protocol)
+  return NewImages(opened, host.one_image(pixels, opened), _names(opened, data_dir), protocol)
 
 
 def open_video(trained: TrainConfig, video: str, **chosen: Any) -> NewImages:
@@ -78,7 +85,7 @@ def open_video(trained: TrainConfig, video: str, **chosen: Any) -> NewImages:
     chosen: the options of `open_new_images`, of which only `size` and `crop_ratio` may be given.
   Raises: ValueError for another option, or a video that does not exist; as `video.clips.open_clip`.
   """
-  given = [option for option in ("data_dir", "name", "split") if chosen[option]]
+  given = [option for option in ("data_dir", "source", "name", "split") if chosen[option] not in (None, "")]
   if given:
     raise ValueError(
       f"--video={video} and --{given[0]}={chosen[given[0]]} are both given; leave out one of them"

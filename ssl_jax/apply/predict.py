@@ -40,6 +40,7 @@ def predict(
   workdir: str | pathlib.Path,
   data_dir: str = "",
   *,
+  source: Any = None,
   output: str | pathlib.Path,
   video: str = "",
   adapt: Adapt = "none",
@@ -65,7 +66,7 @@ def predict(
 
   Args:
     workdir, step, weights: the run, see `restore`; its network is a classifier, a segmenter or a detector.
-    data_dir, name, split, size, crop_ratio: the images, see `new_images.open_new_images`.
+    data_dir, source, name, split, size, crop_ratio: the images, see `new_images.open_new_images`.
     output: the folder that gets predictions.csv; predictions.json with the protocol and the time; and perhaps
       the folders maps (the class of each pixel, PNG with a palette) and pictures, and film.gif.
     video: a video file, or a folder of numbered images, in the place of images.
@@ -87,7 +88,8 @@ def predict(
     raise ValueError(f"--adapt={adapt}: it is unknown{nearest(adapt, get_args(Adapt))}")
   if batch_size < 1:
     raise ValueError(f"--batch_size={batch_size}: use a positive number")
-  chosen: dict[str, Any] = dict(data_dir=data_dir, name=name, split=split, size=size, crop_ratio=crop_ratio)
+  chosen: dict[str, Any] = dict(data_dir=data_dir, source=source, name=name, split=split)
+  chosen |= dict(size=size, crop_ratio=crop_ratio)
   folder = pathlib.Path(output).expanduser()
   mesh = parallel.make_mesh()
   with waiting(f"restoring the network of {workdir}"):

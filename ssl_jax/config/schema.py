@@ -6,11 +6,13 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal, TypeVar, cast
 
 import ml_collections
 
 from ssl_jax.config.checked import call_checked
+
+Config = TypeVar("Config")
 
 
 def _check_fraction(value: float) -> None:
@@ -23,7 +25,7 @@ class DataConfig:
   """The data set, and the form in which its images reach the device."""
 
   # "sample", "folder", "mask_folder", "coco", "voc_masks", "cityscapes", "ade20k", "coco_masks", "camvid",
-  # "voc_boxes", "video_folder", "synthetic" or a TFDS data set; see data/sources.py
+  # "voc_boxes", "video_folder", "synthetic", a TFDS data set or MODULE:FUNCTION; see data/sources.py
   name: str
   data_dir: str = ""
   split: str = "train"
@@ -87,6 +89,31 @@ class StartConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class OnlineConfig:
+  """A measurement of the representation while it is trained; WORKDIR/online.jsonl gets the scores.
+
+  The checkpoint with the best score is kept in WORKDIR/best, a folder that can be used as that of a run.
+  """
+
+  every_epochs: float = 0.0  # 0: never
+  task: Literal["knn", "linear_probe", "low_shot", "classification"] = "knn"
+  options: Mapping = dataclasses.field(default_factory=dict)  # of the task, where they are not its defaults
+  train_split: str = ""  # labelled images; "": those of the training
+  # The images that are classified. They choose the best checkpoint, so a final test should use other ones.
+  test_split: str = ""
+  keep_best: bool = True
+
+  def __post_init__(self):
+    if self.every_epochs < 0 or math.isinf(self.every_epochs):
+      raise ValueError(f"config.online.every_epochs is {self.every_epochs}; use a number of epochs, or 0")
+    if self.every_epochs and not self.test_split:
+      raise ValueError(
+        "config.online.test_split is ''; name images that are not trained on, such as 'train[95%:]' with "
+        "config.data.split='train[:95%]', or 'test' if it may choose the checkpoint"
+      )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
   """One training run.
 
@@ -104,9 +131,11 @@ class TrainConfig:
   host: Mapping = dataclasses.field(default_factory=lambda: {"name": "image"})
   start: StartConfig = StartConfig()
   checkpoint: CheckpointConfig = CheckpointConfig()
+  online: OnlineConfig = OnlineConfig()
   seed: int = 0
   log_every: int = 50  # steps
   tensorboard: bool = False
+  wandb: str = ""  # the project of Weights & Biases that gets the rows of metrics; "": none
   sharding: Literal["replicate", "fsdp"] = "replicate"  # of parameters and optimiser state over devices
   # number of parts into which a batch is divided and processed one by one to save memory; see
   # core.make_train_step. A BatchNorm group keeps its size: config.encoder.batch_groups are those of the batch
@@ -188,12 +217,14 @@ class EvaluateConfig:
     _check_seed(self.seed)
 
 
-def check(kind: type, config: Mapping | ml_collections.ConfigDict):
-  """Converts a ConfigDict, or the dict from a checkpoint, to the frozen dataclass `kind`.
+def check(kind: type[Config], config: Mapping | ml_collections.ConfigDict | Config) -> Config:
+  """Converts a ConfigDict, or the dict from a checkpoint, to the frozen dataclass `kind`; one stays as it is.
 
   Raises: ValueError that names the field, its value, and the nearest known names or the expected type.
   """
-  plain = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(config)
+  if isinstance(config, kind):
+    return config
+  plain = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(cast(Any, config))
   return call_checked(kind, plain, "config")
 
 

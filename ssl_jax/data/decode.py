@@ -109,6 +109,14 @@ def to_array(image: Image.Image) -> np.ndarray:
   return np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, 3)
 
 
+def from_pillow(image: Image.Image) -> np.ndarray:
+  """Converts an image that Pillow opened to upright pixels uint8[H, W, 3], as `decode` does a file.
+
+  Raises: DecodeError if its file is damaged.
+  """
+  return to_array(load(Opened(image, _orientation(image.info.get("exif", b"")), image.size)))
+
+
 def decode_mask(mask: bytes | np.ndarray, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
   """Decodes a segmentation mask into the class of each pixel.
 

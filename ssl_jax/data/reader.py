@@ -56,6 +56,7 @@ class Source:
   left_out: str = ""  # what is not read of the data set, such as "12 .bmp, 3 hidden"; for headlines
   # of each record, if all of them have "clip_name", to find the frames of a clip without reading any
   clip_names: tuple[str, ...] = dataclasses.field(default=(), repr=False)
+  fingerprint: str = ""  # digest of some of the records; "": unknown
   things: tuple[str, ...] = dataclasses.field(default=(), repr=False)  # classes whose "segments" are objects
 
   def __len__(self) -> int:

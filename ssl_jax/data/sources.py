@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from ssl_jax.config.checked import nearest
+from ssl_jax.config.named_functions import names_function
 from ssl_jax.data import (
   coco,
   coco_masks,
   folder,
   mask_folder,
   mask_layouts,
+  python_data,
   splits,
   synthetic,
   video_folder,
@@ -85,10 +87,11 @@ def make(
       "ade20k", "camvid" (masks, see mask_layouts.py), "coco_masks" (masks, see coco_masks.py), "video_folder"
       (clips, see video_folder.py), "video_masks", "davis", "kitti_step" (frames of videos with masks, see
       video_masks.py), "cityscapes_vps", "youtube_vos", "coco_videos" (the same, see video_layouts.py),
-      "synthetic" (generated, see synthetic.py) or a TFDS data set (see tfds_records.py).
+      "synthetic" (generated, see synthetic.py), a TFDS data set (see tfds_records.py), or a function
+      MODULE:FUNCTION that makes a data set (see python_data.py).
     split: in TFDS syntax: "train", "test", "train[:90%]", "train[100:200]", "train[:10%]+train[90%:]".
     data_dir: the folder of the images or, for a TFDS data set, the folder that holds the data sets; not
-      needed for "sample" and "synthetic".
+      needed for "sample", "synthetic" and functions.
     image_size: side of synthetic images, in pixels.
     empty: "drop" leaves out images without objects, see `objects.open_annotated`; only of WITH_OBJECTS.
   Raises: ValueError for a name, split or folder that does not exist, with those that do.
@@ -100,6 +103,13 @@ def make(
     )
   if name == "synthetic":
     return synthetic.open_synthetic(split, image_size)
+  if name == python_data.GIVEN:
+    raise ValueError(
+      f"config.data.name is {name!r}: a program passed the data as an object, `ssl_jax.train(..., "
+      "source=...)`; pass `source` here too, or name another data set"
+    )
+  if names_function(name):
+    return python_data.open_function(name, split, os.path.expanduser(data_dir))
   if name != "sample" and not data_dir:
     raise ValueError(
       f"data set {name!r} needs data_dir, and it is empty; set it to the folder of images or "
@@ -117,17 +127,22 @@ def make(
   return tfds_records.open_tfds(name, data_dir, split)
 
 
-def open_split(name: str, *, split: str, data_dir: str = "", **options) -> Source:
+def open_split(name: str, *, split: str, data_dir: str = "", given: Any = None, **options) -> Source:
   """Opens a split as `make` does; of a folder without this split, what stands for it (`splits.stand_in`).
 
   `Source.note` tells which split was taken.
+
+  Args:
+    given: a data set that a program passes, see `python_data.open_objects`; None: the one called `name`.
   """
+  if given is not None:
+    return python_data.open_objects(given, split)
   chosen, note = split, ""
   if name == "folder" and os.path.isdir(os.path.expanduser(data_dir)):
     known = list(find_splits(pathlib.Path(data_dir).expanduser()))
     chosen, note = splits.stand_in(split, known)
   source = make(name, split=chosen, data_dir=data_dir, **options)
-  return dataclasses.replace(source, note=note)
+  return dataclasses.replace(source, note=note) if note else source
 
 
 def shuffled(source: Source, seed: int = 0) -> Source:

@@ -1,4 +1,4 @@
-"""Reports the progress of a run to the terminal, a JSONL file and TensorBoard. Only process 0 reports."""
+"""Reports the progress of a run to the terminal, to JSONL files and to boards. Only process 0 reports."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import os
 import pathlib
 import threading
 import time
+from collections.abc import Sequence
 from typing import cast
 
 import jax
 import rich.console
 import rich.progress
 
-from ssl_jax.log.run_log import METRICS, clock
+from ssl_jax.log.boards import Board
+from ssl_jax.log.run_log import METRICS, ONLINE, append, clock
 from ssl_jax.log.waiting import EVERY, repeating
 
 
@@ -25,30 +27,23 @@ class Console:
   processes other than process 0 the methods do nothing.
   """
 
-  def __init__(self, workdir: pathlib.Path, *, start: int, total: int, tensorboard: bool = False):
+  def __init__(self, workdir: pathlib.Path, *, start: int, total: int, boards: Sequence[Board] = ()):
     """Opens the files and starts the progress bar.
 
     Args:
       workdir: the folder of the run.
-      start: the step that the run starts or resumes from. Rows of later steps are removed from the file; they
-        are there if the run was killed some steps after its last checkpoint.
+      start: the step that the run starts or resumes from. Rows of later steps are removed from the files;
+        they are there if the run was killed some steps after its last checkpoint.
       total: the number of the last step.
-      tensorboard: also write the rows as TensorBoard scalars.
-    Raises: ValueError if TensorBoard is requested and tensorboardX is not installed.
+      boards: further destinations of the rows, which are closed at the end.
     """
     self._enabled = jax.process_index() == 0
     if not self._enabled:
       return
-    path = workdir / METRICS
-    rows = path.read_text().splitlines(keepends=True) if path.exists() else []
-    kept = [row for row in rows if _step(row) <= start]
-    if kept != rows:  # replaced atomically; if it is a link, then the link and not the file that it leads to
-      unfinished = path.with_suffix(".unfinished")
-      unfinished.unlink(missing_ok=True)
-      unfinished.write_text("".join(kept))
-      os.replace(unfinished, path)
-    self._file = path.open("a", buffering=1)
-    self._board = _tensorboard(workdir) if tensorboard else None
+    for name in (METRICS, ONLINE):
+      _drop_rows_after(workdir / name, start)
+    self._file = (workdir / METRICS).open("a", buffering=1)
+    self._online, self._boards = workdir / ONLINE, boards
     self._terminal = rich.console.Console(highlight=False, soft_wrap=True)
     self._bar = _bar(self._terminal)
     self._task = self._bar.add_task("train", total=total, completed=start, figures="")
@@ -70,9 +65,7 @@ class Console:
     if not self._enabled:
       return
     self._file.write(json.dumps(row) + "\n")
-    if self._board:
-      for name, value in row.items():
-        self._board.add_scalar(name, value, row["step"])
+    self._to_boards(row)
     figures = (
       f"loss {row['loss']:.4f}  {row['images_per_second']:.0f} images/s "
       f"(input alone {row['input_images_per_second']:.0f}, step alone {row['step_images_per_second']:.0f}), "
@@ -84,6 +77,17 @@ class Console:
         f"step {row['step']}/{self._bar.tasks[0].total:.0f}  epoch {row['epoch']:.2f}  {figures}  "
         f"lr {row['learning_rate']:.4g}  time left {self._left(row['step'])}"
       )
+
+  def score(self, row: dict, text: str) -> None:
+    """Writes a row of scores of the network at `row["step"]`, and prints `text`."""
+    if self._enabled:
+      append(self._online, row)
+      self._to_boards(row)
+      self.note(text)
+
+  def _to_boards(self, row: dict) -> None:
+    for board in self._boards:
+      board.write(dict(row))
 
   def _left(self, step: int) -> str:
     """The time until the last step, at the mean speed since this process started to train."""
@@ -98,8 +102,8 @@ class Console:
     if self._enabled:
       self._bar.stop()
       self._file.close()
-      if self._board:
-        self._board.close()
+      for board in self._boards:
+        board.close()
 
 
 class Progress:
@@ -158,19 +162,20 @@ def _bar(terminal: rich.console.Console, *, quiet: bool = False) -> rich.progres
   )
 
 
+def _drop_rows_after(path: pathlib.Path, step: int) -> None:
+  """Removes the rows of later steps from a JSONL file."""
+  rows = path.read_text().splitlines(keepends=True) if path.exists() else []
+  kept = [row for row in rows if _step(row) <= step]
+  if kept != rows:  # replaced atomically; if it is a link, then the link and not the file that it leads to
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.unlink(missing_ok=True)
+    unfinished.write_text("".join(kept))
+    os.replace(unfinished, path)
+
+
 def _step(row: str) -> float:
   """The step of a line of the JSONL file; infinity if the line is not valid."""
   try:
     return json.loads(row)["step"]
   except (ValueError, KeyError):  # the last line of a killed run, which is incomplete
     return math.inf
-
-
-def _tensorboard(workdir: pathlib.Path):
-  try:
-    import tensorboardX  # pyright: ignore[reportMissingImports]
-  except ImportError as error:
-    raise ValueError(
-      "config.tensorboard is set, but tensorboardX is not installed; pip install 'ssl_jax[tensorboard]'"
-    ) from error
-  return tensorboardX.SummaryWriter(str(workdir))

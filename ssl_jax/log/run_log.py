@@ -1,6 +1,7 @@
 """The files that a run writes beside its checkpoints: how they are appended to and read.
 
-METRICS has one row of metrics for every `config.log_every` steps, STARTS one line for each start of the run.
+METRICS has one row of metrics for every `config.log_every` steps, STARTS one line for each start of the run,
+ONLINE one row of scores for each measurement of `config.online`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-METRICS, STARTS = "metrics.jsonl", "starts.jsonl"
+METRICS, STARTS, ONLINE = "metrics.jsonl", "starts.jsonl", "online.jsonl"
 
 
 def lines(path: pathlib.Path) -> list[dict[str, Any]]:

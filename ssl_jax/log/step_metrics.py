@@ -36,6 +36,13 @@ class StepMetrics:
     yield
     self._waited += time.monotonic() - began
 
+  @contextlib.contextmanager
+  def paused(self):
+    """Context manager: the time inside does not count."""
+    began = time.monotonic()
+    yield
+    self._since += time.monotonic() - began
+
   def add(self, step: int, metrics: dict[str, Mean]) -> None:
     """Adds the metrics of step number `step`; blocks until the device has finished that step.
 

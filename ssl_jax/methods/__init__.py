@@ -2,7 +2,8 @@
 `make(encoder, data, *, options...) -> Method`, and ABILITIES, the abilities that the method can have.
 
 The folder is the registry: `make`, the command line and the conformance tests find a new file without any
-list of names. Packages are not methods: `pretext/` holds the code that several pretext tasks share.
+list of names. Packages are not methods: `pretext/` holds the code that several pretext tasks share. A method
+from outside of the package is named as MODULE:FUNCTION, see examples/simsiam.py.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from ssl_jax.config.checked import call_checked, nearest
+from ssl_jax.config.named_functions import import_function, names_function
 from ssl_jax.core import DataSpec, Method
 from ssl_jax.models import Network
 
@@ -29,17 +31,21 @@ def known() -> list[str]:
 
 
 def factory(name: str) -> Callable[..., Method]:
-  """Returns the function `make` of the file called `name`.
+  """Returns the function `make` of the file called `name`, or the function MODULE:FUNCTION.
 
-  Raises: ValueError for an unknown name, with the nearest known ones.
+  Raises: ValueError for an unknown name, with the nearest known ones, or as `import_function`.
   """
+  if names_function(name):
+    return import_function(name, "config.method.name")
   if name not in known():
-    raise ValueError(f"config.method.name: no method is called {name!r}{nearest(name, known())}")
+    raise ValueError(
+      f"config.method.name: no method is called {name!r}{nearest(name, known())}, or MODULE:FUNCTION"
+    )
   return importlib.import_module(f"{__name__}.{name}").make
 
 
 def make(name: str, encoder: Network, data: DataSpec, **options) -> Method:
-  """Builds the method in `methods/<name>.py`.
+  """Builds the method in `methods/<name>.py`, or that of a function MODULE:FUNCTION.
 
   Raises: ValueError for an unknown name, an unknown option or an option of the wrong type, with the nearest
     known names.

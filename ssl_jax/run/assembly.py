@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,19 +43,21 @@ class Assembly(NamedTuple):
     }
 
 
-def open_data(config: TrainConfig) -> tuple[Source, Transform]:
+def open_data(config: TrainConfig, given: Any = None) -> tuple[Source, Transform]:
   """Opens the data set of `config.data` and makes the transform of `config.host`: (source, transform).
 
   If a folder does not have the split `config.data.split`, see `sources.open_split`. With `config.data.cache`
   the records are decoded into memory. If the transform is not random, its results are stored, unless the
   decoded images are smaller; otherwise the decoded images are, in their own size.
 
+  Args:
+    given: a data set that a program passes, see `data/python_data.py`; None: the one of `config.data`.
   Raises: ValueError for wrong options, data that does not exist, or records that lack what the transform
     needs.
   """
   data, transform = config.data, host_transform(config)
   source = sources.open_split(
-    data.name, split=data.split, data_dir=data.data_dir, image_size=data.size, empty=data.empty
+    data.name, split=data.split, data_dir=data.data_dir, given=given, image_size=data.size, empty=data.empty
   )
   host.check_source(config.host["name"], transform, source)
   if "mask" in transform.elements:  # its classes are those of the pixels

@@ -7,18 +7,20 @@ import functools
 import json
 import pathlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 import rich.console
 import rich.table
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from ssl_jax import augment, parallel, tasks
 from ssl_jax.config.checked import options_of
-from ssl_jax.config.schema import EvaluateConfig, EvaluateDataConfig, TrainConfig
+from ssl_jax.config.schema import EvaluateConfig, EvaluateDataConfig, TrainConfig, check
 from ssl_jax.core import Augment
-from ssl_jax.data import classes, host, pipeline, sources, transforms
+from ssl_jax.data import classes, host, pipeline, python_data, sources, transforms
 from ssl_jax.data.elements import Transform, host_batch
 from ssl_jax.data.image_sizes import image_sizes
 from ssl_jax.data.reader import Source
@@ -42,25 +44,30 @@ from ssl_jax.view.errors import bars_of, plot_bars, plot_errors
 from ssl_jax.view.neighbours import plot_neighbours
 
 
-def evaluate(config: EvaluateConfig, workdir: str | pathlib.Path, *, step: int = 0) -> dict:
+def evaluate(
+  config: EvaluateConfig | ConfigDict, workdir: str | pathlib.Path, *, source: Any = None, step: int = 0
+) -> dict:
   """Runs every task of `config` on the run's backbone and on the baselines in `config.baselines`.
 
   Writes `workdir/evaluations/step<N>/<task>-<backbone>.json`, plots and, for a k-NN search, an atlas (.npz);
   prints a table.
 
   Args:
+    source: the images in the place of `config.data.name`: a mapping of split names to objects with
+      `len(data)` and `data[i]`, such as {"train": ..., "test": ...}; see `data/python_data.py`.
     step: which checkpoint; 0: the last.
   Returns: {backbone: {task: scalars}}.
   Raises: ValueError for a wrong config, data or checkpoint, before any image is encoded.
   """
+  config = check(EvaluateConfig, config)
   jobs = {name: tasks.make(**{"task": name, **options}) for name, options in config.tasks.items()}
   mesh = parallel.make_mesh()
   parallel.check_batch(config.batch_size, mesh)
   with waiting(f"restoring the network of {workdir}"):
     run = restore(workdir, mesh, step=step, weights=config.weights)
   if config.precise_batches:
-    run = run._replace(backbone=precise_norm(run, mesh, config.precise_batches))
-  data = task_data(config, run.config, mesh)
+    run = run._replace(backbone=precise_norm(run, mesh, config.precise_batches, source))
+  data = task_data(config, run.config, mesh, source)
   folder = pathlib.Path(workdir) / "evaluations" / f"step{run.step}"
   folder.mkdir(parents=True, exist_ok=True)
   table, notes = {}, []
@@ -95,15 +102,16 @@ def _atlas(result: Result, data: TaskData) -> knn_atlas.KnnAtlas:
   return knn_atlas.make_atlas(result.predictions, data.train, asked, data.class_names)
 
 
-def task_data(config: EvaluateConfig, trained: TrainConfig, mesh: Mesh) -> TaskData:
+def task_data(config: EvaluateConfig, trained: TrainConfig, mesh: Mesh, given: Any = None) -> TaskData:
   """Opens the splits that `config` names; images are resized and centre-cropped, but not augmented.
 
   Args:
     trained: the config of the training run, for the options of `config.data` that are "" or 0.
+    given: images that a program passes, see `evaluate`; None: those of `config.data`.
   """
-  data = _with_defaults(config.data, trained)
+  data = _with_defaults(config.data if given is None else _given(config.data), trained)
   resize = round(data.size / data.crop_ratio)
-  train, test = open_splits(data, resize, config.tasks)
+  train, test = open_splits(data, resize, config.tasks, given)
   test = sources.shuffled(test) if data.shuffle else test
 
   def square(source: Source, size: int) -> Transform:
@@ -202,6 +210,10 @@ def _protocol(config: EvaluateConfig, data: EvaluateDataConfig, resize: int, tra
     "crop": data.size,
     "live_augment": {**dict(config.augment), "size": data.size, "views": 1},
   }
+
+
+def _given(data: EvaluateDataConfig) -> EvaluateDataConfig:
+  return dataclasses.replace(data, name=python_data.GIVEN, data_dir="")
 
 
 def _with_defaults(data: EvaluateDataConfig, trained: TrainConfig) -> EvaluateDataConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 
@@ -12,7 +13,9 @@ from ssl_jax.data import host, sources, transforms
 from ssl_jax.data.reader import Source
 
 
-def open_splits(data: EvaluateDataConfig, size: int, wanted: Mapping[str, Mapping]) -> tuple[Source, Source]:
+def open_splits(
+  data: EvaluateDataConfig, size: int, wanted: Mapping[str, Mapping], given: Any = None
+) -> tuple[Source, Source]:
   """Opens `data.train_split` and `data.test_split`, or what stands for them (`sources.open_split`).
 
   Cached images that differ in size are stored as squares.
@@ -21,18 +24,20 @@ def open_splits(data: EvaluateDataConfig, size: int, wanted: Mapping[str, Mappin
     data: options that are "" or 0 are filled in already.
     size: side of stored squares, and of synthetic images, in pixels.
     wanted: the tasks, as in `EvaluateConfig.tasks`.
+    given: images that a program passes, see `sources.open_split`.
   Raises: ValueError for splits that do not exist; if a task needs classes that the images do not have; or if
     the test images were chosen from the training images without being held back.
   """
-  train, test = (_open(data, split, size) for split in (data.train_split, data.test_split))
+  train, test = (_open(data, split, size, given) for split in (data.train_split, data.test_split))
   _check_held_back(data, train, test)
   _check_labels(wanted, train, test)
   cached = _cached if data.cache else lambda source, *_: source
   return cached(train, data, size), cached(test, data, size)
 
 
-def _open(data: EvaluateDataConfig, split: str, size: int) -> Source:
-  source = sources.open_split(data.name, split=split, data_dir=data.data_dir, image_size=size)
+def _open(data: EvaluateDataConfig, split: str, size: int, given: Any) -> Source:
+  where = dict(data_dir=data.data_dir, given=given)
+  source = sources.open_split(data.name, split=split, image_size=size, **where)
   if jax.process_index() == 0:
     print(f"{data.name} {split}: {source.summary()}", flush=True)
   return source

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from ssl_jax.run.restore import Restored
 from ssl_jax.tasks.backbone import Backbone
 
 
-def precise_norm(run: Restored, mesh: Mesh, count: int) -> Backbone:
+def precise_norm(run: Restored, mesh: Mesh, count: int, given: Any = None) -> Backbone:
   """The backbone of a run whose BatchNorm statistics are those of `count` training batches.
 
   A running average of few images, as in training detectors, is noisy and lags behind the weights. Here the
@@ -27,6 +28,7 @@ def precise_norm(run: Restored, mesh: Mesh, count: int) -> Backbone:
   Args:
     count: number of batches of the training run, with its augmentation; they begin with the first of its
       shuffled order, and are the same for every number of devices and processes.
+    given: the data that a program passed to the training run, see `open_data`.
   Raises: ValueError as the training run does for its data, and for a network with another momentum than the
     default of `BatchNorm`.
   Source: Wu & Johnson 2021, "Rethinking Batch in BatchNorm", section 3; MoCo's detectors take 200 batches.
@@ -38,7 +40,7 @@ def precise_norm(run: Restored, mesh: Mesh, count: int) -> Backbone:
       f"{config.method['norm_momentum']}; only {BatchNorm.momentum} is supported: use 0"
     )
   parallel.bound_programs()
-  source, transform = open_data(config)
+  source, transform = open_data(config, given)
   parts = assemble(config, DataSpec(len(source), source.num_classes, config.batch_size))
   size = config.batch_size // config.accumulate  # what BatchNorm saw at once
   _, init = abstract_state(parts, config, mesh)

@@ -7,16 +7,20 @@ import json
 import pathlib
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from ssl_jax import parallel
-from ssl_jax.abilities import Pyramid
+from ssl_jax.abilities import Classifier, Pyramid, Segmenter
+from ssl_jax.config.named_functions import short_name
 from ssl_jax.config.recipe_builder import completed
 from ssl_jax.config.schema import TrainConfig, check
 from ssl_jax.core import DataSpec, Method, TrainState, Weights
+from ssl_jax.run.array_batches import Function, apply_in_batches
 from ssl_jax.run.assembly import Assembly, abstract_state, assemble
 from ssl_jax.run.checkpoint import Checkpoints
 from ssl_jax.tasks.backbone import Backbone
@@ -32,7 +36,13 @@ class CheckpointMissing(ValueError):
 
 
 class Restored(NamedTuple):
-  """The restored network of a run, and the same network before training."""
+  """The restored network of a run, and the same network before training.
+
+  `encode`, `pyramid` and `predict` take any number of images of any size, as NumPy, jax or torch arrays of
+  uint8 or floats from 0 to 1, or as a sequence of such images or of Pillow's; see
+  `array_batches.apply_in_batches`. They compile one program for each `batch_size`, and return NumPy arrays.
+  Inside of `jax.jit`, use the pure functions of `method` with `backbone.weights`.
+  """
 
   backbone: Backbone
   untrained: Callable[[], Backbone]
@@ -40,11 +50,65 @@ class Restored(NamedTuple):
   step: int
   data: DataSpec  # the data that it was trained on
   parts: tuple[str, ...]  # the parts of the network that the checkpoint holds; (): all
+  mesh: Mesh  # the devices that hold the weights
 
   @property
   def method(self) -> Method:
     """The method that the network was trained with."""
     return self.backbone.method
+
+  @property
+  def class_names(self) -> tuple[str, ...]:
+    """The classes of the images that it was trained on; () if they are unknown."""
+    return self.backbone.class_names
+
+  def encode(self, images: Any, *, batch_size: int = 32, size: int = 0) -> np.ndarray:
+    """The representation f32[N, D] of images.
+
+    Args:
+      images: see the class.
+      batch_size: images at once; fewer are padded, so use 1 for single images.
+      size: side in pixels of the images for the network; 0: that of the training views.
+    Raises: ValueError for images of another form.
+    """
+    return self._apply(self.method.encode, images, batch_size, size)
+
+  def pyramid(self, images: Any, *, batch_size: int = 32, size: int = 0) -> dict[str, np.ndarray]:
+    """The feature maps {layer: f32[N, h, w, C]} of images; arguments and errors as `encode`.
+
+    Raises: methods.MissingAbility for a network without layers.
+    """
+    return self._apply(self.backbone.ability(Pyramid, "pyramid").maps, images, batch_size, size)
+
+  def predict(self, images: Any, *, batch_size: int = 32, size: int = 0) -> np.ndarray:
+    """The probabilities f32[N, classes] of images, or of each of their pixels f32[N, size, size, classes].
+
+    Arguments and errors as `encode`. A segmenter sees the centre square; `ssl_jax.predict` gives it whole
+    images, and takes detectors too.
+
+    Raises: methods.MissingAbility for a network that is neither a classifier nor a segmenter.
+    """
+    kind = Segmenter if Segmenter in self.method.abilities else Classifier
+    cure = "fine-tune it first (configs/transfer/finetune.py); ssl_jax.predict takes detectors too"
+    logits = self.backbone.ability(kind, "predict", cure).predict
+    return self._apply(probabilities(logits), images, batch_size, size)
+
+  def _apply(self, function: Function, images: Any, batch_size: int, size: int) -> Any:
+    return apply_in_batches(
+      function,
+      self.backbone.weights,
+      images,
+      size=size or self.config.augment["size"],
+      interpolation=self.config.data.interpolation,
+      mesh=self.mesh,
+      batch_size=batch_size,
+    )
+
+
+@functools.lru_cache(maxsize=16)  # equal functions, so that they are compiled once
+def probabilities(logits: Function) -> Function:
+  """Returns the function (params, model_state, images) -> the softmax of the logits, f32."""
+  return lambda *args: jax.nn.softmax(logits(*args).astype(jnp.float32))
 
 
 def restore(
@@ -69,11 +133,12 @@ def restore(
       f"{workdir} is not the folder of a run; train one first: ssl-jax train --config=... --workdir={workdir}"
     )
   with Checkpoints(workdir) as checkpoints:
-    build = functools.lru_cache(1)(functools.partial(_build, mesh or parallel.make_mesh()))
+    mesh = mesh or parallel.make_mesh()
+    build = functools.lru_cache(1)(functools.partial(_build, mesh))
     for _ in range(ATTEMPTS):
       chosen = _choose_step(checkpoints, workdir, step)
       try:
-        return _restore(checkpoints, build, chosen, weights)
+        return _restore(checkpoints, build, mesh, chosen, weights)
       except Exception as error:
         if not _deleted(checkpoints, chosen):
           raise
@@ -151,7 +216,9 @@ def _build(mesh: Mesh, stored: str) -> _Built:
   return _Built(config, parts, weights, init, held, class_names)
 
 
-def _restore(checkpoints: Checkpoints, build: Callable[[str], _Built], step: int, weights: str) -> Restored:
+def _restore(
+  checkpoints: Checkpoints, build: Callable[[str], _Built], mesh: Mesh, step: int, weights: str
+) -> Restored:
   config, parts, abstract, init, held, class_names = build(json.dumps(checkpoints.config(step)))
   found = checkpoints.restore_weights(step, abstract, which=weights)
   protocol = {"method": config.method["name"], "encoder": dict(config.encoder), "weights": weights}
@@ -165,9 +232,9 @@ def _restore(checkpoints: Checkpoints, build: Callable[[str], _Built], step: int
     first = Weights(fresh.params, fresh.model_state)
     return Backbone(first, method, {**protocol, "backbone": "untrained", "step": 0}, class_names)
 
-  described = {**protocol, "backbone": config.method["name"], "step": step}
+  described = {**protocol, "backbone": short_name(config.method["name"]), "step": step}
   backbone = Backbone(found, method, described, class_names)
-  return Restored(backbone, untrained, config, step, parts.data, held)
+  return Restored(backbone, untrained, config, step, parts.data, held, mesh)
 
 
 def only(weights: Weights, parts: Sequence[str] | None) -> Weights:

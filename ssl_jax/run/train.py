@@ -6,19 +6,20 @@ import contextlib
 import dataclasses
 import pathlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from ssl_jax import parallel
-from ssl_jax.config.recipe_builder import completed
-from ssl_jax.config.schema import TrainConfig, differences, to_json
+from ssl_jax.config.schema import TrainConfig, check, to_json
 from ssl_jax.core import DataSpec, Step, TrainState
-from ssl_jax.data import classes, pipeline
+from ssl_jax.data import pipeline, python_data
 from ssl_jax.data.elements import Transform
 from ssl_jax.data.reader import Source
+from ssl_jax.log.boards import Board, Row, open_boards
 from ssl_jax.log.console import Console
 from ssl_jax.log.output import continue_if_closed
 from ssl_jax.log.run_log import STARTS, append
@@ -27,24 +28,13 @@ from ssl_jax.log.waiting import notice, waiting
 from ssl_jax.run.assembly import Assembly, abstract_state, assemble, compile_train_step, open_data
 from ssl_jax.run.checkpoint import Checkpoints
 from ssl_jax.run.held_batches import HeldBatches
+from ssl_jax.run.identity import identify, resume_from
 from ssl_jax.run.lock import Lock
+from ssl_jax.run.online import Online
 from ssl_jax.run.profiling import Profile, dump
 from ssl_jax.run.provenance import provenance
 from ssl_jax.run.stop import Stop, Stopped
 from ssl_jax.run.warm_start import start_from
-
-# Options that may change between a run and its resumption: they do not affect what is computed.
-HARMLESS = (
-  "config.checkpoint.",
-  "config.log_every",
-  "config.tensorboard",
-  "config.sharding",
-  "config.data.workers",
-  "config.data.cache",
-  "config.data.device_cache",
-  "config.data.data_dir",
-  "config.data.max_bad_fraction",
-)
 
 
 class Run(NamedTuple):
@@ -56,12 +46,16 @@ class Run(NamedTuple):
   transform: Transform
   mesh: Mesh
   start: int  # number of steps that are already done
+  workdir: pathlib.Path
+  identity: dict  # what a checkpoint stores of the run
 
 
 def train(
-  config: TrainConfig,
+  config: TrainConfig | ConfigDict,
   workdir: str | pathlib.Path,
   *,
+  source: Any = None,
+  callbacks: Sequence[Callable[[Row], Any]] = (),
   force: bool = False,
   profile: str = "",
   hlo: bool = False,
@@ -71,6 +65,9 @@ def train(
   Args:
     workdir: holds `checkpoints/`, `metrics.jsonl` and `starts.jsonl`. Another call resumes from the last
       checkpoint, with bit-identical results.
+    source: the data in the place of `config.data.name`: any object with `len(source)` and `source[i]`, or a
+      mapping of split names to such objects; see `data/python_data.py`.
+    callbacks: called with each row of metrics, {"step": ..., "loss": ..., ...}, and of `config.online`.
     force: resume even if the config differs from the checkpoint's.
     profile: steps to trace into `workdir/profile`, such as "20-25".
     hlo: write the compiled step to `workdir/hlo`.
@@ -78,14 +75,16 @@ def train(
     anything is compiled; LockLost if another one has taken `workdir` over; NonFiniteLoss, before a state with
     such a loss is saved; Stopped on SIGTERM, SIGHUP or Ctrl-C, after the state is saved.
   """
-  workdir = pathlib.Path(workdir).expanduser()
-  mesh = parallel.make_mesh()
+  config, workdir, mesh = check(TrainConfig, config), pathlib.Path(workdir).expanduser(), parallel.make_mesh()
+  if source is not None:
+    named = dataclasses.replace(config.data, name=python_data.GIVEN, data_dir="")
+    config = dataclasses.replace(config, data=named)
   parallel.check_batch(config.batch_size, mesh, config.accumulate)
   with waiting(f"reading the data set {config.data.name}", say=_say):
-    source, transform = open_data(config)
-  parts = assemble(config, DataSpec(len(source), source.num_classes, config.batch_size))
+    opened, transform = open_data(config, source)
+  parts = assemble(config, DataSpec(len(opened), opened.num_classes, config.batch_size))
   abstract, init = abstract_state(parts, config, mesh)
-  identity = _identity(config, source)
+  identity = identify(config, opened)
   workdir.mkdir(parents=True, exist_ok=True)
   with (
     continue_if_closed(),
@@ -93,8 +92,8 @@ def train(
     Lock(workdir) as lock,
     Checkpoints(workdir, keep=config.checkpoint.keep, keep_every=config.checkpoint.keep_every) as checkpoints,
   ):
-    start = _resume_from(checkpoints, identity, workdir, force)
-    run = Run(config, parts, source, transform, mesh, start)
+    start = resume_from(checkpoints, identity, workdir, force)
+    run = Run(config, parts, opened, transform, mesh, start, workdir, identity)
     trace = Profile(workdir / "profile", profile, start=start)
     state, origin = checkpoints.restore(start, abstract) if start else init(), ""
     if config.start.workdir and not start:
@@ -102,24 +101,23 @@ def train(
     if start >= parts.total_steps and not hlo:
       _say(f"{workdir} is finished at step {start} of {parts.total_steps}")
       return state
+    online = _make_online(run, source)
     began = time.monotonic()
     with waiting("compiling the training step", say=_say):
       step = compile_train_step(parts, _with_key_of(state, abstract), mesh)
     seconds = time.monotonic() - began
-    _log_start(run, workdir, state, identity)
-    with Console(workdir, start=start, total=parts.total_steps, tensorboard=config.tensorboard) as console:
-      console.note(_headline(run, seconds, state))
-      if origin:
-        console.note(origin)
-      if hlo and jax.process_index() == 0:
-        console.note(dump(step, workdir / "hlo"))
+    _log_start(run, state)
+    boards = _open_boards(run, callbacks)
+    with online, Console(workdir, start=start, total=parts.total_steps, boards=boards) as console:
+      dumped = dump(step, workdir / "hlo") if hlo and jax.process_index() == 0 else ""
+      console.note("\n".join(filter(None, (_headline(run, seconds, state), origin, dumped))))
 
       def save(state: TrainState, step: int) -> None:
         lock.check()
         checkpoints.save(state, identity, step=step)
 
       with Stop() as stop:  # until the last state is on disk
-        state, stopped = _loop(run, console, step, state, trace, save, stop)
+        state, stopped = _loop(run, console, step, state, trace, save, stop, online)
         checkpoints.wait()
       console.note(f"saved step {int(state.step)} in {workdir}")
   if stopped:
@@ -135,16 +133,6 @@ def _say(text: str) -> None:
     notice(text)
 
 
-def _identity(config: TrainConfig, source: Source) -> dict:
-  """Returns what a checkpoint stores of its run, as JSON; a resumed run is compared with it."""
-  data = {
-    "num_examples": len(source),
-    "num_classes": source.num_classes,
-    "class_names": list(source.class_names),
-  }
-  return {"config": to_json(config), "data": data}
-
-
 def _loop(
   run: Run,
   console: Console,
@@ -153,6 +141,7 @@ def _loop(
   trace: Profile,
   save: Callable[[TrainState, int], None],
   stop: Stop,
+  online: Online,
 ) -> tuple[TrainState, str]:
   """Takes the steps after `run.start`; the metrics of a step are read while the next one runs.
 
@@ -181,11 +170,15 @@ def _loop(
       last = done == total or bool(stopped)
       log = last or done % config.log_every == 0
       due = last or done % config.checkpoint.every_steps == 0
-      if log or due:  # a state is saved only after its loss is known to be finite
+      scored = online.due(done, last=done == total)
+      if log or due or scored:  # a state is saved only after its loss is known to be finite
         step_metrics.add(done, unread)
         unread = None
       if log:
         console.row(step_metrics.row(done, batches.input_rate()))
+      if scored:
+        with step_metrics.paused():
+          console.score(*online.measure(state, done))
       if due:
         save(state, done)
       console.step(done)
@@ -216,51 +209,6 @@ def _batches(run: Run) -> pipeline.Batches | HeldBatches:
   )
 
 
-def _resume_from(checkpoints: Checkpoints, identity: dict, workdir: pathlib.Path, force: bool) -> int:
-  """Returns the step to resume from: that of the last intact checkpoint, or 0 if there is none.
-
-  Options that the checkpoint's config lacks, because they were added later, are compared by their defaults.
-
-  Raises: ValueError if config or data differ from those of the checkpoint, unless `force` is set, or if the
-    checkpoint holds imported weights.
-  """
-  step, problems = checkpoints.latest()
-  if problems:
-    where = f"step {step}" if step else "the beginning"
-    print("\n".join(problems) + f"\nresuming from {where}", flush=True)
-  if not step:
-    return 0
-  stored = checkpoints.config(step)
-  if "imported" in stored:
-    raise ValueError(
-      f"{workdir} holds imported weights, not a run that could be resumed; use another --workdir and start "
-      f"from the weights with --config.start.workdir={workdir}"
-    )
-  with contextlib.suppress(ValueError):  # an option that no longer exists is named as a difference
-    stored["config"] = completed(stored["config"])
-  changed = [
-    line
-    for part in ("config", "data")
-    for line in differences(*(_without_names(found[part]) for found in (stored, identity)), where=part)
-    if not line.startswith(HARMLESS)
-  ]
-  names = (found["data"].get("class_names", ()) for found in (stored, identity))
-  if renamed := classes.changed(*names):
-    changed.append(renamed)
-  if changed and not force:
-    raise ValueError(
-      f"{workdir} holds a run with a different config:\n  "
-      + "\n  ".join(changed)
-      + "\nUse the old values, another --workdir, or --force to resume with the new ones."
-    )
-  return step
-
-
-def _without_names(stored: dict) -> dict:
-  """Leaves out the class names, which `classes.changed` compares."""
-  return {name: value for name, value in stored.items() if name != "class_names"}
-
-
 def _with_key_of(state: TrainState, abstract: TrainState) -> TrainState:
   """Returns the abstract state with the key's implementation of `state`: that of the first start of a run."""
   key = jax.ShapeDtypeStruct(state.key.shape, state.key.dtype, sharding=abstract.key.sharding)
@@ -281,7 +229,21 @@ def _explain_full_disk(workdir: pathlib.Path) -> Iterator[None]:
     ) from error
 
 
-def _log_start(run: Run, workdir: pathlib.Path, state: TrainState, identity: dict) -> None:
+def _make_online(run: Run, given: Any) -> Online:
+  config, mesh, per_epoch = run.config, run.mesh, run.parts.steps_per_epoch
+  place: dict[str, Any] = dict(workdir=run.workdir, identity=run.identity, start=run.start)
+  return Online(config, run.parts.method, mesh=mesh, steps_per_epoch=per_epoch, given=given, **place)
+
+
+def _open_boards(run: Run, callbacks: Sequence[Callable[[Row], Any]]) -> tuple[Board, ...]:
+  """Opens the destinations of the rows of metrics, of which only process 0 has some."""
+  if jax.process_index():
+    return ()
+  board, project, config = run.config.tensorboard, run.config.wandb, to_json(run.config)
+  return open_boards(run.workdir, tensorboard=board, wandb=project, config=config, callbacks=callbacks)
+
+
+def _log_start(run: Run, state: TrainState) -> None:
   """Appends a line to the log of starts: the step, the config, the data and the hardware."""
   if jax.process_index() == 0:
     line = {
@@ -290,7 +252,7 @@ def _log_start(run: Run, workdir: pathlib.Path, state: TrainState, identity: dic
       "began": time.time(),
       "parameters": _count(state),
     }
-    append(workdir / STARTS, {**line, **identity, **provenance(run.mesh)})
+    append(run.workdir / STARTS, {**line, **run.identity, **provenance(run.mesh)})
 
 
 def _count(state: TrainState) -> int:

@@ -22,7 +22,7 @@ from ssl_jax.config.schema import EvaluateConfig, TrainConfig, check, difference
 from ssl_jax.core import DataSpec
 from ssl_jax.log.run_log import read_json
 from ssl_jax.run.assembly import assemble, open_data
-from ssl_jax.run.train import HARMLESS
+from ssl_jax.run.identity import HARMLESS
 from ssl_jax.studies.definition import Recipe, Study
 
 DAMAGED = "delete it; the study makes it again"

@@ -14,7 +14,7 @@ from scipy.special import stdtrit
 
 from ssl_jax.config.checked import nearest
 from ssl_jax.config.schema import differences, to_json
-from ssl_jax.run.train import HARMLESS
+from ssl_jax.run.identity import HARMLESS
 from ssl_jax.studies.definition import Study
 from ssl_jax.studies.jobs import Job, evaluated, is_trained, write_json, write_text
 from ssl_jax.view.study import plot_study
