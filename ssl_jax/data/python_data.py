@@ -78,7 +78,8 @@ def open_objects(data: Any, split: str = "train", *, title: str = GIVEN) -> Sour
   reader = ObjectReader(tuple(known.values()), rows)
   first = next(iter(known.values()))
   of_rows = np.concatenate([labels[name][places] for name, places in parts])
-  names = max((found.class_names for found in known.values()), key=len)
+  # names that a data set states, rather than numbers that were found
+  names = max((f.class_names for f in known.values()), key=lambda n: (len(n), not "".join(n).isdigit()))
   return Source(
     reader,
     len(names),
