@@ -38,6 +38,11 @@ PASSED_ON = ("mask", "clip")  # further fields of an item that a record may have
 _CHECKED = 16  # items whose content identifies a data set
 
 
+def as_given(section: Any) -> Any:
+  """The section `config.data` of a run or an evaluation of data that a program passes."""
+  return dataclasses.replace(section, name=GIVEN, data_dir="")
+
+
 def open_function(name: str, split: str, data_dir: str = "") -> Source:
   """Opens the data set that a function MODULE:FUNCTION makes.
 

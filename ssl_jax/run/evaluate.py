@@ -109,7 +109,7 @@ def task_data(config: EvaluateConfig, trained: TrainConfig, mesh: Mesh, given: A
     trained: the config of the training run, for the options of `config.data` that are "" or 0.
     given: images that a program passes, see `evaluate`; None: those of `config.data`.
   """
-  data = _with_defaults(config.data if given is None else _given(config.data), trained)
+  data = _with_defaults(config.data if given is None else python_data.as_given(config.data), trained)
   resize = round(data.size / data.crop_ratio)
   train, test = open_splits(data, resize, config.tasks, given)
   test = sources.shuffled(test) if data.shuffle else test
@@ -210,10 +210,6 @@ def _protocol(config: EvaluateConfig, data: EvaluateDataConfig, resize: int, tra
     "crop": data.size,
     "live_augment": {**dict(config.augment), "size": data.size, "views": 1},
   }
-
-
-def _given(data: EvaluateDataConfig) -> EvaluateDataConfig:
-  return dataclasses.replace(data, name=python_data.GIVEN, data_dir="")
 
 
 def _with_defaults(data: EvaluateDataConfig, trained: TrainConfig) -> EvaluateDataConfig:

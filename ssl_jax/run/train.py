@@ -77,8 +77,7 @@ def train(
   """
   config, workdir, mesh = check(TrainConfig, config), pathlib.Path(workdir).expanduser(), parallel.make_mesh()
   if source is not None:
-    named = dataclasses.replace(config.data, name=python_data.GIVEN, data_dir="")
-    config = dataclasses.replace(config, data=named)
+    config = dataclasses.replace(config, data=python_data.as_given(config.data))
   parallel.check_batch(config.batch_size, mesh, config.accumulate)
   with waiting(f"reading the data set {config.data.name}", say=_say):
     opened, transform = open_data(config, source)
