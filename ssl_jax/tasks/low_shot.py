@@ -1,15 +1,17 @@
 """How well a linear classifier predicts the classes from frozen features, learned from a few labelled images.
 
-Each of several draws of labelled images fits a ridge regression of the classes on the features, whose penalty
-is chosen by the error of leaving one labelled image out, which a closed form gives (Allen 1974; Golub, Heath
-& Wahba 1979). Nothing has to be tuned, so representations of any width and scale are compared fairly.
+Each of several draws of labelled images fits a classifier. Nothing has to be tuned, so representations of any
+width and scale are compared fairly. The penalty of a ridge regression of the classes on the features is
+chosen by the error of leaving one labelled image out, which a closed form gives (Allen 1974; Golub, Heath &
+Wahba 1979). That of logistic regression and of support vector machines is chosen by cross-validation on the
+labelled images, as by Goyal et al. 2019 for the SVMs of their low-shot protocol.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -18,36 +20,62 @@ from jax.sharding import Mesh
 from ssl_jax.tasks.backbone import Backbone
 from ssl_jax.tasks.features import Features
 from ssl_jax.tasks.features import extract as extract_features
+from ssl_jax.tasks.few_label_classifiers import check_installed, choose_logistic, choose_svm
 from ssl_jax.tasks.task import Result, Task, TaskData, check_labels, never_trained, silent
 
 PENALTIES = tuple(10.0**power for power in np.arange(-4, 3.5, 0.5))  # times the mean squared norm of a row
+_DESCRIBED = {
+  "ridge": "ridge regression of the classes, penalty by leaving one out",
+  "logistic": "multinomial logistic regression, penalty by cross-validation",
+  "svm": "linear support vector machines, one class against the rest, penalty by cross-validation",
+}
 _LEAST = 1e-6  # standard deviation of a feature, relative to the largest, at least
 
 
 class Settings(NamedTuple):
   """The options of the task, see `make`."""
 
+  classifier: str
   shots: int
+  fraction: float
   draws: int
   layer: str
   grid: int
 
 
-def make(*, shots: int = 10, draws: int = 20, layer: str = "", grid: int = 1) -> Task:
-  """Ridge classifiers of `shots` labelled training images of each class, scored on all test images.
+def make(
+  *,
+  shots: int = 10,
+  fraction: float = 0.0,
+  draws: int = 20,
+  classifier: Literal["ridge", "logistic", "svm"] = "ridge",
+  layer: str = "",
+  grid: int = 1,
+) -> Task:
+  """Classifiers of a few labelled training images, equally many of each class, scored on all test images.
 
   The features are standardised over all training images, which needs no labels. "top1" is the mean accuracy
-  over the draws, "standard_error" that of this mean; the draws share the network and the test images.
+  over the draws, "standard_deviation" that of a draw and "standard_error" that of the mean; the draws share
+  the network and the test images.
 
   Args:
     shots: labelled images of each class.
+    fraction: of the training images that are labelled, in the place of `shots`: 0.01 and 0.1 are usual. The
+      number of each class is rounded, and is 1 at least. 0: `shots` counts.
     draws: how often they are drawn; the draws depend on `config.seed`.
+    classifier: "ridge"; "logistic" (multinomial) or "svm" (linear, one class against the rest, squared hinge
+      loss), by scikit-learn (extra `report`).
     layer, grid: as in `features.extract`.
-  Raises: ValueError for options below 1; in `run`, if a class of the training images has fewer than `shots`.
+  Raises: ValueError for options out of range, or if scikit-learn is not installed; in `run`, if a class of
+    the training images has fewer than `shots`.
   """
-  if min(shots, draws) < 1:
-    raise ValueError(f"config.tasks: shots={shots} and draws={draws} must be 1 or more")
-  return Task("low_shot", functools.partial(_run, Settings(shots, draws, layer, grid)))
+  if min(shots, draws) < 1 or not 0 <= fraction < 1:
+    raise ValueError(
+      f"config.tasks: shots={shots} and draws={draws} must be 1 or more, and fraction={fraction} in [0, 1)"
+    )
+  if classifier != "ridge":
+    check_installed(classifier)
+  return Task("low_shot", functools.partial(_run, Settings(classifier, shots, fraction, draws, layer, grid)))
 
 
 def _run(
@@ -65,24 +93,29 @@ def _run(
   check_labels(train.y, data.num_classes, "training")
   check_labels(test.y, data.num_classes, "test")
   train, test = standardised(train, test)
+  shots = settings.shots
+  if settings.fraction:
+    shots = max(round(settings.fraction * len(train.y) / len(np.unique(train.y))), 1)
   random = np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
   accuracies, penalties = [], []
   for number in range(settings.draws):
-    rows = draw_rows(random, train.y, settings.shots, data.class_names)
-    scores, penalty = ridge_scores(train.x[rows], train.y[rows], test.x)
-    accuracies.append(float((scores.argmax(1) == test.y).mean()))
+    rows = draw_rows(random, train.y, shots, data.class_names)
+    chosen, penalty = CLASSIFIERS[settings.classifier](train.x[rows], train.y[rows], test.x)
+    accuracies.append(float((chosen == test.y).mean()))
     penalties.append(penalty)
     progress(number + 1, settings.draws, f"top-1 {100 * np.mean(accuracies):.1f}%")
   spread = float(np.std(accuracies, ddof=1)) if settings.draws > 1 else math.nan
   scalars = {"top1": float(np.mean(accuracies)), "standard_error": spread / math.sqrt(settings.draws)}
+  scalars["standard_deviation"] = spread
   protocol = {
     **data.protocol,
     **backbone.protocol,
     **never_trained(train.y, test.y, data.class_names),
     "task": "low_shot",
-    "shots": settings.shots,
+    "shots": shots,
+    "fraction": settings.fraction,
     "draws": settings.draws,
-    "classifier": "ridge regression of the classes, penalty by leaving one out",
+    "classifier": _DESCRIBED[settings.classifier],
     "normalisation": "features standardised over all training images",
     "backbone_mode": "evaluation",
     "layer": settings.layer or "encode",
@@ -115,7 +148,7 @@ def draw_rows(random: np.random.Generator, labels: np.ndarray, shots: int, names
     if len(rows) < shots:
       name = names[label] if names else label
       raise ValueError(
-        f"config.tasks: shots={shots}, but class {name!r} has {len(rows)} training images; use that or fewer"
+        f"config.tasks: shots={shots}, but class {name!r} has {len(rows)} training images; use that or fewer, or a smaller fraction"
       )
     chosen.append(rows)
   return np.concatenate(chosen)
@@ -146,3 +179,12 @@ def ridge_scores(x: np.ndarray, labels: np.ndarray, queries: np.ndarray) -> tupl
     best = min(best, (float(np.square(left_out).mean()), penalty, dual), key=lambda found: found[0])
   _, penalty, dual = best
   return (queries - centre) @ (x.T @ dual) + offset, penalty
+
+
+def choose_ridge(x: np.ndarray, labels: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, float]:
+  """The class of each query i64[Q] by `ridge_scores`, and the penalty."""
+  scores, penalty = ridge_scores(x, labels, queries)
+  return scores.argmax(1), penalty
+
+
+CLASSIFIERS = {"ridge": choose_ridge, "logistic": choose_logistic, "svm": choose_svm}

@@ -6,7 +6,7 @@ import pytest
 from sklearn.linear_model import RidgeCV
 
 from ssl_jax import tasks
-from ssl_jax.tasks import low_shot
+from ssl_jax.tasks import few_label_classifiers, low_shot
 from ssl_jax.tasks.features import Features
 from ssl_jax.tasks.pixel_baseline import pixels
 
@@ -54,7 +54,41 @@ def test_images_to_accuracy(blobs, noise, make_data, mesh_of):
   assert 0.05 < chance.scalars["top1"] < 0.16
 
 
-@pytest.mark.parametrize("options", [dict(shots=0), dict(draws=0)])
+@pytest.mark.parametrize("classifier", ["logistic", "svm"])
+def test_other_classifiers_separate_what_can_be_separated(classifier):
+  draw = np.random.default_rng(0)
+  labels, centres = np.arange(30) % 3, 3 * draw.standard_normal((3, 16))
+  x, queries = (centres[labels] + draw.standard_normal((30, 16)) for _ in range(2))
+  for rows in (slice(30), slice(3)):  # with one image of each class nothing can be held out
+    found, cost = low_shot.CLASSIFIERS[classifier](x[rows], labels[rows], queries)
+    assert (found == labels).mean() > 0.9 and cost > 0
+  again, _ = low_shot.CLASSIFIERS[classifier](x, labels + 4, queries)  # classes are numbers, not places
+  assert (again == labels + 4).mean() > 0.9
+
+
+def test_a_fraction_is_divided_evenly_among_the_classes(blobs, make_data, mesh_of):
+  data = make_data(blobs(200, 0, 60.0), blobs(90, 1, 60.0), 3)
+  options = dict(draws=3, classifier="logistic")
+  found = [
+    tasks.make("low_shot", fraction=f, **options).run(pixels(), data, mesh_of(1), jax.random.key(0))
+    for f in (0.001, 0.05)
+  ]
+  assert [result.protocol["shots"] for result in found] == [1, 3]
+  assert found[1].protocol["fraction"] == 0.05 and "logistic" in found[1].protocol["classifier"]
+  scalars, accuracies = found[1].scalars, found[1].protocol["accuracies"]
+  assert scalars["standard_deviation"] == pytest.approx(np.std(accuracies, ddof=1))
+  assert scalars["standard_error"] == pytest.approx(scalars["standard_deviation"] / np.sqrt(3))
+  assert scalars["top1"] > 0.7
+
+
+def test_without_scikit_learn_the_cure_is_named(monkeypatch):
+  monkeypatch.setattr(few_label_classifiers.importlib.util, "find_spec", lambda name: None)
+  with pytest.raises(ValueError, match="classifier='svm' needs scikit-learn.*use 'ridge', or pip install"):
+    tasks.make("low_shot", classifier="svm")
+  tasks.make("low_shot")
+
+
+@pytest.mark.parametrize("options", [dict(shots=0), dict(draws=0), dict(fraction=1.5)])
 def test_senseless_options_are_refused(options):
   with pytest.raises(ValueError, match="must be 1 or more"):
     tasks.make("low_shot", **options)
