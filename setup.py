@@ -25,6 +25,7 @@ EXTRAS = {
   "detection": DETECTION,
   "report": REPORT,
   "tensorboard": ["tensorboardX>=2.6,<3"],
+  "wandb": ["wandb>=0.19,<1"],
   "prepare": ["tensorflow>=2.18,<3"],
   "import": ["torch>=2.4,<3", *FILES],
   "parity": ["imagecorruptions==1.1.2", "opencv-python-headless>=4.10,<6"],

@@ -4,7 +4,7 @@ Each of several draws of labelled images fits a classifier. Nothing has to be tu
 width and scale are compared fairly. The penalty of a ridge regression of the classes on the features is
 chosen by the error of leaving one labelled image out, which a closed form gives (Allen 1974; Golub, Heath &
 Wahba 1979). That of logistic regression and of support vector machines is chosen by cross-validation on the
-labelled images, as by Goyal et al. 2019 for the SVMs of their low-shot protocol.
+labelled images, as Goyal et al. 2019 choose the costs of linear SVMs.
 """
 
 from __future__ import annotations
@@ -148,7 +148,8 @@ def draw_rows(random: np.random.Generator, labels: np.ndarray, shots: int, names
     if len(rows) < shots:
       name = names[label] if names else label
       raise ValueError(
-        f"config.tasks: shots={shots}, but class {name!r} has {len(rows)} training images; use that or fewer, or a smaller fraction"
+        f"config.tasks: shots={shots}, but class {name!r} has {len(rows)} training images; use "
+        "that or fewer, or a smaller fraction"
       )
     chosen.append(rows)
   return np.concatenate(chosen)
