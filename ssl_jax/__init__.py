@@ -2,9 +2,9 @@
 
 Read core.py first. The public names are imported on first use; `import ssl_jax` alone imports no module.
 
-recipe, check, check_variant: make and check configs. train, evaluate, plan: the functions behind the commands
+recipe, load_recipe, check, check_variant: make, load and check configs. train, evaluate, plan: the functions behind the commands
 of the same names. define_study, study: make and run a study, several runs that are compared.
-restore: the network of a run from its checkpoint. embed: the features of a folder of images, with names.
+restore: the network of a run, with encode, pyramid and predict of arrays. embed: the features of a folder of images, with names.
 predict: the classes of images or frames without labels. adapt: test-time training on arrays.
 """
 
@@ -24,6 +24,7 @@ _MODULES = {  # public name: the module that defines it
   "define_study": "studies.definition",
   "embed": "apply.embed",
   "evaluate": "run.evaluate",
+  "load_recipe": "config.recipe_files",
   "plan": "planning",
   "predict": "apply.predict",
   "recipe": "config.recipe_builder",

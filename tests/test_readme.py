@@ -23,7 +23,7 @@ def folder(tmp_path_factory):
 
 
 def test_there_are_blocks():
-  assert len(BLOCKS) == 2 and all(name in README for name in RUNS)
+  assert len(BLOCKS) == 3 and all(name in README for name in RUNS)
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
