@@ -2,10 +2,11 @@
 
 Read core.py first. The public names are imported on first use; `import ssl_jax` alone imports no module.
 
-recipe, load_recipe, check, check_variant: make, load and check configs. train, evaluate, plan: the functions behind the commands
-of the same names. define_study, study: make and run a study, several runs that are compared.
-restore: the network of a run, with encode, pyramid and predict of arrays. embed: the features of a folder of images, with names.
-predict: the classes of images or frames without labels. adapt: test-time training on arrays.
+recipe, load_recipe, check, check_variant: make, load and check configs. train, evaluate, plan: the functions
+behind the commands of the same names. define_study, study: make and run a study, several runs that are
+compared. restore: the network of a run, with encode, pyramid and predict of arrays. embed: the features of a
+folder of images, with names. predict: the classes of images or frames without labels. adapt: test-time
+training on arrays.
 """
 
 from __future__ import annotations
