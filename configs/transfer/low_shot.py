@@ -1,4 +1,4 @@
-"""Classifiers of few labels on frozen features: n of each class, or 1% and 10%.
+"""Classifiers of few labels on frozen features: n a class, 1%, 10%.
 
 Command:   ssl-jax evaluate --config=configs/transfer/low_shot.py:VARIANT --workdir=DIR
 Variants:  ridge: 1, 5, 10 and 50 labels a class and 10% of the labels, by ridge regression. logistic, svm:
