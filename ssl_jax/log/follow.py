@@ -14,7 +14,7 @@ import rich.table
 import rich.text
 
 from ssl_jax.log.output import closed_by_reader
-from ssl_jax.log.run_log import METRICS, STARTS, clock, lines
+from ssl_jax.log.run_log import METRICS, ONLINE, STARTS, clock, lines
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 WIDTH = 48  # of a curve, in characters
@@ -112,6 +112,12 @@ def _view(folder: pathlib.Path, snapshot: Snapshot) -> rich.table.Table:
   for name in _fields(row):
     curve = _curve([r[name] for r in rows if name in r]) if name not in ("epoch", "learning_rate") else ""
     table.add_row(name.replace("_", " "), rich.text.Text(f"{_number(name, row[name]):10} {curve}"))
+  scores = lines(folder / ONLINE)
+  if scores:  # the first one is the main result
+    name = next(name for name in scores[-1] if name not in ("step", "epoch"))
+    values = [100 * score[name] for score in scores if name in score]
+    drawn = f"{values[-1]:.1f} %".ljust(10)
+    table.add_row(name.replace("_", " "), rich.text.Text(f"{drawn} {_curve(values)}"))
   for path in sorted((folder / "evaluations").glob("step*/*.json"), key=lambda path: path.stat().st_mtime):
     table.add_row(rich.text.Text(f"{path.parent.name} {path.stem}"), _headline(path))
   return table

@@ -82,6 +82,16 @@ def test_every_form_gives_the_same_records(form):
   assert not source.sorted_by_class and source.name(3).endswith("item 3")
 
 
+def test_torch_data_sets():
+  torch = pytest.importorskip("torch", reason="torch is not installed: extra `import`")
+  tensors = torch.from_numpy(np.moveaxis(IMAGES, -1, 1) / np.float32(255)), torch.from_numpy(LABELS)
+  whole = torch.utils.data.TensorDataset(*tensors)
+  for data in (whole, torch.utils.data.Subset(whole, range(4))):
+    source = open_objects(data)
+    assert source.class_names == ("0", "1") and [source[i]["label"] for i in range(4)] == LABELS.tolist()
+    np.testing.assert_array_equal(source[2]["image"], pixels(2))
+
+
 def test_images_alone_have_no_classes():
   for data in (IMAGES, list(IMAGES)):
     source = open_objects(data)

@@ -99,3 +99,11 @@ def test_a_curve_spans_the_range_of_its_values_and_a_flat_curve_is_low():
 @pytest.mark.parametrize("seconds, text", [(0, "0:00:00"), (59.7, "0:01:00"), (3725, "1:02:05")])
 def test_clock_carries_seconds_and_minutes(seconds, text):
   assert clock(seconds) == text
+
+
+def test_scores_during_the_training_are_shown(tmp_path):
+  folder = write_run(tmp_path / "run", rows=5)
+  rows = [{"step": 10 * i, "epoch": float(i), "knn_top1": 0.1 * i, "knn_top5": 0.9} for i in (1, 2, 3)]
+  write_lines(folder / "online.jsonl", rows)
+  (line,) = [line for line in drawn(folder).splitlines() if "knn top1" in line]
+  assert "30.0 %" in line and "▁" in line and "█" in line

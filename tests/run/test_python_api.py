@@ -204,6 +204,14 @@ def test_other_arrays_are_refused(classifier, wrong, message):
     classifier.encode(wrong)
 
 
+def test_predictions_of_a_data_set_are_those_of_its_images(classifier, tmp_path_factory, tmp_path):
+  workdir = saved_run(tmp_path_factory.mktemp("predicting"), "supervised")
+  found = ssl_jax.predict(workdir, source=OWN["test"], output=tmp_path, batch_size=32)
+  batch = np.stack([row["image"] for row in (OWN["test"][i] for i in range(3))])
+  np.testing.assert_allclose(found.probabilities[:3], classifier.predict(batch), atol=1e-5)
+  assert (tmp_path / "predictions.csv").exists() and len(found.names) == 64
+
+
 def test_a_network_without_classes_predicts_nothing(trained):
   with pytest.raises(MissingAbility, match="predict needs a network with the ability Classifier"):
     ssl_jax.restore(trained[0]).predict(images(1))
