@@ -13,6 +13,7 @@ from ssl_jax.config.recipe_builder import recipe
 from ssl_jax.config.schema import EvaluateConfig, TrainConfig, check
 from ssl_jax.convert import export_weights, import_weights
 from ssl_jax.run import evaluate as evaluation
+from ssl_jax.run import identity
 from ssl_jax.run import train as training
 from ssl_jax.run.checkpoint import Checkpoints
 from ssl_jax.run.restore import restore
@@ -122,14 +123,14 @@ def test_an_old_checkpoint_without_names_and_later_options_is_evaluated_and_resu
 ):
   """Options that were added after a checkpoint was written are compared by their defaults."""
   with monkeypatch.context() as old:
-    complete = training.to_json
+    complete = identity.to_json
 
     def without_later_options(config):
       stored = complete(config)
       del stored["host"], stored["accumulate"], stored["data"]["max_bad_fraction"]
       return stored
 
-    old.setattr(training, "to_json", without_later_options)
+    old.setattr(identity, "to_json", without_later_options)
     first = training.train(trained(data, checkpoint=dict(every_steps=10, keep=9)), tmp_path)
   for folder in (tmp_path / "checkpoints").iterdir():
     if folder.name != "step_10":
