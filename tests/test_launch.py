@@ -1,4 +1,4 @@
-"""Launch scripts with stand-ins for gcloud, Slurm and ssl-jax; the manifest against Kubernetes' schema."""
+"""Launch scripts with stand-ins for Python, uv, Slurm and ssl-jax; the manifest against a schema."""
 
 import math
 import os
@@ -13,15 +13,7 @@ import yaml
 
 ROOT = pathlib.Path(__file__).parents[1]
 SCRIPTS = sorted([*ROOT.glob("launch/*.sh"), ROOT / ".ci/run"])
-COMMAND = (
-  "--",
-  "train",
-  "--config=configs/pretrain/moco.py:e",
-  "--config.data.data_dir=gs://my-data/tfds",
-  "--config.method.name=a 'b'",
-  "--workdir=gs://my-runs/moco",
-)
-SLICE = ("--name=moco", "--zone=us-west4-a", "--type=v5litepod-64")
+COMMAND = ("--", "train", "--config=configs/pretrain/moco.py:e")
 
 
 @pytest.fixture
@@ -31,7 +23,6 @@ def stand_in(tmp_path, monkeypatch):
   folder.mkdir()
   monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
   monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
-  monkeypatch.setenv("SSL_JAX_PAUSE", "0")
 
   def make(name: str, script: str) -> None:
     (folder / name).write_text(f'#!/usr/bin/env bash\necho "{name} $*" >> "$CALLS"\n{script}\n')
@@ -59,70 +50,9 @@ def test_scripts_pass_shellcheck(script):
   assert found.returncode == 0, found.stdout
 
 
-def test_a_dry_run_prints_every_command_and_runs_none(stand_in, tmp_path):
-  stand_in("gcloud", "exit 1")
-  found = call("tpu_pod.sh", *SLICE, "--spot", "--dry-run", *COMMAND)
-  lines = [line for line in found.stderr.splitlines() if line.startswith("+ ")]
-  assert found.returncode == 0 and not calls(tmp_path)
-  assert [
-    word
-    for line in lines
-    for word in (" create ", " git ", " scp ", " install ", " start ", " follow ", " delete ")
-    if word in line.replace("\\", "").replace("follow", "follow ")
-  ] == [" create ", " git ", " scp ", " install ", " start ", " follow ", " delete "]
-  assert "--accelerator-type=v5litepod-64 --version=v2-alpha-tpuv5-lite --spot" in lines[0]
-  install, start = (
-    next(line for line in lines if word in line).replace("\\", "")
-    for word in ("install", "worker.sh\\ start")
-  )
-  assert "install my-data my-runs" in install
-  assert (
-    "data_dir=/tmp/gcs/my-data/tfds" in start
-    and "--workdir=/tmp/gcs/my-runs/moco" in start
-    and "gs://" not in start
-  )
-
-
-def test_a_preempted_slice_is_replaced_and_the_command_is_started_again(stand_in, tmp_path):
-  stand_in(
-    "gcloud",
-    """
-    state=$(dirname "$CALLS")/state
-    case "$*" in
-      *describe*) cat "$state" 2> /dev/null ;;
-      *create*) echo READY > "$state" ;;
-      *delete*) rm "$state" ;;
-      *follow*) [ -f "$state.once" ] && exit 0; touch "$state.once"; echo PREEMPTED > "$state"; exit 1 ;;
-    esac""",
-  )
-  found = call("tpu_pod.sh", *SLICE, *COMMAND)
-  assert found.returncode == 0, found.stderr
-  assert "interrupted, the slice is PREEMPTED; the command is started again" in found.stderr
-  verbs = [
-    verb
-    for line in calls(tmp_path)
-    for verb in ("create", "scp", "install", "start", "follow", "delete")
-    if f" {verb}" in line
-  ]
-  once = ["create", "scp", "install", "start", "follow"]
-  assert verbs == [*once, "delete", *once, "delete"]
-
-
-def test_a_command_that_fails_on_a_ready_slice_is_given_up_after_three_attempts(stand_in, tmp_path):
-  stand_in("gcloud", 'case "$*" in *describe*) echo READY ;; *follow*) exit 3 ;; esac')
-  found = call("tpu_pod.sh", *SLICE, *COMMAND)
-  assert found.returncode == 1 and "failed three times on a slice that is ready" in found.stderr
-  assert sum("follow" in line for line in calls(tmp_path)) == 3 and not any(
-    "delete" in line for line in calls(tmp_path)
-  )
-
-
 @pytest.mark.parametrize(
   "script, words, message",
   [
-    ("tpu_pod.sh", ("--zone=z", "--type=t", "--", "train"), "--name is missing"),
-    ("tpu_pod.sh", (*SLICE, "--sopt", "--", "train"), "unknown option --sopt"),
-    ("tpu_pod.sh", SLICE, "the command after -- is missing"),
     ("slurm.sh", ("--gpus=8", "--", "train"), "--nodes= is not a number of machines"),
     ("slurm.sh", ("--nodes=2", "--gpus=eight", "--", "train"), "--gpus=eight is not a number"),
     ("slurm.sh", ("--nodes=2", "--gpus=8"), "the command after -- is missing"),
@@ -134,25 +64,137 @@ def test_missing_and_misspelt_options_are_named(script, words, message):
   assert call(script, "--help").stdout.startswith(f"Usage: launch/{script}")
 
 
-def test_a_worker_runs_the_command_once_and_passes_on_log_and_status(tmp_path):
+class Worker:
+  """A worker in a folder, with a stand-in for ssl-jax that tells how it was called and then does `body`."""
+
+  def __init__(self, folder: pathlib.Path, body: str):
+    shutil.copytree(ROOT / "launch", folder / "launch")
+    self.folder, command = folder, folder / "command"
+    command.write_text(
+      f'#!/usr/bin/env bash\necho "distributed $SSL_JAX_DISTRIBUTED: $*"; echo run >> runs\n{body}\n'
+    )
+    command.chmod(0o755)
+    self.environment = {**os.environ, "SSL_JAX": str(command), "SSL_JAX_POLL": "0.1"}
+
+  def __call__(self, *words: str) -> str:
+    worker = ["bash", str(self.folder / "launch" / "worker.sh"), *words]
+    found = subprocess.run(worker, env=self.environment, capture_output=True, text=True, timeout=60)
+    assert found.returncode == 0, found.stderr
+    return found.stdout
+
+
+def test_a_worker_tells_what_runs_its_log_and_its_end(tmp_path):
+  worker = Worker(tmp_path, "while [ ! -f go ]; do sleep 0.05; done; exit 75")
+  assert worker("state") == ""
+  worker("start", "1", "train", "--x=a 'b'")
+  assert worker("state").splitlines() == ["state=running", "status=1", "keep=1", "command=train --x=a 'b'"]
+  (tmp_path / "go").touch()
+  assert "distributed 1: train --x=a 'b'" in worker("follow")
+  assert worker("state").splitlines()[:2] == ["state=ended", "status=75"]
+  assert worker("logs") == f"{os.uname().nodename}: distributed 1: train --x=a 'b'\n"
+
+
+def test_a_worker_ends_what_is_left_of_the_command_before(tmp_path):
+  worker = Worker(tmp_path, "trap 'echo stopped >> runs; exit 75' TERM; while :; do sleep 0.1; done")
+  worker("start", "0", "train")
+  while not (tmp_path / "runs").exists():
+    time.sleep(0.05)
+  first = (tmp_path / "job" / "pid").read_text()
+  worker("start", "0", "evaluate")
+  while (tmp_path / "runs").read_text().count("run\n") < 2:
+    time.sleep(0.05)
+  assert (tmp_path / "runs").read_text() == "run\nstopped\nrun\n"
+  assert "train" in (tmp_path / "job" / "log.before").read_text()
+  second = (tmp_path / "job" / "pid").read_text()
+  assert first != second
+  os.killpg(int(second), signal.SIGKILL)
+
+
+def test_a_process_that_only_has_the_number_of_the_command_is_not_it(tmp_path):
+  worker = Worker(tmp_path, "sleep 0")
+  worker("start", "0", "train")
+  worker("follow")
+  (tmp_path / "job" / "status").unlink()
+  (tmp_path / "job" / "pid").write_text(str(os.getpid()))  # as after a reboot
+  assert worker("state").splitlines()[:2] == ["state=ended", "status=1"]
+
+
+GET_UV = 'mkdir -p "$HOME/.local/bin" && cp "$UV" "$HOME/.local/bin/uv"'
+PYTHON = """case "$*" in
+  *version_info*) exit {old} ;;
+  "-m venv"*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python" ;;
+  *--user\\ uv) {pip} ;;
+esac"""
+
+
+@pytest.fixture
+def machine(stand_in, tmp_path, monkeypatch):
+  """machine(old, uv, pip) installs on a worker whose python3 may be too old, that may have uv or pip."""
+  (tmp_path / "tools").mkdir()
+  for tool in ("bash", "env", "dirname", "cat", "cp", "cmp", "mkdir", "rm", "sh"):
+    (tmp_path / "tools" / tool).symlink_to(shutil.which(tool) or tool)
   shutil.copytree(ROOT / "launch", tmp_path / "launch")
-  command = tmp_path / "command"
-  command.write_text(
-    '#!/usr/bin/env bash\necho "distributed $SSL_JAX_DISTRIBUTED: $*"; echo run >> runs; sleep 2; exit 75\n'
-  )
-  command.chmod(0o755)
-  worker = ["bash", str(tmp_path / "launch" / "worker.sh")]
-  environment = {**os.environ, "SSL_JAX": str(command), "SSL_JAX_POLL": "0.1"}
-  for _ in range(2):  # the second call finds the command running
-    subprocess.run([*worker, "start", "train", "--x=a 'b'"], env=environment, check=True, timeout=30)
-  found = subprocess.run([*worker, "follow"], env=environment, capture_output=True, text=True, timeout=30)
-  assert found.returncode == 75 and "distributed 1: train --x=a 'b'" in found.stdout
-  assert (tmp_path / "runs").read_text() == "run\n"
+  (tmp_path / "setup.py").write_text("")
+  (tmp_path / "home").mkdir()
+  monkeypatch.setenv("HOME", str(tmp_path / "home"))
+  monkeypatch.setenv("UV", str(tmp_path / "uv" / "uv"))
+  monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{tmp_path / 'tools'}")
+  monkeypatch.delenv("PYTHON", raising=False)
+
+  def make(old: bool, uv: bool = False, pip: bool = False) -> subprocess.CompletedProcess:
+    stand_in("python9", "")  # the one that uv provides
+    stand_in(
+      "uv", 'for last; do :; done; mkdir -p "$last/bin"; cp "$(command -v python9)" "$last/bin/python"'
+    )
+    if not uv:
+      (tmp_path / "uv").mkdir()
+      (tmp_path / "bin" / "uv").rename(tmp_path / "uv" / "uv")
+    stand_in("python3", PYTHON.format(old=int(old), pip=GET_UV if pip else "exit 1"))
+    stand_in("curl", f"echo '{GET_UV}'")  # uv's installer
+    script = ["bash", str(tmp_path / "launch" / "worker.sh"), "install"]
+    return subprocess.run(script, capture_output=True, text=True, timeout=60)
+
+  return make
+
+
+@pytest.mark.parametrize("found", ["uv", "pip", "installer"])
+def test_a_worker_whose_python_is_old_gets_one_from_uv(machine, tmp_path, found):
+  ended = machine(old=True, uv=found == "uv", pip=found == "pip")
+  assert ended.returncode == 0, ended.stderr
+  assert "no python3 of 3.11 or newer with venv on this machine: uv provides Python 3.11" in ended.stderr
+  lines = calls(tmp_path)
+  assert "uv venv --quiet --python 3.11 --seed .venv" in lines
+  assert any("python9 -m pip install" in line and line.endswith("--editable .[tpu]") for line in lines)
+  assert any("--user uv" in line for line in lines) == (found != "uv")
+  assert any(line.startswith("curl") for line in lines) == (found == "installer")
+
+
+def test_a_worker_whose_python_is_new_needs_no_uv(machine, tmp_path):
+  assert machine(old=False).returncode == 0
+  assert not any("uv" in line for line in calls(tmp_path))
+  assert sum("pip install" in line for line in calls(tmp_path)) == 1
+
+
+def test_a_python_that_is_asked_for_and_too_old_is_refused(machine, monkeypatch):
+  monkeypatch.setenv("PYTHON", "python3")
+  ended = machine(old=True, uv=True)
+  assert ended.returncode == 1 and "ssl_jax needs Python 3.11 or newer; PYTHON=python3 is" in ended.stderr
+
+
+def test_the_pod_script_runs_the_launcher_in_the_checkout(tmp_path):
+  shutil.copytree(ROOT / "launch", tmp_path / "launch")
+  python = tmp_path / ".venv" / "bin" / "python"
+  python.parent.mkdir(parents=True)
+  python.write_text('#!/usr/bin/env bash\necho "$PWD: $*"\n')
+  python.chmod(0o755)
+  script = ["bash", str(tmp_path / "launch" / "tpu_pod.sh"), "--name=a", "--", "train", "--x=a b"]
+  found = subprocess.run(script, capture_output=True, text=True, timeout=60)
+  assert found.stdout == f"{tmp_path}: -m ssl_jax.launching --name=a -- train --x=a b\n"
 
 
 def test_slurm_runs_one_process_per_gpu(stand_in, tmp_path):
   stand_in("sbatch", "")
-  found = call("slurm.sh", "--nodes=4", "--gpus=8", "--time=1:00", *COMMAND[:3])
+  found = call("slurm.sh", "--nodes=4", "--gpus=8", "--time=1:00", *COMMAND)
   (line,) = calls(tmp_path)
   assert (
     found.returncode == 0
@@ -161,7 +203,7 @@ def test_slurm_runs_one_process_per_gpu(stand_in, tmp_path):
   )
   assert line.endswith("slurm.sh train --config=configs/pretrain/moco.py:e")
   assert (
-    call("slurm.sh", "--nodes=4", "--gpus=8", "--dry-run", *COMMAND[:3]).returncode == 0
+    call("slurm.sh", "--nodes=4", "--gpus=8", "--dry-run", *COMMAND).returncode == 0
     and len(calls(tmp_path)) == 1
   )
 
