@@ -4,7 +4,7 @@ This is the only package that names a device or builds a sharding.
 """
 
 from ssl_jax.parallel.mesh import (
-  BATCH,
+  abstract_mesh,
   check_batch,
   compile_step,
   constrain_rows,
@@ -28,7 +28,7 @@ from ssl_jax.parallel.placement import (
 from ssl_jax.parallel.programs import bound_programs
 
 __all__ = [
-  "BATCH",
+  "abstract_mesh",
   "along_data",
   "bound_programs",
   "check_batch",

@@ -11,11 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+import numpy as np
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ssl_jax.core import PyTree, Step
+from ssl_jax.parallel.placement import along_data, replicated
 
-BATCH = PartitionSpec("data")
 # The mesh of the train step that is being traced.
 _mesh: contextvars.ContextVar[Mesh | None] = contextvars.ContextVar("mesh", default=None)
 
@@ -53,12 +54,33 @@ def whoami() -> str:
 
 
 def make_mesh(devices=None) -> Mesh:
-  """Makes a mesh with the single axis "data" over the given devices, by default all of all processes."""
+  """Makes a mesh over the given devices, by default all of all processes.
+
+  Its axis is "data". Several TPU slices, between which data pass through the data centre's network, give it
+  the axes "slice" and "data" (the devices within a slice); a batch is split over both.
+  """
   devices = jax.devices() if devices is None else devices
-  return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+  slices: dict[int, list] = {}
+  for device in devices:
+    # On GPUs the attribute tells machines apart; devices of a single slice may lack it.
+    slice = getattr(device, "slice_index", 0) if device.platform == "tpu" else 0
+    slices.setdefault(slice, []).append(device)
+  each = [
+    jax.make_mesh((len(one),), ("data",), axis_types=(AxisType.Auto,), devices=one)
+    for _, one in sorted(slices.items())
+  ]
+  if len(each) == 1:
+    return each[0]
+  grid = np.stack([mesh.devices for mesh in each])
+  return Mesh(grid, ("slice", "data"), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
-def check_batch(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
+def abstract_mesh(devices: int) -> AbstractMesh:
+  """Makes a mesh over a number of devices that need not exist, for checks and traces; 0: those that exist."""
+  return AbstractMesh((devices or jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+
+
+def check_batch(batch_size: int, mesh: Mesh | AbstractMesh, accumulate: int = 1) -> None:
   """Raises ValueError unless the global batch is divisible by the number of devices times `accumulate`."""
   unit = mesh.size * accumulate
   if batch_size % unit:
@@ -70,16 +92,17 @@ def check_batch(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
     )
 
 
-def state_sharding(state: PyTree, mesh: Mesh, kind: str = "replicate") -> PyTree:
+def state_sharding(state: PyTree, mesh: Mesh | AbstractMesh, kind: str = "replicate") -> PyTree:
   """Returns a NamedSharding for every leaf of a (possibly abstract) state.
 
   Args:
     kind: "replicate": every leaf is replicated. "fsdp": each leaf of at least 2**16 elements is sharded along
-      its longest axis whose length is divisible by the number of devices; XLA gathers it where it is used.
+      its longest axis whose length is divisible by the number of devices of a slice; XLA gathers it where it
+      is used. All slices hold the same parts, so that nothing is gathered from another slice.
   """
 
   def shard(leaf):
-    axes = [a for a, n in enumerate(leaf.shape) if n % mesh.size == 0]
+    axes = [a for a, n in enumerate(leaf.shape) if n % mesh.shape["data"] == 0]
     if kind == "replicate" or leaf.size < 2**16 or not axes:
       return NamedSharding(mesh, PartitionSpec())
     longest = max(axes, key=lambda a: leaf.shape[a])
@@ -90,7 +113,7 @@ def state_sharding(state: PyTree, mesh: Mesh, kind: str = "replicate") -> PyTree
 
 def compile_step(step: Step, mesh: Mesh, shardings: PyTree) -> Callable:
   """Wraps a train step in jit: state sharded as given and donated, batch axis sharded, metrics replicated."""
-  batch, whole = NamedSharding(mesh, BATCH), NamedSharding(mesh, PartitionSpec())
+  batch, whole = along_data(mesh), replicated(mesh)
 
   @functools.wraps(step)
   def on_mesh(state, batch):
@@ -113,7 +136,7 @@ def constrain_rows(array: jax.Array) -> jax.Array:
   mesh = _mesh.get()
   if mesh is None or len(array) % mesh.size:
     return array
-  return jax.lax.with_sharding_constraint(array, NamedSharding(mesh, BATCH))
+  return jax.lax.with_sharding_constraint(array, along_data(mesh))
 
 
 def per_device(function: Callable, mesh: Mesh, cut: tuple[bool, ...]) -> Callable:
@@ -123,9 +146,10 @@ def per_device(function: Callable, mesh: Mesh, cut: tuple[bool, ...]) -> Callabl
     cut: for each argument, True if its rows are sharded over the devices, False if it is replicated. Results
       are sharded by rows.
   """
-  specs = tuple(BATCH if rows else PartitionSpec() for rows in cut)
+  split = along_data(mesh).spec
+  specs = tuple(split if rows else PartitionSpec() for rows in cut)
   # check_vma=False, so that gradients of replicated arguments stay local to a device.
-  return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=BATCH, check_vma=False)
+  return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False)
 
 
 def memory_limit(mesh: Mesh) -> int:

@@ -21,8 +21,8 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def along_data(mesh: Mesh, axis: int = 0) -> NamedSharding:
-  """Returns the sharding that splits axis number `axis` over the devices, and no other axis."""
-  return NamedSharding(mesh, P(*[None] * axis, "data"))
+  """Returns the sharding that splits axis number `axis` over the devices of all slices, and no other axis."""
+  return NamedSharding(mesh, P(*[None] * axis, ("slice", "data") if "slice" in mesh.axis_names else "data"))
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:

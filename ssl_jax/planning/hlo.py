@@ -81,23 +81,28 @@ def collectives(program: str) -> dict[str, dict[str, int]]:
   """The number of collectives and the bytes of their results on one chip, by kind.
 
   A collective in a loop counts once per iteration. The compiler may split a collective into pieces that it
-  fuses with computation; the pieces have the same channel and count once together.
+  fuses with computation; the pieces have the same channel and count once together. Over several slices an
+  all-reduce becomes a reduce-scatter in each slice, an exchange of the parts "between-slices", of which the
+  bytes are those that one chip sends, and an all-gather in each slice.
   """
-  parts, found, channels = computations(program), {}, set()
+  parts, found, seen = computations(program), {}, set()
   for name, times in run_times(parts).items():
     for shapes, kind, start, rest in re.findall(
-      rf"= (.+?) ({'|'.join(COLLECTIVES)})(-start)?\((.*)", "\n".join(parts[name][1])
+      rf"= (.+?) ({'|'.join((*COLLECTIVES, 'send'))})(-start)?\((.*)", "\n".join(parts[name][1])
     ):
-      channel = re.search(r"channel_id=(\d+)", rest)
-      if channel and channel[1] in channels:
+      if kind == "send" and "megascale" not in rest:  # a transfer to the host
         continue
-      channels |= {channel[1]} if channel else set()
+      channel = re.search(r"channel_id=(\d+)", rest)
+      if channel and (kind, channel[1]) in seen:
+        continue
+      seen |= {(kind, channel[1])} if channel else set()
       sizes = [
         ITEM_BYTES.get(dtype, 4) * math.prod(map(int, filter(None, dims.split(","))))
         for dtype, dims in re.findall(r"(\w+)\[([\d,]*)\]", shapes)
       ]
-      size = max(sizes, default=0) if start else sum(sizes)  # the shape of a "-start" includes its operand
-      row = found.setdefault(kind, {"count": 0, "bytes": 0})
+      # The shape of a "-start" includes its operand, that of a "send" a context.
+      size = max(sizes, default=0) if start or kind == "send" else sum(sizes)
+      row = found.setdefault("between-slices" if kind == "send" else kind, {"count": 0, "bytes": 0})
       row["count"], row["bytes"] = row["count"] + times, row["bytes"] + times * size
   return found
 

@@ -17,10 +17,9 @@ from jax.sharding import Mesh
 from ssl_jax import parallel
 from ssl_jax.config.schema import EvaluateConfig, TrainConfig, to_json
 from ssl_jax.core import DataSpec, TrainState
-from ssl_jax.data import splits
-from ssl_jax.data.sources import SIZES, TRAIN_SPLITS
 from ssl_jax.planning import hlo
 from ssl_jax.planning.chips import HOSTS, Chip
+from ssl_jax.planning.data_size import data_of
 from ssl_jax.planning.evaluations import evaluating
 from ssl_jax.planning.host_work import host_work
 from ssl_jax.planning.topology import open_topology, quiet
@@ -56,7 +55,7 @@ def plan(
   """
   chip, mesh = open_topology(topology)
   config = _for_accelerator(config)
-  data = _data(config, images, classes)
+  data = data_of(config, images, classes)
   found = {
     "topology": topology,
     "chips": mesh.size,
@@ -79,25 +78,6 @@ def plan(
       for name, work in evaluating(config, data, evaluation, mesh, chip.platform).items()
     },
   }
-
-
-def _data(config: TrainConfig, images: int, classes: int) -> DataSpec:
-  known_images, known_classes = SIZES.get(config.data.name, (0, 0))
-  if not (images or known_images):
-    raise ValueError(
-      f"the number of images of config.data.name {config.data.name!r} is not known here; pass --images=N "
-      "--classes=N"
-    )
-  whole = TRAIN_SPLITS.get(config.data.name, "train")
-  if config.data.split == whole:  # which may join several
-    images = images or known_images
-  if not images and set(splits.names(config.data.split)) != {whole}:
-    raise ValueError(
-      f"the number of images of config.data.split {config.data.split!r} is not known here, only that of "
-      f"{whole!r} and its parts; pass --images=N"
-    )
-  images = images or sum(len(rows) for _, rows in splits.resolve(config.data.split, {whole: known_images}))
-  return DataSpec(images, classes or known_classes, config.batch_size)
 
 
 def _for_accelerator(config: TrainConfig) -> TrainConfig:

@@ -32,16 +32,14 @@ def open_topology(topology: str) -> tuple[Chip, Mesh]:
   """(The figures of the chip, a mesh over devices that need not be present).
 
   Args:
-    topology: CHIP:SHAPE, such as "v5e:8x8". For GPUs "h100:8", or "h100:4x8" for 4 machines with 8 GPUs each.
+    topology: CHIP:SHAPE, such as "v5e:8x8", or "v5e:8x8x2slices" for two such slices. For GPUs "h100:8", or
+      "h100:4x8" for 4 machines with 8 GPUs each.
   Raises: ValueError for an unknown topology, with the known ones, or if the compiler is not installed, with
     the command that installs it.
   """
   name, _, shape = topology.partition(":")
-  if (
-    name not in CHIPS
-    or not re.fullmatch(r"\d+(x\d+)*", shape)
-    or (CHIPS[name].platform == "gpu" and shape.count("x") > 1)
-  ):
+  found = re.fullmatch(r"(\d+(?:x\d+)*?)(?:x([1-9]\d*)slices)?", shape)
+  if name not in CHIPS or not found or (CHIPS[name].platform == "gpu" and (found[2] or shape.count("x") > 1)):
     raise ValueError(f"--topology={topology}: no such topology{nearest(topology, known())}")
   chip = CHIPS[name]
   packages, message = NEEDS[chip.platform]
@@ -56,14 +54,15 @@ def open_topology(topology: str) -> tuple[Chip, Mesh]:
     with quiet():
       if chip.platform == "gpu":
         machines, gpus = (["1", *shape.split("x")])[-2:]
-        found = topologies.get_topology_desc(
+        described = topologies.get_topology_desc(
           "gpus", "cuda", target_config=target_of(name), topology=f"1x{machines}x{gpus}"
         )
       else:
-        found = topologies.get_topology_desc(
-          platform="tpu", topology_name=topology, **CHIP_CONFIG.get(name, {})
+        slices = {"num_slices": int(found[2])} if found[2] else {}
+        described = topologies.get_topology_desc(
+          platform="tpu", topology_name=f"{name}:{found[1]}", **slices, **CHIP_CONFIG.get(name, {})
         )
-      mesh = parallel.make_mesh(found.devices)
+      mesh = parallel.make_mesh(described.devices)
   except Exception as error:  # jax raises RuntimeErrors with various messages
     raise ValueError(
       f"--topology={topology}: the compiler does not know this topology ({str(error).splitlines()[0]}); "

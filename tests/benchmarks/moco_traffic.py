@@ -148,7 +148,7 @@ def main():
   _, mesh = open_topology(args.topology)
   batch = {
     "views": jax.ShapeDtypeStruct(
-      (args.images * mesh.size, 2, SIZE, SIZE, 3), jnp.float32, sharding=NamedSharding(mesh, parallel.BATCH)
+      (args.images * mesh.size, 2, SIZE, SIZE, 3), jnp.float32, sharding=parallel.along_data(mesh)
     )
   }
   found = {}

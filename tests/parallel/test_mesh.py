@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec
+from jax.sharding import AxisType, Mesh, PartitionSpec
 
 from ssl_jax import parallel
 from ssl_jax.config.recipe_builder import recipe
@@ -47,6 +47,57 @@ def test_a_step_is_the_same_wherever_its_state_lies(kind):
   )
   assert found["w"].sharding.spec == (PartitionSpec("data") if kind == "fsdp" else PartitionSpec())
   np.testing.assert_allclose(found["w"], expected["w"], rtol=1e-5, atol=1e-6)
+
+
+def two_slices() -> Mesh:
+  """Eight devices as two slices of four, as `make_mesh` arranges those of TPUs."""
+  grid = np.array(jax.devices()).reshape(2, 4)
+  return Mesh(grid, ("slice", "data"), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def test_slices_hold_the_same_parts_of_a_state_and_divide_a_batch():
+  mesh = two_slices()
+  state = {
+    "w": jax.ShapeDtypeStruct((512, 258), jnp.float32),
+    "odd": jax.ShapeDtypeStruct((514, 258), jnp.float32),
+  }
+  found = parallel.state_sharding(state, mesh, "fsdp")
+  assert found["w"].spec == PartitionSpec("data") and found["w"].shard_shape((512, 258)) == (128, 258)
+  assert found["odd"].is_fully_replicated
+  rows = parallel.to_devices({"x": np.arange(16)}, mesh)["x"]
+  assert rows.sharding.shard_shape((16,)) == (2,)
+  assert [int(part.data[0]) for part in rows.addressable_shards] == list(range(0, 16, 2))
+  parallel.check_batch(16, mesh)
+  with pytest.raises(ValueError, match="not divisible by 8 devices"):
+    parallel.check_batch(12, mesh)
+
+
+@pytest.mark.parametrize("kind", ["replicate", "fsdp"])
+def test_two_slices_equal_one(kind):
+  def step(state, batch):
+    def loss(w):
+      hidden = parallel.constrain_rows(jnp.tanh(batch["x"] @ w)[::-1])
+      return (hidden - hidden.mean(axis=0, keepdims=True)).std()
+
+    gradient = jax.grad(loss)(state["w"])
+    return {"w": state["w"] - gradient}, {"norm": jnp.sum(gradient * gradient)}
+
+  state = {"w": np.random.default_rng(0).normal(size=(512, 256)).astype(np.float32)}
+  batch = {"x": np.random.default_rng(1).normal(size=(16, 512)).astype(np.float32)}
+  found = []
+  for mesh in (parallel.make_mesh(jax.devices()[:1]), two_slices()):
+    shardings = parallel.state_sharding(state, mesh, kind)
+    compiled = parallel.compile_step(step, mesh, shardings)
+    after, _ = compiled(jax.device_put(state, shardings), parallel.to_devices(batch, mesh))
+    found.append(np.asarray(after["w"]))
+  np.testing.assert_allclose(found[0], found[1], rtol=1e-5, atol=1e-6)
+
+
+def test_what_runs_on_each_device_covers_all_slices():
+  mesh, rows = two_slices(), np.arange(16.0, dtype=np.float32)
+  run = jax.jit(parallel.per_device(lambda x, one: x + one + len(x), mesh, (True, False)))
+  np.testing.assert_array_equal(parallel.fetch(run(parallel.spread(rows, mesh), np.float32(1))), rows + 3)
+  assert parallel.spread(rows, mesh).sharding.shard_shape((16,)) == (2,)
 
 
 def test_batches_are_handed_on_in_order_and_completely():

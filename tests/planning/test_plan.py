@@ -15,6 +15,7 @@ from ssl_jax import parallel
 from ssl_jax.config.recipe_builder import recipe
 from ssl_jax.config.schema import EvaluateConfig, TrainConfig, check
 from ssl_jax.planning import chips, open_topology, plan, write
+from ssl_jax.planning.data_size import data_of
 from ssl_jax.planning.hlo import Cost, collectives, cost
 from ssl_jax.planning.traffic import traffic
 from tests.recipes import shrunk, train_recipes
@@ -140,14 +141,14 @@ def test_an_epoch_is_of_the_split(split, images, steps):
   config = dataclasses.replace(
     config, epochs=1.0, data=dataclasses.replace(config.data, name="imagenet2012", split=split)
   )
-  data = plan_module._data(config, images, 0)
+  data = data_of(config, images, 0)
   assert plan_module.assemble(config, data).total_steps == steps and data.num_classes == 1000
 
 
 def test_the_joined_splits_of_voc_are_known():
   config = small("pretrain/supervised_sample.py")
   data = dataclasses.replace(config.data, name="voc_boxes", split="2007/trainval+2012/trainval")
-  found = plan_module._data(dataclasses.replace(config, data=data), 0, 0)
+  found = data_of(dataclasses.replace(config, data=data), 0, 0)
   assert found.num_examples == 5011 + 11540 and found.num_classes == 20
 
 
@@ -157,7 +158,7 @@ def test_a_split_of_unknown_size_is_asked_for():
   with pytest.raises(
     ValueError, match=r"config.data.split 'train\+validation' is not known here.*--images=N"
   ):
-    plan_module._data(dataclasses.replace(config, data=data), 0, 0)
+    data_of(dataclasses.replace(config, data=data), 0, 0)
 
 
 @needs_compiler
@@ -177,7 +178,10 @@ def test_two_processes_plan_at_the_same_time():
       process.communicate("\n", timeout=60)
 
 
-@pytest.mark.parametrize("topology", ["v5e", "v7:2x2", "v5e:2y2", "h100", "h100:2x2x2"])
+@pytest.mark.parametrize(
+  "topology",
+  ["v5e", "v7:2x2", "v5e:2y2", "h100", "h100:2x2x2", "h100:8x2slices", "v5e:2x2x0slices", "v5e:x2slices"],
+)
 def test_nonsense_is_refused_with_what_is_known(topology):
   with pytest.raises(ValueError, match=f"--topology={topology}: no such topology.* known: .*v5e:8x8"):
     open_topology(topology)
@@ -284,7 +288,7 @@ def test_a_small_plan_for_gpus():
 def test_what_a_loop_repeats_counts_as_often_as_it_runs():
   """Layers under a scan, and nested scans, cost as much as the same products without a loop."""
   mesh = open_topology("v5e:2x2")[1]
-  cut = jax.NamedSharding(mesh, parallel.BATCH)
+  cut = parallel.along_data(mesh)
   x, w = (
     jax.ShapeDtypeStruct((256, 256), jnp.float32, sharding=cut),
     jax.ShapeDtypeStruct((8, 256, 256), jnp.float32, sharding=cut),
@@ -341,6 +345,36 @@ ENTRY %main (start: (s32[], f32[4])) -> (s32[], f32[4]) {
   assert collectives(text) == {"all-reduce": {"count": 7, "bytes": 7 * 16}}
   assert 7 * 4 <= cost(text).flops < 7 * 12 and cost(text).accessed > 7 * 3 * 16
   assert cost(text.replace("constant(7)", "parameter(1)")) != Cost(0, 0)
+
+
+@needs_compiler
+def test_slices_exchange_only_the_parts_that_their_chips_reduced():
+  """Of a gradient of 256 KiB each chip of 2x2 has a quarter, which it exchanges with another slice's."""
+  mesh = open_topology("v5e:2x2x2slices")[1]
+  assert dict(mesh.shape) == {"slice": 2, "data": 4}
+  assert [device.slice_index for device in mesh.devices.flat] == [0] * 4 + [1] * 4
+  w = jax.ShapeDtypeStruct((256, 256), jnp.float32, sharding=parallel.replicated(mesh))
+  x = jax.ShapeDtypeStruct((128, 256), jnp.float32, sharding=parallel.along_data(mesh))
+  gradient = jax.grad(lambda w, x: jnp.mean(jnp.tanh(x @ w) ** 2))
+  found = collectives(jax.jit(gradient).lower(w, x).compile().as_text())
+  assert found == {
+    "reduce-scatter": {"count": 1, "bytes": 2**16},
+    "between-slices": {"count": 1, "bytes": 2**16},
+    "all-gather": {"count": 1, "bytes": 2**18},
+  }
+  with pytest.raises(
+    ValueError, match="--topology=v5e:3x5x2slices: the compiler does not know this topology"
+  ):
+    open_topology("v5e:3x5x2slices")
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_a_run_on_two_slices_is_planned():
+  config = dataclasses.replace(small("pretrain/supervised_sample.py"), sharding="fsdp")
+  found = plan(config, "v5e:2x2x2slices", images=1000, classes=10)
+  assert found["fits"] and found["chips"] == 8 and found["memory"]["batch"] == 2 * (16 * 16 * 3 + 4)
+  assert found["collectives"]["between-slices"]["count"] >= 1
 
 
 def test_collectives_are_counted_by_kind_with_their_bytes():
