@@ -27,6 +27,11 @@ def train(values) -> None:
   if values.print_config:
     print(json.dumps(schema.to_json(config), indent=1))
     return
+  if values.dry_run:
+    from ssl_jax.run.dry_run import check_train
+
+    print(check_train(config, values.devices))
+    return
   parallel.start()
   run(config, values.workdir, force=values.force, profile=values.profile, hlo=values.hlo)
 
@@ -49,6 +54,11 @@ def evaluate(values) -> None:
   config = schema.check(schema.EvaluateConfig, values.config)
   if values.print_config:
     print(json.dumps(schema.to_json(config), indent=1))
+    return
+  if values.dry_run:
+    from ssl_jax.run.dry_run import check_evaluate
+
+    print(check_evaluate(config, values.devices))
     return
   parallel.start()
   run(config, values.workdir, step=values.step)
@@ -84,6 +94,12 @@ def study(values) -> None:
   )
 
 
+DRY_RUN = (
+  Flag(
+    "dry_run", False, "check the config without data and devices, print what the command would do, and exit"
+  ),
+  Flag("devices", 0, "the number of devices for which --dry-run checks; 0: those of this machine"),
+)
 COMMANDS = {
   "train": Command(
     train,
@@ -92,6 +108,7 @@ COMMANDS = {
       WORKDIR,
       Flag("force", False, "resume the run even if its config differs from this one"),
       Flag("print_config", False, "print the config with all defaults and overrides as JSON, and exit"),
+      *DRY_RUN,
       Flag("profile", "", "the steps whose trace is written to WORKDIR/profile, such as 20-25"),
       Flag("hlo", False, "write the compiled train step, its memory and its cost to WORKDIR/hlo"),
     ),
@@ -103,6 +120,7 @@ COMMANDS = {
       WORKDIR,
       Flag("step", 0, "the step of the checkpoint to evaluate; 0, the default, is the last checkpoint"),
       Flag("print_config", False, "print the config with all defaults and overrides as JSON, and exit"),
+      *DRY_RUN,
     ),
   ),
   "study": Command(

@@ -74,15 +74,21 @@ def check(command: Command, copy: pathlib.Path, devices: int) -> str:
   count = [f"--devices={devices}"] if devices and name != "study" else []
   found = _ssl_jax(copy, *command.words, "--dry-run", *count)
   if found.returncode:
-    raise ValueError(found.stderr.strip())
+    raise ValueError(_message(found.stderr))
   return found.stdout.strip()
 
 
 def _known(name: str, copy: pathlib.Path) -> bool:
   found = _ssl_jax(copy, name, "--help")
   if found.returncode:
-    raise ValueError(found.stderr.strip())
+    raise ValueError(_message(found.stderr))
   return True
+
+
+def _message(stderr: str) -> str:
+  """What ssl-jax prints when it ends with an error, without the progress before and the advice after it."""
+  text = stderr.partition("ssl-jax: ")[2] or stderr
+  return text.partition("\n(set SSL_JAX_TRACEBACK")[0].partition("\nRun `ssl-jax")[0].strip()
 
 
 def _ssl_jax(copy: pathlib.Path, *words: str) -> subprocess.CompletedProcess:

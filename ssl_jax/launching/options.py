@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 USAGE = "launch/tpu_pod.sh --name=NAME --zone=ZONE --type=TYPE [options] -- COMMAND..."
 ABOUT = """\
@@ -35,6 +35,42 @@ VERSIONS = {
   "v6e": "v2-alpha-tpuv6e",
 }  # of the software of the TPU VM, by the family of the accelerator
 CORES = {"v2": 1, "v3": 1, "v4": 2, "v5p": 2, "v5litepod": 1, "v6e": 1}  # of a device; types count cores
+
+
+VALUES = {  # {name: (placeholder, default, help)}; a list: the option may be given several times
+  "name": ("NAME", "", "name of the slice"),
+  "zone": ("ZONE", "", "zone of the slice, such as us-west4-a"),
+  "type": ("TYPE", "", "accelerator type, such as v5litepod-64"),
+  "slices": ("N", 1, "number of slices of that type that run the command together (default: 1)"),
+  "project": ("ID", "", "Google Cloud project (default: that of the gcloud configuration)"),
+  "version": ("IMAGE", "", "software of the TPU VM (default: the one for the type)"),
+  "network": ("NETWORK", "", "VPC network of the slice"),
+  "subnetwork": ("SUBNETWORK", "", "subnetwork of the slice"),
+  "service-account": ("EMAIL", "", "account as which the workers read and write buckets"),
+  "labels": ("KEY=VALUE,...", "", "labels of the slice"),
+  "create-option": (
+    "OPTION",
+    [],
+    "any other option of gcloud's command that creates, such as --create-option=--tags=tpu; repeatable",
+  ),
+  "ssh-option": (
+    "OPTION",
+    [],
+    "an option of gcloud's ssh and scp, such as --ssh-option=--tunnel-through-iap; repeatable",
+  ),
+  "patience": ("HOURS", 24.0, "hours to wait for capacity, each time (default: 24)"),
+  "restarts": ("N", 100, "give up after so many preemptions and failures (default: 100)"),
+}
+SWITCHES = {  # {name: help}
+  "spot": "use spot capacity, which is cheaper and can be preempted",
+  "reserved": "use reserved capacity",
+  "direct": "create the slice at once instead of queueing the request for it",
+  "keep": "do not delete the slice at the end; another call reuses it",
+  "follow": "only print the log of the running command, which keeps running if this ends",
+  "logs": "only print the last 100 lines of the log of each worker",
+  "delete": "only delete the slice, or the request for it",
+  "dry-run": "check the command, print every gcloud command and run none",
+}
 
 
 class Options(NamedTuple):
@@ -103,62 +139,11 @@ def _parser() -> argparse.ArgumentParser:
     allow_abbrev=False,
     formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=110, max_help_position=26),
   )
-
-  def add(name: str, help: str, **options) -> None:
-    parser.add_argument(f"--{name}", help=help, **options)
-
-  add("name", "name of the slice", default="")
-  add("zone", "zone of the slice, such as us-west4-a", default="")
-  add("type", "accelerator type, such as v5litepod-64", default="")
-  add(
-    "slices", "number of slices of that type that run the command together (default: 1)", type=int, default=1
-  )
-  add("project", "Google Cloud project (default: that of the gcloud configuration)", default="")
-  add("version", "software of the TPU VM (default: the one for the type)", default="")
-  add("spot", "use spot capacity, which is cheaper and can be preempted", action="store_true")
-  add("reserved", "use reserved capacity", action="store_true")
-  add("network", "VPC network of the slice", default="")
-  add("subnetwork", "subnetwork of the slice", default="")
-  add("service-account", "account as which the workers access the buckets", default="")
-  add("labels", "labels of the slice, KEY=VALUE,...", default="")
-  add(
-    "create-option",
-    "any other option of gcloud's command that creates, such as --create-option=--tags=tpu; repeatable",
-    action="append",
-    default=[],
-    metavar="OPTION",
-  )
-  add(
-    "ssh-option",
-    "an option of gcloud's ssh and scp, such as --ssh-option=--tunnel-through-iap; repeatable",
-    action="append",
-    default=[],
-    metavar="OPTION",
-  )
-  add("direct", "create the slice at once instead of queueing the request for it", action="store_true")
-  add(
-    "patience",
-    "hours to wait for capacity, each time (default: 24)",
-    type=float,
-    default=24.0,
-    metavar="HOURS",
-  )
-  add(
-    "restarts",
-    "give up after so many preemptions and failures (default: 100)",
-    type=int,
-    default=100,
-    metavar="N",
-  )
-  add("keep", "do not delete the slice at the end; another call reuses it", action="store_true")
-  add(
-    "follow",
-    "only print the log of the running command, which keeps running if this ends",
-    action="store_true",
-  )
-  add("logs", "only print the last 100 lines of the log of each worker", action="store_true")
-  add("delete", "only delete the slice, or the request for it", action="store_true")
-  add("dry-run", "check the command, print every gcloud command and run none", action="store_true")
+  for name, help in SWITCHES.items():
+    parser.add_argument(f"--{name}", help=help, action="store_true")
+  for name, (metavar, default, help) in VALUES.items():
+    kind: dict[str, Any] = {"action": "append"} if isinstance(default, list) else {"type": type(default)}
+    parser.add_argument(f"--{name}", help=help, metavar=metavar, default=default, **kind)
   return parser
 
 

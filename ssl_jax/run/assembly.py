@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 
 from ssl_jax import augment, methods, models, optim, parallel
 from ssl_jax.augment.recipes import host_crop
@@ -173,7 +173,7 @@ def groups_of_a_part(config: TrainConfig) -> dict[str, int]:
 
 
 def abstract_state(
-  parts: Assembly, config: TrainConfig, mesh: Mesh
+  parts: Assembly, config: TrainConfig, mesh: Mesh | AbstractMesh
 ) -> tuple[TrainState, Callable[[], TrainState]]:
   """Returns (the abstract state with shardings, a function that makes the initial state on the devices).
 
