@@ -18,6 +18,7 @@ from ssl_jax.data import sources
 from ssl_jax.data.elements import Record
 from ssl_jax.mining.miner import Row, encode_png
 from ssl_jax.mining.sheet import draw_sheet
+from ssl_jax.run.commit import running_commit
 
 NAME = "trajectories"
 SPLITS = ("train", "test")
@@ -110,7 +111,8 @@ def record(
   home = output / NAME
   home.mkdir(parents=True, exist_ok=True)
   _draw(home / "sheet.png", recording, episodes["train"])
-  (home / "statistics.json").write_text(json.dumps(statistics, indent=1) + "\n")
+  told = {**statistics, "commit": running_commit()}
+  (home / "statistics.json").write_text(json.dumps(told, indent=1) + "\n")
   text = "Transitions of an environment, recorded by `ssl-jax prepare trajectories`."
   written_data.write(output, NAME, _features(recording, actions), records, text)
   print(f"{finished}: {statistics['records']} transitions, mean return {statistics['mean_return']}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 import shlex
 import shutil
 import sys
@@ -240,6 +241,8 @@ def _create(cloud: Cloud, options: Options) -> bool:
   try:
     cloud.create(options)
   except CloudError as error:
+    if re.search("already[_ ]exists", str(error), re.IGNORECASE):  # a new request may not be seen at once
+      return True
     full = any(word in str(error).lower() for word in ("capacity", "resource_exhausted", "stockout"))
     if cloud.queued or not full:
       raise

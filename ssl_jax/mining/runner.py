@@ -19,6 +19,7 @@ from ssl_jax.mining.clip_results import ClipResults
 from ssl_jax.mining.clip_workers import Progress, Work, mine_clips
 from ssl_jax.mining.miner import Completion, Miner
 from ssl_jax.mining.sheet import draw_sheet
+from ssl_jax.run.commit import running_commit
 
 _SHEET = 400  # records that the rows of the picture sheet are made of
 _NAMED = 20  # bad clips that are named on the terminal
@@ -166,4 +167,5 @@ def _write_findings(
     import numpy as np
 
     np.savez(home / "fitted.npz", **completion.arrays)  # pyright: ignore[reportArgumentType]
-  (home / "statistics.json").write_text(json.dumps(statistics, indent=1) + "\n")
+  told = {**statistics, "commit": running_commit()}
+  (home / "statistics.json").write_text(json.dumps(told, indent=1) + "\n")

@@ -26,6 +26,7 @@ from ssl_jax.planning.topology import open_topology, quiet
 from ssl_jax.planning.traffic import traffic
 from ssl_jax.planning.work import Work, bytes_per_chip, rows_of
 from ssl_jax.run.assembly import Assembly, abstract_state, assemble, lower_train_step
+from ssl_jax.run.commit import running_commit
 
 
 def plan(
@@ -57,6 +58,7 @@ def plan(
   config = _for_accelerator(config)
   data = data_of(config, images, classes)
   found = {
+    "commit": running_commit(),
     "topology": topology,
     "chips": mesh.size,
     "chip": chip._asdict(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import subprocess
 
@@ -23,6 +24,12 @@ def commit_of(root: pathlib.Path) -> str:
   if commit and not commit.endswith("-dirty"):
     commit += "-dirty" if git(root, "ls-files", "--others", "--exclude-standard", *SOURCES) else ""
   return commit
+
+
+@functools.cache
+def running_commit() -> str:
+  """Returns the commit of the code of this process; see `commit_of`."""
+  return commit_of(pathlib.Path(__file__).parents[2])
 
 
 def git(root: pathlib.Path, *words: str) -> str:

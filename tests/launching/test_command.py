@@ -57,7 +57,7 @@ def test_unknown_commands_are_refused_and_others_pass(tmp_path):
   with pytest.raises(ValueError, match="there is no command 'trian'"):
     command.check(command.Command(("trian",), ()), checkout.ROOT, 0)
   told = command.check(command.Command(("embed", "--x=1"), ()), checkout.ROOT, 0)
-  assert told == "the command 'embed' has no dry run: only its name is checked"
+  assert told == "the command 'embed' has no quick dry run: only its name is checked"
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from ssl_jax.data.decode import decode
 from ssl_jax.mining import clip_workers, miners, runner
 from ssl_jax.mining.clip_results import ClipResult
 from ssl_jax.run import prepare
+from ssl_jax.run.commit import running_commit
 from tests.conftest import REPOSITORY
 from tests.made_clips import write_clip, write_wav
 
@@ -69,6 +70,7 @@ def mined(clips, tmp_path_factory):
 
 def test_bad_clips_are_counted_and_named_with_reasons(mined):
   found = json.loads((mined.parent / "statistics.json").read_text())
+  assert found["commit"] == running_commit()
   assert set(found["bad_clips"]) == {"text.mp4", "cut.mp4", "empty.mkv"}
   assert found["rejected"] == {
     "clip with less sound than a window": 1,

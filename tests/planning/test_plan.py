@@ -18,6 +18,7 @@ from ssl_jax.planning import chips, open_topology, plan, write
 from ssl_jax.planning.data_size import data_of
 from ssl_jax.planning.hlo import Cost, collectives, cost
 from ssl_jax.planning.traffic import traffic
+from ssl_jax.run.commit import running_commit
 from tests.recipes import shrunk, train_recipes
 
 plan_module = importlib.import_module("ssl_jax.planning.plan")  # the package also has a function of this name
@@ -36,6 +37,7 @@ def test_a_small_plan_is_complete_and_adds_up(tmp_path, capsys):
   config = small("pretrain/supervised_sample.py")
   found = plan(config, "v5e:2x2", images=1000, classes=10)
   memory, roof = found["memory"], found["roofline"]
+  assert found["commit"] == running_commit()
   assert (
     found["fits"]
     and found["chips"] == 4
