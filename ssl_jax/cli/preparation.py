@@ -145,8 +145,8 @@ COMMANDS = {
       Flag(
         "topology",
         None,
-        "the accelerators, CHIP:SHAPE: v5e:8x8 is a TPU slice, v5e:8x8x2slices two of them, h100:8 one machine "
-        "with 8 GPUs, h100:4x8 four machines with 8 GPUs each",
+        "the accelerators, CHIP:SHAPE: v5e:8x8 is a TPU slice, v5e:8x8x2slices two of them, h100:8 one "
+        "machine with 8 GPUs, h100:4x8 four machines with 8 GPUs each",
       ),
       Flag(
         "evaluation",

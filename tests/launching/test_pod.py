@@ -1,5 +1,11 @@
 """The launcher with a stand-in for gcloud: requests, preemptions, lost connections, what is kept."""
 
+import functools
+import re
+import shlex
+import shutil
+import subprocess
+
 import pytest
 
 from ssl_jax.launching import cloud as cloud_module
@@ -198,3 +204,27 @@ def test_wrong_options_are_named(words, message, capsys):
   with pytest.raises(SystemExit) as ended:
     pod.main(words)
   assert ended.value.code == 2 and message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("gcloud"), reason="gcloud is not installed")
+@pytest.mark.parametrize("way", ["--slices=2", "--direct"])
+def test_gcloud_knows_all_options(use, way, capsys):
+  """The options of every command that is printed stand in gcloud's own help."""
+  wide = {"--project", "--quiet", "--zone"}
+  help_of = functools.cache(lambda *words: subprocess.run([*words, "--help"], capture_output=True).stdout)
+  options = [
+    "--labels=a=b",
+    "--network=n",
+    "--subnetwork=s",
+    "--service-account=a@b",
+    "--reserved",
+    "--project=p",
+  ]
+  assert launch(way, *options, "--dry-run") == 0
+  lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("+ ")]
+  for line in lines:
+    words = shlex.split(line)[1:]
+    known = re.sub(rb".\x08|\x1b\[[0-9;]*m", b"", help_of(*words[:5])).decode()
+    for option in {word.split("=")[0] for word in words if word.startswith("--")} - wide:
+      assert re.search(rf"^\s+{option}\b", known, re.MULTILINE), (option, words[:5])
