@@ -14,11 +14,12 @@ PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def provenance(mesh: Mesh) -> dict[str, Any]:
-  """Returns {"device": number and kind, "processes": their number, "versions": of packages, "commit": of this
-  code, see `commit.commit_of`}.
+  """Returns {"device": number and kind, and the number of slices if there are several, "processes": their
+  number, "versions": of packages, "commit": of this code, see `commit.commit_of`}.
   """
+  slices = f" in {mesh.shape['slice']} slices" if "slice" in mesh.shape else ""
   return {
-    "device": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
+    "device": f"{mesh.size} x {mesh.devices.flat[0].device_kind}{slices}",
     "processes": jax.process_count(),
     "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
     "commit": running_commit(),

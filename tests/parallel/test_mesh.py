@@ -11,6 +11,7 @@ from ssl_jax.config.recipe_builder import recipe
 from ssl_jax.config.schema import TrainConfig, check
 from ssl_jax.core import DataSpec
 from ssl_jax.run.assembly import abstract_state, assemble, compile_train_step
+from ssl_jax.run.provenance import provenance
 
 
 def test_fsdp_cuts_large_leaves_along_their_longest_divisible_axis():
@@ -64,6 +65,10 @@ def test_slices_hold_the_same_parts_of_a_state_and_divide_a_batch():
   found = parallel.state_sharding(state, mesh, "fsdp")
   assert found["w"].spec == PartitionSpec("data") and found["w"].shard_shape((512, 258)) == (128, 258)
   assert found["odd"].is_fully_replicated
+  assert (
+    provenance(mesh)["device"] == "8 x cpu in 2 slices"
+    and provenance(parallel.make_mesh())["device"] == "8 x cpu"
+  )
   rows = parallel.to_devices({"x": np.arange(16)}, mesh)["x"]
   assert rows.sharding.shard_shape((16,)) == (2,)
   assert [int(part.data[0]) for part in rows.addressable_shards] == list(range(0, 16, 2))
