@@ -22,7 +22,7 @@ def check_train(config: TrainConfig, devices: int) -> str:
   try:
     data, told = data_of(config), ""
   except ValueError:  # the size is known only where the data are
-    data = data_of(config, images=config.batch_size, classes=2)
+    data = data_of(config, images=max(config.batch_size, 10**6), classes=2)
     told = f"an unknown number of images of {config.data.name}"
   parts = assemble(config, data)
   abstract_state(parts, config, mesh)
