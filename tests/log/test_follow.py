@@ -54,8 +54,11 @@ def test_once_prints_the_last_row_and_returns(tmp_path, capsys):
   assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["40/60"]
 
 
-def test_a_terminal_shows_progress_curve_time_left_and_evaluations(tmp_path):
+def test_a_terminal_shows_progress_curve_time_left_and_evaluations(tmp_path, monkeypatch):
   folder = write_run(tmp_path / "run", rows=5)
+  ahead = time.time() + 600
+  os.utime(folder / "metrics.jsonl", (ahead, ahead))
+  monkeypatch.setattr(time, "time", lambda: ahead)
   shown = drawn(folder)
   for text in (
     "50 of 60, 83%",
