@@ -116,7 +116,8 @@ from ssl_jax import train
 train(check(TrainConfig, recipe(
     method=dict(name="supervised"), encoder=dict(name="resnet10", width=4, stem="small"),
     augment=dict(name="supervised", views=1, size=16),
-    data=dict(name="folder", data_dir=sys.argv[1], size=16, max_bad_fraction=0.6),
+    data=dict(name="folder", data_dir=sys.argv[1], split="train[:100%]", size=16,
+      max_bad_fraction=0.6),
     optimizer=dict(learning_rate=0.01), batch_size=20, epochs=2.0)), sys.argv[2])
 print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
