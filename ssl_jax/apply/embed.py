@@ -87,7 +87,7 @@ def embed(
     mesh=mesh,
     layer=layer,
     grid=grid,
-    batch_size=-(-batch_size // mesh.size) * mesh.size,
+    batch_size=parallel.fill_devices(batch_size, mesh),
     workers=workers,
   )
   found = _found(work, path)

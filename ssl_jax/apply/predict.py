@@ -113,7 +113,7 @@ def predict(
     _say(f"{folder / TABLE} is complete")
     return read_predictions(folder)
   folder.mkdir(parents=True, exist_ok=True)
-  rows = -(-batch_size // mesh.size) * mesh.size
+  rows = parallel.fill_devices(batch_size, mesh)
   work = Work(run.backbone, images, mesh, identity, options, augment, folder, rows, workers, seed)
   found = find(work)
   left_out = 0 if isinstance(found, Boxes) else len(images.names) - len(found.names)

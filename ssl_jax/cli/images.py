@@ -34,17 +34,9 @@ def embed(values) -> None:
   from ssl_jax import parallel
   from ssl_jax.apply.embed import embed as run
 
-  options = _options(values)
+  options = _options(values, "output", "layer", "grid", "like")
   parallel.start()
-  run(
-    values.workdir,
-    values.data_dir,
-    output=values.output,
-    layer=values.layer,
-    grid=values.grid,
-    like=values.like,
-    **options,
-  )
+  run(values.workdir, values.data_dir, **options)
 
 
 def predict(values) -> None:
@@ -73,29 +65,21 @@ def predict(values) -> None:
   from ssl_jax.apply.predict import predict as run
   from ssl_jax.config import schema
 
-  options = _options(values)
+  options = _options(values, "output", "video", "adapt", "seed")
+  config = values.config and schema.check(schema.EvaluateConfig, values.config)
   parallel.start()
-  run(
-    values.workdir,
-    values.data_dir,
-    output=values.output,
-    video=values.video,
-    adapt=values.adapt,
-    config=values.config and schema.check(schema.EvaluateConfig, values.config),
-    seed=values.seed,
-    **options,
-  )
+  run(values.workdir, values.data_dir, config=config, **options)
 
 
-def _options(values) -> dict:
-  """The options that all commands of this module share."""
+def _options(values, *names: str) -> dict:
+  """The options of these names, and those that all commands of this module share."""
   try:
     ratio = float(values.crop_ratio)
   except ValueError as error:
     raise ValueError(f"--crop_ratio={values.crop_ratio} is not a number; use one such as 0.875") from error
   if values.weights not in ("params", "ema"):
     raise ValueError(f"--weights={values.weights} is unknown; use params or ema")
-  names = ("name", "split", "step", "weights", "size", "batch_size", "workers")
+  names += ("name", "split", "step", "weights", "size", "batch_size", "workers")
   return {"crop_ratio": ratio, **{name: getattr(values, name) for name in names}}
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssl_jax.config.checked import nearest
+from ssl_jax.config.named_functions import import_function
 from ssl_jax.control import experts, worlds
 from ssl_jax.control.camera import Camera
 from ssl_jax.control.simulator import Simulator, load_simulator
@@ -24,7 +25,7 @@ REPEATS = {
 
 
 class Setup(NamedTuple):
-  """What an environment is; see `trajectories.prepare`."""
+  """What an environment is; see `run.prepare.record_trajectories`."""
 
   environment: str = "cartpole/swingup"
   size: int = 100
@@ -129,7 +130,7 @@ class Environment:
 def _load(simulator: Simulator, name: str) -> Any:
   """Loads DOMAIN/TASK of DeepMind Control, or calls MODULE:FUNCTION for an environment like them."""
   if ":" in name:
-    return experts.import_function(name, "environment")()
+    return import_function(name, "environment")()
   domain, _, task = name.partition("/")
   known = ["/".join(pair) for pair in simulator.suite.ALL_TASKS]
   if name not in known:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import Any
 
 from ssl_jax.config.checked import nearest
+from ssl_jax.config.named_functions import import_function
 from ssl_jax.control import cartpole
 
 # (dm_control environment, control steps for which an action is held) -> (physics -> f64[A], in its units)
@@ -31,14 +31,3 @@ def need_expert(name: str, environment: str) -> None:
       f"there is no expert for {environment!r}{nearest(environment, EXPERTS)}; give one of your own as "
       "expert=MODULE:FUNCTION, which takes (environment, repeat) and returns a function of its physics"
     )
-
-
-def import_function(name: str, option: str) -> Callable:
-  """Imports "MODULE:FUNCTION". Raises ValueError if it does not exist; `option` names it in the message."""
-  module, _, function = name.partition(":")
-  try:
-    return getattr(importlib.import_module(module), function)
-  except (ImportError, AttributeError, ValueError) as error:
-    raise ValueError(
-      f"{option}={name}: {error}; use MODULE:FUNCTION of a module that Python finds"
-    ) from error

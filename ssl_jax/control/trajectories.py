@@ -30,7 +30,7 @@ Policy = Callable[[np.ndarray], np.ndarray]
 
 
 class Recording(NamedTuple):
-  """What is recorded; see `run.prepare.record`."""
+  """What is recorded; see `run.prepare.record_trajectories`."""
 
   setup: Setup
   episodes: int

@@ -80,6 +80,11 @@ def abstract_mesh(devices: int) -> AbstractMesh:
   return AbstractMesh((devices or jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
 
 
+def fill_devices(batch_size: int, mesh: Mesh) -> int:
+  """The least multiple of the number of devices that is `batch_size` or more."""
+  return -(-batch_size // mesh.size) * mesh.size
+
+
 def check_batch(batch_size: int, mesh: Mesh | AbstractMesh, accumulate: int = 1) -> None:
   """Raises ValueError unless the global batch is divisible by the number of devices times `accumulate`."""
   unit = mesh.size * accumulate

@@ -18,14 +18,14 @@ from ssl_jax.run.assembly import host_transform
 
 HEIGHT, WIDTH, QUALITY = 375, 500, 92  # of the photograph that is decoded; the medians of ImageNet's
 SECONDS, IMAGES = 0.5, 16  # least processor time, and images, of the measurement
-SOURCE = "one processor of this machine"
+SOURCE = f"one processor of this machine, JPEGs of {WIDTH} x {HEIGHT}"
 
 
 def host_work(config: TrainConfig, host: Host, images_a_second: float) -> dict[str, Any]:
   """Compares the processors that a chip's images take with those that its host has.
 
   The rate of one processor is measured here, on a photograph of ImageNet's usual size: JPEG to what the host
-  transform of `config` delivers. Other processors differ, by a factor of two at most.
+  transform of `config` delivers. Processors of other machines differ.
 
   Args:
     images_a_second: that one chip takes at most.

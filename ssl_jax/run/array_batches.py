@@ -44,7 +44,7 @@ def apply_in_batches(
   if batch_size < 1:
     raise ValueError(f"batch_size={batch_size}; use a positive number")
   rows = _square(images, size, interpolation)
-  batch_size = -(-batch_size // mesh.size) * mesh.size
+  batch_size = parallel.fill_devices(batch_size, mesh)
   parallel.bound_programs()
   weights = parallel.replicate(tuple(weights), mesh)
   found = []

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from ssl_jax import tasks
+from ssl_jax import parallel, tasks
 from ssl_jax.config.schema import EvaluateConfig, EvaluateDataConfig, TrainConfig
 from ssl_jax.core import Method, TrainState, Weights
 from ssl_jax.log.run_log import ONLINE, lines
@@ -110,7 +110,7 @@ def _open(config: TrainConfig, mesh: Mesh, given: Any) -> TaskData:
       interpolation=config.data.interpolation,
       max_bad_fraction=config.data.max_bad_fraction,
     ),
-    batch_size=-(-BATCH // mesh.size) * mesh.size,
+    batch_size=parallel.fill_devices(BATCH, mesh),
     seed=config.seed,
   )
   return task_data(measured, config, mesh, given)

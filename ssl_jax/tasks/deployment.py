@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 from typing import Any, NamedTuple
 
-import jax
-import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -19,7 +17,7 @@ from ssl_jax.control.worlds import WORLDS, check_world
 from ssl_jax.core import Augment, Key
 from ssl_jax.parallel import placement
 from ssl_jax.run.stop import Stop, Stopped
-from ssl_jax.tasks import deployment_report
+from ssl_jax.tasks import deployment_report, streams
 from ssl_jax.tasks.backbone import Backbone, digest
 from ssl_jax.tasks.deployment_episodes import ARMS, FROZEN, SHUFFLED, Cell, Played, Programs, play
 from ssl_jax.tasks.deployment_rows import EpisodeRows
@@ -119,7 +117,7 @@ def _run(
   augment = _augment_of(data)
   arms = _arms(options, actor)
   setup = options.setup(actor.size).check()
-  seed = int(np.asarray(jax.random.key_data(key)).ravel()[-1])
+  seed = streams.seed_of(key)
   cells = [
     Cell(world, arm, number) for world in options.worlds for number in range(options.episodes) for arm in arms
   ]

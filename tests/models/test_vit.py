@@ -10,8 +10,9 @@ import pytest
 from ssl_jax import models
 from ssl_jax.core import Weights
 from ssl_jax.models import heads, network, patches, stack
+from ssl_jax.models.attention import attend
 from ssl_jax.models.dense import Dense, dense
-from ssl_jax.models.vit import attend, gelu
+from ssl_jax.models.vit import gelu
 from tests.models import transformer
 
 IMAGES = jax.random.uniform(jax.random.key(0), (4, 16, 16, 3))
